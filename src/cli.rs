@@ -1,0 +1,1 @@
+//! The command line, parsed straight into our own types.

@@ -1,0 +1,15 @@
+//! Probes the routes of a web backend and, when its core routes prove that it hangs, kills its
+//! main process so that systemd restarts it.
+//!
+//! The modules stand in the order in which data moves: manifest → sweep → verdict → recovery →
+//! report → exit status. None imports from a later stage, except that the sweep asks the pure
+//! verdict, after the core routes, whether probing the others still makes sense.
+
+pub mod cli;
+pub mod clock;
+pub mod manifest;
+pub mod recovery;
+pub mod report;
+pub mod status;
+pub mod sweep;
+pub mod verdict;

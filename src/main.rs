@@ -1,0 +1,3 @@
+//! The binary: the pipeline on one screen.
+
+fn main() {}

@@ -1,0 +1,239 @@
+//! What shall be probed, and what may be killed: the manifest after every rule about input has
+//! been applied. Nobody past this module checks a value again; it knows nothing of the network.
+
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A manifest that obeys every limit.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Manifest {
+    /// Where it was read from.
+    pub source: Source,
+    /// The address that every path is appended to.
+    pub base_url: BaseUrl,
+    /// The `User-Agent` of every probe: non-empty, visible ASCII and spaces.
+    pub user_agent: String,
+    /// The bound on one whole sweep, at most a day.
+    pub deadline: Duration,
+    /// Probes in flight, at most 64.
+    pub concurrency: NonZeroUsize,
+    /// Whether proxies named in the environment are used.
+    pub proxy: Proxy,
+    /// The routes in the file's order: no two with the same method and path, at least one core.
+    pub routes: Vec<Route>,
+    /// What may be killed; nothing where absent.
+    pub recovery: Option<RecoveryPlan>,
+}
+
+/// Where a manifest was read from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Standard input, which is the caller's own.
+    Stdin,
+    /// A file, with the facts about the very file that was opened.
+    File {
+        /// The path as it was given.
+        path: PathBuf,
+        /// The file's owner (`st_uid`, stat(3type)).
+        owner: u32,
+        /// The file's type and permission bits (`st_mode`).
+        mode: u32,
+    },
+}
+
+/// Whether proxies named in the environment are used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proxy {
+    /// Connect directly, whatever the environment says.
+    None,
+    /// Do as `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy` say.
+    Env,
+}
+
+/// `http` or `https`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// Plain HTTP, port 80 unless said otherwise.
+    Http,
+    /// HTTP over TLS, port 443 unless said otherwise.
+    Https,
+}
+
+/// An `http://` or `https://` address with a host, maybe a port and a path prefix, and nothing else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BaseUrl {
+    written: String,
+    scheme: Scheme,
+    host: String,
+    port: u16,
+    prefix: String,
+}
+
+/// One route to probe. Its options are shared with the defaults where it has none of its own.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Route {
+    /// Path and query as written.
+    pub path: String,
+    /// Whether this is a liveness route.
+    pub core: bool,
+    /// How it is probed.
+    pub options: Arc<Options>,
+    /// What its body must hold; boxed because most routes have none.
+    pub checks: Option<Box<BodyChecks>>,
+}
+
+/// How a route is probed.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Options {
+    /// `GET` or `HEAD`.
+    pub method: Method,
+    /// The acceptable statuses.
+    pub expect: Expect,
+    /// The bound on one attempt, from connect to the last body byte.
+    pub timeout: Duration,
+    /// Further attempts after the first, at most 10.
+    pub retries: u32,
+    /// The pause before the first retry, doubled for each next one.
+    pub backoff: Duration,
+    /// Redirects to follow, at most 20.
+    pub max_redirects: u32,
+    /// Request headers, names unique without regard to case.
+    pub headers: Vec<Header>,
+    /// Bytes of body that are read, at most 16 MiB.
+    pub max_body_bytes: usize,
+}
+
+/// A request's method.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Method {
+    /// `GET`
+    Get,
+    /// `HEAD`
+    Head,
+}
+
+impl Method {
+    /// The method as HTTP writes it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Head => "HEAD",
+        }
+    }
+}
+
+/// The statuses that a route may answer with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// Any 2xx or 3xx.
+    Success,
+    /// Just these, each from 200 to 599.
+    Listed(Vec<u16>),
+}
+
+impl Expect {
+    /// Whether `status` is acceptable.
+    pub fn accepts(&self, status: u16) -> bool {
+        match self {
+            Self::Success => (200..400).contains(&status),
+            Self::Listed(list) => list.contains(&status),
+        }
+    }
+}
+
+/// One request header.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// The name as written: a token of RFC 9110, section 5.6.2.
+    pub name: String,
+    /// The value, with the environment's variables put in.
+    pub value: Secret,
+}
+
+/// Text that must never reach any output; it shows as `***`, also under `Debug`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Marks `text` as secret.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text itself, for the one place that sends it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// What a body must hold; at least one of the two.
+#[derive(Debug, Default, PartialEq)]
+pub struct BodyChecks {
+    /// Text that must occur in the body.
+    pub contains: Option<String>,
+    /// JSON Pointers (RFC 6901) and the values that must stand there.
+    pub json: Vec<(String, serde_json::Value)>,
+}
+
+/// What may be killed, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RecoveryPlan {
+    /// The unit that runs the backend.
+    pub unit: UnitName,
+    /// Which manager runs it.
+    pub scope: Scope,
+    /// The signal that ends the hung process.
+    pub signal: KillSignal,
+    /// A main process younger than this is still starting.
+    pub min_uptime: Duration,
+    /// How long the new main process has until the core answers.
+    pub verify: Duration,
+}
+
+/// The name of a `.service` unit, valid by systemd.unit(5), and no template.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnitName(String);
+
+impl UnitName {
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for UnitName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Which service manager is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// The system's.
+    System,
+    /// The caller's own (`systemctl --user`).
+    User,
+}
+
+/// The signal that ends a hung main process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KillSignal {
+    /// Ends it at once.
+    Kill,
+    /// Lets it dump core or print a traceback first.
+    Abort,
+}

@@ -1,0 +1,240 @@
+//! Ends a main process that provably hangs, so that systemd restarts it; with any doubt, it says
+//! why not. It knows nothing of HTTP: the prober is asked through [`Backend`].
+
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use crate::clock::Monotonic;
+use crate::manifest::UnitName;
+
+/// What recovery asks of the prober.
+pub trait Backend {
+    /// Sends one GET to a core route on a fresh connection, in the background.
+    fn knock(&self) -> Box<dyn Knock>;
+
+    /// Probes every core route once and says whether all are `ok` or `rate_limited`; returns by
+    /// `until` at the latest.
+    fn core_answers(&self, until: Monotonic) -> bool;
+
+    /// The addresses that `base_url` leads to.
+    ///
+    /// # Errors
+    ///
+    /// A sentence, where the name cannot be resolved.
+    fn addresses(&self) -> Result<Vec<SocketAddr>, String>;
+}
+
+/// The last GET before the signal, under way in the background.
+pub trait Knock {
+    /// What has come of it so far.
+    fn heard(&self) -> Heard;
+
+    /// The connection's local and remote address, once it is established.
+    fn connection(&self) -> Option<(SocketAddr, SocketAddr)>;
+}
+
+/// What the last GET has brought so far.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// Not a byte.
+    Nothing,
+    /// At least one byte: the backend woke up.
+    Byte,
+    /// The connection ended without a byte, which a hung process does not do; why.
+    Ended(String),
+}
+
+/// A process that may be signalled: never 0, 1 or this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct MainPid(NonZeroU32);
+
+impl MainPid {
+    /// The number.
+    pub const fn get(self) -> u32 {
+        self.0.get()
+    }
+}
+
+/// Why a hung backend is left alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Guard {
+    /// The unit is not loaded.
+    NotLoaded,
+    /// The unit is not active.
+    NotActive,
+    /// The main PID is 0, 1, or this very process.
+    MainPid,
+    /// The main process is younger than the minimal uptime.
+    TooYoung,
+    /// The main process started after the sweep began.
+    Restarted,
+    /// The main PID changed between the two looks.
+    Changed,
+    /// The process was gone before the signal.
+    Gone,
+    /// The backend woke up between the last probe and the signal.
+    Answered,
+    /// systemd would not restart it after this signal.
+    NoRestart,
+    /// A job is already queued for the unit.
+    JobQueued,
+    /// Somebody traces the process.
+    Traced,
+    /// Somebody has frozen the unit.
+    Frozen,
+    /// This program itself was starved while it probed.
+    Starved,
+    /// The base URL does not lead to this machine.
+    NotLocal,
+    /// Others may write the manifest of a privileged run.
+    ManifestWritable,
+    /// A property that a guard depends on is missing or unreadable.
+    Unreadable,
+}
+
+impl Guard {
+    /// The guard's fixed name in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NotLoaded => "not_loaded",
+            Self::NotActive => "not_active",
+            Self::MainPid => "main_pid",
+            Self::TooYoung => "too_young",
+            Self::Restarted => "restarted",
+            Self::Changed => "changed",
+            Self::Gone => "gone",
+            Self::Answered => "answered",
+            Self::NoRestart => "no_restart",
+            Self::JobQueued => "job_queued",
+            Self::Traced => "traced",
+            Self::Frozen => "frozen",
+            Self::Starved => "starved",
+            Self::NotLocal => "not_local",
+            Self::ManifestWritable => "manifest_writable",
+            Self::Unreadable => "unreadable",
+        }
+    }
+}
+
+/// What came of a recovery.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The manifest names nothing to recover.
+    NotConfigured,
+    /// The backend is not hung.
+    NotNeeded,
+    /// Hung, but the command line forbids recovery; how.
+    Disabled(String),
+    /// Hung, and all guards passed, but this is a rehearsal.
+    WouldKill,
+    /// Hung, but a guard said no; its sentence.
+    Refused(Guard, String),
+    /// Hung, but `systemctl` or the signal failed; how, and what to do.
+    Failed(String),
+    /// Killed, restarted by systemd, and the core answers again.
+    Recovered {
+        /// The new main process.
+        new_pid: MainPid,
+    },
+    /// Killed, but no healthy core in time.
+    NotRecovered {
+        /// The new main process, where there is one.
+        new_pid: Option<MainPid>,
+        /// What is known, and what to do.
+        detail: String,
+    },
+}
+
+/// The whole story of one recovery.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Recovery {
+    /// What came of it.
+    pub outcome: Outcome,
+    /// The unit, where one is configured.
+    pub unit: Option<UnitName>,
+    /// The main process judged, where there was one.
+    pub pid: Option<u32>,
+    /// What was seen of the process before the signal.
+    pub evidence: Option<Evidence>,
+    /// From the first question to systemd to the end of the verification.
+    pub elapsed: Duration,
+}
+
+/// What was seen of a hung process, in the order in which it is reported.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Evidence {}
+
+impl Evidence {
+    /// One line for people.
+    pub fn summary(&self) -> String {
+        String::new()
+    }
+}
+
+impl Recovery {
+    /// A recovery that did nothing.
+    pub fn idle(outcome: Outcome, unit: Option<UnitName>) -> Self {
+        Self {
+            outcome,
+            unit,
+            pid: None,
+            evidence: None,
+            elapsed: Duration::ZERO,
+        }
+    }
+}
+
+impl Outcome {
+    /// Every outcome's name in reports, in the order in which the contract lists them.
+    pub const NAMES: [&'static str; 8] = [
+        "not_configured",
+        "not_needed",
+        "disabled",
+        "would_kill",
+        "refused",
+        "failed",
+        "recovered",
+        "not_recovered",
+    ];
+
+    /// The outcome's name in reports.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::NotConfigured => "not_configured",
+            Self::NotNeeded => "not_needed",
+            Self::Disabled(_) => "disabled",
+            Self::WouldKill => "would_kill",
+            Self::Refused(..) => "refused",
+            Self::Failed(_) => "failed",
+            Self::Recovered { .. } => "recovered",
+            Self::NotRecovered { .. } => "not_recovered",
+        }
+    }
+
+    /// The guard that said no.
+    pub const fn guard(&self) -> Option<Guard> {
+        match self {
+            Self::Refused(guard, _) => Some(*guard),
+            _ => None,
+        }
+    }
+
+    /// The new main process, where there is one.
+    pub fn new_pid(&self) -> Option<MainPid> {
+        match self {
+            Self::Recovered { new_pid } => Some(*new_pid),
+            Self::NotRecovered { new_pid, .. } => *new_pid,
+            _ => None,
+        }
+    }
+
+    /// The sentence that explains the outcome.
+    pub fn detail(&self) -> Option<&str> {
+        match self {
+            Self::Disabled(text) | Self::Refused(_, text) | Self::Failed(text) => Some(text),
+            Self::NotRecovered { detail, .. } => Some(detail),
+            _ => None,
+        }
+    }
+}

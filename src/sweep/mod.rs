@@ -1,0 +1,1 @@
+//! Probes the routes: order, threads and the deadline.

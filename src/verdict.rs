@@ -1,0 +1,256 @@
+//! Judges what the probes brought back. Pure: it sees results, and no network, clock or disk.
+
+use std::time::Duration;
+
+/// Why an attempt brought no complete HTTP response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// Not done within the attempt's own time-out.
+    Timeout,
+    /// Nobody listens.
+    Refused,
+    /// Closed or reset before the response was complete.
+    Reset,
+    /// The name was not resolved, in time or at all.
+    Dns,
+    /// The TLS handshake or a record failed.
+    Tls,
+    /// Any other failure of the transport, a failing proxy included.
+    Network,
+    /// Cut short by the sweep's deadline.
+    Deadline,
+}
+
+/// What is wrong with a complete HTTP answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Objection {
+    /// A status that is not expected.
+    Status,
+    /// A body check that does not hold.
+    Body,
+    /// Not HTTP, or HTTP with broken framing or an oversized head.
+    Protocol,
+    /// More redirects than allowed.
+    Redirects,
+}
+
+/// Why a route was not probed at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The core proved the backend hung.
+    BackendHung,
+    /// The core proved the backend down.
+    BackendDown,
+    /// The sweep's time was over.
+    Deadline,
+}
+
+/// What is said about a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// The status is expected, the body arrived, and every check holds.
+    Ok,
+    /// The last attempt brought no complete HTTP response.
+    TimeoutUnreachable(Loss),
+    /// 429, unless it is expected.
+    RateLimited,
+    /// Any other answer.
+    HttpError(Objection),
+    /// No attempt was made.
+    Skipped(Reason),
+}
+
+impl Class {
+    /// The class as machine-readable reports name it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::TimeoutUnreachable(_) => "timeout_unreachable",
+            Self::RateLimited => "rate_limited",
+            Self::HttpError(_) => "http_error",
+            Self::Skipped(_) => "skipped",
+        }
+    }
+
+    /// Why, as machine-readable reports name it; none for [`Class::Ok`].
+    pub const fn cause(self) -> Option<&'static str> {
+        Some(match self {
+            Self::Ok => return None,
+            Self::RateLimited | Self::HttpError(Objection::Status) => "status",
+            Self::HttpError(Objection::Body) => "body",
+            Self::HttpError(Objection::Protocol) => "protocol",
+            Self::HttpError(Objection::Redirects) => "redirects",
+            Self::TimeoutUnreachable(Loss::Timeout) => "timeout",
+            Self::TimeoutUnreachable(Loss::Refused) => "refused",
+            Self::TimeoutUnreachable(Loss::Reset) => "reset",
+            Self::TimeoutUnreachable(Loss::Dns) => "dns",
+            Self::TimeoutUnreachable(Loss::Tls) => "tls",
+            Self::TimeoutUnreachable(Loss::Network) => "network",
+            Self::TimeoutUnreachable(Loss::Deadline) | Self::Skipped(Reason::Deadline) => {
+                "deadline"
+            }
+            Self::Skipped(Reason::BackendHung) => "backend_hung",
+            Self::Skipped(Reason::BackendDown) => "backend_down",
+        })
+    }
+
+    /// How much this class weighs for a core (`core`) or auxiliary route.
+    pub const fn severity(self, core: bool) -> Severity {
+        match self {
+            Self::Ok => Severity::Fine,
+            Self::RateLimited => Severity::Soft,
+            Self::HttpError(_) => Severity::Hard,
+            Self::TimeoutUnreachable(_) | Self::Skipped(_) => {
+                if core {
+                    Severity::Hard
+                } else {
+                    Severity::Soft
+                }
+            }
+        }
+    }
+}
+
+/// How much a route's result weighs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// As it should be.
+    Fine,
+    /// Reported, but no reason to fail the run.
+    Soft,
+    /// Fails the run.
+    Hard,
+}
+
+/// What a route's attempts prove about the process behind it; of use only for core routes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Proof {
+    /// The whole budget was used, and each attempt had its full time-out and ended by it before a
+    /// single byte had come back.
+    pub silent: bool,
+    /// At least one byte came back on some attempt.
+    pub heard: bool,
+    /// An attempt overran its time-out by more than a second: the prober itself was starved.
+    pub overran: bool,
+}
+
+/// What came of probing one route. Small, because there may be 100,000.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// What is said about the route.
+    pub class: Class,
+    /// The last attempt's status, none where no response head came.
+    pub status: Option<u16>,
+    /// What more there is to say, as text that may hold anything a server sent.
+    pub detail: Option<Box<str>>,
+    /// Attempts made.
+    pub attempts: u16,
+    /// The last attempt's time.
+    pub elapsed: Duration,
+    /// What the attempts prove.
+    pub proof: Proof,
+}
+
+/// How many routes are of each class; always counted from the outcomes, never beside them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Routes that are as they should be.
+    pub ok: usize,
+    /// Routes without a complete response.
+    pub timeout_unreachable: usize,
+    /// Routes that answered 429.
+    pub rate_limited: usize,
+    /// Routes with any other answer.
+    pub http_error: usize,
+    /// Routes that were not probed.
+    pub skipped: usize,
+}
+
+/// The state of the backend, as the core routes prove it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// It answers something, or nothing is proved.
+    Up,
+    /// Every core route was silent.
+    Hung,
+    /// Nothing came back from any core route, and it is not hung.
+    Down,
+}
+
+/// What all outcomes together mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// No outcome is hard.
+    pub healthy: bool,
+    /// What the core routes prove.
+    pub backend: Backend,
+    /// The prober was starved while it probed a core route.
+    pub starved: bool,
+    /// Routes by class.
+    pub tally: Tally,
+    /// Auxiliary routes that did not answer or were not probed.
+    pub unanswered: usize,
+}
+
+impl Verdict {
+    /// Whether the backend is hung.
+    pub fn hung(&self) -> bool {
+        self.backend == Backend::Hung
+    }
+
+    /// Whether the backend is down.
+    pub fn down(&self) -> bool {
+        self.backend == Backend::Down
+    }
+}
+
+/// What the core routes' outcomes prove about the backend.
+pub fn backend<'a>(core: impl IntoIterator<Item = &'a Outcome>) -> Backend {
+    let (mut any, mut hung, mut down) = (false, true, true);
+    for outcome in core {
+        any = true;
+        hung &= outcome.proof.silent;
+        down &= !outcome.proof.heard
+            && matches!(outcome.class, Class::TimeoutUnreachable(loss) if loss != Loss::Deadline);
+    }
+    match (any, hung, down) {
+        (true, true, _) => Backend::Hung,
+        (true, false, true) => Backend::Down,
+        _ => Backend::Up,
+    }
+}
+
+/// Judges a sweep: each outcome with whether its route is core.
+pub fn judge<'a>(outcomes: impl IntoIterator<Item = (bool, &'a Outcome)> + Clone) -> Verdict {
+    let mut tally = Tally::default();
+    let (mut healthy, mut starved, mut unanswered) = (true, false, 0);
+    for (core, outcome) in outcomes.clone() {
+        *match outcome.class {
+            Class::Ok => &mut tally.ok,
+            Class::TimeoutUnreachable(_) => &mut tally.timeout_unreachable,
+            Class::RateLimited => &mut tally.rate_limited,
+            Class::HttpError(_) => &mut tally.http_error,
+            Class::Skipped(_) => &mut tally.skipped,
+        } += 1;
+        healthy &= outcome.class.severity(core) != Severity::Hard;
+        starved |= core && outcome.proof.overran;
+        unanswered += usize::from(
+            !core
+                && matches!(
+                    outcome.class,
+                    Class::TimeoutUnreachable(_) | Class::Skipped(_)
+                ),
+        );
+    }
+    let core = outcomes
+        .into_iter()
+        .filter(|(core, _)| *core)
+        .map(|(_, outcome)| outcome);
+    Verdict {
+        healthy,
+        backend: backend(core),
+        starved,
+        tally,
+        unanswered,
+    }
+}
