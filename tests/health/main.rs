@@ -1,1 +1,20 @@
-fn main() {}
+//! The whole program, run as its callers run it: against misbehaving servers, a real systemd and
+//! faulty tools. One test binary, so that the helpers are compiled once and dead ones are noticed.
+
+// The lints exempt functions marked `#[test]`, but not the helpers that those call.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used
+)]
+
+mod scene;
+mod server;
+mod systemd;
+
+mod command_line;
+mod hang;
+mod servers;
+mod sweep;
+mod tls;
