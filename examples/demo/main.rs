@@ -281,14 +281,8 @@ impl Unit {
 
 impl Drop for Unit {
     fn drop(&mut self) {
-        // SIGKILL, because a hung backend would be waited for.
-        for verb in ["kill", "stop", "reset-failed"] {
-            let signal: &[&str] = if verb == "kill" {
-                &["--signal=KILL"]
-            } else {
-                &[]
-            };
-            let _gone = systemctl(&[&[verb], signal, &["--", &self.name]].concat());
+        for verb in ["stop", "reset-failed"] {
+            let _gone = systemctl(&[verb, "--", &self.name]);
         }
     }
 }

@@ -14,7 +14,9 @@ mod server;
 mod systemd;
 
 mod command_line;
+mod guards;
 mod hang;
+mod recovery;
 mod servers;
 mod sweep;
 mod tls;

@@ -234,6 +234,30 @@ impl Systemd {
         Pid::from_raw(found.unwrap_or_else(|| panic!("no process {inner} in the namespace")))
     }
 
+    /// The process in the namespace whose command line holds this text.
+    pub(crate) fn find(&self, text: &str) -> Pid {
+        let ns = |pid: &str, name: &str| fs::read_link(format!("/proc/{pid}/ns/{name}")).ok();
+        let ours = ns(&self.namespace.id().to_string(), "pid_for_children");
+        let found = fs::read_dir("/proc").unwrap().find_map(|entry| {
+            let pid = entry.ok()?.file_name().into_string().ok()?;
+            let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+            let line = String::from_utf8_lossy(&line).into_owned();
+            (line.contains(text) && ns(&pid, "pid") == ours).then(|| pid.parse().unwrap())
+        });
+        Pid::from_raw(found.unwrap_or_else(|| panic!("no process with {text} in the namespace")))
+    }
+
+    /// A process in a unit's control group that SIGTERM does not end; it ends with the manager.
+    pub(crate) fn deaf_process_in(&self, group: &str) {
+        let join = r#"for root in /sys/fs/cgroup/systemd /sys/fs/cgroup/unified /sys/fs/cgroup; do
+            [ ! -e "$root$0/cgroup.procs" ] || echo 0 >"$root$0/cgroup.procs"
+        done
+        trap '' TERM
+        sleep infinity >/dev/null 2>&1 &"#;
+        let status = self.command("sh").args(["-c", join, group]).status();
+        assert!(status.unwrap().success(), "cannot join {group}");
+    }
+
     /// Whether this very process still runs and is no zombie.
     pub(crate) fn is_alive(&self, inner: u32) -> bool {
         let script = format!("grep -q '^State:.[^ZX]' /proc/{inner}/status");
