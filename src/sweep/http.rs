@@ -251,3 +251,6 @@ fn request(url: &str, options: &Options) -> Result<http::Request<()>, Error> {
     }
     Ok(request.header(http::header::CONNECTION, "close").body(())?)
 }
+
+#[cfg(test)]
+mod tests;
