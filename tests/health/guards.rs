@@ -23,27 +23,38 @@ const RESTARTS: &str = "Restart=always";
 fn spares(systemd: &Systemd, unit: &str, keys: serde_json::Value, guard: &str) {
     let before = systemd.main_pid(unit);
     mute(systemd, recovery(unit, keys)).run([]).refused(guard);
-    assert_eq!(systemd.main_pid(unit), before, "{unit} has another main process");
+    assert_eq!(
+        systemd.main_pid(unit),
+        before,
+        "{unit} has another main process"
+    );
     assert!(before == 0 || systemd.is_alive(before), "{unit} was killed");
 }
 
 #[test]
 fn without_a_reason_to_spare_it_the_unit_is_killed() {
     // The control for all tests below: the same scene, no guard.
-    let Some(systemd) = Systemd::start() else { return };
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
     systemd.sleeper("control.service", RESTARTS);
     let old = systemd.main_pid("control.service");
-    mute(&systemd, recovery("control.service", json!({ "verify_seconds": 1 })))
-        .run([])
-        .exits(1)
-        .outcome("not_recovered")
-        .pid("pid", old);
+    mute(
+        &systemd,
+        recovery("control.service", json!({ "verify_seconds": 1 })),
+    )
+    .run([])
+    .exits(1)
+    .outcome("not_recovered")
+    .pid("pid", old);
     assert!(!systemd.is_alive(old));
 }
 
 #[test]
 fn a_unit_that_does_not_exist() {
-    let Some(systemd) = Systemd::start() else { return };
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
     spares(&systemd, "no-such.service", json!({}), "not_loaded");
     systemd.write_unit("masked.service", "");
     systemd.systemctl(&["mask", "--runtime", "hidden.service"]);
@@ -52,12 +63,17 @@ fn a_unit_that_does_not_exist() {
 
 #[test]
 fn a_unit_that_is_not_active() {
-    let Some(systemd) = Systemd::start() else { return };
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
     systemd.sleeper("stopped.service", RESTARTS);
     systemd.systemctl(&["stop", "stopped.service"]);
     spares(&systemd, "stopped.service", json!({}), "not_active");
 
-    systemd.write_unit("starting.service", "[Service]\nType=oneshot\nExecStart=sleep infinity\n");
+    systemd.write_unit(
+        "starting.service",
+        "[Service]\nType=oneshot\nExecStart=sleep infinity\n",
+    );
     systemd.systemctl(&["start", "--no-block", "starting.service"]);
     systemd.wait_for("starting.service", "ActiveState", "activating");
     spares(&systemd, "starting.service", json!({}), "not_active");
@@ -65,25 +81,43 @@ fn a_unit_that_is_not_active() {
 
 #[test]
 fn a_unit_without_a_main_process() {
-    let Some(systemd) = Systemd::start() else { return };
-    systemd.service("none.service", "Type=oneshot\nRemainAfterExit=yes\nExecStart=true");
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    systemd.service(
+        "none.service",
+        "Type=oneshot\nRemainAfterExit=yes\nExecStart=true",
+    );
     spares(&systemd, "none.service", json!({}), "main_pid");
 }
 
 #[test]
 fn a_main_process_that_is_still_young() {
-    let Some(systemd) = Systemd::start() else { return };
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
     systemd.sleeper("young.service", RESTARTS);
-    spares(&systemd, "young.service", json!({ "min_uptime_seconds": 120 }), "too_young");
+    spares(
+        &systemd,
+        "young.service",
+        json!({ "min_uptime_seconds": 120 }),
+        "too_young",
+    );
 }
 
 #[test]
 fn a_main_process_younger_than_the_sweep() {
-    let Some(systemd) = Systemd::start() else { return };
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
     systemd.sleeper("fresh.service", RESTARTS);
-    let scene = mute(&systemd, recovery("fresh.service", json!({}))).default("timeout_seconds", 1.5);
+    let scene =
+        mute(&systemd, recovery("fresh.service", json!({}))).default("timeout_seconds", 1.5);
     let running = scene.start([]);
-    assert!(within(Duration::from_secs(5), || scene.server().connections() > 0));
+    assert!(within(Duration::from_secs(5), || scene
+        .server()
+        .connections()
+        > 0));
     systemd.systemctl(&["restart", "fresh.service"]);
     let new = systemd.main_pid("fresh.service");
     running.finish().refused("restarted").pid("pid", new);
@@ -92,7 +126,9 @@ fn a_main_process_younger_than_the_sweep() {
 
 #[test]
 fn a_backend_that_wakes_up_at_the_last_moment() {
-    let Some(systemd) = Systemd::start() else { return };
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
     systemd.sleeper("waking.service", RESTARTS);
     let pid = systemd.main_pid("waking.service");
     let keys = recovery("waking.service", json!({}));
@@ -107,7 +143,9 @@ fn a_backend_that_wakes_up_at_the_last_moment() {
 
 #[test]
 fn a_unit_that_would_not_come_back() {
-    let Some(systemd) = Systemd::start() else { return };
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
     systemd.sleeper("mortal.service", "Restart=no");
     spares(&systemd, "mortal.service", json!({}), "no_restart");
     let prevented = "Restart=always\nRestartPreventExitStatus=SIGKILL";
@@ -117,7 +155,9 @@ fn a_unit_that_would_not_come_back() {
 
 #[test]
 fn a_backend_that_would_not_come_back() {
-    let Some(systemd) = Systemd::start() else { return };
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
     let backend = systemd.backend("once.service", "Restart=no");
     let pid = backend.pid();
     backend.freeze();
@@ -132,8 +172,13 @@ fn a_backend_that_would_not_come_back() {
 
 #[test]
 fn a_unit_with_a_job_in_the_queue() {
-    let Some(systemd) = Systemd::start() else { return };
-    systemd.write_unit("blocker.service", "[Service]\nType=oneshot\nExecStart=sleep infinity\n");
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    systemd.write_unit(
+        "blocker.service",
+        "[Service]\nType=oneshot\nExecStart=sleep infinity\n",
+    );
     systemd.write_unit(
         "queued.service",
         "[Unit]\nAfter=blocker.service\n\
@@ -149,7 +194,9 @@ fn a_unit_with_a_job_in_the_queue() {
 
 #[test]
 fn a_process_that_somebody_debugs() {
-    let Some(systemd) = Systemd::start() else { return };
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
     systemd.sleeper("traced.service", RESTARTS);
     let pid = systemd.host_pid(systemd.main_pid("traced.service"));
     ptrace::attach(pid).unwrap();
@@ -161,7 +208,9 @@ fn a_process_that_somebody_debugs() {
 
 #[test]
 fn a_unit_that_somebody_froze() {
-    let Some(systemd) = Systemd::start() else { return };
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
     systemd.sleeper("frozen.service", RESTARTS);
     systemd.try_systemctl(&["freeze", "frozen.service"]);
     if systemd.property("frozen.service", "FreezerState") != "frozen" {
@@ -173,7 +222,9 @@ fn a_unit_that_somebody_froze() {
 
 #[test]
 fn a_manifest_that_others_may_write() {
-    let Some(systemd) = Systemd::start() else { return };
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
     systemd.sleeper("open.service", RESTARTS);
     let pid = systemd.main_pid("open.service");
     let scene = mute(&systemd, recovery("open.service", json!({})));
@@ -196,19 +247,29 @@ fn a_manifest_that_others_may_write() {
     piped.stdin(fs::File::open(scene.write_manifest()).unwrap());
     scene.spawn(piped).finish().exits(1).outcome("would_kill");
     nix::unistd::chown(&scene.write_manifest(), Some(root), None).unwrap();
-    scene.run(["--dry-run"]).exits(1).outcome("would_kill").pid("pid", pid);
+    scene
+        .run(["--dry-run"])
+        .exits(1)
+        .outcome("would_kill")
+        .pid("pid", pid);
 }
 
 #[test]
 fn a_prober_that_was_starved_itself() {
-    let Some(systemd) = Systemd::start() else { return };
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
     systemd.sleeper("starved.service", RESTARTS);
     let pid = systemd.main_pid("starved.service");
-    let scene = mute(&systemd, recovery("starved.service", json!({}))).default("timeout_seconds", 1);
+    let scene =
+        mute(&systemd, recovery("starved.service", json!({}))).default("timeout_seconds", 1);
     // By its manifest's path, which no other process on the machine is started with.
     let manifest = scene.write_manifest();
     let running = scene.start(["-m", manifest.to_str().unwrap()]);
-    assert!(within(Duration::from_secs(5), || scene.server().connections() > 0));
+    assert!(within(Duration::from_secs(5), || scene
+        .server()
+        .connections()
+        > 0));
     let prober = systemd.find(manifest.to_str().unwrap());
     nix::sys::signal::kill(prober, Signal::SIGSTOP).unwrap();
     thread::sleep(Duration::from_millis(2300));
@@ -219,7 +280,9 @@ fn a_prober_that_was_starved_itself() {
 
 #[test]
 fn a_url_that_leads_to_another_machine() {
-    let Some(systemd) = Systemd::start() else { return };
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
     systemd.sleeper("remote.service", RESTARTS);
     let pid = systemd.main_pid("remote.service");
     // RFC 5737: an address that nobody has.
@@ -235,15 +298,34 @@ fn a_url_that_leads_to_another_machine() {
 
 #[test]
 fn decisions_about_restarts_are_what_systemd_then_does() {
-    let Some(systemd) = Systemd::start() else { return };
-    let restarts = ["no", "always", "on-success", "on-failure", "on-abnormal", "on-abort", "on-watchdog"];
-    let lists = ["", "SuccessExitStatus=", "RestartPreventExitStatus=", "RestartForceExitStatus="];
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let restarts = [
+        "no",
+        "always",
+        "on-success",
+        "on-failure",
+        "on-abnormal",
+        "on-abort",
+        "on-watchdog",
+    ];
+    let lists = [
+        "",
+        "SuccessExitStatus=",
+        "RestartPreventExitStatus=",
+        "RestartForceExitStatus=",
+    ];
     let mut cases = Vec::new();
     for signal in ["SIGKILL", "SIGABRT"] {
         for restart in restarts {
             for list in lists {
                 let unit = format!("case-{}.service", cases.len());
-                let list = if list.is_empty() { list.to_owned() } else { format!("{list}{signal}") };
+                let list = if list.is_empty() {
+                    list.to_owned()
+                } else {
+                    format!("{list}{signal}")
+                };
                 systemd.write_unit(
                     &unit,
                     &format!("[Service]\nExecStart=sleep infinity\nRestart={restart}\nRestartSec=1ms\n{list}\n"),
@@ -280,7 +362,8 @@ fn decisions_about_restarts_are_what_systemd_then_does() {
                         restarted || ["inactive", "failed"].contains(&state.as_str())
                     }));
                     if decided != restarted {
-                        let complaint = format!("{about} after {signal}: decided {decided}, was {restarted}");
+                        let complaint =
+                            format!("{about} after {signal}: decided {decided}, was {restarted}");
                         wrong.lock().unwrap().push(complaint);
                     }
                 }

@@ -19,4 +19,5 @@ mod hang;
 mod recovery;
 mod servers;
 mod sweep;
+mod systemctl;
 mod tls;
