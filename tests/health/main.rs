@@ -17,6 +17,7 @@ mod command_line;
 mod guards;
 mod hang;
 mod recovery;
+mod schema;
 mod servers;
 mod sweep;
 mod systemctl;
