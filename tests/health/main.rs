@@ -18,6 +18,7 @@ mod guards;
 mod hang;
 mod recovery;
 mod servers;
+mod shipped;
 mod sweep;
 mod systemctl;
 mod tls;

@@ -198,12 +198,6 @@ impl Server {
         plays.insert(path.to_owned(), play);
     }
 
-    /// Exchanges what every path answers that was set before.
-    pub(crate) fn set_all(&self, play: &Play) {
-        let mut plays = self.shared.plays.lock().unwrap();
-        plays.values_mut().for_each(|old| *old = play.clone());
-    }
-
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }

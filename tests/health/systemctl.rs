@@ -4,7 +4,6 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::time::{ClockId, clock_gettime};
@@ -52,7 +51,7 @@ impl Fake {
     }
 
     /// What the fake does: a shell script, run in the scene's folder, with the real tools at hand.
-    fn script(&self, body: &str) -> &Self {
+    fn script(&self, body: &str) {
         let script = format!("#!/bin/sh\nPATH=/usr/bin:/bin\n{body}\n");
         let path = self.scene.dir().join("bin/systemctl");
         // Renamed into place, because a file open for writing cannot be executed.
@@ -60,15 +59,13 @@ impl Fake {
         fs::write(&fresh, script).unwrap();
         fs::set_permissions(&fresh, Permissions::from_mode(0o755)).unwrap();
         fs::rename(fresh, path).unwrap();
-        self
     }
 
     /// What `cat answer` says from now on.
-    fn say(&self, answer: &str) -> &Self {
+    fn say(&self, answer: &str) {
         let fresh = self.scene.dir().join("fresh");
         fs::write(&fresh, answer).unwrap();
         fs::rename(fresh, self.scene.dir().join("answer")).unwrap();
-        self
     }
 
     /// The answer of systemd 252 for a running unit, as far as anybody might ask.
@@ -424,58 +421,37 @@ fn several_units_in_one_answer() {
     fake.spared(&run);
 }
 
-/// Runs with an answer that is another one once the last GET has been sent; the calls are slow, so
-/// that the second look comes later than the change.
+/// One run whose `systemctl` does this from the last GET on. Its calls are slow, so that the second
+/// look comes later than the change.
 #[track_caller]
 fn changing(change: impl FnOnce(&Fake)) -> (Fake, Run) {
     let fake = Fake::new();
-    fake.script("cat answer >seen.$$; sleep 0.4; cat answer; rm seen.$$");
+    fake.script("sleep 0.4; cat answer");
     let running = fake.scene.start([]);
     let knocked = within(Duration::from_secs(10), || {
         fake.scene.server().connections() > 1
     });
     assert!(knocked, "no last GET");
     change(&fake);
-    let run = running.finish();
-    run.exits(1).hung(true);
-    (fake, run)
+    (fake, running.finish())
 }
 
 #[test]
 fn answers_that_change_between_the_looks() {
     let mut other = Command::new("sleep").arg("infinity").spawn().unwrap();
     let pid = other.id();
-    thread::scope(|scope| {
-        let play = |guard: &'static str, change: Box<dyn FnOnce(&Fake) + Send>| {
-            scope.spawn(move || {
-                let (mut fake, run) = changing(change);
-                run.refused(guard);
-                fake.spared(&run);
-            });
-        };
-        play(
-            "changed",
-            Box::new(move |fake| drop(fake.say(&fake.answer_about(pid)).pid())),
-        );
-        play(
-            "changed",
-            Box::new(|fake| {
-                fake.say(&fake.changed("InvocationID", Some("00000000000000000000000000000000")));
-            }),
-        );
-        play(
-            "not_active",
-            Box::new(|fake| drop(fake.say(&fake.changed("ActiveState", Some("deactivating"))))),
-        );
-        play(
-            "job_queued",
-            Box::new(|fake| drop(fake.say(&fake.changed("Job", Some("7"))))),
-        );
-        play(
-            "unreadable",
-            Box::new(|fake| drop(fake.say(&fake.changed("MainPID", None)))),
-        );
-    });
+    for (guard, property, value) in [
+        ("changed", "MainPID", Some(pid.to_string())),
+        ("changed", "InvocationID", Some("0".repeat(32))),
+        ("not_active", "ActiveState", Some("deactivating".into())),
+        ("job_queued", "Job", Some("7".into())),
+        ("no_restart", "Restart", Some("no".into())),
+        ("unreadable", "MainPID", None),
+    ] {
+        let (mut fake, run) = changing(|fake| fake.say(&fake.changed(property, value.as_deref())));
+        run.refused(guard);
+        fake.spared(&run);
+    }
     assert!(
         other.try_wait().unwrap().is_none(),
         "the new main process was killed"
@@ -486,7 +462,7 @@ fn answers_that_change_between_the_looks() {
 
 #[test]
 fn a_systemctl_that_fails_at_the_second_look() {
-    let (mut fake, run) = changing(|fake| drop(fake.script("exit 1").pid()));
+    let (mut fake, run) = changing(|fake| fake.script("exit 1"));
     run.failed("systemctl");
     fake.spared(&run);
 }

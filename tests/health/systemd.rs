@@ -364,7 +364,7 @@ pub(crate) fn recovery(unit: &str, more: Value) -> Value {
 }
 
 /// The example that has a backend in it; built here where only this test was asked for.
-fn backend_program() -> PathBuf {
+pub(crate) fn backend_program() -> PathBuf {
     let path = Path::new(crate::scene::BINARY)
         .with_file_name("examples")
         .join("demo");
@@ -405,4 +405,42 @@ pub(crate) fn within(limit: Duration, mut condition: impl FnMut() -> bool) -> bo
 
 fn join(dir: &Path, name: &str) -> OsString {
     dir.join(name).into_os_string()
+}
+
+#[test]
+fn the_stage_itself_holds() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let backend = systemd.backend("stage.service", "Restart=always");
+    let answers = || {
+        let mut stream = TcpStream::connect(backend.address()).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_millis(300)))
+            .unwrap();
+        stream
+            .write_all(b"GET /api/health HTTP/1.1\r\n\r\n")
+            .unwrap();
+        std::io::Read::read(&mut stream, &mut [0; 64]).is_ok_and(|length| length > 0)
+    };
+    assert!(answers());
+    backend.freeze();
+    assert!(!answers());
+    systemd.signal(backend.unit, Signal::SIGCONT);
+    assert!(answers());
+    backend.block();
+    assert!(!answers());
+
+    let old = backend.pid();
+    assert!(systemd.is_alive(old));
+    systemd.signal(backend.unit, Signal::SIGKILL);
+    assert!(within(Duration::from_secs(5), || ![0, old]
+        .contains(&backend.pid())));
+    assert!(!systemd.is_alive(old));
+    backend.wait_until_it_listens();
+    assert!(answers());
+
+    let last = systemd.host_pid(backend.pid());
+    drop(systemd);
+    assert!(kill(last, None).is_err(), "nothing is left behind");
 }
