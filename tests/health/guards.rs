@@ -11,9 +11,10 @@ use nix::sys::ptrace;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
+use crate::backend::Backend;
+use crate::play::{in_turn, ok, silent};
 use crate::recovery::mute;
 use crate::scene::Scene;
-use crate::server::{in_turn, ok, silent};
 use crate::systemd::{Systemd, recovery, skip, within};
 
 const RESTARTS: &str = "Restart=always";
@@ -158,7 +159,7 @@ fn a_backend_that_would_not_come_back() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
-    let backend = systemd.backend("once.service", "Restart=no");
+    let backend = Backend::start(&systemd, "once.service", "Restart=no");
     let pid = backend.pid();
     backend.freeze();
     let scene = Scene::new()

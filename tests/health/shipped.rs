@@ -101,7 +101,7 @@ fn the_timer_runs_four_times_an_hour() {
 /// so and still ends well.
 #[test]
 fn the_demo_tells_its_story() {
-    let demo = crate::systemd::backend_program();
+    let demo = crate::backend::backend_program();
     let alone = Command::new(&demo)
         .env_clear()
         .env("PATH", "/nonexistent")
