@@ -24,6 +24,7 @@ mod hang;
 mod limits;
 mod output;
 mod recovery;
+mod schema;
 mod servers;
 mod shipped;
 mod sweep;
