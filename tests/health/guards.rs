@@ -57,8 +57,9 @@ fn a_unit_that_does_not_exist() {
         return;
     };
     spares(&systemd, "no-such.service", json!({}), "not_loaded");
-    systemd.write_unit("masked.service", "");
-    systemd.systemctl(&["mask", "--runtime", "hidden.service"]);
+    // systemd.unit(5): an empty file masks the unit.
+    systemd.write_unit("hidden.service", "");
+    assert_eq!(systemd.property("hidden.service", "LoadState"), "masked");
     spares(&systemd, "hidden.service", json!({}), "not_loaded");
 }
 
