@@ -11,9 +11,10 @@ use nix::sys::ptrace;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
+use crate::backend::Backend;
+use crate::play::{in_turn, ok, silent};
 use crate::recovery::mute;
 use crate::scene::Scene;
-use crate::server::{in_turn, ok, silent};
 use crate::systemd::{Systemd, recovery, skip, within};
 
 const RESTARTS: &str = "Restart=always";
@@ -56,8 +57,9 @@ fn a_unit_that_does_not_exist() {
         return;
     };
     spares(&systemd, "no-such.service", json!({}), "not_loaded");
-    systemd.write_unit("masked.service", "");
-    systemd.systemctl(&["mask", "--runtime", "hidden.service"]);
+    // systemd.unit(5): an empty file masks the unit.
+    systemd.write_unit("hidden.service", "");
+    assert_eq!(systemd.property("hidden.service", "LoadState"), "masked");
     spares(&systemd, "hidden.service", json!({}), "not_loaded");
 }
 
@@ -158,7 +160,7 @@ fn a_backend_that_would_not_come_back() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
-    let backend = systemd.backend("once.service", "Restart=no");
+    let backend = Backend::start(&systemd, "once.service", "Restart=no");
     let pid = backend.pid();
     backend.freeze();
     let scene = Scene::new()

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::scene::{Run, Scene};
-use crate::server::{
-    DeadPort, FullQueue, NeverAccepts, Play, answer, in_turn, ok, raw, silent, status,
-};
+use crate::play::{Play, answer, in_turn, ok, raw, silent, status};
+use crate::run::Run;
+use crate::scene::Scene;
+use crate::server::{DeadPort, FullQueue, NeverAccepts};
 
 /// Two core routes with one retry, and an auxiliary one that must not be probed in vain.
 fn scene(first: Play, second: Play) -> Scene {

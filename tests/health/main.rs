@@ -9,16 +9,24 @@
     clippy::unwrap_used
 )]
 
+mod backend;
+mod fake;
+mod play;
+mod run;
 mod scene;
 mod server;
 mod systemd;
 
+mod answers;
 mod command_line;
 mod guards;
 mod hang;
+mod limits;
+mod output;
 mod recovery;
 mod schema;
 mod servers;
+mod shipped;
 mod sweep;
 mod systemctl;
 mod tls;

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::scene::{Run, Scene};
-use crate::server::{ok, silent};
-use crate::systemd::{Backend, Systemd, recovery};
+use crate::backend::Backend;
+use crate::play::{ok, silent};
+use crate::run::Run;
+use crate::scene::Scene;
+use crate::systemd::{Systemd, recovery};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -55,7 +57,7 @@ fn a_stopped_backend_is_killed_and_back() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
-    let backend = systemd.backend("stopped.service", RESTARTS);
+    let backend = Backend::start(&systemd, "stopped.service", RESTARTS);
     let scene = watching(&systemd, &backend);
     scene
         .run([])
@@ -80,7 +82,7 @@ fn a_blocked_backend_is_killed_and_back_and_people_are_told() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
-    let backend = systemd.backend("blocked.service", RESTARTS);
+    let backend = Backend::start(&systemd, "blocked.service", RESTARTS);
     let scene = watching(&systemd, &backend);
     let old = backend.pid();
     backend.block();
@@ -107,7 +109,11 @@ fn an_abort_lets_the_backend_leave_a_trace() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
-    let backend = systemd.backend("abort.service", "Restart=on-abort\nRestartSec=100ms");
+    let backend = Backend::start(
+        &systemd,
+        "abort.service",
+        "Restart=on-abort\nRestartSec=100ms",
+    );
     let keys = recovery(backend.unit, json!({ "signal": "SIGABRT" }));
     let scene = watching(&systemd, &backend).top("recovery", keys);
     let old = backend.pid();
@@ -123,7 +129,7 @@ fn a_process_deaf_to_the_abort_is_killed_in_the_end() {
         return;
     };
     // A stopped process does not take the abort; SIGKILL it does.
-    let backend = systemd.backend("deaf.service", RESTARTS);
+    let backend = Backend::start(&systemd, "deaf.service", RESTARTS);
     let keys = recovery(backend.unit, json!({ "signal": "SIGABRT" }));
     let scene = watching(&systemd, &backend).top("recovery", keys);
     let old = backend.pid();
@@ -138,7 +144,7 @@ fn two_runs_at_once_kill_once() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
-    let backend = systemd.backend("twice.service", RESTARTS);
+    let backend = Backend::start(&systemd, "twice.service", RESTARTS);
     let scene = watching(&systemd, &backend);
     let old = backend.pid();
     backend.freeze();
@@ -162,7 +168,11 @@ fn a_slow_restart_is_waited_for() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
-    let backend = systemd.backend("slow.service", "Restart=on-failure\nRestartSec=2s");
+    let backend = Backend::start(
+        &systemd,
+        "slow.service",
+        "Restart=on-failure\nRestartSec=2s",
+    );
     let keys = recovery(backend.unit, json!({ "verify_seconds": 1 }));
     let scene = watching(&systemd, &backend).top("recovery", keys);
     let old = backend.pid();
@@ -177,7 +187,11 @@ fn children_that_outlive_the_main_process_are_waited_for() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
-    let backend = systemd.backend("workers.service", &format!("{RESTARTS}\nTimeoutStopSec=2s"));
+    let backend = Backend::start(
+        &systemd,
+        "workers.service",
+        &format!("{RESTARTS}\nTimeoutStopSec=2s"),
+    );
     // A worker in the unit's group that does not care for SIGTERM; killed after TimeoutStopSec.
     let group = systemd.property(backend.unit, "ControlGroup");
     systemd.deaf_process_in(&group);
@@ -194,7 +208,7 @@ fn a_rehearsal_decides_and_touches_nothing() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
-    let backend = systemd.backend("rehearsal.service", RESTARTS);
+    let backend = Backend::start(&systemd, "rehearsal.service", RESTARTS);
     let scene = watching(&systemd, &backend);
     let old = backend.pid();
     backend.freeze();
@@ -224,7 +238,7 @@ fn recovery_that_is_switched_off_touches_nothing() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
-    let backend = systemd.backend("off.service", RESTARTS);
+    let backend = Backend::start(&systemd, "off.service", RESTARTS);
     let scene = watching(&systemd, &backend);
     let old = backend.pid();
     backend.freeze();
@@ -248,12 +262,12 @@ fn only_a_hang_is_recovered() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
-    let backend = systemd.backend("fine.service", RESTARTS);
+    let backend = Backend::start(&systemd, "fine.service", RESTARTS);
     let old = backend.pid();
     let slow = Scene::new()
         .beside(&systemd)
         .core("/up", silent())
-        .core("/busy", crate::server::status(503))
+        .core("/busy", crate::play::status(503))
         .top("recovery", recovery(backend.unit, json!({})));
     slow.run([])
         .exits(1)

@@ -3,158 +3,16 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
-use std::process::{Child, Command, Stdio};
-use std::thread;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use nix::time::{ClockId, clock_gettime};
 use serde_json::json;
 
-use crate::scene::{Run, Scene};
-use crate::server::{ok, silent};
+use crate::fake::Fake;
+use crate::play::ok;
+use crate::run::Run;
+use crate::scene::Scene;
 use crate::systemd::within;
-
-/// Each call's own limit.
-const CALL: Duration = Duration::from_secs(5);
-
-/// A core that is silent for good, a process that would be killed for it, and a `systemctl` of the
-/// test's own that says so.
-struct Fake {
-    scene: Scene,
-    victim: Child,
-}
-
-impl Fake {
-    /// A `systemctl` that says what the real one says of a healthy unit with the victim in it.
-    fn new() -> Self {
-        Self::with_core(|scene| scene.core("/up", silent()))
-    }
-
-    fn with_core(core: impl Fn(Scene) -> Scene) -> Self {
-        let victim = Command::new("sleep")
-            .arg("infinity")
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap();
-        let scene = core(Scene::new()).default("timeout_seconds", 0.2).top(
-            "recovery",
-            json!({ "unit": "backend.service", "min_uptime_seconds": 0 }),
-        );
-        let bin = scene.dir().join("bin");
-        fs::create_dir(&bin).unwrap();
-        let fake = Self {
-            scene: scene.env("PATH", bin),
-            victim,
-        };
-        fake.script("cat answer");
-        fake.say(&fake.answer());
-        fake
-    }
-
-    /// What the fake does: a shell script, run in the scene's folder, with the real tools at hand.
-    fn script(&self, body: &str) -> &Self {
-        let script = format!("#!/bin/sh\nPATH=/usr/bin:/bin\n{body}\n");
-        let path = self.scene.dir().join("bin/systemctl");
-        // Renamed into place, because a file open for writing cannot be executed.
-        let fresh = self.scene.dir().join("fresh");
-        fs::write(&fresh, script).unwrap();
-        fs::set_permissions(&fresh, Permissions::from_mode(0o755)).unwrap();
-        fs::rename(fresh, path).unwrap();
-        self
-    }
-
-    /// What `cat answer` says from now on.
-    fn say(&self, answer: &str) -> &Self {
-        let fresh = self.scene.dir().join("fresh");
-        fs::write(&fresh, answer).unwrap();
-        fs::rename(fresh, self.scene.dir().join("answer")).unwrap();
-        self
-    }
-
-    /// The answer of systemd 252 for a running unit, as far as anybody might ask.
-    fn answer(&self) -> String {
-        self.answer_about(self.victim.id())
-    }
-
-    fn answer_about(&self, pid: u32) -> String {
-        let now = clock_gettime(ClockId::CLOCK_MONOTONIC)
-            .map(Duration::from)
-            .unwrap();
-        let now = now.as_micros();
-        format!(
-            "Type=simple\nRestart=always\nRestartUSec=100ms\nTimeoutStopUSec=1min 30s\n\
-             TimeoutAbortUSec=1min 30s\nMainPID={pid}\nControlPID=0\nResult=success\n\
-             NRestarts=0\nRestartPreventExitStatus=\nRestartForceExitStatus=\n\
-             SuccessExitStatus=\nExecMainStartTimestampMonotonic={now}\nExecMainPID={pid}\n\
-             ControlGroup=/system.slice/backend.service\nKillMode=control-group\n\
-             Id=backend.service\nNames=backend.service\nLoadState=loaded\nActiveState=active\n\
-             FreezerState=running\nSubState=running\n\
-             FragmentPath=/etc/systemd/system/backend.service\nUnitFileState=enabled\n\
-             ActiveEnterTimestampMonotonic={now}\nNeedDaemonReload=no\nTriggeredBy=\nJob=\n\
-             StartLimitIntervalUSec=10s\nStartLimitBurst=5\nTransient=no\n\
-             InvocationID=23eab4dec2724e6784519da2e6da8590\n"
-        )
-    }
-
-    /// The usual answer with one property changed, or left out.
-    fn changed(&self, property: &str, value: Option<&str>) -> String {
-        let start = format!("{property}=");
-        let answer = self.answer();
-        assert_eq!(
-            answer
-                .lines()
-                .filter(|line| line.starts_with(&start))
-                .count(),
-            1,
-            "{property}"
-        );
-        let lines = answer.lines().filter_map(|line| match value {
-            _ if !line.starts_with(&start) => Some(line.to_owned()),
-            Some(value) => Some(format!("{start}{value}")),
-            None => None,
-        });
-        lines.collect::<Vec<_>>().join("\n") + "\n"
-    }
-
-    fn run(&self) -> Run {
-        self.scene.run([])
-    }
-
-    fn pid(&self) -> u32 {
-        self.victim.id()
-    }
-
-    #[track_caller]
-    fn spared(&mut self, run: &Run) {
-        let ended = self.victim.try_wait().unwrap();
-        assert!(ended.is_none(), "the process was killed: {run:?}");
-        // Two calls at most, the probes, and what starting many processes takes.
-        run.within(CALL * 2 + Duration::from_secs(2));
-    }
-
-    /// The recovery fails with a sentence that holds this, and nobody is signalled.
-    #[track_caller]
-    fn fails(&mut self, part: &str) {
-        let run = self.run();
-        run.failed(part);
-        self.spared(&run);
-    }
-
-    /// The guard refuses, and nobody is signalled.
-    #[track_caller]
-    fn is_refused(&mut self, guard: &str) {
-        let run = self.run();
-        run.refused(guard);
-        self.spared(&run);
-    }
-}
-
-impl Drop for Fake {
-    fn drop(&mut self) {
-        let _over = self.victim.kill();
-        let _over = self.victim.wait();
-    }
-}
 
 #[test]
 fn an_honest_answer_leads_to_the_signal() {
@@ -424,58 +282,37 @@ fn several_units_in_one_answer() {
     fake.spared(&run);
 }
 
-/// Runs with an answer that is another one once the last GET has been sent; the calls are slow, so
-/// that the second look comes later than the change.
+/// One run whose `systemctl` does this from the last GET on. Its calls are slow, so that the second
+/// look comes later than the change.
 #[track_caller]
 fn changing(change: impl FnOnce(&Fake)) -> (Fake, Run) {
     let fake = Fake::new();
-    fake.script("cat answer >seen.$$; sleep 0.4; cat answer; rm seen.$$");
+    fake.script("sleep 0.4; cat answer");
     let running = fake.scene.start([]);
     let knocked = within(Duration::from_secs(10), || {
         fake.scene.server().connections() > 1
     });
     assert!(knocked, "no last GET");
     change(&fake);
-    let run = running.finish();
-    run.exits(1).hung(true);
-    (fake, run)
+    (fake, running.finish())
 }
 
 #[test]
 fn answers_that_change_between_the_looks() {
     let mut other = Command::new("sleep").arg("infinity").spawn().unwrap();
     let pid = other.id();
-    thread::scope(|scope| {
-        let play = |guard: &'static str, change: Box<dyn FnOnce(&Fake) + Send>| {
-            scope.spawn(move || {
-                let (mut fake, run) = changing(change);
-                run.refused(guard);
-                fake.spared(&run);
-            });
-        };
-        play(
-            "changed",
-            Box::new(move |fake| drop(fake.say(&fake.answer_about(pid)).pid())),
-        );
-        play(
-            "changed",
-            Box::new(|fake| {
-                fake.say(&fake.changed("InvocationID", Some("00000000000000000000000000000000")));
-            }),
-        );
-        play(
-            "not_active",
-            Box::new(|fake| drop(fake.say(&fake.changed("ActiveState", Some("deactivating"))))),
-        );
-        play(
-            "job_queued",
-            Box::new(|fake| drop(fake.say(&fake.changed("Job", Some("7"))))),
-        );
-        play(
-            "unreadable",
-            Box::new(|fake| drop(fake.say(&fake.changed("MainPID", None)))),
-        );
-    });
+    for (guard, property, value) in [
+        ("changed", "MainPID", Some(pid.to_string())),
+        ("changed", "InvocationID", Some("0".repeat(32))),
+        ("not_active", "ActiveState", Some("deactivating".into())),
+        ("job_queued", "Job", Some("7".into())),
+        ("no_restart", "Restart", Some("no".into())),
+        ("unreadable", "MainPID", None),
+    ] {
+        let (mut fake, run) = changing(|fake| fake.say(&fake.changed(property, value.as_deref())));
+        run.refused(guard);
+        fake.spared(&run);
+    }
     assert!(
         other.try_wait().unwrap().is_none(),
         "the new main process was killed"
@@ -486,7 +323,7 @@ fn answers_that_change_between_the_looks() {
 
 #[test]
 fn a_systemctl_that_fails_at_the_second_look() {
-    let (mut fake, run) = changing(|fake| drop(fake.script("exit 1").pid()));
+    let (mut fake, run) = changing(|fake| fake.script("exit 1"));
     run.failed("systemctl");
     fake.spared(&run);
 }

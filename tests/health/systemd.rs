@@ -4,7 +4,6 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::Write;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -151,24 +150,6 @@ impl Systemd {
         self.service(name, &format!("ExecStart=sleep infinity\n{service}"));
     }
 
-    /// A service that runs a real backend and is ready when this returns.
-    pub(crate) fn backend<'a>(&'a self, name: &'a str, service: &str) -> Backend<'a> {
-        // Free when we looked; the service binds it a moment later.
-        let probe = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = probe.local_addr().unwrap().port();
-        drop(probe);
-        let exe = backend_program();
-        let start = format!("ExecStart={} --backend {port}", exe.display());
-        self.service(name, &format!("{start}\n{service}"));
-        let backend = Backend {
-            systemd: self,
-            unit: name,
-            port,
-        };
-        backend.wait_until_it_listens();
-        backend
-    }
-
     #[track_caller]
     pub(crate) fn systemctl(&self, args: &[&str]) {
         let output = self
@@ -310,48 +291,6 @@ fn remove_group(group: &Path) {
     let _absent = fs::remove_dir(group);
 }
 
-/// A real backend, run by a unit.
-pub(crate) struct Backend<'a> {
-    systemd: &'a Systemd,
-    pub(crate) unit: &'a str,
-    port: u16,
-}
-
-impl Backend<'_> {
-    pub(crate) fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
-    }
-
-    pub(crate) fn pid(&self) -> u32 {
-        self.systemd.main_pid(self.unit)
-    }
-
-    fn address(&self) -> SocketAddr {
-        (Ipv4Addr::LOCALHOST, self.port).into()
-    }
-
-    fn wait_until_it_listens(&self) {
-        let up = within(Duration::from_secs(10), || {
-            TcpStream::connect(self.address()).is_ok()
-        });
-        assert!(up, "{} does not listen", self.unit);
-    }
-
-    /// Stops the process: the kernel goes on accepting, nobody answers.
-    pub(crate) fn freeze(&self) {
-        self.systemd.signal(self.unit, Signal::SIGSTOP);
-    }
-
-    /// Blocks the backend's only loop, as a deadlock in the application would.
-    pub(crate) fn block(&self) {
-        let mut stream = TcpStream::connect(self.address()).unwrap();
-        stream.write_all(b"GET /__hang HTTP/1.1\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        std::io::Read::read_to_string(&mut stream, &mut answer).unwrap();
-        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    }
-}
-
 /// `recovery` for a unit of this manager, with keys that suit tests; `more` adds and replaces.
 pub(crate) fn recovery(unit: &str, more: Value) -> Value {
     let mut recovery = json!({
@@ -361,25 +300,6 @@ pub(crate) fn recovery(unit: &str, more: Value) -> Value {
         recovery[key] = value.clone();
     }
     recovery
-}
-
-/// The example that has a backend in it; built here where only this test was asked for.
-fn backend_program() -> PathBuf {
-    let path = Path::new(crate::scene::BINARY)
-        .with_file_name("examples")
-        .join("demo");
-    if !path.exists() {
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let build = Command::new(cargo)
-            .args(["build", "--example", "demo"])
-            .status();
-        assert!(
-            build.unwrap().success() && path.exists(),
-            "no {}",
-            path.display()
-        );
-    }
-    path
 }
 
 /// Says aloud that a test is skipped because this machine lacks something.

@@ -5,8 +5,9 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, 
 use rustls::ServerConfig;
 use rustls::pki_types::PrivateKeyDer;
 
+use crate::play::{Play, answer, ok, silent};
 use crate::scene::Scene;
-use crate::server::{NeverAccepts, Play, Server, answer, ok, silent};
+use crate::server::{NeverAccepts, Server};
 
 const NAME: &str = "localhost";
 
