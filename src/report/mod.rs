@@ -130,7 +130,10 @@ pub fn write_summary(manifest: &Manifest) -> bool {
     let written = destination::write_stdout(|out| writeln!(out, "{line}"));
     if let Err(error) = &written {
         let reason = destination::reason(error);
-        say(Level::Failure, &format!("cannot write to standard output: {reason}"));
+        say(
+            Level::Failure,
+            &format!("cannot write to standard output: {reason}"),
+        );
     }
     written.is_ok()
 }
