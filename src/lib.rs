@@ -12,4 +12,5 @@ pub mod recovery;
 pub mod report;
 pub mod status;
 pub mod sweep;
+pub mod text;
 pub mod verdict;

@@ -1,0 +1,92 @@
+//! Makes foreign text safe to show on one line. It knows nothing of who wrote the text, or of
+//! where it is shown.
+
+use std::borrow::Cow;
+use std::fmt::Write;
+
+/// `text` with everything escaped that would move the cursor, break the line, hide, or change the
+/// order in which the rest is read; all else as it is.
+///
+/// Tab, newline and carriage return become `\t`, `\n` and `\r`, the others `\u{…}`. A backslash
+/// stays as it is: the result is for reading, not for parsing back.
+pub fn escape(text: &str) -> Cow<'_, str> {
+    if !text.contains(deceives) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len() + 16);
+    for character in text.chars() {
+        match character {
+            '\t' => shown.push_str("\\t"),
+            '\n' => shown.push_str("\\n"),
+            '\r' => shown.push_str("\\r"),
+            _ if deceives(character) => {
+                // Writing to a String cannot fail.
+                let _ = write!(shown, "\\u{{{:x}}}", u32::from(character));
+            }
+            _ => shown.push(character),
+        }
+    }
+    Cow::Owned(shown)
+}
+
+/// Whether a terminal would act on `character` instead of showing it: the controls (C0, DEL, C1),
+/// and from Unicode's default-ignorable and bidirectional formatting characters (UAX #9, UTS #39)
+/// those that can hide or reorder text.
+const fn deceives(character: char) -> bool {
+    matches!(character,
+        '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}'
+        | '\u{ad}'                      // soft hyphen
+        | '\u{61c}'                     // Arabic letter mark
+        | '\u{180e}'                    // Mongolian vowel separator
+        | '\u{200b}'..='\u{200f}'       // zero width, left-to-right and right-to-left marks
+        | '\u{2028}'..='\u{202e}'       // line and paragraph separators, embeddings, overrides
+        | '\u{2060}'..='\u{206f}'       // invisible operators, isolates, deprecated format
+        | '\u{feff}'                    // zero width no-break space
+        | '\u{fff9}'..='\u{fffb}'       // interlinear annotations
+        | '\u{e0000}'..='\u{e007f}'     // tags
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escape_shows_what_a_terminal_would_act_upon() {
+        for (text, shown) in [
+            ("", ""),
+            ("plain, \"quoted\" \\ text", "plain, \"quoted\" \\ text"),
+            ("Žluťoučký 🦀 日本", "Žluťoučký 🦀 日本"),
+            ("a\tb\r\nc", "a\\tb\\r\\nc"),
+            ("\u{1b}[31mred\0", "\\u{1b}[31mred\\u{0}"),
+            ("\u{7f}\u{9b}2J", "\\u{7f}\\u{9b}2J"),
+            ("abc\u{202e}fdp.exe", "abc\\u{202e}fdp.exe"),
+            (
+                "\u{2066}x\u{2069}\u{61c}\u{200e}",
+                "\\u{2066}x\\u{2069}\\u{61c}\\u{200e}",
+            ),
+            ("one\u{2028}two\u{2029}", "one\\u{2028}two\\u{2029}"),
+            (
+                "a\u{200b}b\u{feff}c\u{2060}d",
+                "a\\u{200b}b\\u{feff}c\\u{2060}d",
+            ),
+            ("\u{e0041}", "\\u{e0041}"),
+        ] {
+            assert_eq!(escape(text), shown);
+        }
+    }
+
+    #[test]
+    fn escape_leaves_harmless_text_where_it_is() {
+        assert!(matches!(escape("nothing to do"), Cow::Borrowed(_)));
+        assert!(matches!(escape("one\u{7}bell"), Cow::Owned(_)));
+    }
+
+    #[test]
+    fn escaping_twice_changes_nothing_more() {
+        for text in ["a\tb", "\u{202e}", "\\n"] {
+            let once = escape(text).into_owned();
+            assert_eq!(escape(&once), once.as_str());
+        }
+    }
+}
