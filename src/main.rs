@@ -33,13 +33,13 @@ fn run(cli: &Cli) -> anyhow::Result<Status> {
     let outputs = Outputs::prepare(cli);
     let prober = Prober::new(&manifest)?;
     let permission = permission(cli);
-    let watch = recovery::watch(&manifest, &prober, &permission);
 
     let progress = Progress::new(manifest.routes.len());
     let sweeps = AtomicUsize::new(0);
     let wait = Wait {
         limit: cli.wait,
-        ends_at_hang: manifest.recovery.is_some() && permission.is_given(),
+        ends_at_hang: manifest.recovery.is_some()
+            && !matches!(permission, Permission::Forbidden(_)),
     };
     let (sweep, verdict) = sweep::until_healthy(
         &prober,
@@ -58,9 +58,9 @@ fn run(cli: &Cli) -> anyhow::Result<Status> {
         manifest: &manifest,
         verdict: &verdict,
         sweep_began: sweep.began,
+        say: &|line| say(Level::Info, line),
     };
     let recovery = recovery::attempt(&case, permission, &prober);
-    let warnings = watch.finish();
     let report = Report {
         started_at,
         elapsed: started.elapsed(),
@@ -68,7 +68,7 @@ fn run(cli: &Cli) -> anyhow::Result<Status> {
         outcomes: sweep.outcomes,
         verdict,
         recovery,
-        warnings,
+        warnings: Vec::new(),
     };
     let written = report::write_all(&report, outputs);
     Ok(Status::of(report.verdict.healthy, written))

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::Report;
 use crate::manifest::{Expect, Manifest, Method, Options, Proxy, Route, Source};
-use crate::recovery::{self, Evidence, Guard, MainPid, Recovery};
+use crate::recovery::{self, Cpu, Evidence, Guard, MainPid, Reading, Recovery, ThreadGroup};
 use crate::verdict::{self, Class, Loss, Objection, Outcome, Proof, Reason};
 
 /// A route and what came of it.
@@ -113,7 +113,7 @@ fn started_at() -> SystemTime {
 }
 
 pub(super) fn main_pid(pid: u32) -> MainPid {
-    MainPid::new(pid).unwrap()
+    MainPid::new(pid, 0).unwrap()
 }
 
 /// Everything as it should be.
@@ -201,7 +201,23 @@ pub(super) fn recovered() -> Recovery {
         },
         unit: Some("scidex-api.service".parse().unwrap()),
         pid: Some(4242),
-        evidence: Some(Evidence {}),
+        evidence: Some(Evidence {
+            name: Reading::Known("uvicorn".to_owned()),
+            state: Reading::Known('S'),
+            threads: Reading::Known(vec![ThreadGroup {
+                state: 'S',
+                wait_channel: Reading::Known("futex_wait".to_owned()),
+                count: 1,
+            }]),
+            cpu: Reading::Known(Cpu {
+                ticks: 0,
+                interval_ms: 100,
+            }),
+            resident_bytes: Reading::Known(90_177_536),
+            open_descriptors: Reading::NotPermitted,
+            accept_queue: Reading::Known(129),
+            accepted: Reading::Known(false),
+        }),
         elapsed: Duration::from_millis(4_200),
     }
 }
