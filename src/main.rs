@@ -1,3 +1,2 @@
-//! The binary: the pipeline on one screen.
-
+//! x
 fn main() {}

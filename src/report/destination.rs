@@ -106,7 +106,9 @@ impl Destination {
         let Self { what, path, .. } = self;
         let remedy = match error.raw_os_error().map(Errno::from_raw) {
             Some(Errno::ENOENT) => "; create its directory first",
-            Some(Errno::EACCES | Errno::EPERM) => "; this user must be allowed to write in its directory",
+            Some(Errno::EACCES | Errno::EPERM) => {
+                "; this user must be allowed to write in its directory"
+            }
             Some(Errno::EROFS) => {
                 "; give a path on a writable file system (ReadWritePaths= in a unit)"
             }

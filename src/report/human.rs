@@ -202,7 +202,7 @@ impl Table {
     }
 
     fn heading(&self, report: &Report, out: &mut dyn Write) -> io::Result<()> {
-        let source = words::source(report.manifest);
+        let source = &report.manifest.source;
         let base_url = report.manifest.base_url.to_string();
         let count = report.manifest.routes.len();
         let line = format!("{base_url}, {count} routes of {source}");

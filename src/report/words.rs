@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::manifest::{Manifest, Route, Source};
+use crate::manifest::{Manifest, Method, Route};
 use crate::recovery::{self, Recovery};
 use crate::verdict::{Backend, Class, Loss, Outcome, Reason, Severity, Tally, Verdict};
 
@@ -177,18 +177,10 @@ pub fn valid_manifest(manifest: &Manifest) -> String {
     };
     format!(
         "{} is valid: {} ({core} core) at {}, {recovery}",
-        source(manifest),
+        manifest.source,
         routes(manifest.routes.len(), ""),
         manifest.base_url,
     )
-}
-
-/// The manifest's name.
-pub(super) fn source(manifest: &Manifest) -> String {
-    match &manifest.source {
-        Source::Stdin => "standard input".to_owned(),
-        Source::File { path, .. } => path.display().to_string(),
-    }
 }
 
 /// What is said of one route in a word or two.
@@ -234,8 +226,8 @@ pub(super) fn note(outcome: &Outcome) -> String {
 /// A route's path, with the method where it is not the usual one.
 pub(super) fn target(route: &Route) -> String {
     match route.options.method {
-        crate::manifest::Method::Get => route.path.clone(),
-        crate::manifest::Method::Head => format!("HEAD {}", route.path),
+        Method::Get => route.path.clone(),
+        Method::Head => format!("HEAD {}", route.path),
     }
 }
 
@@ -325,7 +317,7 @@ mod tests {
         })
     }
 
-    fn refused(path: &str) -> Case {
+    fn lost(path: &str) -> Case {
         case(path, Class::TimeoutUnreachable(Loss::Refused), None, 0)
     }
 
@@ -334,7 +326,7 @@ mod tests {
         assert_eq!(sentence(healthy()), "healthy: all routes are OK");
         let core = || case("/", Class::Ok, Some(200), 0).core();
         assert_eq!(
-            sentence(vec![core(), refused("/a"), refused("/b")]),
+            sentence(vec![core(), lost("/a"), lost("/b")]),
             "healthy, but 2 auxiliary routes did not answer"
         );
         assert_eq!(
@@ -357,7 +349,7 @@ mod tests {
              were not probed"
         );
         assert_eq!(
-            sentence(vec![refused("/").core()]),
+            sentence(vec![lost("/").core()]),
             "unhealthy: the backend is down: 1 of 1 core routes did not answer (refused)"
         );
         let skipped = case("/", Class::Skipped(Reason::Deadline), None, 0).core();
@@ -371,8 +363,8 @@ mod tests {
     fn unhealthy_sweep_rounds_up_what_is_left() {
         let cases = vec![
             case("/", Class::Ok, Some(200), 0).core(),
-            refused("/b").core(),
-            refused("/c").core(),
+            lost("/b").core(),
+            lost("/c").core(),
         ];
         with_report(cases, |report| {
             let Report {
@@ -430,9 +422,9 @@ mod tests {
     #[test]
     fn recovery_names_every_fact_it_has() {
         assert_eq!(
-            recovery(&recovered()),
-            "recovery: recovered (scidex-api.service, PID 4242, new PID 4343): killed and \
-             restarted, the core answers again after 4.20 s"
+            recovery(&refused()),
+            "recovery: refused (scidex-api.service, PID 4242, guard too_young): the main process \
+             is 30 s old, less than min_uptime_seconds (120)"
         );
         let not_configured = Recovery::idle(recovery::Outcome::NotConfigured, None);
         assert_eq!(

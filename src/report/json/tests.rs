@@ -15,7 +15,7 @@ fn render_writes_one_object_with_a_route_a_line() {
         assert_golden("healthy.json", &shown(report));
     });
     with_report(hung(), |report| {
-        report.recovery = recovered();
+        report.recovery = not_recovered();
         report.warnings = vec!["scidex-api.service: the unit file is newer".to_owned()];
         assert_golden("hung.json", &shown(report));
     });
