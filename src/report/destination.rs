@@ -112,20 +112,18 @@ impl Destination {
             Some(Errno::EROFS) => {
                 "; give a path on a writable file system (ReadWritePaths= in a unit)"
             }
-            Some(Errno::ENXIO) => "; nobody reads from it",
+            Some(Errno::ENXIO) => "; start its reader first",
             Some(Errno::EISDIR) => "; give a file's name",
             Some(Errno::ENOSPC | Errno::EDQUOT) => "; free some space",
             _ => "",
         };
-        format!(
-            "cannot write the {what} {path:?}: {}{remedy}",
-            reason(error)
-        )
+        let reason = reason(error);
+        format!("cannot write the {what} {path:?}: {reason}{remedy}")
     }
 }
 
 /// What the error is, in lower case and without its number.
-pub(super) fn reason(error: &io::Error) -> String {
+pub(crate) fn reason(error: &io::Error) -> String {
     let text = match error.raw_os_error() {
         Some(number) => Errno::from_raw(number).desc().to_owned(),
         None => error.to_string(),

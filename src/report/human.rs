@@ -24,7 +24,7 @@ const SCALE: usize = 10;
 const SCALE_BEGINS: Duration = Duration::from_millis(1);
 /// The longest path that others are aligned with where lines may be of any length.
 const PLAIN_PATH: usize = 60;
-/// Where a note begins that has lines of its own on a narrow terminal.
+/// How far a note is set in that has lines of its own.
 const INDENT: usize = 4;
 
 /// Writes the report as lines; nothing at all where `quiet` and healthy.
@@ -155,7 +155,9 @@ struct Table {
     lead: usize,
     /// The right end of the scale; none where there is no scale.
     scale: Option<Duration>,
-    /// Columns of the path.
+    /// Columns for a path that stands alone, and for its note.
+    room: usize,
+    /// Columns for a path with a note beside it.
     path: usize,
     gap: &'static str,
 }
@@ -180,22 +182,21 @@ impl Table {
         let lead = "rate-limited".len() + "core".len() + 3 + 7 + 4 * gap.len() + scale_columns;
         let room = columns.map_or(PLAIN_PATH, |columns| columns.saturating_sub(lead).max(8));
         let shown = report.results().filter(|result| !quiet || not_ok(result));
-        let (mut path, mut noted) = (0, false);
-        for (route, outcome) in shown {
-            path = path.max(escape(&words::target(route)).width());
-            noted |= !words::note(outcome).is_empty();
-        }
-        // Beside notes, a path has no more than half of the room.
-        let cap = if noted && columns.is_some() && !narrow {
-            room / 2
-        } else {
-            room
+        // Only paths with a note beside them need to end in the same place.
+        let noted = shown.filter(|(_, outcome)| !words::note(outcome).is_empty());
+        let path = noted.map(|(route, _)| escape(&words::target(route)).width());
+        let path = path.max().unwrap_or(0);
+        // On a wide terminal, half of the room is left to the notes.
+        let cap = match columns {
+            Some(_) if !narrow => room / 2,
+            Some(_) | None => room,
         };
         Self {
             look,
             columns,
             lead,
             scale,
+            room,
             path: path.min(cap),
             gap,
         }
@@ -247,43 +248,41 @@ impl Table {
             )?;
         }
         let target = words::target(route);
-        let target = match self.columns {
-            Some(_) => shorten(&escape(&target), self.path, self.look.unicode),
-            None => escape(&target).into_owned(),
-        };
+        let target = escape(&target);
         let note = words::note(outcome);
         let note = escape(&note);
+        let Some(columns) = self.columns else {
+            let padding = match note.is_empty() {
+                true => 0,
+                false => self.path.saturating_sub(target.width()) + gap.len(),
+            };
+            return writeln!(out, "{target}{:padding$}{note}", "");
+        };
+        let beside = columns.saturating_sub(self.lead + self.path + gap.len());
+        if !note.is_empty() && target.width() <= self.path && note.width() <= beside {
+            let padding = self.path + gap.len() - target.width();
+            return writeln!(out, "{target}{:padding$}{note}", "");
+        }
+        writeln!(out, "{}", shorten(&target, self.room, self.look.unicode))?;
         if note.is_empty() {
-            return writeln!(out, "{target}");
+            return Ok(());
         }
-        let used = self.lead + self.path.max(target.width()) + gap.len();
-        match self.columns {
-            Some(columns) if used + note.width() > columns => {
-                writeln!(out, "{target}")?;
-                let indent = if columns < WIDE { INDENT } else { self.lead };
-                for line in wrap(&note, columns.saturating_sub(indent).max(8)) {
-                    writeln!(out, "{:indent$}{line}", "")?;
-                }
-                Ok(())
-            }
-            _ => {
-                let padding = self.path.saturating_sub(target.width());
-                writeln!(out, "{target}{:padding$}{gap}{note}", "")
-            }
+        let indent = if columns < WIDE { 0 } else { self.lead } + INDENT;
+        let dim = dim(self.look);
+        for line in wrap(&note, columns.saturating_sub(indent).max(8)) {
+            writeln!(out, "{:indent$}{dim}{line}{dim:#}", "")?;
         }
+        Ok(())
     }
 }
 
-/// A bar whose length is the logarithm of the time, so that 4 ms and 4 s can both be seen. Drawn
-/// in eighths of a column.
+/// A bar whose length is the logarithm of the time, so that 4 ms and 4 s can both be seen.
 fn bar(elapsed: Duration, longest: Duration) -> String {
-    const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
     let decades = |time: Duration| (time.as_secs_f64() / SCALE_BEGINS.as_secs_f64()).log10();
     let share = (decades(elapsed) / decades(longest)).clamp(0.0, 1.0);
-    // Between 0 and 80: the cast cannot lose anything.
-    let eighths = ((share * SCALE as f64 * 8.0).round() as usize).max(1);
-    let rest = EIGHTHS.get(eighths % 8).copied().unwrap_or_default();
-    "█".repeat(eighths / 8) + rest
+    // Drawn in half columns. Between 0 and 20: the cast cannot lose anything.
+    let halves = ((share * SCALE as f64 * 2.0).round() as usize).max(1);
+    "━".repeat(halves / 2) + if halves % 2 == 1 { "╸" } else { "" }
 }
 
 /// Takes out of the middle what is beyond `columns`: both ends of a path tell routes apart.

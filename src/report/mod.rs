@@ -22,7 +22,8 @@ use crate::text::escape;
 use crate::verdict::{self, Verdict};
 
 pub use self::destination::Destination;
-pub use self::progress::Progress;
+pub(crate) use self::destination::reason;
+pub use self::progress::ProgressLine;
 pub use self::stderr::{Level, say, stderr_is_journal};
 pub use self::stream::{Look, Stream};
 pub use self::words::{unhealthy_sweep, valid_manifest};
@@ -113,8 +114,10 @@ pub fn write_all(report: &Report, outputs: Outputs) -> bool {
         Format::Json => json::render(report, out),
     })
     .map_err(|error| {
-        let reason = destination::reason(&error);
-        format!("cannot write the report to standard output: {reason}")
+        format!(
+            "cannot write the report to standard output: {}",
+            reason(&error)
+        )
     });
     let mut complete = true;
     for complaint in [junit, metrics, stdout].into_iter().filter_map(Result::err) {

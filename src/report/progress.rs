@@ -15,11 +15,11 @@ const ERASE: &str = "\r\x1b[K";
 /// The progress line on standard error; erased when dropped. Nothing at all where standard error
 /// is no terminal.
 #[derive(Debug)]
-pub struct Progress {
+pub struct ProgressLine {
     drawn: Option<Mutex<Option<Instant>>>,
 }
 
-impl Progress {
+impl ProgressLine {
     /// Draws the line for `total` probes.
     pub fn new(total: usize) -> Self {
         let drawn = Stream::stderr().erases().then(Mutex::default);
@@ -50,7 +50,7 @@ impl Progress {
     }
 }
 
-impl Drop for Progress {
+impl Drop for ProgressLine {
     fn drop(&mut self) {
         self.clear();
     }
