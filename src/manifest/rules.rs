@@ -2,6 +2,7 @@
 //! what was written and what is allowed.
 
 use std::ops::RangeInclusive;
+use std::str::FromStr;
 use std::time::Duration;
 
 use super::json::Scalar;
@@ -194,40 +195,38 @@ pub(super) fn signal(scalar: &Scalar) -> Result<KillSignal, String> {
     )
 }
 
-/// The name of a service that systemd would take: `unit_name_is_valid` in src/basic/unit-name.c.
+/// The name of a service.
 pub(super) fn unit(scalar: Scalar) -> Result<UnitName, String> {
-    const LONGEST: usize = 255;
-    let name = text(scalar, "a unit's name")?;
-    let shown = Scalar::Text(name.clone());
-    let Some(prefix) = name.strip_suffix(".service") else {
-        return Err(format!(
-            "{shown} is not a service; give a name that ends in \".service\""
-        ));
-    };
-    let valid = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
-    if let Some(bad) = name.chars().find(|c| !valid(*c)) {
-        let bad = escape(&bad.to_string()).into_owned();
-        return Err(format!(
-            "{shown} contains \"{bad}\"; give letters, digits and \":-_.\\@\""
-        ));
+    text(scalar, "a unit's name")?.parse()
+}
+
+impl FromStr for UnitName {
+    type Err = String;
+
+    /// Takes what systemd itself would (`unit_name_is_valid` in its src/basic/unit-name.c), of
+    /// services only, and no template.
+    fn from_str(name: &str) -> Result<Self, String> {
+        const LONGEST: usize = 255;
+        let shown = escape(name);
+        let say = |problem: &str| Err(format!("\"{shown}\" {problem}"));
+        let Some(prefix) = name.strip_suffix(".service") else {
+            return say("is not a service; give a name that ends in \".service\"");
+        };
+        let valid = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
+        if !name.chars().all(valid) {
+            return say("is not a unit's name; give letters, digits and \":-_.\\@\"");
+        }
+        if name.len() > LONGEST {
+            return Err(format!("{} bytes are too many; give at most {LONGEST}", name.len()));
+        }
+        if prefix.is_empty() || prefix.starts_with('@') {
+            return say("has no name before its suffix; give the unit's full name");
+        }
+        if prefix.ends_with('@') {
+            return say(&format!("is a template; name an instance, such as \"{prefix}a.service\""));
+        }
+        Ok(Self(name.to_owned()))
     }
-    if name.len() > LONGEST {
-        return Err(format!(
-            "{} bytes are too many; give at most {LONGEST}",
-            name.len()
-        ));
-    }
-    if prefix.is_empty() || prefix.starts_with('@') {
-        return Err(format!(
-            "{shown} has no name before the suffix; give the unit's full name"
-        ));
-    }
-    if prefix.ends_with('@') {
-        return Err(format!(
-            "{shown} is a template; name an instance, such as \"{prefix}a.service\""
-        ));
-    }
-    Ok(UnitName(name))
 }
 
 /// A JSON Pointer (RFC 6901, section 3).

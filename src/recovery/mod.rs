@@ -50,6 +50,12 @@ pub enum Heard {
 pub struct MainPid(NonZeroU32);
 
 impl MainPid {
+    /// The process of this number, unless it is 0, 1 or this very process.
+    pub fn new(pid: u32) -> Option<Self> {
+        let pid = NonZeroU32::new(pid).filter(|pid| pid.get() > 1)?;
+        (pid.get() != std::process::id()).then_some(Self(pid))
+    }
+
     /// The number.
     pub const fn get(self) -> u32 {
         self.0.get()
@@ -238,3 +244,17 @@ impl Outcome {
         }
     }
 }
+#[allow(missing_docs)]
+pub struct Case<'a> { pub manifest: &'a crate::manifest::Manifest, pub verdict: &'a crate::verdict::Verdict, pub sweep_began: Monotonic }
+#[allow(missing_docs)]
+pub enum Permission { Act, Rehearse, Forbidden(String) }
+#[allow(missing_docs)]
+impl Permission { pub fn is_given(&self) -> bool { !matches!(self, Self::Forbidden(_)) } }
+#[allow(missing_docs)]
+pub struct Watch;
+#[allow(missing_docs)]
+impl Watch { pub fn finish(self) -> Vec<String> { vec![] } }
+#[allow(missing_docs)]
+pub fn watch(_: &crate::manifest::Manifest, _: &crate::sweep::Prober, _: &Permission) -> Watch { Watch }
+#[allow(missing_docs)]
+pub fn attempt(c: &Case, _: Permission, _: &crate::sweep::Prober) -> Recovery { let unit = c.manifest.recovery.as_ref().map(|p| p.unit.clone()); if unit.is_none() { Recovery::idle(Outcome::NotConfigured, None) } else if !c.verdict.hung() { Recovery::idle(Outcome::NotNeeded, unit) } else { Recovery::idle(Outcome::Disabled("x".to_owned()), unit) } }

@@ -26,7 +26,7 @@ pub(crate) use self::destination::reason;
 pub use self::progress::ProgressLine;
 pub use self::stderr::{Level, say, stderr_is_journal};
 pub use self::stream::{Look, Stream};
-pub use self::words::{unhealthy_sweep, valid_manifest};
+pub use self::words::unhealthy_sweep;
 
 /// The last second that RFC 3339 can write, at the end of the year 9999.
 const LAST_SECOND: Duration = Duration::from_secs(253_402_300_799);
@@ -125,6 +125,17 @@ pub fn write_all(report: &Report, outputs: Outputs) -> bool {
         complete = false;
     }
     complete
+}
+
+/// Prints one line about a manifest that is valid, and says whether it could be written.
+pub fn write_summary(manifest: &Manifest) -> bool {
+    let line = words::valid_manifest(manifest);
+    let written = destination::write_stdout(|out| writeln!(out, "{line}"));
+    if let Err(error) = &written {
+        let reason = destination::reason(error);
+        say(Level::Failure, &format!("cannot write to standard output: {reason}"));
+    }
+    written.is_ok()
 }
 
 /// A point in time as RFC 3339 writes it, in UTC with milliseconds. A clock that is out of what

@@ -169,7 +169,7 @@ pub fn unhealthy_sweep(
 }
 
 /// One line about a manifest that is valid.
-pub fn valid_manifest(manifest: &Manifest) -> String {
+pub(super) fn valid_manifest(manifest: &Manifest) -> String {
     let core = manifest.routes.iter().filter(|route| route.core).count();
     let recovery = match &manifest.recovery {
         Some(plan) => format!("recovery of {}", plan.unit),

@@ -35,6 +35,7 @@ pub(super) struct Client {
     agent: Agent,
     line: Arc<Line>,
     base_url: BaseUrl,
+    proxied: bool,
 }
 
 /// What one attempt brought back.
@@ -72,6 +73,7 @@ impl Client {
     /// A client of the given setup.
     pub(super) fn new(setup: Setup) -> Self {
         let line = Arc::new(Line::new());
+        let proxied = setup.proxy.is_some();
         let config = Config::builder()
             .http_status_as_error(false)
             .max_redirects(0)
@@ -97,6 +99,7 @@ impl Client {
             agent,
             line,
             base_url: setup.base_url,
+            proxied,
         }
     }
 
@@ -150,7 +153,10 @@ impl Client {
             };
             match next {
                 Some(_) if followed == options.max_redirects => return Ok(End::TooManyRedirects),
-                Some(next) => *url = next,
+                Some(next) => {
+                    *url = next;
+                    *status = None;
+                }
                 // Any other status is judged at the head, so its body is not waited for.
                 None if options.expect.accepts(code) => {
                     return Ok(End::Response(self.body(response, options, keep_body)?));
@@ -205,10 +211,14 @@ impl Client {
     fn diagnose(&self, error: Error) -> End {
         if let Some(failure) = self.line.failure() {
             let Failure {
-                loss,
+                mut loss,
                 at_end,
                 detail,
             } = failure;
+            // What a proxy does says nothing of the backend behind it.
+            if self.proxied && !self.line.tunnelled() && loss != Loss::Timeout {
+                loss = Loss::Network;
+            }
             return End::Lost {
                 loss,
                 at_end,

@@ -33,6 +33,7 @@ struct State {
     request_bytes: usize,
     heard: bool,
     failure: Option<Failure>,
+    tunnelled: bool,
     connection: Option<(SocketAddr, SocketAddr)>,
 }
 
@@ -55,6 +56,7 @@ impl Line {
             request_bytes: 0,
             heard: false,
             failure: None,
+            tunnelled: false,
             connection: None,
         }))
     }
@@ -66,6 +68,7 @@ impl Line {
             request_bytes,
             heard: false,
             failure: None,
+            tunnelled: false,
             connection: None,
         };
     }
@@ -83,6 +86,11 @@ impl Line {
     /// Whether a single byte came back during the attempt.
     pub(super) fn heard(&self) -> bool {
         self.state().heard
+    }
+
+    /// Whether a tunnel through a proxy was established.
+    pub(super) fn tunnelled(&self) -> bool {
+        self.state().tunnelled
     }
 
     /// How the wire failed, if it did.
@@ -164,6 +172,7 @@ impl<In: Transport> Connector<In> for LineConnector {
     ) -> Result<Option<Self::Out>, Error> {
         // A tunnel through a proxy stands already; it rests on a connection made here.
         if let Some(tunnel) = chained {
+            self.0.state().tunnelled = true;
             return Ok(Some(Either::A(tunnel)));
         }
         let stream = self.open(&details.addrs)?;
