@@ -23,7 +23,7 @@ use crate::verdict::{self, Verdict};
 
 pub use self::destination::Destination;
 pub(crate) use self::destination::reason;
-pub use self::progress::ProgressLine;
+pub use self::progress::Progress;
 pub use self::stderr::{Level, say, stderr_is_journal};
 pub use self::stream::{Look, Stream};
 pub use self::words::unhealthy_sweep;
@@ -130,10 +130,13 @@ pub fn write_all(report: &Report, outputs: Outputs) -> bool {
 /// Prints one line about a manifest that is valid, and says whether it could be written.
 pub fn write_summary(manifest: &Manifest) -> bool {
     let line = words::valid_manifest(manifest);
-    let written = destination::write_stdout(|out| writeln!(out, "{line}"));
+    let written = destination::write_stdout(|out| writeln!(out, "{}", escape(&line)));
     if let Err(error) = &written {
-        let reason = destination::reason(error);
-        say(Level::Failure, &format!("cannot write to standard output: {reason}"));
+        let reason = reason(error);
+        say(
+            Level::Failure,
+            &format!("cannot write to standard output: {reason}"),
+        );
     }
     written.is_ok()
 }

@@ -15,11 +15,11 @@ const ERASE: &str = "\r\x1b[K";
 /// The progress line on standard error; erased when dropped. Nothing at all where standard error
 /// is no terminal.
 #[derive(Debug)]
-pub struct ProgressLine {
+pub struct Progress {
     drawn: Option<Mutex<Option<Instant>>>,
 }
 
-impl ProgressLine {
+impl Progress {
     /// Draws the line for `total` probes.
     pub fn new(total: usize) -> Self {
         let drawn = Stream::stderr().erases().then(Mutex::default);
@@ -50,7 +50,7 @@ impl ProgressLine {
     }
 }
 
-impl Drop for ProgressLine {
+impl Drop for Progress {
     fn drop(&mut self) {
         self.clear();
     }

@@ -422,6 +422,11 @@ mod tests {
     #[test]
     fn recovery_names_every_fact_it_has() {
         assert_eq!(
+            recovery(&recovered()),
+            "recovery: recovered (scidex-api.service, PID 4242, new PID 4343): killed and \
+             restarted, the core answers again after 4.20 s"
+        );
+        assert_eq!(
             recovery(&refused()),
             "recovery: refused (scidex-api.service, PID 4242, guard too_young): the main process \
              is 30 s old, less than min_uptime_seconds (120)"

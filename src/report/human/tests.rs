@@ -29,7 +29,7 @@ fn render_shows_every_route_at_a_terminal_and_keeps_to_its_width() {
     for (name, cases) in [("soft", soft()), ("failing", failing()), ("hung", hung())] {
         with_report(cases, |report| {
             report.recovery = match name {
-                "hung" => not_recovered(),
+                "hung" => recovered(),
                 _ => report.recovery.clone(),
             };
             for (width, look) in [(60, NARROW_TERMINAL), (120, WIDE_TERMINAL)] {

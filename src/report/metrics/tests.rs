@@ -11,7 +11,7 @@ fn render_writes_every_series_on_every_run() {
         assert_golden("failing.prom", &shown(report));
     });
     with_report(hung(), |report| {
-        report.recovery = not_recovered();
+        report.recovery = recovered();
         assert_golden("hung.prom", &shown(report));
     });
 }
