@@ -16,11 +16,12 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(status) => return status,
     };
-    run(&cli).unwrap_or_else(|error| {
-        say(Level::Failure, &format!("{error:#}"));
-        Status::Unusable
-    })
-    .into()
+    run(&cli)
+        .unwrap_or_else(|error| {
+            say(Level::Failure, &format!("{error:#}"));
+            Status::Unusable
+        })
+        .into()
 }
 
 fn run(cli: &Cli) -> anyhow::Result<Status> {
@@ -32,13 +33,13 @@ fn run(cli: &Cli) -> anyhow::Result<Status> {
     let outputs = Outputs::prepare(cli);
     let prober = Prober::new(&manifest)?;
     let permission = permission(cli);
-    let watch = recovery::watch(&manifest, &prober, &permission);
 
     let progress = Progress::new(manifest.routes.len());
     let sweeps = AtomicUsize::new(0);
     let wait = Wait {
         limit: cli.wait,
-        ends_at_hang: manifest.recovery.is_some() && permission.is_given(),
+        ends_at_hang: manifest.recovery.is_some()
+            && !matches!(permission, Permission::Forbidden(_)),
     };
     let (sweep, verdict) = sweep::until_healthy(
         &prober,
@@ -53,9 +54,13 @@ fn run(cli: &Cli) -> anyhow::Result<Status> {
     );
     drop(progress);
 
-    let case = Case { manifest: &manifest, verdict: &verdict, sweep_began: sweep.began };
+    let case = Case {
+        manifest: &manifest,
+        verdict: &verdict,
+        sweep_began: sweep.began,
+        say: &|line| say(Level::Info, line),
+    };
     let recovery = recovery::attempt(&case, permission, &prober);
-    let warnings = watch.finish();
     let report = Report {
         started_at,
         elapsed: started.elapsed(),
@@ -63,7 +68,7 @@ fn run(cli: &Cli) -> anyhow::Result<Status> {
         outcomes: sweep.outcomes,
         verdict,
         recovery,
-        warnings,
+        warnings: Vec::new(),
     };
     let written = report::write_all(&report, outputs);
     Ok(Status::of(report.verdict.healthy, written))
@@ -75,7 +80,10 @@ fn load(cli: &Cli) -> anyhow::Result<Manifest> {
         true => Variables::Ignored,
         false => Variables::Required(&environment),
     };
-    let options = LoadOptions { base_url: cli.base_url.clone(), variables };
+    let options = LoadOptions {
+        base_url: cli.base_url.clone(),
+        variables,
+    };
     Ok(Manifest::load(cli.manifest.as_deref(), &options)?)
 }
 
@@ -84,7 +92,8 @@ fn permission(cli: &Cli) -> Permission {
     if cli.no_recover {
         Permission::Forbidden("--no-recover was given".to_owned())
     } else if cli.base_url.is_some() {
-        let reason = "--base-url was given, and the manifest's unit belongs to the manifest's own URL";
+        let reason =
+            "--base-url was given, and the manifest's unit belongs to the manifest's own URL";
         Permission::Forbidden(reason.to_owned())
     } else if cli.dry_run {
         Permission::Rehearse

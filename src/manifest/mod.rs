@@ -83,6 +83,9 @@ pub struct BaseUrl {
     scheme: Scheme,
     host: String,
     port: u16,
+    /// Scheme, host, and the port unless it is implied.
+    origin: String,
+    /// The path prefix without a slash at its end, as it goes on the wire.
     prefix: String,
 }
 

@@ -217,13 +217,18 @@ impl FromStr for UnitName {
             return say("is not a unit's name; give letters, digits and \":-_.\\@\"");
         }
         if name.len() > LONGEST {
-            return Err(format!("{} bytes are too many; give at most {LONGEST}", name.len()));
+            return Err(format!(
+                "{} bytes are too many; give at most {LONGEST}",
+                name.len()
+            ));
         }
         if prefix.is_empty() || prefix.starts_with('@') {
             return say("has no name before its suffix; give the unit's full name");
         }
         if prefix.ends_with('@') {
-            return say(&format!("is a template; name an instance, such as \"{prefix}a.service\""));
+            return say(&format!(
+                "is a template; name an instance, such as \"{prefix}a.service\""
+            ));
         }
         Ok(Self(name.to_owned()))
     }

@@ -45,8 +45,9 @@ impl BaseUrl {
     /// The address of `path` below this one, as it goes on the wire: what a URI cannot hold is
     /// percent-encoded (RFC 3986, section 2.1).
     pub fn url(&self, path: &str) -> String {
-        let mut url = self.origin();
-        encode(&self.prefix, &mut url);
+        let mut url = String::with_capacity(self.origin.len() + self.prefix.len() + path.len());
+        url.push_str(&self.origin);
+        url.push_str(&self.prefix);
         encode(path, &mut url);
         url
     }
@@ -88,22 +89,7 @@ impl BaseUrl {
             .query_str()
             .map(|query| format!("?{query}"))
             .unwrap_or_default();
-        Some(format!("{}{path}{query}", self.origin()))
-    }
-
-    /// Scheme, host, and the port unless it is implied.
-    fn origin(&self) -> String {
-        let (open, close) = if self.host.contains(':') {
-            ("[", "]")
-        } else {
-            ("", "")
-        };
-        let mut origin = format!("{}://{open}{}{close}", self.scheme.as_str(), self.host);
-        if self.port != self.scheme.default_port() {
-            // Writing into a string cannot fail.
-            let _ = write!(origin, ":{}", self.port);
-        }
-        origin
+        Some(format!("{}{path}{query}", self.origin))
     }
 }
 
@@ -184,12 +170,24 @@ impl FromStr for BaseUrl {
             },
             _ => return say("has no valid port; give 1 to 65535"),
         };
+        let (open, close) = if host.contains(':') {
+            ("[", "]")
+        } else {
+            ("", "")
+        };
+        let mut origin = format!("{}://{open}{host}{close}", scheme.as_str());
+        if port != scheme.default_port() {
+            origin += &format!(":{port}");
+        }
+        let mut encoded = String::new();
+        encode(prefix.trim_end_matches('/'), &mut encoded);
         Ok(Self {
             written: written.to_owned(),
             scheme,
             host: host.to_owned(),
             port,
-            prefix: prefix.trim_end_matches('/').to_owned(),
+            origin,
+            prefix: encoded,
         })
     }
 }

@@ -1,12 +1,102 @@
 //! Ends a main process that provably hangs, so that systemd restarts it; with any doubt, it says
 //! why not. It knows nothing of HTTP: the prober is asked through [`Backend`].
 
+mod evidence;
+mod guards;
+mod host;
+mod pidfd;
+mod prober;
+mod proc;
+mod steps;
+mod systemctl;
+mod unit;
+
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+pub use self::evidence::{Cpu, Evidence, Reading, ThreadGroup};
+use self::guards::Standing;
+use self::host::Machine;
+use self::steps::{Story, Task};
+use self::systemctl::Systemctl;
 use crate::clock::Monotonic;
-use crate::manifest::UnitName;
+use crate::manifest::{Manifest, UnitName};
+use crate::verdict::Verdict;
+
+/// What a sweep found, and what may be done about it.
+pub struct Case<'a> {
+    /// What may be killed, and on whose word.
+    pub manifest: &'a Manifest,
+    /// What the sweep found.
+    pub verdict: &'a Verdict,
+    /// When that sweep began.
+    pub sweep_began: Monotonic,
+    /// Prints one line on stderr.
+    pub say: &'a dyn Fn(&str),
+}
+
+/// How far a recovery may go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Permission {
+    /// Up to the end.
+    Act,
+    /// Up to the signal, which is not sent (`--dry-run`).
+    Rehearse,
+    /// Not at all; the sentence that says why.
+    Forbidden(String),
+}
+
+/// Recovers a hung backend as far as `permission` goes, or says why not. Takes the time that the
+/// restart and its verification take, minutes at worst.
+pub fn attempt(case: &Case<'_>, permission: Permission, backend: &dyn Backend) -> Recovery {
+    let Some(plan) = &case.manifest.recovery else {
+        return Recovery::idle(Outcome::NotConfigured, None);
+    };
+    let idle = |outcome| Recovery::idle(outcome, Some(plan.unit.clone()));
+    let rehearse = match permission {
+        _ if !case.verdict.hung() => return idle(Outcome::NotNeeded),
+        Permission::Forbidden(why) => return idle(Outcome::Disabled(why)),
+        Permission::Rehearse => true,
+        Permission::Act => false,
+    };
+    let began = Monotonic::now();
+    let addresses = backend.addresses();
+    let unit = plan.unit.as_str();
+    let task = Task {
+        standing: Standing {
+            unit,
+            scope: plan.scope,
+            signal: plan.signal,
+            min_uptime: plan.min_uptime,
+            sweep_began: case.sweep_began,
+            starved: case.verdict.starved,
+            own_pid: std::process::id(),
+            not_local: host::not_local(&addresses),
+            manifest_writable: host::manifest_writable(&case.manifest.source),
+        },
+        verify: plan.verify,
+        rehearse,
+    };
+    let machine = Machine {
+        systemctl: Systemctl::new(plan.scope),
+        unit,
+        addresses: addresses.as_deref().unwrap_or_default(),
+        say: case.say,
+    };
+    let Story {
+        outcome,
+        pid,
+        evidence,
+    } = steps::run(&task, &machine, backend);
+    Recovery {
+        outcome,
+        unit: Some(plan.unit.clone()),
+        pid,
+        evidence,
+        elapsed: Monotonic::now().since(began),
+    }
+}
 
 /// What recovery asks of the prober.
 pub trait Backend {
@@ -50,10 +140,11 @@ pub enum Heard {
 pub struct MainPid(NonZeroU32);
 
 impl MainPid {
-    /// The process of this number, unless it is 0, 1 or this very process.
-    pub fn new(pid: u32) -> Option<Self> {
-        let pid = NonZeroU32::new(pid).filter(|pid| pid.get() > 1)?;
-        (pid.get() != std::process::id()).then_some(Self(pid))
+    /// The process `pid`, unless it is 0, 1 or `own`, this process's own number.
+    pub fn new(pid: u32, own: u32) -> Option<Self> {
+        NonZeroU32::new(pid)
+            .filter(|pid| pid.get() != 1 && pid.get() != own)
+            .map(Self)
     }
 
     /// The number.
@@ -167,17 +258,6 @@ pub struct Recovery {
     pub elapsed: Duration,
 }
 
-/// What was seen of a hung process, in the order in which it is reported.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
-pub struct Evidence {}
-
-impl Evidence {
-    /// One line for people.
-    pub fn summary(&self) -> String {
-        String::new()
-    }
-}
-
 impl Recovery {
     /// A recovery that did nothing.
     pub fn idle(outcome: Outcome, unit: Option<UnitName>) -> Self {
@@ -244,17 +324,3 @@ impl Outcome {
         }
     }
 }
-#[allow(missing_docs)]
-pub struct Case<'a> { pub manifest: &'a crate::manifest::Manifest, pub verdict: &'a crate::verdict::Verdict, pub sweep_began: Monotonic }
-#[allow(missing_docs)]
-pub enum Permission { Act, Rehearse, Forbidden(String) }
-#[allow(missing_docs)]
-impl Permission { pub fn is_given(&self) -> bool { !matches!(self, Self::Forbidden(_)) } }
-#[allow(missing_docs)]
-pub struct Watch;
-#[allow(missing_docs)]
-impl Watch { pub fn finish(self) -> Vec<String> { vec![] } }
-#[allow(missing_docs)]
-pub fn watch(_: &crate::manifest::Manifest, _: &crate::sweep::Prober, _: &Permission) -> Watch { Watch }
-#[allow(missing_docs)]
-pub fn attempt(c: &Case, _: Permission, _: &crate::sweep::Prober) -> Recovery { let unit = c.manifest.recovery.as_ref().map(|p| p.unit.clone()); if unit.is_none() { Recovery::idle(Outcome::NotConfigured, None) } else if !c.verdict.hung() { Recovery::idle(Outcome::NotNeeded, unit) } else { Recovery::idle(Outcome::Disabled("x".to_owned()), unit) } }

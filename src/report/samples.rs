@@ -9,7 +9,7 @@ use super::Report;
 use crate::manifest::{
     Expect, LoadOptions, Manifest, Method, Options, Route, Source, UnitName, Variables,
 };
-use crate::recovery::{self, Evidence, Guard, MainPid, Recovery};
+use crate::recovery::{self, Cpu, Evidence, Guard, MainPid, Reading, Recovery, ThreadGroup};
 use crate::verdict::{self, Class, Loss, Objection, Outcome, Proof, Reason};
 
 /// A route and what came of it.
@@ -100,8 +100,7 @@ pub(super) fn with_report<T>(cases: Vec<Case>, test: impl FnOnce(&mut Report) ->
 fn manifest() -> Manifest {
     let text = br#"{
         "base_url": "http://127.0.0.1:8000",
-        "routes": [{"path": "/", "core": true}],
-        "recovery": {"unit": "scidex-api.service"}
+        "routes": [{"path": "/", "core": true}]
     }"#;
     let source = Source::File {
         path: "/etc/scidex-route-health/routes.json".into(),
@@ -116,7 +115,7 @@ fn manifest() -> Manifest {
 }
 
 fn unit() -> Option<UnitName> {
-    manifest().recovery.map(|plan| plan.unit)
+    "scidex-api.service".parse().ok()
 }
 
 fn started_at() -> SystemTime {
@@ -204,11 +203,27 @@ pub(super) fn hung() -> Vec<Case> {
 pub(super) fn recovered() -> Recovery {
     Recovery {
         outcome: recovery::Outcome::Recovered {
-            new_pid: MainPid::new(4343).unwrap(),
+            new_pid: MainPid::new(4343, 0).unwrap(),
         },
         unit: unit(),
         pid: Some(4242),
-        evidence: Some(Evidence {}),
+        evidence: Some(Evidence {
+            name: Reading::Known("uvicorn".to_owned()),
+            state: Reading::Known('S'),
+            threads: Reading::Known(vec![ThreadGroup {
+                state: 'S',
+                wait_channel: Reading::Known("futex_wait".to_owned()),
+                count: 1,
+            }]),
+            cpu: Reading::Known(Cpu {
+                ticks: 0,
+                interval_ms: 100,
+            }),
+            resident_bytes: Reading::Known(90_177_536),
+            open_descriptors: Reading::NotPermitted,
+            accept_queue: Reading::Known(129),
+            accepted: Reading::Known(false),
+        }),
         elapsed: Duration::from_millis(4_200),
     }
 }

@@ -19,6 +19,9 @@ use crate::verdict::Loss;
 /// A response head may have this many bytes.
 const HEAD_MAX: usize = 64 * 1024;
 
+/// A body is read in pieces of this many bytes.
+const CHUNK: usize = 8 * 1024;
+
 /// What every client of a sweep shares.
 #[derive(Clone, Debug)]
 pub(super) struct Setup {
@@ -36,6 +39,7 @@ pub(super) struct Client {
     line: Arc<Line>,
     base_url: BaseUrl,
     proxied: bool,
+    chunk: Vec<u8>,
 }
 
 /// What one attempt brought back.
@@ -100,6 +104,7 @@ impl Client {
             line,
             base_url: setup.base_url,
             proxied,
+            chunk: vec![0; CHUNK],
         }
     }
 
@@ -135,7 +140,7 @@ impl Client {
     }
 
     fn follow(
-        &self,
+        &mut self,
         url: &mut String,
         options: &Options,
         keep_body: bool,
@@ -178,25 +183,24 @@ impl Client {
 
     /// Reads the body up to the options' limit.
     fn body(
-        &self,
+        &mut self,
         response: http::Response<Body>,
         options: &Options,
         keep: bool,
     ) -> Result<Vec<u8>, Error> {
         let mut reader = response.into_body().into_reader();
         let mut kept = Vec::new();
-        let mut chunk = [0; 8 * 1024];
         let mut left = options.max_body_bytes;
         while left > 0 {
-            let wanted = left.min(chunk.len());
-            let count = match reader.read(chunk.get_mut(..wanted).unwrap_or_default()) {
+            let wanted = left.min(self.chunk.len());
+            let count = match reader.read(self.chunk.get_mut(..wanted).unwrap_or_default()) {
                 Ok(0) => break,
                 Ok(count) => count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error.into()),
             };
             if keep {
-                kept.extend_from_slice(chunk.get(..count).unwrap_or_default());
+                kept.extend_from_slice(self.chunk.get(..count).unwrap_or_default());
             }
             left -= count;
         }

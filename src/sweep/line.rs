@@ -35,6 +35,8 @@ struct State {
     failure: Option<Failure>,
     tunnelled: bool,
     connection: Option<(SocketAddr, SocketAddr)>,
+    /// The buffers of the connection before, so that not every one has to clear new memory.
+    spare: Buffers,
 }
 
 /// How the wire failed.
@@ -58,18 +60,22 @@ impl Line {
             failure: None,
             tunnelled: false,
             connection: None,
+            spare: Buffers::default(),
         }))
     }
 
     /// Begins an attempt that ends at `end` and sends requests of up to `request_bytes`.
     pub(super) fn begin(&self, end: Monotonic, request_bytes: usize) {
-        *self.state() = State {
+        let mut state = self.state();
+        let spare = std::mem::take(&mut state.spare);
+        *state = State {
             end,
             request_bytes,
             heard: false,
             failure: None,
             tunnelled: false,
             connection: None,
+            spare,
         };
     }
 
@@ -182,7 +188,8 @@ impl<In: Transport> Connector<In> for LineConnector {
                 .set_nodelay(true)
                 .map_err(|error| self.0.broken(error))?;
         }
-        let buffers = Buffers::new(self.0.request_bytes());
+        let spare = std::mem::take(&mut self.0.state().spare);
+        let buffers = spare.prepare(self.0.request_bytes());
         Ok(Some(Either::B(LineTransport {
             line: Arc::clone(&self.0),
             stream,
@@ -326,5 +333,11 @@ impl Transport for LineTransport {
     fn is_open(&mut self) -> bool {
         // Asked only before a pooled connection is used again, and none is pooled.
         false
+    }
+}
+
+impl Drop for LineTransport {
+    fn drop(&mut self) {
+        self.line.state().spare = std::mem::take(&mut self.buffers);
     }
 }

@@ -12,7 +12,6 @@ mod tls;
 mod wait;
 
 use std::net::SocketAddr;
-use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
@@ -25,7 +24,7 @@ use self::pool::Pool;
 use self::wait::Earlier;
 use crate::clock::Monotonic;
 use crate::manifest::{Manifest, Proxy, Route, Scheme};
-use crate::verdict::{self, Backend, Class, Outcome, Reason};
+use crate::verdict::{Class, Outcome};
 
 pub use self::wait::{Wait, until_healthy};
 
@@ -84,32 +83,23 @@ impl<'m> Prober<'m> {
     /// outcomes stand.
     fn sweep(&self, earlier: Option<&Earlier>, progress: Progress) -> Sweep {
         let began = Monotonic::now();
-        let routes = self.manifest.routes.iter().enumerate();
-        let due = routes.filter(|(index, route)| earlier.is_none_or(|e| e.due(*index, route)));
-        let (core, others): (Vec<_>, Vec<_>) = due.partition(|(_, route)| route.core);
-        let [core, others] = [core, others].map(|list| list.into_iter().map(|(i, _)| i).collect());
-        let (core, others): (Vec<usize>, Vec<usize>) = (core, others);
+        let due = |core: bool| {
+            let routes = self.manifest.routes.iter().enumerate();
+            let mine = routes.filter(move |(_, route)| route.core == core);
+            let due = mine.filter(|(index, route)| earlier.is_none_or(|e| e.due(*index, route)));
+            due.map(|(index, _)| index)
+        };
+        let mut picked: Vec<usize> = due(true).collect();
+        let core = picked.len();
+        picked.extend(due(false));
+        let deadline = began + self.manifest.deadline;
         let pool = Pool {
             earlier,
             progress,
-            total: core.len() + others.len(),
-            ..self.pool(began + self.manifest.deadline)
+            ..self.pool(deadline, picked, core)
         };
-        let core_outcomes = pool.probe(&core);
-        let other_outcomes = match verdict::backend(&core_outcomes) {
-            Backend::Up => pool.probe(&others),
-            Backend::Hung => others
-                .iter()
-                .map(|_| probe::skipped(Reason::BackendHung))
-                .collect(),
-            Backend::Down => others
-                .iter()
-                .map(|_| probe::skipped(Reason::BackendDown))
-                .collect(),
-        };
-        let mut probed: Vec<(usize, Outcome)> = Vec::with_capacity(core.len() + others.len());
-        probed.extend(core.into_iter().zip(core_outcomes));
-        probed.extend(others.into_iter().zip(other_outcomes));
+        let probed = pool.probe();
+        let mut probed: Vec<(usize, Outcome)> = pool.picked.into_iter().zip(probed).collect();
         probed.sort_unstable_by_key(|(index, _)| *index);
         let outcomes = match earlier {
             None => probed.into_iter().map(|(_, outcome)| outcome).collect(),
@@ -122,19 +112,20 @@ impl<'m> Prober<'m> {
     /// should be or rate-limited.
     pub fn core_answers(&self, until: Monotonic) -> bool {
         let core: Vec<usize> = self.core().map(|(index, _)| index).collect();
+        let count = core.len();
         let outcomes = Pool {
             retries: false,
-            ..self.pool(until)
+            ..self.pool(until, core, count)
         }
-        .probe(&core);
+        .probe();
         outcomes
             .iter()
             .all(|outcome| matches!(outcome.class, Class::Ok | Class::RateLimited))
     }
 
-    /// A pool whose probes end at `deadline`. No name is looked up yet, since names may change
-    /// between two sweeps.
-    fn pool(&self, deadline: Monotonic) -> Pool<'_> {
+    /// A pool that probes the `picked` routes, the first `core` of which are core, until
+    /// `deadline`. No name is looked up yet, since names may change between two sweeps.
+    fn pool(&self, deadline: Monotonic, picked: Vec<usize>, core: usize) -> Pool<'_> {
         Pool {
             manifest: self.manifest,
             setup: self.fresh_setup(),
@@ -142,8 +133,8 @@ impl<'m> Prober<'m> {
             retries: true,
             earlier: None,
             progress: &|_, _| {},
-            done: AtomicUsize::new(0),
-            total: 0,
+            picked,
+            core,
         }
     }
 

@@ -83,7 +83,7 @@ impl<In: Transport> Connector<In> for TlsConnector {
         Ok(Some(Either::B(TlsTransport {
             line,
             stream,
-            buffers: Buffers::new(request_bytes),
+            buffers: Buffers::default().prepare(request_bytes),
         })))
     }
 }

@@ -1,0 +1,450 @@
+//! Why a hung backend may have to be left alone. Pure: it judges facts that others gathered.
+
+use std::time::Duration;
+
+use super::systemctl::typed;
+use super::unit::{Property, Restart, Statuses, UnitState, Unreadable};
+use super::{Guard, Heard};
+use crate::clock::Monotonic;
+use crate::manifest::{KillSignal, Scope, Source};
+use crate::text::escape;
+
+/// What stays the same from one look at the unit to the next.
+#[derive(Clone, Debug)]
+pub(super) struct Standing<'a> {
+    /// The unit's name.
+    pub(super) unit: &'a str,
+    /// Its manager.
+    pub(super) scope: Scope,
+    /// The signal to be sent.
+    pub(super) signal: KillSignal,
+    /// A main process younger than this is still starting.
+    pub(super) min_uptime: Duration,
+    /// When the sweep began that found the backend hung.
+    pub(super) sweep_began: Monotonic,
+    /// Whether that sweep was starved.
+    pub(super) starved: bool,
+    /// This process.
+    pub(super) own_pid: u32,
+    /// Why the base URL may lead to another machine.
+    pub(super) not_local: Option<String>,
+    /// Why the manifest may be another user's.
+    pub(super) manifest_writable: Option<String>,
+}
+
+/// One look: everything that may be different a moment later.
+#[derive(Clone, Debug)]
+pub(super) struct Look<'a> {
+    /// When systemd was asked.
+    pub(super) at: Monotonic,
+    /// What systemd says.
+    pub(super) unit: &'a UnitState,
+    /// What it said at the first look, if this is not the first.
+    pub(super) before: Option<&'a UnitState>,
+    /// The main process that the first look found.
+    pub(super) process: Process,
+    /// What the last GET has brought so far.
+    pub(super) heard: Heard,
+}
+
+/// A main process, as /proc shows it through a pidfd.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Process {
+    /// There is none that could be looked at.
+    None,
+    /// It has died; how it is known.
+    Gone(&'static str),
+    /// It lives, but /proc does not tell about it.
+    Hidden,
+    /// It lives.
+    Alive(Vitals),
+}
+
+/// A living process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Vitals {
+    /// `R`, `S`, `D`, `T`, `t`, `Z`, …
+    pub(super) state: char,
+    /// The tracer's PID, 0 where there is none.
+    pub(super) tracer: u32,
+    /// Whether it is dumping core.
+    pub(super) dumping: bool,
+    /// Whether a SIGKILL is on its way already.
+    pub(super) kill_pending: bool,
+    /// Its age, time during which the machine was suspended included.
+    pub(super) age: Duration,
+}
+
+/// A guard's refusal: its name and its sentence.
+pub(super) type Refusal = (Guard, String);
+
+type Passed = Result<(), Refusal>;
+
+/// Whether the process may be signalled, or the first refusal in the contract's order.
+pub(super) fn judge(standing: &Standing<'_>, look: &Look<'_>) -> Result<(), Refusal> {
+    let name = standing.unit;
+    let verdicts = [
+        loaded(look.unit, name, standing.scope),
+        active(look.unit, name),
+        main_pid(look.unit, name, standing.own_pid),
+        old_enough(look, standing.min_uptime),
+        same_as_probed(look, standing.sweep_began),
+        unchanged(look, name),
+        still_there(look),
+        unanswered(&look.heard),
+        restarts(look.unit, name, standing.scope, standing.signal),
+        no_job(look.unit, name, standing.scope),
+        untraced(&look.process, look.unit),
+        unfrozen(look.unit, name, standing.scope),
+        not_starved(standing.starved),
+        refuse_if(Guard::NotLocal, standing.not_local.as_ref()),
+        refuse_if(Guard::ManifestWritable, standing.manifest_writable.as_ref()),
+    ];
+    let (unreadable, named): (Vec<_>, Vec<_>) = verdicts
+        .into_iter()
+        .filter_map(Result::err)
+        .partition(|(guard, _)| *guard == Guard::Unreadable);
+    // `unreadable` stands last in the contract's list.
+    named
+        .into_iter()
+        .chain(unreadable)
+        .next()
+        .map_or(Ok(()), Err)
+}
+
+/// `not_loaded`
+pub(super) fn loaded(unit: &UnitState, name: &str, scope: Scope) -> Passed {
+    let typed = typed(scope);
+    match known(&unit.load)?.as_str() {
+        "loaded" => Ok(()),
+        "not-found" => refuse(
+            Guard::NotLoaded,
+            format!(
+                "{name} does not exist: correct recovery.unit in the manifest (\"{typed} list-units --type=service\" lists the names)"
+            ),
+        ),
+        "masked" => refuse(
+            Guard::NotLoaded,
+            format!("{name} is masked: \"{typed} unmask {name}\" allows it to run again"),
+        ),
+        other => refuse(
+            Guard::NotLoaded,
+            format!(
+                "{name} is not loaded (LoadState={}): \"{typed} status {name}\" tells why",
+                escape(other)
+            ),
+        ),
+    }
+}
+
+fn active(unit: &UnitState, name: &str) -> Passed {
+    match known(&unit.active)?.as_str() {
+        "active" => Ok(()),
+        other => {
+            let sub = unit.sub.as_deref().unwrap_or("unknown");
+            refuse(
+                Guard::NotActive,
+                format!(
+                    "{name} is not active (ActiveState={}, SubState={}): systemd or somebody is already at work on it",
+                    escape(other),
+                    escape(sub)
+                ),
+            )
+        }
+    }
+}
+
+fn main_pid(unit: &UnitState, name: &str, own: u32) -> Passed {
+    match *known(&unit.main_pid)? {
+        0 => refuse(
+            Guard::MainPid,
+            format!("{name} has no main process (MainPID=0)"),
+        ),
+        1 => refuse(
+            Guard::MainPid,
+            format!("the main process of {name} is said to be process 1, which is never signalled"),
+        ),
+        pid if pid == own => refuse(
+            Guard::MainPid,
+            format!(
+                "the main process of {name} is this very program ({pid}): recovery.unit must name the backend's unit"
+            ),
+        ),
+        _ => Ok(()),
+    }
+}
+
+fn old_enough(look: &Look<'_>, min_uptime: Duration) -> Passed {
+    let age = look.at.since(*known(&look.unit.started)?);
+    if age >= min_uptime {
+        return Ok(());
+    }
+    refuse(
+        Guard::TooYoung,
+        format!(
+            "{} is {} s old, younger than min_uptime_seconds ({}): it is still starting",
+            the_process(look.unit),
+            age.as_secs(),
+            min_uptime.as_secs_f64()
+        ),
+    )
+}
+
+fn same_as_probed(look: &Look<'_>, sweep_began: Monotonic) -> Passed {
+    if *known(&look.unit.started)? <= sweep_began {
+        return Ok(());
+    }
+    refuse(
+        Guard::Restarted,
+        format!(
+            "{} started after this sweep began: it is not the process that hung",
+            the_process(look.unit)
+        ),
+    )
+}
+
+fn unchanged(look: &Look<'_>, name: &str) -> Passed {
+    let invocation = known(&look.unit.invocation)?;
+    let Some(before) = look.before else {
+        return Ok(());
+    };
+    let (was, is) = (known(&before.main_pid)?, known(&look.unit.main_pid)?);
+    if was != is {
+        return refuse(
+            Guard::Changed,
+            format!(
+                "the main process of {name} changed from {was} to {is} between two looks: it is being restarted"
+            ),
+        );
+    }
+    if known(&before.invocation)? != invocation {
+        return refuse(
+            Guard::Changed,
+            format!("{name} was started anew between two looks (its InvocationID changed)"),
+        );
+    }
+    Ok(())
+}
+
+fn still_there(look: &Look<'_>) -> Passed {
+    // systemd notes the start right after the fork, so no main process is younger than that note;
+    // the second is for rounding. A younger one has got the number in another way.
+    const ROUNDING: Duration = Duration::from_secs(1);
+    let process = the_process(look.unit);
+    match &look.process {
+        Process::Gone(how) => refuse(
+            Guard::Gone,
+            format!("{process} was gone before the signal: {how}"),
+        ),
+        Process::Alive(vitals) if vitals.kill_pending => refuse(
+            Guard::Gone,
+            format!(
+                "{process} has been sent a SIGKILL already and has not obeyed yet (state {}){}",
+                vitals.state,
+                if vitals.state == 'D' {
+                    ": it waits for a device or a network file system"
+                } else {
+                    ""
+                }
+            ),
+        ),
+        Process::Alive(vitals)
+            if look.at.since(*known(&look.unit.started)?) > vitals.age + ROUNDING =>
+        {
+            refuse(
+                Guard::Gone,
+                format!("{process} is younger than systemd's: another process has got its number"),
+            )
+        }
+        Process::None | Process::Hidden | Process::Alive(_) => Ok(()),
+    }
+}
+
+fn unanswered(heard: &Heard) -> Passed {
+    match heard {
+        Heard::Nothing => Ok(()),
+        Heard::Byte => refuse(
+            Guard::Answered,
+            "the backend woke up: it answered one more request just before the signal".to_owned(),
+        ),
+        Heard::Ended(why) => refuse(
+            Guard::Answered,
+            format!(
+                "the backend is not silent any more: it ended one more connection just before the signal ({})",
+                escape(why)
+            ),
+        ),
+    }
+}
+
+/// `no_restart`: service_shall_restart() of systemd's src/core/service.c, for a main process that
+/// dies by a signal.
+pub(super) fn restarts(unit: &UnitState, name: &str, scope: Scope, signal: KillSignal) -> Passed {
+    let (restart, success) = (*known(&unit.restart)?, known(&unit.success)?);
+    let (prevent, force) = (known(&unit.prevent)?, known(&unit.force)?);
+    // A process that does not obey SIGABRT gets SIGKILL, so systemd must restart it after both.
+    let signals: &[&str] = match signal {
+        KillSignal::Kill => &["KILL"],
+        KillSignal::Abort => &["ABRT", "KILL"],
+    };
+    for &signal in signals {
+        if let Some(why) = no_restart_after(signal, restart, success, prevent, force) {
+            return refuse(
+                Guard::NoRestart,
+                format!(
+                    "systemd would not restart {name} after SIG{signal} ({why}), so a kill would turn a hang into an outage: \
+                     correct it with \"{} edit {name}\"",
+                    typed(scope)
+                ),
+            );
+        }
+    }
+    Ok(())
+}
+
+fn no_restart_after(
+    signal: &str,
+    restart: Restart,
+    success: &Statuses,
+    prevent: &Statuses,
+    force: &Statuses,
+) -> Option<String> {
+    let clean = success.names(signal);
+    if prevent.names(signal) {
+        return Some(format!("RestartPreventExitStatus= names SIG{signal}"));
+    }
+    if force.names(signal) {
+        return None;
+    }
+    let restart_is = || format!("Restart={}", restart.as_str());
+    match (restart, clean) {
+        (Restart::Always, _)
+        | (Restart::OnFailure | Restart::OnAbnormal | Restart::OnAbort, false)
+        | (Restart::OnSuccess, true) => None,
+        (Restart::OnFailure | Restart::OnAbnormal | Restart::OnAbort, true) => Some(format!(
+            "{}, and SuccessExitStatus= names SIG{signal}",
+            restart_is()
+        )),
+        (Restart::No | Restart::OnSuccess | Restart::OnWatchdog, _) => Some(restart_is()),
+    }
+}
+
+fn no_job(unit: &UnitState, name: &str, scope: Scope) -> Passed {
+    match known(&unit.job)? {
+        None => Ok(()),
+        Some(job) => refuse(
+            Guard::JobQueued,
+            format!(
+                "job {} is queued for {name}: somebody is starting or stopping it already (\"{} list-jobs\" shows it)",
+                escape(job),
+                typed(scope)
+            ),
+        ),
+    }
+}
+
+fn untraced(process: &Process, unit: &UnitState) -> Passed {
+    let process_is = the_process(unit);
+    match process {
+        Process::Alive(vitals) if vitals.tracer != 0 => refuse(
+            Guard::Traced,
+            format!(
+                "{process_is} is traced by process {}: somebody is at work on it",
+                vitals.tracer
+            ),
+        ),
+        Process::Alive(vitals) if vitals.state == 't' => refuse(
+            Guard::Traced,
+            format!("{process_is} is held by a tracer (state t): somebody is at work on it"),
+        ),
+        Process::Alive(vitals) if vitals.dumping => refuse(
+            Guard::Traced,
+            format!("{process_is} is dumping core: leave it the time to finish"),
+        ),
+        Process::Hidden => refuse(
+            Guard::Unreadable,
+            format!(
+                "/proc does not tell about {process_is}: allow it (ProtectProc=default, and no hidepid= on /proc)"
+            ),
+        ),
+        Process::None | Process::Gone(_) | Process::Alive(_) => Ok(()),
+    }
+}
+
+fn unfrozen(unit: &UnitState, name: &str, scope: Scope) -> Passed {
+    match unit.freezer.as_deref() {
+        None | Some("running") => Ok(()),
+        Some(other) => refuse(
+            Guard::Frozen,
+            format!(
+                "{name} is frozen (FreezerState={}): \"{} thaw {name}\" lets it run again",
+                escape(other),
+                typed(scope)
+            ),
+        ),
+    }
+}
+
+fn not_starved(starved: bool) -> Passed {
+    if !starved {
+        return Ok(());
+    }
+    refuse(
+        Guard::Starved,
+        "this program itself was starved: a core attempt overran its time-out by more than 1 s, so its time-outs prove nothing"
+            .to_owned(),
+    )
+}
+
+/// `manifest_writable`: why the manifest of a run that may kill any process (`privileged`) may be
+/// another user's, if it may.
+pub(super) fn writable_by_others(source: &Source, privileged: bool, euid: u32) -> Option<String> {
+    const GROUP_AND_WORLD: u32 = 0o022;
+    let Source::File { path, owner, mode } = source else {
+        return None;
+    };
+    let path = path.to_string_lossy();
+    let path = escape(&path);
+    if !privileged {
+        None
+    } else if ![0, euid].contains(owner) {
+        Some(format!(
+            "the manifest \"{path}\" belongs to user {owner}, who could have any process killed: \"chown {euid} {path}\""
+        ))
+    } else if mode & GROUP_AND_WORLD != 0 {
+        Some(format!(
+            "the manifest \"{path}\" is writable by others (mode {:03o}), who could have any process killed: \"chmod go-w {path}\"",
+            mode & 0o7777
+        ))
+    } else {
+        None
+    }
+}
+
+/// The refusal that was worked out before the first look, if there is one.
+fn refuse_if(guard: Guard, why: Option<&String>) -> Passed {
+    why.map_or(Ok(()), |why| refuse(guard, why.clone()))
+}
+
+fn refuse(guard: Guard, why: String) -> Passed {
+    Err((guard, why))
+}
+
+fn known<T>(property: &Property<T>) -> Result<&T, Refusal> {
+    property.as_ref().map_err(|Unreadable(why)| {
+        (
+            Guard::Unreadable,
+            format!("{why}, and without it a kill is not safe"),
+        )
+    })
+}
+
+fn the_process(unit: &UnitState) -> String {
+    match unit.main_pid {
+        Ok(pid @ 1..) => format!("the main process {pid}"),
+        _ => "the main process".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

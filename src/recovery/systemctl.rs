@@ -1,0 +1,368 @@
+//! Runs `systemctl show`, within bounds of time and memory. It does not know what the answer is
+//! for.
+
+use std::ffi::OsString;
+use std::io::{ErrorKind, Read};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::signal::{Signal, killpg};
+use nix::sys::time::TimeSpec;
+use nix::unistd::Pid;
+
+use super::pidfd::PidFd;
+use super::unit::{PROPERTIES, UnitState};
+use crate::clock::Monotonic;
+use crate::manifest::Scope;
+use crate::text::escape;
+
+/// The bound on one call.
+const BOUND: Duration = Duration::from_secs(5);
+
+/// The bound on what is read of either output.
+const OUTPUT: usize = 1 << 20;
+
+/// `systemctl`, for one manager.
+#[derive(Clone, Debug)]
+pub(super) struct Systemctl {
+    program: OsString,
+    scope: Scope,
+    bound: Duration,
+}
+
+impl Systemctl {
+    /// The program of that name in `PATH`.
+    pub(super) fn new(scope: Scope) -> Self {
+        Self {
+            program: "systemctl".into(),
+            scope,
+            bound: BOUND,
+        }
+    }
+
+    /// What the manager knows of `unit`.
+    ///
+    /// # Errors
+    ///
+    /// A sentence, where `systemctl` is missing, fails, prints garbage, or is not done in time.
+    pub(super) fn show(&self, unit: &str) -> Result<UnitState, String> {
+        let typed = typed(self.scope);
+        let output = self.run(unit).map_err(|why| match why {
+            Trouble::Missing => {
+                "systemctl was not found in PATH: recovery needs a machine run by systemd".to_owned()
+            }
+            Trouble::Start(error) => format!("systemctl could not be started: {error}"),
+            Trouble::Slow => format!(
+                "\"{typed} show {unit}\" did not end within {} s: the service manager or D-Bus is stuck",
+                self.bound.as_secs_f64()
+            ),
+            Trouble::Verbose => format!("\"{typed} show {unit}\" printed garbage without end"),
+        })?;
+        if !output.status.success() {
+            let complaint = String::from_utf8_lossy(&output.complaints);
+            let first = complaint.lines().find(|line| !line.trim().is_empty());
+            return Err(format!(
+                "\"{typed} show {unit}\" failed ({}): {}",
+                output.status,
+                first.map_or("it gave no reason".into(), |line| escape(line.trim()))
+            ));
+        }
+        UnitState::parse(&output.answer)
+    }
+
+    fn run(&self, unit: &str) -> Result<Output, Trouble> {
+        let mut command = Command::new(&self.program);
+        if self.scope == Scope::User {
+            command.arg("--user");
+        }
+        command.args(["show", "--no-pager"]);
+        for property in PROPERTIES {
+            command.args(["-p", property]);
+        }
+        command
+            .args(["--", unit])
+            .env("LC_ALL", "C")
+            .env("SYSTEMD_COLORS", "0")
+            // Its chatter would stand before the reason of a failure.
+            .env_remove("SYSTEMD_LOG_LEVEL")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            // A group of its own, so that whatever it starts can be ended with it.
+            .process_group(0);
+        let until = Monotonic::now() + self.bound;
+        let child = command.spawn().map_err(|error| match error.kind() {
+            ErrorKind::NotFound => Trouble::Missing,
+            _ => Trouble::Start(error.to_string()),
+        })?;
+        Running(child).collect(until)
+    }
+}
+
+/// How a person types the command.
+pub(super) const fn typed(scope: Scope) -> &'static str {
+    match scope {
+        Scope::System => "systemctl",
+        Scope::User => "systemctl --user",
+    }
+}
+
+struct Output {
+    status: ExitStatus,
+    answer: Vec<u8>,
+    complaints: Vec<u8>,
+}
+
+enum Trouble {
+    Missing,
+    Start(String),
+    Slow,
+    Verbose,
+}
+
+/// A child that leaves no process behind when it is given up.
+struct Running(Child);
+
+impl Running {
+    fn collect(mut self, until: Monotonic) -> Result<Output, Trouble> {
+        let start = |error: &dyn std::fmt::Display| Trouble::Start(error.to_string());
+        let process = PidFd::open(self.0.id()).map_err(|error| start(&error))?;
+        let mut answer = Stream::new(self.0.stdout.take()).map_err(|error| start(&error))?;
+        let mut complaints = Stream::new(self.0.stderr.take()).map_err(|error| start(&error))?;
+        loop {
+            let ended = process.died_within(Duration::ZERO);
+            answer.drain()?;
+            complaints.drain()?;
+            // Its death ends the answer, not the end of the pipe: a process that it started may
+            // hold the pipe for as long as it likes.
+            if ended {
+                break;
+            }
+            if until.has_passed() {
+                return Err(Trouble::Slow);
+            }
+            let sources = [Some(process.as_fd()), answer.open(), complaints.open()];
+            let mut fds: Vec<PollFd> = sources
+                .into_iter()
+                .flatten()
+                .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
+                .collect();
+            // Whatever ended the wait, the loop looks at everything again.
+            let _ = ppoll(&mut fds, Some(TimeSpec::from(until.remaining())), None);
+        }
+        let status = self.0.wait().map_err(|error| start(&error))?;
+        Ok(Output {
+            status,
+            answer: answer.bytes,
+            complaints: complaints.bytes,
+        })
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // `wait` above has reaped it already, unless it is given up; only as long as it is not
+        // reaped does the number surely mean its group.
+        if let (Ok(None), Ok(number)) = (self.0.try_wait(), i32::try_from(self.0.id())) {
+            let _ = killpg(Pid::from_raw(number), Signal::SIGKILL);
+            // A process that even SIGKILL does not end soon is left to init.
+            if PidFd::open(self.0.id())
+                .is_ok_and(|process| process.died_within(Duration::from_millis(200)))
+            {
+                let _ = self.0.try_wait();
+            }
+        }
+    }
+}
+
+/// One output, read without ever waiting.
+struct Stream<R> {
+    pipe: Option<R>,
+    bytes: Vec<u8>,
+}
+
+impl<R: Read + AsFd> Stream<R> {
+    fn new(pipe: Option<R>) -> nix::Result<Self> {
+        if let Some(pipe) = &pipe {
+            fcntl(pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        }
+        Ok(Self {
+            pipe,
+            bytes: Vec::new(),
+        })
+    }
+
+    fn open(&self) -> Option<BorrowedFd<'_>> {
+        self.pipe.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Takes what has come so far.
+    fn drain(&mut self) -> Result<(), Trouble> {
+        let mut buffer = [0; 4_096];
+        while let Some(pipe) = &mut self.pipe {
+            match pipe.read(&mut buffer) {
+                Ok(0) => self.pipe = None,
+                Ok(count) => self.bytes.extend(buffer.iter().take(count)),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(_) => self.pipe = None,
+            }
+            if self.bytes.len() > OUTPUT {
+                return Err(Trouble::Verbose);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::PathBuf;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// A script that stands in for `systemctl`, in a folder of its own.
+    struct Fake(PathBuf);
+
+    impl Fake {
+        fn new(script: &str) -> Self {
+            static NUMBER: AtomicUsize = AtomicUsize::new(0);
+            let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+            let folder = std::env::temp_dir()
+                .join(format!("scidex-systemctl-{}-{number}", std::process::id()));
+            fs::create_dir_all(&folder).unwrap();
+            let path = folder.join("systemctl");
+            fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+            Self(folder)
+        }
+
+        fn show(&self, scope: Scope, bound: Duration) -> Result<UnitState, String> {
+            let systemctl = Systemctl {
+                program: self.0.join("systemctl").into(),
+                scope,
+                bound,
+            };
+            // Another test's fork may hold the script open for writing for a moment: ETXTBSY.
+            loop {
+                match systemctl.show("demo.service") {
+                    Err(error) if error.contains("Text file busy") => std::thread::yield_now(),
+                    result => return result,
+                }
+            }
+        }
+
+        fn file(&self, name: &str) -> String {
+            fs::read_to_string(self.0.join(name)).unwrap_or_default()
+        }
+    }
+
+    impl Drop for Fake {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    const LONG: Duration = Duration::from_secs(30);
+
+    #[test]
+    fn show_asks_one_unit_plainly() {
+        let fake = Fake::new(
+            "printf '%s\\n' \"$@\" >\"${0%/*}/args\"\n\
+             echo \"$LC_ALL $SYSTEMD_COLORS [$(cat)]\" >\"${0%/*}/env\"\n\
+             echo MainPID=4711; echo noise >&2",
+        );
+        let unit = fake.show(Scope::User, LONG).unwrap();
+        assert_eq!(unit.main_pid, Ok(4_711));
+        assert_eq!(fake.file("env"), "C 0 []\n");
+        let args = fake.file("args");
+        assert!(
+            args.starts_with("--user\nshow\n--no-pager\n-p\nLoadState\n"),
+            "{args}"
+        );
+        assert!(args.ends_with("\n--\ndemo.service\n"), "{args}");
+        fake.show(Scope::System, LONG).unwrap();
+        assert!(fake.file("args").starts_with("show\n"));
+    }
+
+    #[test]
+    fn show_tells_how_it_failed() {
+        for (script, complaint) in [
+            ("exit 1", "exit status: 1): it gave no reason"),
+            (
+                "echo; printf 'No \\033[1mbus\\n' >&2; echo more >&2; exit 4",
+                "exit status: 4): No \\u{1b}[1mbus",
+            ),
+            ("kill -9 $$", "signal: 9"),
+            ("echo rubbish", "garbage: \"rubbish\""),
+            ("", "printed nothing"),
+            ("yes", "without end"),
+            ("yes >&2", "without end"),
+        ] {
+            let error = Fake::new(script).show(Scope::System, LONG).unwrap_err();
+            assert!(error.contains(complaint), "{script}: {error}");
+        }
+        let nowhere = Systemctl {
+            program: "/nonexistent/systemctl".into(),
+            scope: Scope::System,
+            bound: LONG,
+        };
+        assert!(
+            nowhere
+                .show("demo.service")
+                .unwrap_err()
+                .contains("not found in PATH")
+        );
+    }
+
+    /// Whether the process whose number the script noted still runs.
+    fn runs(number: &str) -> bool {
+        PidFd::open(number.trim().parse().unwrap())
+            .is_ok_and(|process| !process.died_within(Duration::from_secs(5)))
+    }
+
+    #[test]
+    fn show_ends_a_call_that_hangs_with_all_that_it_started() {
+        for script in [
+            "sleep 600 & echo $! >\"${0%/*}/pid\"; echo MainPID=1; wait",
+            "sleep 600 & echo $! >\"${0%/*}/pid\"; exec >&- 2>&-; wait",
+            "trap '' TERM; sleep 600 & echo $! >\"${0%/*}/pid\"; while :; do echo A=1; sleep 1; done",
+        ] {
+            let fake = Fake::new(script);
+            let before = Monotonic::now();
+            let error = fake
+                .show(Scope::System, Duration::from_millis(500))
+                .unwrap_err();
+            let took = Monotonic::now().since(before);
+            assert!(error.contains("did not end within 0.5 s"), "{error}");
+            assert!(took < Duration::from_secs(5), "{took:?}");
+            assert!(!runs(&fake.file("pid")), "{script}");
+        }
+    }
+
+    #[test]
+    fn show_does_not_wait_for_a_grandchild_that_holds_the_pipe() {
+        let fake = Fake::new("sleep 20 & echo $! >\"${0%/*}/pid\"; echo MainPID=4711");
+        let before = Monotonic::now();
+        assert_eq!(fake.show(Scope::System, LONG).unwrap().main_pid, Ok(4_711));
+        assert!(Monotonic::now().since(before) < Duration::from_secs(10));
+        let left = PidFd::open(fake.file("pid").trim().parse().unwrap()).unwrap();
+        left.signal(Some(Signal::SIGKILL)).unwrap();
+    }
+
+    #[test]
+    fn show_takes_an_answer_that_is_larger_than_the_pipe() {
+        let fake = Fake::new(
+            "i=0; while [ $i -lt 3000 ]; do echo \"Key$i=0123456789012345678901234567890123456789\"; \
+             i=$((i+1)); done; echo MainPID=4711",
+        );
+        assert_eq!(fake.show(Scope::System, LONG).unwrap().main_pid, Ok(4_711));
+    }
+}
