@@ -1,3 +1,8 @@
+use std::time::Duration;
+
+use unicode_width::UnicodeWidthStr;
+
+use super::table::{bar, shorten, wrap};
 use super::*;
 use crate::report::samples::*;
 
