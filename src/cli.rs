@@ -1,6 +1,9 @@
 //! The command line, parsed straight into our own types. What an option leads to is decided where
 //! it is used.
 
+#[cfg(test)]
+mod generated;
+
 use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::path::PathBuf;
