@@ -1,11 +1,26 @@
 //! What shall be probed, and what may be killed: the manifest after every rule about input has
 //! been applied. Nobody past this module checks a value again; it knows nothing of the network.
 
+mod headers;
+mod json;
+mod load;
+mod place;
+mod raw;
+mod rules;
+mod settle;
+#[cfg(test)]
+mod tests;
+mod url;
+
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+
+pub use load::{LoadOptions, ManifestError, Variables};
+pub use place::Problems;
+pub use url::{BaseUrl, Scheme};
 
 /// A manifest that obeys every limit.
 #[derive(Debug)]
@@ -52,25 +67,6 @@ pub enum Proxy {
     None,
     /// Do as `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy` say.
     Env,
-}
-
-/// `http` or `https`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scheme {
-    /// Plain HTTP, port 80 unless said otherwise.
-    Http,
-    /// HTTP over TLS, port 443 unless said otherwise.
-    Https,
-}
-
-/// An `http://` or `https://` address with a host, maybe a port and a path prefix, and nothing else.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BaseUrl {
-    written: String,
-    scheme: Scheme,
-    host: String,
-    port: u16,
-    prefix: String,
 }
 
 /// One route to probe. Its options are shared with the defaults where it has none of its own.
@@ -129,7 +125,7 @@ impl Method {
 }
 
 /// The statuses that a route may answer with.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Expect {
     /// Any 2xx or 3xx.
     Success,
@@ -148,7 +144,7 @@ impl Expect {
 }
 
 /// One request header.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Header {
     /// The name as written: a token of RFC 9110, section 5.6.2.
     pub name: String,
@@ -157,7 +153,7 @@ pub struct Header {
 }
 
 /// Text that must never reach any output; it shows as `***`, also under `Debug`.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Secret(String);
 
 impl Secret {

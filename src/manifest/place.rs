@@ -1,0 +1,104 @@
+//! Where in a manifest something is wrong, and the list of what is wrong. It knows the language of
+//! messages, and no key of the manifest.
+
+use std::fmt;
+
+/// Problems that are told one by one; a generated manifest can repeat the same one 100,000 times.
+const TOLD: usize = 100;
+
+/// Characters of a quoted text; more say no more to a reader.
+const QUOTED: usize = 80;
+
+/// A place in a manifest, as a chain of borrowed links: nothing is formatted while all is well.
+#[derive(Clone, Copy)]
+pub(super) enum Place<'a> {
+    /// The manifest as a whole.
+    Top,
+    /// A key of the manifest's own language.
+    Key(&'a Place<'a>, &'a str),
+    /// A key that the author chose.
+    Entry(&'a Place<'a>, &'a str),
+    /// An item of a list, counted from 0.
+    Item(&'a Place<'a>, usize),
+}
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Top => f.write_str("manifest"),
+            Self::Key(Self::Top, key) => f.write_str(key),
+            Self::Key(parent, key) => write!(f, "{parent}.{key}"),
+            Self::Entry(parent, key) => write!(f, "{parent}[{}]", quoted(key)),
+            Self::Item(parent, index) => write!(f, "{parent}[{index}]"),
+        }
+    }
+}
+
+/// Everything that is wrong with a manifest, a line for each problem. Header values are never in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Problems {
+    told: Vec<String>,
+    untold: usize,
+    end: Option<String>,
+}
+
+impl Problems {
+    /// Notes that `message` holds at `place`.
+    pub(super) fn add(&mut self, place: &Place<'_>, message: impl fmt::Display) {
+        if self.told.len() < TOLD {
+            self.told.push(format!("{place}: {message}"));
+        } else {
+            self.untold += 1;
+        }
+    }
+
+    /// Notes what ended the reading, so that whatever stands behind it was not checked.
+    pub(super) fn end(&mut self, line: usize, column: usize, message: impl fmt::Display) {
+        self.end = Some(format!("line {line}, column {column}: {message}"));
+    }
+
+    /// How many problems there are.
+    pub fn count(&self) -> usize {
+        self.told.len() + self.untold + usize::from(self.end.is_some())
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let more = (self.untold > 0).then(|| format!("and {} more problems", self.untold));
+        let lines = self.told.iter().chain(&more).chain(&self.end);
+        for (index, line) in lines.enumerate() {
+            let separator = if index == 0 { "" } else { "\n" };
+            write!(f, "{separator}{line}")?;
+        }
+        Ok(())
+    }
+}
+
+/// `text` in double quotes and safe to print, cut short where it is long.
+pub(super) fn quoted(text: &str) -> String {
+    match text.char_indices().nth(QUOTED) {
+        Some((end, _)) => format!("\"{}…\"", escaped(text.get(..end).unwrap_or_default())),
+        None => format!("\"{}\"", escaped(text)),
+    }
+}
+
+/// `text` with everything escaped that could move a terminal's cursor or reorder what is read:
+/// controls, and the Unicode format characters for direction, joining and line breaks.
+pub(super) fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if matches!(c, '"' | '\\') || c.is_control() || is_format(c) {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+fn is_format(c: char) -> bool {
+    matches!(c,
+        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}')
+}

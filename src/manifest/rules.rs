@@ -1,0 +1,245 @@
+//! The rule for each value without parts: what was written, or the sentence that says what is
+//! allowed there. Pure; it knows neither where a value stands nor what the others are.
+
+use std::num::NonZeroUsize;
+use std::str::FromStr;
+use std::time::Duration;
+
+use super::json::Scalar;
+use super::place::quoted;
+use super::{KillSignal, Method, Proxy, Scope, UnitName};
+
+/// A whole number from `min` to `max`. As in JSON Schema, `2.0` is one.
+pub(super) fn whole(value: &Scalar<'_>, min: u32, max: u32) -> Result<u32, String> {
+    let allowed = format_args!("give a whole number from {min} to {max}");
+    let number = match value {
+        Scalar::Int(number) => *number,
+        // Saturates, and so stays too small or too large.
+        Scalar::Float(number) if number.fract() == 0.0 => *number as i128,
+        Scalar::Float(_) => return Err(format!("{value} is not whole; {allowed}")),
+        _ => return Err(value.wrong_type(allowed)),
+    };
+    if number < min.into() {
+        return Err(format!("{value} is too small; {allowed}"));
+    }
+    match u32::try_from(number) {
+        Ok(number) if number <= max => Ok(number),
+        _ => Err(format!("{value} is too large; {allowed}")),
+    }
+}
+
+/// `concurrency`: 1 to 64.
+pub(super) fn concurrency(value: &Scalar<'_>) -> Result<NonZeroUsize, String> {
+    let number = whole(value, 1, 64)?;
+    Ok(NonZeroUsize::new(number as usize).unwrap_or(NonZeroUsize::MIN))
+}
+
+/// An item of `expect`: 200 to 599.
+pub(super) fn status(value: &Scalar<'_>) -> Result<u16, String> {
+    Ok(whole(value, 200, 599)? as u16)
+}
+
+/// Seconds, more than none. What is less than a nanosecond counts as one.
+pub(super) fn positive_seconds(value: &Scalar<'_>, max: u32) -> Result<Duration, String> {
+    let allowed = format!("give more than 0 and at most {max}");
+    let seconds = number(value, &allowed)?;
+    if seconds <= 0.0 {
+        return Err(format!("{value} is too small; {allowed}"));
+    }
+    let length = duration(value, seconds, max, &allowed)?;
+    Ok(length.max(Duration::from_nanos(1)))
+}
+
+/// Seconds from `min` to `max`.
+pub(super) fn seconds(value: &Scalar<'_>, min: u32, max: u32) -> Result<Duration, String> {
+    let allowed = format!("give a number from {min} to {max}");
+    let seconds = number(value, &allowed)?;
+    if seconds < min.into() {
+        return Err(format!("{value} is too small; {allowed}"));
+    }
+    duration(value, seconds, max, &allowed)
+}
+
+fn number(value: &Scalar<'_>, allowed: &str) -> Result<f64, String> {
+    match value {
+        Scalar::Int(number) => Ok(*number as f64),
+        Scalar::Float(number) => Ok(*number),
+        _ => Err(value.wrong_type(allowed)),
+    }
+}
+
+fn duration(value: &Scalar<'_>, s: f64, max: u32, allowed: &str) -> Result<Duration, String> {
+    match Duration::try_from_secs_f64(s) {
+        Ok(length) if s <= max.into() => Ok(length),
+        _ => Err(format!("{value} is too large; {allowed}")),
+    }
+}
+
+/// `true` or `false`.
+pub(super) fn boolean(value: &Scalar<'_>) -> Result<bool, String> {
+    match value {
+        Scalar::Bool(value) => Ok(*value),
+        _ => Err(value.wrong_type("give true or false, without quotes")),
+    }
+}
+
+/// Any text.
+pub(super) fn text<'a>(value: &'a Scalar<'_>) -> Result<&'a str, String> {
+    match value {
+        Scalar::Text(text) => Ok(text),
+        _ => Err(value.wrong_type("give a string")),
+    }
+}
+
+/// Text that is not empty.
+pub(super) fn some_text(value: &Scalar<'_>) -> Result<String, String> {
+    match text(value)? {
+        "" => {
+            Err("is empty, and every body holds that; give some text, or leave the key out".into())
+        }
+        text => Ok(text.to_owned()),
+    }
+}
+
+/// Text that its type can be read from.
+pub(super) fn parsed<T: FromStr<Err = String>>(value: &Scalar<'_>) -> Result<T, String> {
+    text(value)?.parse()
+}
+
+/// `user_agent`: non-empty, visible ASCII and spaces.
+pub(super) fn user_agent(value: &Scalar<'_>) -> Result<String, String> {
+    let text = text(value)?;
+    if text.is_empty() {
+        return Err("is empty; give a name, or leave the key out".to_owned());
+    }
+    match text.chars().find(|c| !matches!(c, ' '..='~')) {
+        None => Ok(text.to_owned()),
+        Some(c) => Err(format!(
+            "holds {}; use visible ASCII characters and spaces",
+            quoted(c.encode_utf8(&mut [0; 4]))
+        )),
+    }
+}
+
+/// One of a few words.
+fn word<T: Copy>(value: &Scalar<'_>, words: &[(&str, T)]) -> Result<T, String> {
+    let known: Vec<String> = words.iter().map(|(word, _)| quoted(word)).collect();
+    let allowed = format!("give {}", known.join(" or "));
+    let Scalar::Text(text) = value else {
+        return Err(value.wrong_type(allowed));
+    };
+    match words.iter().find(|(word, _)| word == text) {
+        Some((_, meaning)) => Ok(*meaning),
+        None => Err(format!("{value} is not known; {allowed}")),
+    }
+}
+
+pub(super) fn method(value: &Scalar<'_>) -> Result<Method, String> {
+    word(value, &[("GET", Method::Get), ("HEAD", Method::Head)])
+}
+
+pub(super) fn proxy(value: &Scalar<'_>) -> Result<Proxy, String> {
+    word(value, &[("none", Proxy::None), ("env", Proxy::Env)])
+}
+
+pub(super) fn scope(value: &Scalar<'_>) -> Result<Scope, String> {
+    word(value, &[("system", Scope::System), ("user", Scope::User)])
+}
+
+pub(super) fn signal(value: &Scalar<'_>) -> Result<KillSignal, String> {
+    let signals = [
+        ("SIGKILL", KillSignal::Kill),
+        ("SIGABRT", KillSignal::Abort),
+    ];
+    word(value, &signals)
+}
+
+/// A path with maybe a query, as RFC 9112 calls the origin form. Characters that a URI cannot hold
+/// are encoded when it is sent.
+pub(super) fn path(value: &Scalar<'_>) -> Result<String, String> {
+    let path = text(value)?;
+    if !path.starts_with('/') {
+        return Err(format!(
+            "{value} does not begin with \"/\"; give the path alone, such as \"/api/health\""
+        ));
+    }
+    if path.contains('#') {
+        return Err(format!(
+            "{value} has a fragment, which no server sees; cut it off at \"#\", or write %23 for the character"
+        ));
+    }
+    match path.chars().find(|c| c.is_whitespace() || c.is_control()) {
+        None => Ok(path.to_owned()),
+        Some(c) => Err(format!(
+            "{value} holds {}; write spaces and control characters percent-encoded, such as %20",
+            quoted(c.encode_utf8(&mut [0; 4]))
+        )),
+    }
+}
+
+/// A JSON Pointer (RFC 6901, section 3).
+pub(super) fn pointer(text: &str) -> Result<(), String> {
+    if !text.is_empty() && !text.starts_with('/') {
+        return Err(
+            "is no JSON Pointer; begin it with \"/\", such as \"/status\" (\"\" is the whole body)"
+                .to_owned(),
+        );
+    }
+    let escapes_hold = text
+        .split('~')
+        .skip(1)
+        .all(|rest| rest.starts_with(['0', '1']));
+    if escapes_hold {
+        Ok(())
+    } else {
+        Err("is no JSON Pointer; write \"~0\" for \"~\", and \"~1\" for \"/\" in a key".to_owned())
+    }
+}
+
+impl FromStr for UnitName {
+    type Err = String;
+
+    /// Reads the name of a service as `unit_name_is_valid` of systemd's `unit-name.c` does.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that says what is wrong with the name and what is allowed.
+    fn from_str(name: &str) -> Result<Self, String> {
+        const LONGEST: usize = 255;
+        let shown = quoted(name);
+        let Some(prefix) = name.strip_suffix(".service") else {
+            let remedy = if name.is_empty() || name.contains('.') {
+                "give the full name of a service, such as \"scidex-api.service\"".to_owned()
+            } else {
+                format!("write {}", quoted(&format!("{name}.service")))
+            };
+            return Err(format!("{shown} does not end in \".service\"; {remedy}"));
+        };
+        if prefix.is_empty() || prefix.starts_with('@') {
+            return Err(format!(
+                "{shown} has no name before its {}; give one, such as \"scidex-api.service\"",
+                if prefix.is_empty() { "suffix" } else { "\"@\"" }
+            ));
+        }
+        let allowed = |c: &char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(*c);
+        if let Some(c) = prefix.chars().find(|c| !allowed(c)) {
+            return Err(format!(
+                "{shown} holds {}; a unit's name has only letters, digits and : - _ . \\ @ (see systemd-escape(1))",
+                quoted(c.encode_utf8(&mut [0; 4]))
+            ));
+        }
+        if prefix.find('@') == Some(prefix.len() - 1) {
+            return Err(format!(
+                "{shown} is a template, which has no process; name an instance, such as {}",
+                quoted(&format!("{prefix}1.service"))
+            ));
+        }
+        if name.len() > LONGEST {
+            return Err(format!(
+                "{shown} has {} characters; a unit's name has at most {LONGEST}",
+                name.len()
+            ));
+        }
+        Ok(Self(name.to_owned()))
+    }
+}

@@ -1,0 +1,331 @@
+//! Addresses: what a base URL may be, what is sent for a path, and where a redirect leads. Pure
+//! text; it knows nothing of names, sockets or HTTP.
+
+use std::fmt::{self, Write as _};
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+
+use iri_string::format::ToDedicatedString as _;
+use iri_string::types::{UriAbsoluteStr, UriReferenceStr};
+
+use super::place::quoted;
+
+/// Bytes of an absolute URL on the wire. `http::Uri` holds 65,534.
+pub(super) const LONGEST: usize = 65_000;
+
+const USER_INFO: &str = "has user info before an \"@\"; remove it, and give credentials as a header, \
+    such as \"Authorization\": \"Bearer ${TOKEN}\"";
+
+/// `http` or `https`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// Plain HTTP, port 80 unless said otherwise.
+    Http,
+    /// HTTP over TLS, port 443 unless said otherwise.
+    Https,
+}
+
+impl Scheme {
+    /// The scheme as a URL writes it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+
+    const fn port(self) -> u16 {
+        match self {
+            Self::Http => 80,
+            Self::Https => 443,
+        }
+    }
+
+    /// Splits `http://rest`, the scheme without regard to case.
+    fn split(url: &str) -> Option<(Self, &str)> {
+        let (scheme, rest) = url.split_once("://")?;
+        [Self::Http, Self::Https]
+            .into_iter()
+            .find(|known| scheme.eq_ignore_ascii_case(known.as_str()))
+            .map(|known| (known, rest))
+    }
+}
+
+/// Scheme, host and port in one spelling, so that two origins are the same if they are equal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Origin {
+    scheme: Scheme,
+    host: String,
+    port: u16,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { scheme, host, port } = self;
+        let (open, close) = if host.contains(':') {
+            ("[", "]")
+        } else {
+            ("", "")
+        };
+        write!(f, "{}://{open}{host}{close}", scheme.as_str())?;
+        if *port != scheme.port() {
+            write!(f, ":{port}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Origin {
+    /// Reads `host`, `host:port`, `[address]` or `[address]:port`.
+    fn new(scheme: Scheme, authority: &str) -> Result<Self, String> {
+        let bracket = authority.strip_prefix('[').and_then(|rest| rest.find(']'));
+        let end = match bracket {
+            Some(bracket) => bracket + 2,
+            None => authority.find(':').unwrap_or(authority.len()),
+        };
+        let (host, port) = authority.split_at(end);
+        if bracket.is_none() && port.matches(':').count() > 1 {
+            let shown = quoted(authority);
+            return Err(format!(
+                "the host {shown} has several \":\"; put an IPv6 address in brackets, such as \"[::1]\""
+            ));
+        }
+        let port = match port.strip_prefix(':') {
+            Some(digits) => port_number(digits)?,
+            None if port.is_empty() => scheme.port(),
+            None => return Err(format!("{} follows the host; remove it", quoted(port))),
+        };
+        let host = host_name(host)?;
+        Ok(Self { scheme, host, port })
+    }
+}
+
+fn port_number(text: &str) -> Result<u16, String> {
+    let digits = text.bytes().all(|b| b.is_ascii_digit());
+    match text.parse() {
+        Ok(port) if digits && port > 0 => Ok(port),
+        _ => Err(format!(
+            "the port {} is none; give a number from 1 to 65535, or leave out the \":\"",
+            quoted(text)
+        )),
+    }
+}
+
+/// A DNS name (RFC 1123, and `_`, which container names have), an IPv4 or a bracketed IPv6 address;
+/// in lower case and without the brackets.
+fn host_name(text: &str) -> Result<String, String> {
+    if text.is_empty() {
+        return Err("has no host; give one, such as \"http://127.0.0.1:8000\"".to_owned());
+    }
+    let shown = quoted(text);
+    if let Some(address) = text.strip_prefix('[') {
+        if address.contains('%') {
+            return Err(format!(
+                "the host {shown} has a zone, which no URL can hold; use an address without one"
+            ));
+        }
+        return match address.strip_suffix(']').map(str::parse::<Ipv6Addr>) {
+            Some(Ok(address)) => Ok(address.to_string()),
+            _ => Err(format!(
+                "the host {shown} is no IPv6 address; give one, such as \"[::1]\""
+            )),
+        };
+    }
+    let name = text.strip_suffix('.').unwrap_or(text);
+    let labels = name.split('.');
+    let numeric = labels
+        .clone()
+        .next_back()
+        .is_some_and(|label| !label.is_empty() && label.bytes().all(|b| b.is_ascii_digit()));
+    if numeric {
+        return match text.parse::<Ipv4Addr>() {
+            Ok(address) => Ok(address.to_string()),
+            Err(_) => Err(format!(
+                "the host {shown} is no IPv4 address; give four numbers from 0 to 255"
+            )),
+        };
+    }
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+    };
+    if name.len() <= 253 && labels.clone().all(is_label) {
+        Ok(text.to_ascii_lowercase())
+    } else if text.is_ascii() {
+        Err(format!(
+            "the host {shown} is no DNS name; give a name, an IPv4 address or an IPv6 address in brackets"
+        ))
+    } else {
+        Err(format!(
+            "the host {shown} is not ASCII; give the name as DNS knows it (\"xn--…\")"
+        ))
+    }
+}
+
+/// An `http://` or `https://` address with a host, maybe a port and a path prefix, and nothing else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BaseUrl {
+    written: String,
+    origin: Origin,
+    /// Origin and path prefix as they are sent, without a slash at the end.
+    root: String,
+}
+
+impl FromStr for BaseUrl {
+    type Err = String;
+
+    /// Reads a base URL (RFC 3986).
+    ///
+    /// # Errors
+    ///
+    /// A sentence that says what is wrong with it and what is allowed; it never holds user info.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let Some((scheme, rest)) = Scheme::split(text) else {
+            let remedy = "begin it with \"http://\" or \"https://\"";
+            return Err(if text.contains('@') {
+                format!("is no web address; {remedy}")
+            } else {
+                format!("{} is no web address; {remedy}", quoted(text))
+            });
+        };
+        if rest.chars().any(|c| c.is_whitespace() || c.is_control()) {
+            return Err("holds a space or a control character; remove it".to_owned());
+        }
+        let (authority, tail) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+        if authority.contains('@') {
+            return Err(USER_INFO.to_owned());
+        }
+        // A password may hold the "/" that seems to end the host: then nothing of it is told.
+        let origin = Origin::new(scheme, authority).map_err(|message| {
+            if rest.contains('@') {
+                USER_INFO.to_owned()
+            } else {
+                message
+            }
+        })?;
+        if tail.contains('#') {
+            return Err("has a fragment, which no server sees; cut it off at the \"#\"".to_owned());
+        }
+        if tail.contains('?') {
+            return Err("has a query; cut it off at the \"?\", and write queries into the paths of the routes".to_owned());
+        }
+        let mut root = origin.to_string();
+        encode(tail.trim_end_matches('/'), &mut root);
+        Ok(Self {
+            written: text.to_owned(),
+            origin,
+            root,
+        })
+    }
+}
+
+impl fmt::Display for BaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.written)
+    }
+}
+
+impl BaseUrl {
+    /// `http` or `https`.
+    pub const fn scheme(&self) -> Scheme {
+        self.origin.scheme
+    }
+
+    /// The host's name or address, in lower case, an IPv6 address without brackets.
+    pub fn host(&self) -> &str {
+        &self.origin.host
+    }
+
+    /// The port, that of the scheme where none was written.
+    pub const fn port(&self) -> u16 {
+        self.origin.port
+    }
+
+    /// The address as it was written.
+    pub fn written(&self) -> &str {
+        &self.written
+    }
+
+    /// The absolute URL on the wire of a route's path: pure ASCII, well-formed by RFC 3986.
+    pub fn url(&self, path: &str) -> String {
+        let mut url = String::with_capacity(self.root.len() + path.len());
+        url.push_str(&self.root);
+        encode(path, &mut url);
+        url
+    }
+
+    /// Whether the URL for `path` is too long to be sent.
+    pub(super) fn is_too_long(&self, path: &str) -> bool {
+        // Encoding makes three bytes of one at most.
+        self.root.len() + 3 * path.len() > LONGEST && self.url(path).len() > LONGEST
+    }
+
+    /// Where a redirect from `current_url` (of [`Self::url`] or of this function) to `location`
+    /// leads (RFC 3986, section 5): an absolute URL on the wire, without fragment. None if it
+    /// leads to another origin, has user info, or cannot be made sense of.
+    pub fn resolve(&self, current_url: &str, location: &str) -> Option<String> {
+        let location = location.split('#').next().filter(|text| !text.is_empty())?;
+        let mut reference = String::with_capacity(location.len());
+        // Servers write what URIs cannot hold, Starlette for one: [] in queries. Only the
+        // authority is taken as it stands, or an encoded one might turn into another.
+        let (authority, rest) = location.split_at(authority_end(location));
+        reference.push_str(authority);
+        encode(rest, &mut reference);
+
+        let base = UriAbsoluteStr::new(current_url).ok()?;
+        let target = UriReferenceStr::new(&reference)
+            .ok()?
+            .resolve_against(base)
+            .to_dedicated_string();
+        let (scheme, rest) = Scheme::split(target.as_str())?;
+        let (authority, tail) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        let origin = Origin::new(scheme, authority).ok()?;
+        let slash = if tail.starts_with('/') { "" } else { "/" };
+        let url = format!("{origin}{slash}{tail}");
+        (origin == self.origin && url.len() <= LONGEST).then_some(url)
+    }
+}
+
+/// Where the scheme and the authority of a URI reference end; 0 if it has neither.
+fn authority_end(reference: &str) -> usize {
+    let scheme = reference
+        .find(':')
+        .filter(|end| {
+            reference
+                .bytes()
+                .take(*end)
+                .all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b))
+        })
+        .map_or(0, |end| end + 1);
+    let rest = reference.get(scheme..).unwrap_or_default();
+    match rest.strip_prefix("//") {
+        Some(rest) => {
+            let length = rest.find(['/', '?']).unwrap_or(rest.len());
+            scheme + 2 + length
+        }
+        None => scheme,
+    }
+}
+
+/// Appends `text`, with every byte percent-encoded that may stand neither in a path nor in a query
+/// (RFC 3986, sections 3.3 and 3.4), and with what is encoded already kept.
+fn encode(text: &str, out: &mut String) {
+    let mut rest = text.as_bytes();
+    while let [byte, tail @ ..] = rest {
+        let keep = match byte {
+            b'%' => matches!(tail, [a, b, ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit()),
+            _ => byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/?".contains(byte),
+        };
+        if keep {
+            out.push(char::from(*byte));
+        } else {
+            // Writing to a string cannot fail.
+            let _ = write!(out, "%{byte:02X}");
+        }
+        rest = tail;
+    }
+}
