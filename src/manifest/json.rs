@@ -17,7 +17,7 @@ pub(super) struct Context<'v> {
 }
 
 /// A key's value, as far as it is known.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) enum Given<T> {
     /// The key is not there.
     #[default]
@@ -46,11 +46,15 @@ impl<T> Given<T> {
         }
     }
 
-    /// The value, or else the default, which need not be known where there is a value.
-    pub(super) fn or_given(self, default: Self) -> Self {
+    /// The value, or else that of `lower`, or else the default; none where the author's value is
+    /// not known.
+    pub(super) fn over(self, lower: &Self, default: T) -> Option<T>
+    where
+        T: Clone,
+    {
         match self {
-            Self::Absent => default,
-            own => own,
+            Self::Absent => lower.clone().or(default),
+            own => own.or(default),
         }
     }
 }
@@ -89,9 +93,14 @@ impl Scalar<'_> {
 
     /// The sentence about a value of the wrong type.
     pub(super) fn wrong_type(&self, remedy: impl fmt::Display) -> String {
+        self.objection(self.kind(), remedy)
+    }
+
+    /// The sentence about a value that is `wrong`, quoted where it has no parts.
+    pub(super) fn objection(&self, wrong: &str, remedy: impl fmt::Display) -> String {
         match self {
-            Self::Null | Self::List | Self::Table => format!("is {}; {remedy}", self.kind()),
-            _ => format!("{self} is {}; {remedy}", self.kind()),
+            Self::Null | Self::List | Self::Table => format!("is {wrong}; {remedy}"),
+            _ => format!("{self} is {wrong}; {remedy}"),
         }
     }
 }

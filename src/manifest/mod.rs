@@ -125,7 +125,7 @@ impl Method {
 }
 
 /// The statuses that a route may answer with.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Expect {
     /// Any 2xx or 3xx.
     Success,
@@ -144,7 +144,7 @@ impl Expect {
 }
 
 /// One request header.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {
     /// The name as written: a token of RFC 9110, section 5.6.2.
     pub name: String,
@@ -153,7 +153,7 @@ pub struct Header {
 }
 
 /// Text that must never reach any output; it shows as `***`, also under `Debug`.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {

@@ -1,7 +1,6 @@
 //! What a manifest says, table by table: each value is valid by its own rule, and nothing has been
 //! filled in or compared yet. It knows every key, and no default.
 
-use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
@@ -92,7 +91,7 @@ fn fill<'de, A: MapAccess<'de>, T: Table<'de> + Default>(
 }
 
 /// The options of `defaults` or of one route.
-#[derive(Default, PartialEq, Eq, Hash)]
+#[derive(Default, PartialEq)]
 pub(super) struct RawOptions {
     pub(super) method: Given<Method>,
     pub(super) expect: Given<Expect>,
@@ -190,22 +189,22 @@ impl<'de> Shape<'de> for ExpectList<'_, '_> {
     }
 }
 
-/// One route. What it says of its own options is one of [`RawRoutes::options`].
+/// One route.
 pub(super) struct RawRoute {
     /// None where there is no valid one.
     pub(super) path: Option<String>,
-    /// True also where it is not known, so that no problem is made of one.
-    pub(super) core: bool,
-    pub(super) options: usize,
+    /// None where it is not known.
+    pub(super) core: Option<bool>,
+    /// Which of [`RawRoutes::options`] are its own, if it has any.
+    pub(super) options: Option<usize>,
     pub(super) checks: Option<Box<BodyChecks>>,
 }
 
-/// All routes, and what they say of their own options, each combination once: most routes say
-/// nothing, and most others say the same.
+/// All routes, and what they say of their own options.
 #[derive(Default)]
 pub(super) struct RawRoutes {
     pub(super) routes: Vec<RawRoute>,
-    pub(super) options: HashMap<RawOptions, usize>,
+    pub(super) options: Vec<RawOptions>,
     /// Routes beyond [`MOST_ROUTES`], which were not kept.
     pub(super) beyond: usize,
 }
@@ -250,12 +249,11 @@ impl<'de> Shape<'de> for RoutesList<'_, '_> {
 
 impl RawRoutes {
     fn push(&mut self, entry: RouteTable, is_table: bool) {
-        let next = self.options.len();
-        let options = *self.options.entry(entry.options).or_insert(next);
+        let options = entry.options.map(|options| self.number(options));
         let checks = entry.contains.is_some() || !entry.json.is_empty();
         self.routes.push(RawRoute {
             path: entry.path.or(String::new()).filter(|path| !path.is_empty()),
-            core: !is_table || entry.core.or(false).unwrap_or(true),
+            core: entry.core.or(false).filter(|_| is_table),
             options,
             checks: checks.then(|| {
                 Box::new(BodyChecks {
@@ -267,12 +265,26 @@ impl RawRoutes {
     }
 }
 
+impl RawRoutes {
+    /// The number of `options`, which is that of a recent route if it says the same: most of the
+    /// routes that say something do.
+    fn number(&mut self, options: RawOptions) -> usize {
+        const RECENT: usize = 16;
+        let mut recent = self.options.iter().enumerate().rev().take(RECENT);
+        if let Some((number, _)) = recent.find(|(_, recent)| **recent == options) {
+            return number;
+        }
+        self.options.push(options);
+        self.options.len() - 1
+    }
+}
+
 /// A route as a table.
 #[derive(Default)]
 struct RouteTable {
     path: Given<String>,
     core: Given<bool>,
-    options: RawOptions,
+    options: Option<RawOptions>,
     contains: Option<String>,
     json: Vec<(String, Value)>,
 }
@@ -309,7 +321,10 @@ impl<'de> Table<'de> for RouteTable {
                 self.contains = text.or(String::new()).filter(|text| !text.is_empty());
             }
             "json" => self.json = table.next_value_seed(Read(JsonTable { place, context }))?,
-            option => self.options.value(option, table, place, context)?,
+            option => {
+                let options = self.options.get_or_insert_default();
+                options.value(option, table, place, context)?;
+            }
         }
         Ok(())
     }

@@ -12,16 +12,14 @@ use super::place::{Place, Problems, quoted};
 use super::raw::{MOST_ROUTES, Raw, RawOptions, RawRecovery, RawRoute, RawRoutes};
 use super::url::{self, BaseUrl};
 use super::{
-    Expect, KillSignal, Manifest, Method, Options, Proxy, RecoveryPlan, Route, Scope, Source,
+    Expect, Header, KillSignal, Manifest, Method, Options, Proxy, RecoveryPlan, Route, Scope,
+    Source,
 };
 
 const DEADLINE: Duration = Duration::from_secs(120);
 const LONGEST_DEADLINE: Duration = Duration::from_secs(86_400);
+const USER_AGENT: &str = concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION"));
 const CONCURRENCY: NonZeroUsize = NonZeroUsize::new(4).unwrap();
-
-/// Options that are the same for several routes; none where a part of them is not known, and
-/// nothing is compared with it.
-type Shared = Option<Arc<Options>>;
 
 /// Makes a manifest of `raw`, probed at `base_url` instead of its own where one is given.
 pub(super) fn settle(
@@ -31,48 +29,45 @@ pub(super) fn settle(
     mut problems: Problems,
 ) -> Result<Manifest, Problems> {
     let base_url = base_url.or(raw.base_url.value());
-    let deadline_given = matches!(raw.deadline, Given::Value(_));
-    let deadline = raw.deadline.or(DEADLINE);
-    let concurrency = raw.concurrency.or(CONCURRENCY);
     let proxy = raw.proxy.or(Proxy::None);
+    let concurrency = raw.concurrency.or(CONCURRENCY);
+    let deadline_name = match raw.deadline {
+        Given::Absent => "the default ",
+        _ => "",
+    };
+    let deadline = raw.deadline.or(DEADLINE);
 
     let list = raw.routes.value();
     if let Some(list) = &list {
-        check_list(list, &mut problems);
+        check_count(list, &mut problems);
     }
     let list = list.unwrap_or_default();
-    let options = share(list.options, raw.defaults.or(RawOptions::default()));
-    check_routes(&list.routes, &options, base_url.as_ref(), &mut problems);
+    let shared = Shared::new(list.options, raw.defaults.or(RawOptions::default()));
+    check_routes(&list.routes, &shared, base_url.as_ref(), &mut problems);
 
-    let recovers = !matches!(raw.recovery, Given::Absent);
-    if recovers && proxy == Some(Proxy::Env) {
-        let message = "is not possible with \"proxy\": \"env\", since a proxy's silence proves nothing \
-            about the backend; set \"proxy\" to \"none\", or remove \"recovery\"";
-        problems.add(&Place::Key(&Place::Top, "recovery"), message);
-    }
-    if let (true, Some(deadline), Some(concurrency)) = (recovers, deadline, concurrency) {
-        let core: Option<Vec<&Options>> = list
-            .routes
-            .iter()
-            .filter(|route| route.core)
-            .map(|route| options.get(route.options)?.as_deref())
-            .collect();
-        if let Some(Err(message)) = core.map(|core| prove(&core, concurrency, deadline)) {
-            let default = if deadline_given { "" } else { "the default " };
+    if !matches!(raw.recovery, Given::Absent) {
+        if proxy == Some(Proxy::Env) {
+            let message = "is not possible with \"proxy\": \"env\", since a proxy's silence proves \
+                nothing about the backend; set \"proxy\" to \"none\", or remove \"recovery\"";
+            problems.add(&Place::Key(&Place::Top, "recovery"), message);
+        }
+        let core = core(&list.routes, &shared).filter(|_| list.beyond == 0);
+        if let (Some(core), Some(concurrency), Some(deadline)) = (core, concurrency, deadline)
+            && let Err(message) = prove(&core, concurrency, deadline)
+        {
             let place = Place::Key(&Place::Top, "deadline_seconds");
-            problems.add(&place, format_args!("{default}{message}"));
+            problems.add(&place, format_args!("{deadline_name}{message}"));
         }
     }
 
     let recovery = match raw.recovery {
-        Given::Value(recovery) => plan(recovery).map(Some),
         Given::Absent => Some(None),
         Given::Broken => None,
+        Given::Value(recovery) => plan(recovery).map(Some),
     };
-    let user_agent =
-        raw.user_agent
-            .or(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")).to_owned());
-    match (base_url, user_agent, deadline, concurrency, proxy, recovery) {
+    let user_agent = raw.user_agent.or(USER_AGENT.to_owned());
+    let known = (base_url, user_agent, deadline, concurrency, proxy, recovery);
+    match known {
         (
             Some(base_url),
             Some(user_agent),
@@ -87,7 +82,11 @@ pub(super) fn settle(
             deadline,
             concurrency,
             proxy,
-            routes: routes(list.routes, &options),
+            routes: list
+                .routes
+                .into_iter()
+                .filter_map(|raw| shared.route(raw))
+                .collect(),
             recovery,
         }),
         _ => Err(problems),
@@ -95,7 +94,7 @@ pub(super) fn settle(
 }
 
 /// The number of routes, and of core routes.
-fn check_list(list: &RawRoutes, problems: &mut Problems) {
+fn check_count(list: &RawRoutes, problems: &mut Problems) {
     let place = Place::Key(&Place::Top, "routes");
     let count = list.routes.len() + list.beyond;
     if count == 0 {
@@ -106,7 +105,7 @@ fn check_list(list: &RawRoutes, problems: &mut Problems) {
     } else if list.beyond > 0 {
         let message = format!("{count} routes are too many; give at most {MOST_ROUTES}");
         problems.add(&place, message);
-    } else if !list.routes.iter().any(|route| route.core) {
+    } else if list.routes.iter().all(|route| route.core == Some(false)) {
         let message = "none is a core route, and only those prove anything about the backend; give at \
             least one \"core\": true";
         problems.add(&place, message);
@@ -116,7 +115,7 @@ fn check_list(list: &RawRoutes, problems: &mut Problems) {
 /// Every route against its options, the base URL, and the other routes.
 fn check_routes(
     routes: &[RawRoute],
-    options: &[Shared],
+    shared: &Shared,
     base_url: Option<&BaseUrl>,
     problems: &mut Problems,
 ) {
@@ -124,10 +123,7 @@ fn check_routes(
     let mut known: HashMap<(Method, &str), usize> = HashMap::with_capacity(routes.len());
     for (index, route) in routes.iter().enumerate() {
         let place = Place::Item(&list, index);
-        let method = options
-            .get(route.options)
-            .and_then(Option::as_ref)
-            .map(|o| o.method);
+        let method = shared.of(route).map(|options| options.method);
         if let (Some(Method::Head), Some(checks)) = (method, &route.checks) {
             let keys = [
                 ("body_contains", checks.contains.is_some()),
@@ -169,66 +165,69 @@ fn check_routes(
     }
 }
 
-/// The options by their numbers, each filled in from the defaults.
-fn share(options: HashMap<RawOptions, usize>, defaults: Option<RawOptions>) -> Vec<Shared> {
-    let mut shared = vec![None; options.len()];
-    let Some(defaults) = defaults else {
-        return shared;
-    };
-    for (own, index) in options {
-        if let Some(slot) = shared.get_mut(index) {
-            *slot = fill_in(own, &defaults).map(Arc::new);
+/// The options of all routes, filled in from the defaults. None where a part of them is not known:
+/// then nothing is held against them, since that would mislead.
+struct Shared {
+    /// Those of the routes that have none of their own.
+    plain: Option<Arc<Options>>,
+    own: Vec<Option<Arc<Options>>>,
+}
+
+impl Shared {
+    fn new(own: Vec<RawOptions>, defaults: Option<RawOptions>) -> Self {
+        let fill_in = |own| fill_in(own, defaults.as_ref()?).map(Arc::new);
+        Self {
+            plain: fill_in(RawOptions::default()),
+            own: own.into_iter().map(fill_in).collect(),
         }
     }
-    shared
+
+    fn of(&self, route: &RawRoute) -> Option<&Arc<Options>> {
+        match route.options {
+            None => self.plain.as_ref(),
+            Some(number) => self.own.get(number)?.as_ref(),
+        }
+    }
+
+    fn route(&self, raw: RawRoute) -> Option<Route> {
+        Some(Route {
+            options: self.of(&raw)?.clone(),
+            path: raw.path?,
+            core: raw.core?,
+            checks: raw.checks,
+        })
+    }
 }
 
 fn fill_in(own: RawOptions, defaults: &RawOptions) -> Option<Options> {
     let own_headers = own.headers.or(Vec::new())?;
     let mut headers = defaults.headers.clone().or(Vec::new())?;
     headers.retain(|header| {
-        let same = |own: &super::Header| own.name.eq_ignore_ascii_case(&header.name);
+        let same = |own: &Header| own.name.eq_ignore_ascii_case(&header.name);
         !own_headers.iter().any(same)
     });
     headers.extend(own_headers);
-    let max_body_bytes = own.max_body_bytes.or_given(defaults.max_body_bytes.clone());
+    let second = Duration::from_secs(1);
     Some(Options {
-        method: own
-            .method
-            .or_given(defaults.method.clone())
-            .or(Method::Get)?,
-        expect: own
-            .expect
-            .or_given(defaults.expect.clone())
-            .or(Expect::Success)?,
-        timeout: own
-            .timeout
-            .or_given(defaults.timeout.clone())
-            .or(Duration::from_secs(10))?,
-        retries: own.retries.or_given(defaults.retries.clone()).or(2)?,
-        backoff: own
-            .backoff
-            .or_given(defaults.backoff.clone())
-            .or(Duration::from_millis(500))?,
-        max_redirects: own
-            .max_redirects
-            .or_given(defaults.max_redirects.clone())
-            .or(0)?,
+        method: own.method.over(&defaults.method, Method::Get)?,
+        expect: own.expect.over(&defaults.expect, Expect::Success)?,
+        timeout: own.timeout.over(&defaults.timeout, 10 * second)?,
+        retries: own.retries.over(&defaults.retries, 2)?,
+        backoff: own.backoff.over(&defaults.backoff, second / 2)?,
+        max_redirects: own.max_redirects.over(&defaults.max_redirects, 0)?,
         headers,
-        max_body_bytes: max_body_bytes.or(1024 * 1024)? as usize,
+        max_body_bytes: own
+            .max_body_bytes
+            .over(&defaults.max_body_bytes, 1024 * 1024)? as usize,
     })
 }
 
-fn routes(raw: Vec<RawRoute>, options: &[Shared]) -> Vec<Route> {
-    raw.into_iter()
-        .filter_map(|route| {
-            Some(Route {
-                path: route.path?,
-                core: route.core,
-                options: options.get(route.options)?.clone()?,
-                checks: route.checks,
-            })
-        })
+/// The options of the core routes; none where they, or which routes are core, is not known.
+fn core<'a>(routes: &[RawRoute], shared: &'a Shared) -> Option<Vec<&'a Options>> {
+    routes
+        .iter()
+        .filter(|route| route.core != Some(false))
+        .map(|route| route.core.and(shared.of(route)).map(Arc::as_ref))
         .collect()
 }
 
