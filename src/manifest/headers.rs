@@ -80,7 +80,7 @@ impl<'de> Shape<'de> for Headers<'_, '_> {
             if !names.insert(name.to_ascii_lowercase()) {
                 problems.add(
                     &place,
-                    "is there twice (names have no case); keep one of the two",
+                    "duplicate header (names have no case); keep one of the two",
                 );
                 continue;
             }

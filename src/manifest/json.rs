@@ -263,7 +263,7 @@ impl<'de, T: Table<'de>> Shape<'de> for Fill<'_, '_, T> {
                             .value(key, &mut table, &place, &mut *self.context)?;
                     } else {
                         table.next_value::<IgnoredAny>()?;
-                        let message = "is there twice; keep one of the two";
+                        let message = "duplicate key; keep one of the two";
                         self.context.problems.add(&place, message);
                     }
                 }
@@ -275,15 +275,14 @@ impl<'de, T: Table<'de>> Shape<'de> for Fill<'_, '_, T> {
                     } else {
                         Place::Entry(self.place, &key)
                     };
-                    let message =
-                        format!("is no key that is known here; {}", advice(&key, T::KEYS));
+                    let message = format!("unknown key; {}", advice(&key, T::KEYS));
                     self.context.problems.add(&place, message);
                 }
             }
         }
         for (index, key) in T::KEYS.iter().take(T::REQUIRED).enumerate() {
             if seen & (1 << index) == 0 {
-                let message = "is missing; it is required";
+                let message = "missing; this key is required";
                 self.context
                     .problems
                     .add(&Place::Key(self.place, key), message);
@@ -391,7 +390,7 @@ impl<'de> Shape<'de> for Exact<'_, '_> {
             };
             let value = table.next_value_seed(Read(exact))?;
             if entries.contains_key(&key) {
-                let message = "is there twice; keep one of the two";
+                let message = "duplicate key; keep one of the two";
                 self.context.problems.add(&place, message);
             }
             entries.insert(key, value);

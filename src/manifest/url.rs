@@ -105,7 +105,7 @@ fn port_number(text: &str) -> Result<u16, String> {
     match text.parse() {
         Ok(port) if digits && port > 0 => Ok(port),
         _ => Err(format!(
-            "the port {} is none; give a number from 1 to 65535, or leave out the \":\"",
+            "{} is not a port; give a number from 1 to 65535, or leave out the \":\"",
             quoted(text)
         )),
     }

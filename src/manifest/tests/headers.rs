@@ -30,7 +30,7 @@ fn headers_are_held_to_http() {
             (r#"{"é": ""}"#, "headers[\"\"]: the name is no token"),
             (
                 r#"{"X-A": "", "x-a": "hunter2"}"#,
-                "headers[\"x-a\"]: is there twice",
+                "headers[\"x-a\"]: duplicate header",
             ),
             (
                 r#"{"X-A": "hunter2\n"}"#,

@@ -10,27 +10,27 @@ fn unknown_and_repeated_keys_are_told_with_their_place() {
     assert_eq!(
         lines(text),
         [
-            "base_url: is there twice; keep one of the two",
-            "defaults.retrys: is no key that is known here; did you mean \"retries\"?",
-            "defaults.path: is no key that is known here; known are method, expect, timeout_seconds, retries, \
+            "base_url: duplicate key; keep one of the two",
+            "defaults.retrys: unknown key; did you mean \"retries\"?",
+            "defaults.path: unknown key; known are method, expect, timeout_seconds, retries, \
              retry_backoff_seconds, max_redirects, headers, max_body_bytes",
-            "defaults.timeout: is no key that is known here; did you mean \"timeout_seconds\"?",
-            "routes[0].core: is there twice; keep one of the two",
-            "routes[0].Path: is no key that is known here; did you mean \"path\"?",
-            "manifest[\"a b\\u{1b}\"]: is no key that is known here; known are base_url, routes, $schema, user_agent, \
+            "defaults.timeout: unknown key; did you mean \"timeout_seconds\"?",
+            "routes[0].core: duplicate key; keep one of the two",
+            "routes[0].Path: unknown key; did you mean \"path\"?",
+            "manifest[\"a b\\u{1b}\"]: unknown key; known are base_url, routes, $schema, user_agent, \
              deadline_seconds, concurrency, proxy, defaults, recovery",
-            "x: is no key that is known here; known are base_url, routes, $schema, user_agent, \
+            "x: unknown key; known are base_url, routes, $schema, user_agent, \
              deadline_seconds, concurrency, proxy, defaults, recovery",
-            "recovery.unit: is there twice; keep one of the two",
-            "recovery.retries: is no key that is known here; known are unit, scope, signal, min_uptime_seconds, \
+            "recovery.unit: duplicate key; keep one of the two",
+            "recovery.retries: unknown key; known are unit, scope, signal, min_uptime_seconds, \
              verify_seconds",
         ]
     );
     assert_eq!(
         lines("{}"),
         [
-            "base_url: is missing; it is required",
-            "routes: is missing; it is required"
+            "base_url: missing; this key is required",
+            "routes: missing; this key is required"
         ]
     );
 }

@@ -178,7 +178,7 @@ fn words_and_texts_are_held_to_their_rules() {
         "recovery",
         &[
             ("null", "is null; give an object"),
-            ("{}", "recovery.unit: is missing"),
+            ("{}", "recovery.unit: missing"),
         ],
     );
 }
@@ -256,8 +256,8 @@ fn json_checks_take_pointers_and_any_value() {
     assert_eq!(
         lines(twice),
         [
-            r#"routes[0].json["/a"]["b"][0]["c"]: is there twice; keep one of the two"#,
-            r#"routes[0].json["/a"]: is there twice; keep one of the two"#,
+            r#"routes[0].json["/a"]["b"][0]["c"]: duplicate key; keep one of the two"#,
+            r#"routes[0].json["/a"]: duplicate key; keep one of the two"#,
         ]
     );
 }

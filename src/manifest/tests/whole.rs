@@ -111,7 +111,7 @@ fn routes_are_counted_and_told_apart() {
                 "[{\"path\":\"/\",\"core\":true},\"/x\"]",
                 "routes[1]: is a string; give an object",
             ),
-            ("[{\"core\":true}]", "routes[0].path: is missing"),
+            ("[{\"core\":true}]", "routes[0].path: missing"),
             // Whether one is core is not known.
             (
                 "[{\"path\":\"/\",\"core\":1}]",
