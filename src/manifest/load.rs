@@ -87,7 +87,7 @@ impl Manifest {
     pub fn load(file: Option<&Path>, options: &LoadOptions<'_>) -> Result<Self, ManifestError> {
         let (bytes, source) = match file {
             Some(path) if path.as_os_str() == "-" => read_stdin()?,
-            Some(path) => open(path)
+            Some(path) => File::open(path)
                 .and_then(|file| read_file(file, path))
                 .map_err(|error| unreadable(path, &error))?,
             None => read_first(&DEFAULTS.map(Path::new))?,
@@ -206,7 +206,7 @@ fn read_stdin() -> Result<(Vec<u8>, Source), ManifestError> {
 /// another manifest may name another unit.
 fn read_first(paths: &[&Path]) -> Result<(Vec<u8>, Source), ManifestError> {
     for path in paths {
-        match open(path) {
+        match File::open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(unreadable(path, &error)),
             Ok(file) => return read_file(file, path).map_err(|error| unreadable(path, &error)),
@@ -217,14 +217,6 @@ fn read_first(paths: &[&Path]) -> Result<(Vec<u8>, Source), ManifestError> {
         "there is no manifest: neither {} exists; write one, or name another file with --manifest",
         tried.join(" nor ")
     )))
-}
-
-fn open(path: &Path) -> io::Result<File> {
-    let file = File::open(path)?;
-    if file.metadata()?.is_dir() {
-        return Err(io::ErrorKind::IsADirectory.into());
-    }
-    Ok(file)
 }
 
 /// Reads an open file, and the facts about it.
@@ -330,6 +322,8 @@ mod tests {
             "there is no manifest: neither \"/nonexistent/a\" nor \"/nonexistent/a\" exists; \
              write one, or name another file with --manifest"
         );
+        let error = read_first(&[&shipped.join("x"), &shipped]).expect_err("no directory");
+        assert!(error.to_string().contains("routes.json/x\": "), "{error}");
         let error = read_first(&[folder, &shipped]).expect_err("a directory");
         assert!(error.to_string().contains("\"/\": it is a directory"));
     }

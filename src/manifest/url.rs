@@ -196,10 +196,8 @@ impl FromStr for BaseUrl {
             return Err("holds a space or a control character; remove it".to_owned());
         }
         let (authority, tail) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-        if authority.contains('@') {
-            return Err(USER_INFO.to_owned());
-        }
-        // A password may hold the "/" that seems to end the host: then nothing of it is told.
+        // No host and no port holds an "@". A password may hold the "/" that seems to end the host,
+        // so wherever it stands, nothing is told of what is before it.
         let origin = Origin::new(scheme, authority).map_err(|message| {
             if rest.contains('@') {
                 USER_INFO.to_owned()

@@ -184,6 +184,13 @@ fn words_and_texts_are_held_to_their_rules() {
 }
 
 #[test]
+fn a_status_counts_once() {
+    let manifest = parse(&with("routes[0].expect", "[301, 200, 301, 200]")).expect("valid");
+    let expect = &manifest.routes[0].options.expect;
+    assert_eq!(*expect, Expect::Listed(vec![301, 200]));
+}
+
+#[test]
 fn paths_hold_nothing_that_cannot_be_sent() {
     accepts(
         "routes[0].path",
@@ -206,6 +213,7 @@ fn paths_hold_nothing_that_cannot_be_sent() {
             ("\"/a\\u00a0b\"", "percent-encoded"),
             ("\"/a\\u2028b\"", "holds \"\\u{2028}\""),
             ("\"/a\\nb\"", "\"/a\\nb\" holds \"\\n\""),
+            ("\"/a\\u0007b\"", "holds \"\\u{7}\""),
             ("\"/a\\u0085b\"", "holds \"\\u{85}\""),
             ("1", "1 is a number"),
         ],

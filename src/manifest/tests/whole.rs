@@ -67,6 +67,7 @@ fn the_deadline_leaves_time_to_prove_a_hang() {
     );
     // A figure that rests on a value with a problem would mislead.
     assert_eq!(lines(&slow.replace("40.1", "4000")).len(), 1);
+    assert_eq!(lines(&slow.replace("true", "\"true\"")).len(), 1);
 }
 
 #[test]
@@ -113,6 +114,7 @@ fn routes_are_counted_and_told_apart() {
             ),
             ("[{\"core\":true}]", "routes[0].path: missing"),
             // Whether one is core is not known.
+            ("[\"/x\"]", "routes[0]: is a string"),
             (
                 "[{\"path\":\"/\",\"core\":1}]",
                 "routes[0].core: 1 is a number",
@@ -142,9 +144,14 @@ fn there_are_at_most_100_000_routes() {
         )
     };
     assert_eq!(parse(&text(100_000)).expect("valid").routes.len(), 100_000);
+    // The figure for the deadline would rest on a part of the routes.
+    let recovers = text(100_001).replace(
+        "\"base_url\"",
+        "\"recovery\":{\"unit\":\"a.service\"},\"base_url\"",
+    );
     assert_eq!(
-        lines(&text(100_002)),
-        ["routes: 100002 routes are too many; give at most 100000"]
+        lines(&recovers),
+        ["routes: 100001 routes are too many; give at most 100000"]
     );
 }
 
@@ -177,6 +184,19 @@ fn defaults_hold_wherever_they_stand() {
         assert_eq!(headers(a), ["X-One=a", "X-Two=b"]);
         assert_eq!(headers(b), ["X-Two=b", "x-one=own", "X-3=c"]);
     }
+}
+
+#[test]
+fn routes_that_say_the_same_share_their_options() {
+    let text = r#"{"base_url":"http://h","routes":[{"path":"/a","core":true,"retries":1},{"path":"/b"},
+        {"path":"/c","retries":2},{"path":"/d","retries":1.0},{"path":"/e","retries":1,"max_redirects":0}]}"#;
+    let manifest = parse(text).expect("valid");
+    let [a, b, c, d, e] = &manifest.routes[..] else {
+        panic!("five routes")
+    };
+    assert!(Arc::ptr_eq(&a.options, &d.options));
+    let retries = [a, b, c, d, e].map(|route| route.options.retries);
+    assert_eq!(retries, [1, 2, 2, 1, 1]);
 }
 
 #[test]
