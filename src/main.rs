@@ -77,7 +77,7 @@ fn run(cli: &Cli) -> anyhow::Result<Status> {
 fn load(cli: &Cli) -> anyhow::Result<Manifest> {
     let environment = |name: &str| std::env::var_os(name);
     let variables = match cli.validate {
-        true => Variables::Ignored,
+        true => Variables::MayBeMissing,
         false => Variables::Required(&environment),
     };
     let options = LoadOptions {
