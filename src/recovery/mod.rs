@@ -9,6 +9,7 @@ mod proc;
 mod steps;
 mod systemctl;
 mod unit;
+pub mod warnings;
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
