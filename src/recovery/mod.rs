@@ -6,6 +6,8 @@ mod guards;
 mod host;
 mod pidfd;
 mod proc;
+#[cfg(test)]
+mod simulation;
 mod steps;
 mod systemctl;
 mod unit;
