@@ -184,10 +184,15 @@ fn check_story(machine: &mut Machine, me: usize, outcome: &Outcome) {
         .collect();
     let honest = match outcome {
         Outcome::Recovered { .. } | Outcome::NotRecovered { .. } => {
+            let succeeds = |new: MainPid, victim| {
+                let mut mains = machine.world.mains.iter();
+                mains.any(|&(number, identity)| number == new.get() && identity != victim)
+            };
             !signals.is_empty()
-                && record
-                    .observed
-                    .is_some_and(|victim| !machine.world.alive(victim))
+                && record.observed.is_some_and(|victim| {
+                    let new_pid = outcome.new_pid();
+                    !machine.world.alive(victim) && new_pid.is_none_or(|new| succeeds(new, victim))
+                })
         }
         Outcome::Refused(..) | Outcome::WouldKill => signals.is_empty(),
         Outcome::Failed(why) => signals.is_empty() || why.contains("survived"),
@@ -223,6 +228,9 @@ impl Host for Watchdog {
             let identity = (service.main, service.invocation);
             let first = *record.first.get_or_insert(identity);
             let age = world.now.saturating_sub(service.started);
+            // Whatever was seen before systemd was asked is no part of this look.
+            record.against[1] = Some("process not looked at again");
+            record.against[2] = Some("last GET not looked at again");
             let calls = record.looks;
             record.looks += 1;
             if machine.knobs.failing_shows.contains(&calls) {

@@ -104,6 +104,8 @@ pub(super) struct World {
     pub(super) suspended: Duration,
     pub(super) processes: BTreeMap<u32, Process>,
     pub(super) service: Service,
+    /// Every main process there has been: its number and its identity.
+    pub(super) mains: Vec<(u32, u64)>,
     pub(super) log: Vec<String>,
     /// How often something happens between two calls, in 1000.
     mischief: u64,
@@ -130,6 +132,7 @@ impl World {
                 starts: None,
                 fate: Fate::Restart(100, false),
             },
+            mains: Vec::new(),
             log: Vec::new(),
             mischief,
             next_number: 0,
@@ -190,8 +193,8 @@ impl World {
             self.reap_strangers();
         }
         let number = self.spawn(mute, Nature::Dies(0));
+        self.appoint(number);
         self.service = Service {
-            main: Some(number),
             started: self.now,
             invocation: self.service.invocation + 1,
             active: "active",
@@ -199,6 +202,14 @@ impl World {
             starts: None,
             ..self.service
         };
+    }
+
+    /// The process with this number is the main process from now on.
+    fn appoint(&mut self, number: u32) {
+        self.service.main = Some(number);
+        let identity = self.processes.get(&number).map(|process| process.identity);
+        self.mains
+            .extend(identity.map(|identity| (number, identity)));
     }
 
     fn reap_strangers(&mut self) {
@@ -267,7 +278,7 @@ impl World {
     /// Whatever may happen between any two calls.
     pub(super) fn trouble(&mut self) {
         while self.random.chance(self.mischief) {
-            let event = self.random.below(16);
+            let event = self.random.below(17);
             self.happen(event);
         }
         if self.mischief == 0 || self.random.chance(500) {
@@ -355,6 +366,15 @@ impl World {
             13 => {
                 self.spawn_stranger();
                 "a stranger comes"
+            }
+            14 => {
+                // sd_notify(3), MAINPID=: the old one lives on.
+                if self.service.main.is_some() && (self.processes.len() as u32) < NUMBERS {
+                    let number = self.spawn(true, Nature::Dies(0));
+                    self.appoint(number);
+                    self.service.started = self.now;
+                }
+                "the main process hands over to a child"
             }
             _ => {
                 self.reap_strangers();
