@@ -1,1 +1,219 @@
-//! The command line, parsed straight into our own types.
+//! The command line, parsed straight into our own types. What an option leads to is decided where
+//! it is used.
+
+#[cfg(test)]
+mod generated;
+
+use std::ffi::OsString;
+use std::io::ErrorKind;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::{Parser, ValueEnum};
+
+use crate::manifest::BaseUrl;
+use crate::report::{Level, reason, say, stderr_is_journal};
+use crate::status::Status;
+
+/// The longest `--wait`, a day like the longest deadline of a sweep.
+const LONGEST_WAIT: Duration = Duration::from_secs(86_400);
+
+const EXIT_STATUS: &str = "\
+Exit status:
+  0  every core route answered acceptably, and no route gave an HTTP error
+  1  the backend is unhealthy, even where this run then recovered it
+  2  the check itself could not run or report";
+
+/// Probe the routes of a web backend and, when its core routes prove that it hangs, kill its main
+/// process so that systemd restarts it.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "scidex-route-health", version, after_help = EXIT_STATUS)]
+pub struct Cli {
+    /// Route manifest, `-` for standard input [default: routes.json, else
+    /// /etc/scidex-route-health/routes.json]
+    #[arg(short, long, value_name = "FILE")]
+    pub manifest: Option<PathBuf>,
+
+    /// Probe this address instead of the manifest's; turns recovery off
+    #[arg(long, value_name = "URL")]
+    pub base_url: Option<BaseUrl>,
+
+    /// Probe and report only: run no systemctl, signal nothing
+    #[arg(long, conflicts_with = "dry_run")]
+    pub no_recover: bool,
+
+    /// Decide on recovery and say what would be killed, but signal nothing
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// Repeat the sweep until it is healthy or this time is over
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value = "0",
+        hide_default_value = true,
+        allow_negative_numbers = true,
+        value_parser = seconds
+    )]
+    pub wait: Duration,
+
+    /// What goes to standard output
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+
+    /// Also write a JUnit XML report
+    #[arg(long, value_name = "FILE", value_parser = OsStringValueParser::new().try_map(report_file))]
+    pub junit: Option<PathBuf>,
+
+    /// Also write Prometheus metrics, for node_exporter's textfile collector
+    #[arg(long, value_name = "FILE", value_parser = OsStringValueParser::new().try_map(report_file))]
+    pub metrics: Option<PathBuf>,
+
+    /// Check the manifest and print a summary, but probe nothing
+    #[arg(long)]
+    pub validate: bool,
+
+    /// Print nothing while healthy, otherwise only what is not OK (human format)
+    #[arg(short, long)]
+    pub quiet: bool,
+
+    /// When to use colour; `auto` honours NO_COLOR and CLICOLOR_FORCE
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t)]
+    pub color: Color,
+}
+
+/// What goes to standard output.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Lines for people.
+    #[default]
+    Human,
+    /// One JSON object.
+    Json,
+}
+
+/// When to use colour.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// At a terminal, unless the environment says otherwise.
+    #[default]
+    Auto,
+    /// Always, except in the journal.
+    Always,
+    /// Never.
+    Never,
+}
+
+impl Cli {
+    /// Parses the program's name and its arguments.
+    ///
+    /// # Errors
+    ///
+    /// The exit status of a run that ends here, everything being said: help and version were asked
+    /// for, or the arguments are bad.
+    pub fn parse_from<I, T>(arguments: I) -> Result<Self, ExitCode>
+    where
+        I: IntoIterator<Item = T>,
+        T: Into<OsString> + Clone,
+    {
+        Self::try_parse_from(arguments).map_err(|answer| {
+            if answer.use_stderr() {
+                // clap's own printing knows nothing of the journal.
+                if stderr_is_journal() {
+                    say(Level::Failure, answer.render().to_string().trim_end());
+                } else {
+                    // There is nowhere left to complain of a closed stderr.
+                    let _ = answer.print();
+                }
+                return Status::Unusable.into();
+            }
+            match answer.print() {
+                Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+                    let reason = reason(&error);
+                    let text = format!("cannot write to standard output: {reason}");
+                    say(Level::Failure, &text);
+                    Status::Unusable.into()
+                }
+                _ => ExitCode::SUCCESS,
+            }
+        })
+    }
+}
+
+/// Parses a number of seconds, which may be fractional.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let allowed = format!(
+        "give seconds from 0 to {}, such as 30 or 0.5",
+        LONGEST_WAIT.as_secs()
+    );
+    let number: f64 = text.parse().map_err(|_| allowed.clone())?;
+    match Duration::try_from_secs_f64(number) {
+        Ok(wait) if wait <= LONGEST_WAIT => Ok(wait),
+        _ => Err(allowed),
+    }
+}
+
+/// Takes a report's path. `-` is refused: other programs mean standard output by it, and a file of
+/// that name is rarely meant.
+fn report_file(text: OsString) -> Result<PathBuf, &'static str> {
+    match text.to_str() {
+        Some("-") => Err("give /dev/stdout for standard output, ./- for a file of that name"),
+        _ => Ok(text.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(arguments: &[&str]) -> Result<Cli, String> {
+        let arguments = ["scidex-route-health"].iter().chain(arguments);
+        Cli::try_parse_from(arguments).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn without_arguments_everything_is_at_its_default() {
+        let cli = parse(&[]).unwrap();
+        assert_eq!(cli.manifest, None);
+        assert_eq!(cli.wait, Duration::ZERO);
+        assert_eq!((cli.format, cli.color), (Format::Human, Color::Auto));
+        assert!(!(cli.no_recover || cli.dry_run || cli.validate || cli.quiet));
+    }
+
+    #[test]
+    fn wait_takes_fractions_up_to_a_day() {
+        let wait = |text| parse(&["--wait", text]).map(|cli| cli.wait);
+        assert_eq!(wait("0.25"), Ok(Duration::from_millis(250)));
+        assert_eq!(wait("86400"), Ok(Duration::from_secs(86_400)));
+        for bad in ["-1", "86401", "1e300", "inf", "nan", "soon", ""] {
+            let error = wait(bad).unwrap_err();
+            assert!(
+                error.contains("give seconds from 0 to 86400"),
+                "{bad}: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn dry_run_and_no_recover_exclude_each_other() {
+        assert!(parse(&["--dry-run"]).unwrap().dry_run);
+        let error = parse(&["--dry-run", "--no-recover"]).unwrap_err();
+        assert!(error.contains("cannot be used with"), "{error}");
+    }
+
+    #[test]
+    fn a_report_is_never_written_to_a_file_named_dash() {
+        let error = parse(&["--junit", "-"]).unwrap_err();
+        assert!(error.contains("/dev/stdout"), "{error}");
+        assert!(parse(&["--metrics", "./-"]).unwrap().metrics.is_some());
+    }
+}

@@ -1,3 +1,103 @@
 //! The binary: the pipeline on one screen.
 
-fn main() {}
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Instant, SystemTime};
+
+use scidex_route_health::cli::Cli;
+use scidex_route_health::manifest::{LoadOptions, Manifest, Variables};
+use scidex_route_health::recovery::{self, Case, Permission};
+use scidex_route_health::report::{self, Level, Outputs, Progress, Report, say};
+use scidex_route_health::status::Status;
+use scidex_route_health::sweep::{self, Prober, Wait};
+
+fn main() -> ExitCode {
+    let cli = match Cli::parse_from(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(status) => return status,
+    };
+    run(&cli)
+        .unwrap_or_else(|error| {
+            say(Level::Failure, &format!("{error:#}"));
+            Status::Unusable
+        })
+        .into()
+}
+
+fn run(cli: &Cli) -> anyhow::Result<Status> {
+    let (started_at, started) = (SystemTime::now(), Instant::now());
+    let manifest = load(cli)?;
+    if cli.validate {
+        return Ok(Status::of(true, report::write_summary(&manifest)));
+    }
+    let outputs = Outputs::prepare(cli);
+    let prober = Prober::new(&manifest)?;
+    let permission = permission(cli);
+
+    let progress = Progress::new(manifest.routes.len());
+    let sweeps = AtomicUsize::new(0);
+    let wait = Wait {
+        limit: cli.wait,
+        ends_at_hang: manifest.recovery.is_some()
+            && !matches!(permission, Permission::Forbidden(_)),
+    };
+    let (sweep, verdict) = sweep::until_healthy(
+        &prober,
+        wait,
+        &|done, total| progress.tell(done, total),
+        &|sweep, verdict, left| {
+            let number = sweeps.fetch_add(1, Ordering::Relaxed) + 1;
+            let line = report::unhealthy_sweep(number, &manifest, &sweep.outcomes, verdict, left);
+            progress.clear();
+            say(Level::Soft, &line);
+        },
+    );
+    drop(progress);
+
+    let case = Case {
+        manifest: &manifest,
+        verdict: &verdict,
+        sweep_began: sweep.began,
+        say: &|line| say(Level::Info, line),
+    };
+    let recovery = recovery::attempt(&case, permission, &prober);
+    let report = Report {
+        started_at,
+        elapsed: started.elapsed(),
+        manifest: &manifest,
+        outcomes: sweep.outcomes,
+        verdict,
+        recovery,
+        warnings: Vec::new(),
+    };
+    let written = report::write_all(&report, outputs);
+    Ok(Status::of(report.verdict.healthy, written))
+}
+
+fn load(cli: &Cli) -> anyhow::Result<Manifest> {
+    let environment = |name: &str| std::env::var_os(name);
+    let variables = match cli.validate {
+        true => Variables::Ignored,
+        false => Variables::Required(&environment),
+    };
+    let options = LoadOptions {
+        base_url: cli.base_url.clone(),
+        variables,
+    };
+    Ok(Manifest::load(cli.manifest.as_deref(), &options)?)
+}
+
+/// What the command line allows in a recovery.
+fn permission(cli: &Cli) -> Permission {
+    if cli.no_recover {
+        Permission::Forbidden("--no-recover was given".to_owned())
+    } else if cli.base_url.is_some() {
+        let reason =
+            "--base-url was given, and the manifest's unit belongs to the manifest's own URL";
+        Permission::Forbidden(reason.to_owned())
+    } else if cli.dry_run {
+        Permission::Rehearse
+    } else {
+        Permission::Act
+    }
+}

@@ -254,3 +254,127 @@ pub fn judge<'a>(outcomes: impl IntoIterator<Item = (bool, &'a Outcome)> + Clone
         unanswered,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SILENT: Proof = Proof {
+        silent: true,
+        heard: false,
+        overran: false,
+    };
+    const NOTHING: Proof = Proof {
+        silent: false,
+        heard: false,
+        overran: false,
+    };
+    const HEARD: Proof = Proof {
+        silent: false,
+        heard: true,
+        overran: false,
+    };
+
+    fn outcome(class: Class, proof: Proof) -> Outcome {
+        Outcome {
+            class,
+            status: None,
+            detail: None,
+            attempts: 1,
+            elapsed: Duration::ZERO,
+            proof,
+        }
+    }
+
+    fn lost(loss: Loss, proof: Proof) -> Outcome {
+        outcome(Class::TimeoutUnreachable(loss), proof)
+    }
+
+    #[test]
+    fn backend_is_hung_only_when_every_core_route_is_silent() {
+        let mute = || lost(Loss::Timeout, SILENT);
+        let ok = outcome(Class::Ok, HEARD);
+        let half = lost(Loss::Timeout, HEARD);
+        let refused = lost(Loss::Refused, NOTHING);
+        let early = lost(Loss::Timeout, NOTHING);
+        let cut = lost(Loss::Deadline, NOTHING);
+        let skipped = outcome(Class::Skipped(Reason::Deadline), NOTHING);
+        let cases: [(&[Outcome], Backend); 12] = [
+            (&[mute()], Backend::Hung),
+            (&[mute(), mute(), mute()], Backend::Hung),
+            (&[mute(), ok.clone()], Backend::Up),
+            (&[mute(), half.clone()], Backend::Up),
+            (&[mute(), outcome(BAD, HEARD)], Backend::Up),
+            (&[mute(), refused.clone()], Backend::Down),
+            (&[mute(), early], Backend::Down),
+            (&[mute(), cut.clone()], Backend::Up),
+            (&[mute(), skipped], Backend::Up),
+            (&[refused.clone(), refused.clone()], Backend::Down),
+            (&[refused, half], Backend::Up),
+            (&[], Backend::Up),
+        ];
+        for (outcomes, expected) in cases {
+            assert_eq!(backend(outcomes), expected, "{outcomes:#?}");
+        }
+        assert_eq!(backend(&[cut]), Backend::Up);
+    }
+
+    const BAD: Class = Class::HttpError(Objection::Status);
+
+    #[test]
+    fn judge_fails_the_run_for_hard_outcomes_only() {
+        let timeout = Class::TimeoutUnreachable(Loss::Timeout);
+        let skipped = Class::Skipped(Reason::Deadline);
+        for (core, class, healthy) in [
+            (true, Class::Ok, true),
+            (true, Class::RateLimited, true),
+            (true, BAD, false),
+            (true, timeout, false),
+            (true, skipped, false),
+            (false, Class::RateLimited, true),
+            (false, BAD, false),
+            (false, timeout, true),
+            (false, skipped, true),
+        ] {
+            let outcome = outcome(class, HEARD);
+            let verdict = judge([(core, &outcome)]);
+            assert_eq!(verdict.healthy, healthy, "{core} {class:?}");
+        }
+    }
+
+    #[test]
+    fn judge_counts_each_class_and_the_unanswered() {
+        let outcomes = [
+            (true, outcome(Class::Ok, HEARD)),
+            (true, outcome(Class::RateLimited, HEARD)),
+            (false, outcome(Class::RateLimited, HEARD)),
+            (false, lost(Loss::Reset, NOTHING)),
+            (false, outcome(BAD, HEARD)),
+            (false, outcome(Class::Skipped(Reason::Deadline), NOTHING)),
+        ];
+        let verdict = judge(outcomes.iter().map(|(core, outcome)| (*core, outcome)));
+        let tally = Tally {
+            ok: 1,
+            timeout_unreachable: 1,
+            rate_limited: 2,
+            http_error: 1,
+            skipped: 1,
+        };
+        assert_eq!(verdict.tally, tally);
+        assert_eq!(verdict.unanswered, 2);
+        assert!(!verdict.starved);
+    }
+
+    #[test]
+    fn judge_sees_starvation_in_core_attempts_only() {
+        let starved = outcome(
+            Class::Ok,
+            Proof {
+                overran: true,
+                ..HEARD
+            },
+        );
+        assert!(judge([(true, &starved)]).starved);
+        assert!(!judge([(false, &starved)]).starved);
+    }
+}

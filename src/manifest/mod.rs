@@ -1,11 +1,24 @@
 //! What shall be probed, and what may be killed: the manifest after every rule about input has
 //! been applied. Nobody past this module checks a value again; it knows nothing of the network.
 
+mod headers;
+mod json;
+mod load;
+mod place;
+mod raw;
+mod resolve;
+mod rules;
+mod url;
+
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+
+pub use self::headers::Variables;
+pub use self::load::{LoadError, LoadOptions};
+pub use self::place::Problems;
 
 /// A manifest that obeys every limit.
 #[derive(Debug)]
@@ -70,6 +83,9 @@ pub struct BaseUrl {
     scheme: Scheme,
     host: String,
     port: u16,
+    /// Scheme, host, and the port unless it is implied.
+    origin: String,
+    /// The path prefix without a slash at its end, as it goes on the wire.
     prefix: String,
 }
 

@@ -5,6 +5,7 @@ mod evidence;
 mod guards;
 mod host;
 mod pidfd;
+mod prober;
 mod proc;
 #[cfg(test)]
 mod simulation;

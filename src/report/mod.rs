@@ -1,11 +1,35 @@
 //! What a run found, and how it is told: one file per format, each of the shape "report in, text
-//! out, no I/O".
+//! out, no I/O"; the writing is done in one place. No format knows the exit statuses.
 
-use std::time::{Duration, SystemTime};
+mod destination;
+pub mod human;
+pub mod json;
+pub mod junit;
+pub mod metrics;
+mod progress;
+#[cfg(test)]
+mod samples;
+mod stderr;
+mod stream;
+mod words;
 
-use crate::manifest::Manifest;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::cli::{Cli, Format};
+use crate::manifest::{Manifest, Route};
 use crate::recovery::Recovery;
+use crate::text::escape;
 use crate::verdict::{self, Verdict};
+
+pub use self::destination::Destination;
+pub(crate) use self::destination::reason;
+pub use self::progress::Progress;
+pub use self::stderr::{Level, say, stderr_is_journal};
+pub use self::stream::{Look, Stream};
+pub use self::words::unhealthy_sweep;
+
+/// The last second that RFC 3339 can write, at the end of the year 9999.
+const LAST_SECOND: Duration = Duration::from_secs(253_402_300_799);
 
 /// Everything that a run found.
 #[derive(Debug)]
@@ -24,4 +48,102 @@ pub struct Report<'a> {
     pub recovery: Recovery,
     /// Sentences about what would not work.
     pub warnings: Vec<String>,
+}
+
+impl Report<'_> {
+    /// Each route with what came of it, in the manifest's order.
+    pub fn results(&self) -> impl Iterator<Item = (&Route, &verdict::Outcome)> + Clone {
+        self.manifest.routes.iter().zip(&self.outcomes)
+    }
+}
+
+/// Where the report goes.
+#[derive(Debug)]
+pub struct Outputs {
+    format: Format,
+    quiet: bool,
+    look: Look,
+    junit: Option<Destination>,
+    metrics: Option<Destination>,
+}
+
+impl Outputs {
+    /// Looks at every place that the report is to go to. A path that cannot work is complained of
+    /// now, while somebody may still be watching; it does not keep the run from its work.
+    pub fn prepare(cli: &Cli) -> Self {
+        let prepare = |what, path: &Option<_>| {
+            let mut destination = Destination::new(what, path.as_deref()?);
+            if let Err(complaint) = destination.prepare() {
+                say(Level::Failure, &complaint);
+            }
+            Some(destination)
+        };
+        Self {
+            format: cli.format,
+            quiet: cli.quiet,
+            look: Look::of_stdout(cli.color),
+            junit: prepare("JUnit report", &cli.junit),
+            metrics: prepare("metrics", &cli.metrics),
+        }
+    }
+}
+
+/// Writes the report to every place that was asked for, and says whether all could be written.
+/// What could not is complained of on standard error.
+pub fn write_all(report: &Report, outputs: Outputs) -> bool {
+    let Outputs {
+        format,
+        quiet,
+        look,
+        junit,
+        metrics,
+    } = outputs;
+    // In JSON, they are in the report itself.
+    if format == Format::Human {
+        for warning in &report.warnings {
+            say(Level::Soft, &format!("warning: {}", escape(warning)));
+        }
+    }
+    let junit = junit.map_or(Ok(()), |file| file.write(|out| junit::render(report, out)));
+    let metrics = metrics.map_or(Ok(()), |file| {
+        file.write(|out| metrics::render(report, out))
+    });
+    // Last, because a reader may be slow to take it.
+    let stdout = destination::write_stdout(|out| match format {
+        Format::Human => human::render(report, look, quiet, out),
+        Format::Json => json::render(report, out),
+    })
+    .map_err(|error| {
+        format!(
+            "cannot write the report to standard output: {}",
+            reason(&error)
+        )
+    });
+    let mut complete = true;
+    for complaint in [junit, metrics, stdout].into_iter().filter_map(Result::err) {
+        say(Level::Failure, &complaint);
+        complete = false;
+    }
+    complete
+}
+
+/// Prints one line about a manifest that is valid, and says whether it could be written.
+pub fn write_summary(manifest: &Manifest) -> bool {
+    let line = words::valid_manifest(manifest);
+    let written = destination::write_stdout(|out| writeln!(out, "{}", escape(&line)));
+    if let Err(error) = &written {
+        let reason = reason(error);
+        say(
+            Level::Failure,
+            &format!("cannot write to standard output: {reason}"),
+        );
+    }
+    written.is_ok()
+}
+
+/// A point in time as RFC 3339 writes it, in UTC with milliseconds. A clock that is out of what
+/// can be written is taken to the nearest point that can.
+fn timestamp(time: SystemTime) -> String {
+    let time = time.clamp(UNIX_EPOCH, UNIX_EPOCH + LAST_SECOND);
+    humantime::format_rfc3339_millis(time).to_string()
 }

@@ -1,1 +1,228 @@
-//! Probes the routes: order, threads and the deadline.
+//! Probes the routes: which ones, in which order, on how many threads, and until when. What the
+//! core proves is asked of the verdict; nothing here decides about a recovery.
+
+mod buffers;
+mod http;
+mod line;
+mod names;
+mod pool;
+mod probe;
+mod proxy;
+mod tls;
+mod wait;
+
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::anyhow;
+
+use self::http::{Client, End, Setup};
+use self::names::Unresolved;
+use self::pool::Pool;
+use self::wait::Earlier;
+use crate::clock::Monotonic;
+use crate::manifest::{Manifest, Proxy, Route, Scheme};
+use crate::verdict::{Class, Outcome};
+
+pub use self::wait::{Wait, until_healthy};
+
+/// Longer than anything that happens between the last GET and the signal.
+const KNOCK_LIMIT: Duration = Duration::from_secs(60);
+
+/// How far a sweep is: probes done, and probes to do.
+pub type Progress<'a> = &'a (dyn Fn(usize, usize) + Sync);
+
+/// Probes the routes of one manifest.
+#[derive(Debug)]
+pub struct Prober<'m> {
+    manifest: &'m Manifest,
+    setup: Setup,
+}
+
+/// What one sweep brought back.
+#[derive(Debug)]
+pub struct Sweep {
+    /// When it began.
+    pub began: Monotonic,
+    /// What came of each route, in the manifest's order.
+    pub outcomes: Vec<Outcome>,
+}
+
+impl<'m> Prober<'m> {
+    /// Prepares to probe the routes of `manifest`: reads the trusted roots and chooses the proxy,
+    /// where they are needed.
+    ///
+    /// # Errors
+    ///
+    /// Where `https` routes are to be probed and no root is trusted, or the environment names a
+    /// proxy that is not supported.
+    pub fn new(manifest: &'m Manifest) -> anyhow::Result<Self> {
+        let trust = match manifest.base_url.scheme() {
+            Scheme::Http => None,
+            Scheme::Https => Some(tls::trust()?),
+        };
+        let proxy = match manifest.proxy {
+            Proxy::None => None,
+            Proxy::Env => proxy::choose(&manifest.base_url, |name| std::env::var(name).ok())
+                .map_err(|problem| anyhow!(problem))?,
+        };
+        let setup = Setup {
+            base_url: manifest.base_url.clone(),
+            user_agent: manifest.user_agent.clone(),
+            proxy,
+            trust,
+            names: Arc::default(),
+        };
+        Ok(Self { manifest, setup })
+    }
+
+    /// Probes the core routes, then the others, unless the core proves the backend hung or down.
+    /// After an earlier sweep of the same run only the routes that are due are probed; the other
+    /// outcomes stand.
+    fn sweep(&self, earlier: Option<&Earlier>, progress: Progress) -> Sweep {
+        let began = Monotonic::now();
+        let due = |core: bool| {
+            let routes = self.manifest.routes.iter().enumerate();
+            let mine = routes.filter(move |(_, route)| route.core == core);
+            let due = mine.filter(|(index, route)| earlier.is_none_or(|e| e.due(*index, route)));
+            due.map(|(index, _)| index)
+        };
+        let mut picked: Vec<usize> = due(true).collect();
+        let core = picked.len();
+        picked.extend(due(false));
+        let deadline = began + self.manifest.deadline;
+        let pool = Pool {
+            earlier,
+            progress,
+            ..self.pool(deadline, picked, core)
+        };
+        let probed = pool.probe();
+        let mut probed: Vec<(usize, Outcome)> = pool.picked.into_iter().zip(probed).collect();
+        probed.sort_unstable_by_key(|(index, _)| *index);
+        let outcomes = match earlier {
+            None => probed.into_iter().map(|(_, outcome)| outcome).collect(),
+            Some(earlier) => earlier.with(probed),
+        };
+        Sweep { began, outcomes }
+    }
+
+    /// Probes every core route once, by `until` at the latest, and says whether all are as they
+    /// should be or rate-limited.
+    pub fn core_answers(&self, until: Monotonic) -> bool {
+        let core: Vec<usize> = self.core().map(|(index, _)| index).collect();
+        let count = core.len();
+        let outcomes = Pool {
+            retries: false,
+            ..self.pool(until, core, count)
+        }
+        .probe();
+        outcomes
+            .iter()
+            .all(|outcome| matches!(outcome.class, Class::Ok | Class::RateLimited))
+    }
+
+    /// A pool that probes the `picked` routes, the first `core` of which are core, until
+    /// `deadline`. No name is looked up yet, since names may change between two sweeps.
+    fn pool(&self, deadline: Monotonic, picked: Vec<usize>, core: usize) -> Pool<'_> {
+        Pool {
+            manifest: self.manifest,
+            setup: self.fresh_setup(),
+            deadline,
+            retries: true,
+            earlier: None,
+            progress: &|_, _| {},
+            picked,
+            core,
+        }
+    }
+
+    /// Sends one GET to the first core route on a fresh connection, in a thread of its own that
+    /// nobody needs to wait for.
+    ///
+    /// # Errors
+    ///
+    /// Where the thread cannot be started.
+    pub fn knock(&self) -> anyhow::Result<Knock> {
+        let (_, route) = self.core().next().ok_or_else(|| anyhow!("no core route"))?;
+        let (path, options) = (route.path.clone(), Arc::clone(&route.options));
+        let mut client = Client::new(self.fresh_setup());
+        let line = client.line();
+        let end = Arc::new(OnceLock::new());
+        let told = Arc::clone(&end);
+        let limit = Monotonic::now() + KNOCK_LIMIT;
+        thread::Builder::new()
+            .name("knock".to_owned())
+            .spawn(move || {
+                let reply = client.attempt(&path, &options, false, limit);
+                let text = match reply.end {
+                    // Still mute.
+                    End::Lost { at_end: true, .. } => return,
+                    End::Lost { detail, .. } | End::Broken(detail) => detail,
+                    End::Response(_) | End::TooManyRedirects => "answered".to_owned(),
+                };
+                // Set once, here.
+                let _ = told.set(text);
+            })?;
+        Ok(Knock { line, end })
+    }
+
+    /// The addresses that the base URL leads to.
+    ///
+    /// # Errors
+    ///
+    /// A sentence, where the name has no address or its resolver does not answer within 5 s.
+    pub fn addresses(&self) -> Result<Vec<SocketAddr>, String> {
+        const PATIENCE: Duration = Duration::from_secs(5);
+        let (host, port) = (self.manifest.base_url.host(), self.manifest.base_url.port());
+        match self.setup.names.resolve(host, Monotonic::now() + PATIENCE) {
+            Ok(list) => Ok(list
+                .into_iter()
+                .map(|ip| SocketAddr::new(ip, port))
+                .collect()),
+            Err(Unresolved::Late) => Err(format!("the resolver did not answer for {host:?}")),
+            Err(Unresolved::Failed(text)) => Err(format!("{host:?} cannot be resolved: {text}")),
+        }
+    }
+
+    fn core(&self) -> impl Iterator<Item = (usize, &'m Route)> {
+        self.manifest
+            .routes
+            .iter()
+            .enumerate()
+            .filter(|(_, route)| route.core)
+    }
+
+    /// The setup with no name looked up yet.
+    fn fresh_setup(&self) -> Setup {
+        Setup {
+            names: Arc::default(),
+            ..self.setup.clone()
+        }
+    }
+}
+
+/// The last GET, under way in the background.
+#[derive(Debug)]
+pub struct Knock {
+    line: Arc<line::Line>,
+    end: Arc<OnceLock<String>>,
+}
+
+impl Knock {
+    /// Whether a single byte came back.
+    pub fn heard(&self) -> bool {
+        self.line.heard()
+    }
+
+    /// How the request ended, if it did.
+    pub fn ended(&self) -> Option<&str> {
+        self.end.get().map(String::as_str)
+    }
+
+    /// The connection's local and remote address, once it is established.
+    pub fn connection(&self) -> Option<(SocketAddr, SocketAddr)> {
+        self.line.connection()
+    }
+}

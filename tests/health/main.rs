@@ -1,1 +1,32 @@
-fn main() {}
+//! The whole program, run as its callers run it: against misbehaving servers, a real systemd and
+//! faulty tools. One test binary, so that the helpers are compiled once and dead ones are noticed.
+
+// The lints exempt functions marked `#[test]`, but not the helpers that those call.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used
+)]
+
+mod backend;
+mod fake;
+mod play;
+mod run;
+mod scene;
+mod server;
+mod systemd;
+
+mod answers;
+mod command_line;
+mod guards;
+mod hang;
+mod limits;
+mod output;
+mod recovery;
+mod schema;
+mod servers;
+mod shipped;
+mod sweep;
+mod systemctl;
+mod tls;

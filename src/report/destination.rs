@@ -1,0 +1,270 @@
+//! Files that reports are written to. A regular file is replaced whole, so that no reader sees
+//! half of one; anything else is written in place, and never waited for.
+
+#[cfg(test)]
+mod tests;
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufWriter, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::{AccessFlags, eaccess};
+
+use crate::clock::Monotonic;
+
+/// Symbolic links that are followed before they are taken for a loop, as the kernel does
+/// (path_resolution(7)).
+const MOST_LINKS: usize = 40;
+/// How long the reader of a pipe may leave it full.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A file that a report is to be written to.
+#[derive(Debug)]
+pub struct Destination {
+    what: &'static str,
+    path: PathBuf,
+    opened: Option<File>,
+}
+
+/// How a path is written.
+enum Target {
+    /// By replacing this file, which may not exist yet.
+    Regular(PathBuf),
+    /// In place: a device, a pipe, or our own standard error.
+    InPlace(File),
+    /// To our own standard output, as the report there.
+    Stdout,
+}
+
+/// Writes through a descriptor that may be full for a while.
+struct Patient {
+    file: File,
+    end: Option<Monotonic>,
+}
+
+impl Destination {
+    /// The file at `path` for the report called `what`.
+    pub fn new(what: &'static str, path: &Path) -> Self {
+        Self {
+            what,
+            path: path.to_owned(),
+            opened: None,
+        }
+    }
+
+    /// Finds out whether the path can work at all, without a trace on the disk. What is written in
+    /// place is opened and kept open, because a pipe's reader would take a close for the end.
+    ///
+    /// # Errors
+    ///
+    /// A line that says what is wrong and what to do.
+    pub fn prepare(&mut self) -> Result<(), String> {
+        let checked = target(&self.path).and_then(|target| match target {
+            Target::Stdout => Ok(()),
+            Target::InPlace(file) => {
+                self.opened = Some(file);
+                Ok(())
+            }
+            Target::Regular(path) => Ok(eaccess(
+                directory(&path),
+                AccessFlags::W_OK | AccessFlags::X_OK,
+            )?),
+        });
+        checked.map_err(|error| self.complaint(&error))
+    }
+
+    /// Writes what `render` gives.
+    ///
+    /// # Errors
+    ///
+    /// A line that says what is wrong and what to do.
+    pub fn write(
+        mut self,
+        render: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> Result<(), String> {
+        let target = match self.opened.take() {
+            Some(file) => Ok(Target::InPlace(file)),
+            None => target(&self.path),
+        };
+        let written = target.and_then(|target| match target {
+            Target::InPlace(file) => {
+                let end = Some(Monotonic::now() + PATIENCE);
+                write_buffered(Patient { file, end }, render)
+            }
+            Target::Stdout => write_stdout(render),
+            Target::Regular(path) => replace(&path, render),
+        });
+        written.map_err(|error| self.complaint(&error))
+    }
+
+    fn complaint(&self, error: &io::Error) -> String {
+        let Self { what, path, .. } = self;
+        let remedy = match error.raw_os_error().map(Errno::from_raw) {
+            Some(Errno::ENOENT) => "; create its directory first",
+            Some(Errno::EACCES | Errno::EPERM) => {
+                "; this user must be allowed to write in its directory"
+            }
+            Some(Errno::EROFS) => {
+                "; give a path on a writable file system (ReadWritePaths= in a unit)"
+            }
+            Some(Errno::ENXIO) => "; start its reader first",
+            Some(Errno::EISDIR) => "; give a file's name",
+            Some(Errno::ENOSPC | Errno::EDQUOT) => "; free some space",
+            _ => "",
+        };
+        let reason = reason(error);
+        format!("cannot write the {what} {path:?}: {reason}{remedy}")
+    }
+}
+
+/// What the error is, in lower case and without its number.
+pub(crate) fn reason(error: &io::Error) -> String {
+    let text = match error.raw_os_error() {
+        Some(number) => Errno::from_raw(number).desc().to_owned(),
+        None => error.to_string(),
+    };
+    let mut characters = text.chars();
+    match characters.next() {
+        Some(first) => first.to_lowercase().chain(characters).collect(),
+        None => text,
+    }
+}
+
+fn target(path: &Path) -> io::Result<Target> {
+    let facts = match path.metadata() {
+        Ok(facts) => facts,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let path = follow(path)?;
+            // rename(2) would say no to "missing/" only after the sweep.
+            return match path.as_os_str().as_encoded_bytes().last() {
+                None | Some(b'/') => Err(Errno::EISDIR.into()),
+                Some(_) => Ok(Target::Regular(path)),
+            };
+        }
+        Err(error) => return Err(error),
+    };
+    if facts.is_dir() {
+        return Err(Errno::EISDIR.into());
+    }
+    // /dev/stderr may lead to a socket, which cannot be opened, or to a log file, which must not
+    // be replaced under those who write to it.
+    let leads_to = |stream: &File| -> io::Result<bool> {
+        let own = stream.metadata()?;
+        Ok((own.dev(), own.ino()) == (facts.dev(), facts.ino()))
+    };
+    if leads_to(&duplicate(&io::stdout())?)? {
+        return Ok(Target::Stdout);
+    }
+    let stderr = duplicate(&io::stderr())?;
+    if leads_to(&stderr)? {
+        return Ok(Target::InPlace(stderr));
+    }
+    if facts.is_file() {
+        return Ok(Target::Regular(path.canonicalize()?));
+    }
+    let mut options = OpenOptions::new();
+    options
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+    Ok(Target::InPlace(options.open(path)?))
+}
+
+/// Follows a path whose last part may be a symbolic link to a file that does not exist.
+fn follow(path: &Path) -> io::Result<PathBuf> {
+    let mut path = path.to_owned();
+    for _ in 0..MOST_LINKS {
+        match path.read_link() {
+            Ok(next) => path = directory(&path).join(next),
+            Err(_) => return Ok(path),
+        }
+    }
+    Err(Errno::ELOOP.into())
+}
+
+fn directory(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// Writes a file beside `path` and renames it to that. It is on the disk before it has the name,
+/// lest a power cut leave an empty report.
+fn replace(path: &Path, render: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    let mut file = tempfile::Builder::new()
+        // The textfile collector reads *.prom.
+        .prefix(".scidex-route-health.")
+        .suffix(".tmp")
+        // tempfile's own choice of a mode would hide the report from other users; this one is
+        // left to the umask.
+        .make_in(directory(path), |path| File::create_new(path))?;
+    write_buffered(file.as_file_mut(), render)?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|failed| failed.error)?;
+    Ok(())
+}
+
+fn write_buffered(
+    out: impl Write,
+    render: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut out = BufWriter::with_capacity(64 * 1024, out);
+    render(&mut out)?;
+    out.flush()
+}
+
+/// Writes what `render` gives to standard output. A reader that has gone away is no error.
+pub(super) fn write_stdout(
+    render: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> io::Result<()> {
+    let file = duplicate(&io::stdout())?;
+    match write_buffered(Patient { file, end: None }, render) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
+}
+
+/// A second descriptor for a standard stream: std's own is flushed at each line, and hides some
+/// errors.
+fn duplicate(stream: &impl AsFd) -> io::Result<File> {
+    Ok(stream.as_fd().try_clone_to_owned()?.into())
+}
+
+impl Write for Patient {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            match self.file.write(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait()?,
+                written => return written,
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Patient {
+    /// Waits until the descriptor takes more.
+    fn wait(&self) -> io::Result<()> {
+        let limit = match self.end {
+            None => PollTimeout::NONE,
+            Some(end) => PollTimeout::try_from(end.remaining()).unwrap_or(PollTimeout::MAX),
+        };
+        let mut polled = [PollFd::new(self.file.as_fd(), PollFlags::POLLOUT)];
+        match poll(&mut polled, limit) {
+            Ok(0) => Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "its reader does not read",
+            )),
+            Ok(_) | Err(Errno::EINTR) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+}

@@ -1,0 +1,196 @@
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::symlink;
+use std::process::Command;
+
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+use nix::unistd::mkfifo;
+use tempfile::TempDir;
+
+use super::*;
+
+fn folder() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+fn write(path: &Path, text: &str) -> Result<(), String> {
+    Destination::new("metrics", path).write(|out| out.write_all(text.as_bytes()))
+}
+
+fn prepare(path: &Path) -> Result<(), String> {
+    Destination::new("metrics", path).prepare()
+}
+
+fn names(folder: &TempDir) -> Vec<String> {
+    let entries = fs::read_dir(folder.path()).unwrap();
+    let mut names: Vec<_> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_regular_file_is_replaced_whole_and_nothing_is_left_beside_it() {
+    let folder = folder();
+    let path = folder.path().join("out.prom");
+    fs::write(&path, "old").unwrap();
+    let mut reader = File::open(&path).unwrap();
+    prepare(&path).unwrap();
+    assert_eq!(names(&folder), ["out.prom"]);
+    write(&path, "new").unwrap();
+    assert_eq!(fs::read_to_string(&path).unwrap(), "new");
+    assert_eq!(io::read_to_string(&mut reader).unwrap(), "old");
+    assert_eq!(names(&folder), ["out.prom"]);
+}
+
+#[test]
+fn a_failed_report_leaves_the_old_one_and_nothing_else() {
+    let folder = folder();
+    let path = folder.path().join("out.prom");
+    fs::write(&path, "old").unwrap();
+    let failed = Destination::new("metrics", &path).write(|out| {
+        out.write_all(&[b'x'; 100_000])?;
+        Err(Errno::ENOSPC.into())
+    });
+    let complaint = failed.unwrap_err();
+    assert!(
+        complaint.ends_with("no space left on device; free some space"),
+        "{complaint}"
+    );
+    assert_eq!(fs::read_to_string(&path).unwrap(), "old");
+    assert_eq!(names(&folder), ["out.prom"]);
+}
+
+#[test]
+fn a_new_file_has_the_mode_that_the_umask_gives() {
+    let folder = folder();
+    let path = folder.path().join("out.prom");
+    // The umask belongs to the whole process, so another program says what it gives.
+    let touched = folder.path().join("touched");
+    assert!(
+        Command::new("touch")
+            .arg(&touched)
+            .status()
+            .unwrap()
+            .success()
+    );
+    write(&path, "").unwrap();
+    let mode = |path: &Path| path.metadata().unwrap().mode();
+    assert_eq!(mode(&path), mode(&touched));
+}
+
+#[test]
+fn symbolic_links_are_followed_even_to_a_file_that_does_not_exist() {
+    let folder = folder();
+    fs::create_dir(folder.path().join("real")).unwrap();
+    let link = folder.path().join("link");
+    symlink("second", &link).unwrap();
+    symlink("real/out.prom", folder.path().join("second")).unwrap();
+    for text in ["created", "replaced"] {
+        prepare(&link).unwrap();
+        write(&link, text).unwrap();
+        assert!(link.is_symlink());
+        let target = folder.path().join("real/out.prom");
+        assert!(!target.is_symlink());
+        assert_eq!(fs::read_to_string(target).unwrap(), text);
+    }
+    symlink("loop", folder.path().join("loop")).unwrap();
+    assert!(prepare(&folder.path().join("loop")).is_err());
+}
+
+#[test]
+fn a_path_that_cannot_work_is_complained_of_with_the_remedy() {
+    let folder = folder();
+    let missing = folder.path().join("missing/out.prom");
+    let complaint = prepare(&missing).unwrap_err();
+    assert_eq!(
+        complaint,
+        format!(
+            "cannot write the metrics {missing:?}: no such file or directory; create its directory first"
+        )
+    );
+    assert_eq!(write(&missing, "").unwrap_err(), complaint);
+    for path in [folder.path().to_owned(), folder.path().join("new/")] {
+        let complaint = prepare(&path).unwrap_err();
+        assert!(
+            complaint.ends_with("is a directory; give a file's name"),
+            "{complaint}"
+        );
+        assert!(write(&path, "").is_err());
+    }
+    assert_eq!(names(&folder), [""; 0]);
+}
+
+#[test]
+fn a_pipe_without_a_reader_is_never_waited_for() {
+    let folder = folder();
+    let path = folder.path().join("pipe");
+    mkfifo(&path, Mode::S_IRWXU).unwrap();
+    for complaint in [prepare(&path).unwrap_err(), write(&path, "x").unwrap_err()] {
+        assert!(complaint.ends_with("start its reader first"), "{complaint}");
+    }
+    assert!(!path.metadata().unwrap().is_file());
+}
+
+#[test]
+fn a_pipe_is_kept_open_from_the_look_at_it_to_the_report() {
+    let folder = folder();
+    let path = folder.path().join("pipe");
+    mkfifo(&path, Mode::S_IRWXU).unwrap();
+    let reader = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(&path)
+        .unwrap();
+    let mut destination = Destination::new("metrics", &path);
+    destination.prepare().unwrap();
+    // With a writer there, an empty pipe is empty rather than at its end.
+    let error = (&reader).read(&mut [0]).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+    destination.write(|out| out.write_all(b"whole")).unwrap();
+    assert_eq!(io::read_to_string(reader).unwrap(), "whole");
+}
+
+#[test]
+fn a_pipe_may_hold_less_than_the_report_while_its_reader_reads() {
+    let folder = folder();
+    let path = folder.path().join("pipe");
+    mkfifo(&path, Mode::S_IRWXU).unwrap();
+    let reader = std::thread::spawn({
+        let path = path.clone();
+        move || fs::read(path).unwrap().len()
+    });
+    // Until the reader is there, the pipe cannot work.
+    let end = Monotonic::now() + PATIENCE;
+    let mut destination = Destination::new("metrics", &path);
+    while destination.prepare().is_err() && !end.has_passed() {
+        std::thread::yield_now();
+    }
+    let long = vec![b'x'; 1_000_000];
+    destination.write(|out| out.write_all(&long)).unwrap();
+    assert_eq!(reader.join().unwrap(), long.len());
+}
+
+#[test]
+fn a_device_is_written_in_place() {
+    let folder = folder();
+    let node = |name: &str, minor| {
+        let path = folder.path().join(name);
+        mknod(&path, SFlag::S_IFCHR, Mode::S_IRWXU, makedev(1, minor)).map(|()| path)
+    };
+    // Only root may make them, and not in every container.
+    let (Ok(null), Ok(full)) = (node("null", 3), node("full", 7)) else {
+        return;
+    };
+    if OpenOptions::new().write(true).open(&null).is_err() {
+        return;
+    }
+    prepare(&null).unwrap();
+    write(&null, "x").unwrap();
+    prepare(&full).unwrap();
+    let complaint = write(&full, "x").unwrap_err();
+    assert!(complaint.contains("no space left on device"), "{complaint}");
+    assert!(!null.metadata().unwrap().is_file() && !full.metadata().unwrap().is_file());
+    assert_eq!(names(&folder), ["full", "null"]);
+}

@@ -1,0 +1,130 @@
+//! The report for people: a table at a terminal, plain lines in a pipe, and in the journal only
+//! what is not as it should be. The tally, the verdict and the recovery are always the last lines.
+
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::io::{self, Write};
+
+use anstyle::{AnsiColor, Style};
+
+use self::table::Table;
+use super::stderr::Level;
+use super::stream::{Look, Stream};
+use super::{Report, words};
+use crate::manifest::Route;
+use crate::text::escape;
+use crate::verdict::{Class, Outcome, Severity};
+
+/// Writes the report as lines; nothing at all where `quiet` and healthy.
+///
+/// # Errors
+///
+/// Where `out` cannot be written.
+pub fn render(report: &Report, look: Look, quiet: bool, out: &mut dyn Write) -> io::Result<()> {
+    if quiet && report.verdict.healthy {
+        return Ok(());
+    }
+    let journal = look.stream == Stream::Journal;
+    if journal {
+        for (route, outcome) in report.results().filter(not_ok) {
+            let level = level(outcome.class.severity(route.core));
+            writeln!(out, "{}{}", level.prefix(), sentence(route, outcome))?;
+        }
+    } else {
+        let table = Table::new(report, look);
+        if !quiet {
+            table.heading(report, out)?;
+        }
+        for result in report.results().filter(|result| !quiet || not_ok(result)) {
+            table.row(result, out)?;
+        }
+        if !quiet {
+            writeln!(out)?;
+        }
+    }
+    end(report, look, out)
+}
+
+fn not_ok((_, outcome): &(&Route, &Outcome)) -> bool {
+    outcome.class != Class::Ok
+}
+
+/// The lines that scripts rely on.
+fn end(report: &Report, look: Look, out: &mut dyn Write) -> io::Result<()> {
+    let prefix = |severity| match look.stream {
+        Stream::Journal => level(severity).prefix(),
+        Stream::Terminal { .. } | Stream::Plain => "",
+    };
+    let recovery = &report.recovery;
+    if let Some(evidence) = &recovery.evidence {
+        let summary = evidence.summary();
+        writeln!(
+            out,
+            "{}evidence: {}",
+            prefix(Severity::Soft),
+            escape(&summary)
+        )?;
+    }
+    let verdict = &report.verdict;
+    writeln!(
+        out,
+        "{}{}",
+        prefix(Severity::Fine),
+        words::tally(&verdict.tally)
+    )?;
+    let severity = match (verdict.healthy, verdict.tally.ok == report.outcomes.len()) {
+        (true, true) => Severity::Fine,
+        (true, false) => Severity::Soft,
+        (false, _) => Severity::Hard,
+    };
+    let (word, rest) = words::verdict(report.manifest, &report.outcomes, verdict);
+    let style = style(look, severity);
+    writeln!(out, "{}{style}{word}{style:#}{rest}", prefix(severity))?;
+    if verdict.hung() {
+        let severity = words::severity(&recovery.outcome);
+        let line = words::recovery(recovery);
+        writeln!(out, "{}{}", prefix(severity), escape(&line))?;
+    }
+    Ok(())
+}
+
+fn level(severity: Severity) -> Level {
+    match severity {
+        Severity::Fine => Level::Info,
+        Severity::Soft => Level::Soft,
+        Severity::Hard => Level::Failure,
+    }
+}
+
+fn style(look: Look, severity: Severity) -> Style {
+    let colour = match severity {
+        _ if !look.colour => return Style::new(),
+        Severity::Fine => AnsiColor::Green,
+        Severity::Soft => AnsiColor::Yellow,
+        Severity::Hard => AnsiColor::Red,
+    };
+    colour.on_default().bold()
+}
+
+/// One route in the journal, where alignment is of no use.
+fn sentence(route: &Route, outcome: &Outcome) -> String {
+    let target = words::target(route);
+    let core = if route.core { "core " } else { "" };
+    let class = words::class(outcome.class);
+    let status = outcome.status.map(|status| format!(" {status}"));
+    let time = match outcome.class {
+        Class::Skipped(_) => String::new(),
+        Class::Ok | Class::TimeoutUnreachable(_) | Class::RateLimited | Class::HttpError(_) => {
+            format!(" after {}", words::time(outcome.elapsed))
+        }
+    };
+    let note = words::note(outcome);
+    let comma = if note.is_empty() { "" } else { ", " };
+    let line = format!(
+        "{core}{target}: {class}{}{time}{comma}{note}",
+        status.unwrap_or_default()
+    );
+    escape(&line).into_owned()
+}

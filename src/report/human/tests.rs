@@ -1,0 +1,176 @@
+use std::time::Duration;
+
+use unicode_width::UnicodeWidthStr;
+
+use super::table::{bar, shorten, wrap};
+use super::*;
+use crate::report::samples::*;
+
+const WIDE_TERMINAL: Look = Look {
+    stream: Stream::Terminal { columns: 120 },
+    colour: false,
+    unicode: true,
+};
+const NARROW_TERMINAL: Look = Look {
+    stream: Stream::Terminal { columns: 60 },
+    ..WIDE_TERMINAL
+};
+const PLAIN: Look = Look {
+    stream: Stream::Plain,
+    colour: false,
+    unicode: false,
+};
+const JOURNAL: Look = Look {
+    stream: Stream::Journal,
+    ..PLAIN
+};
+
+fn shown(report: &Report, look: Look, quiet: bool) -> String {
+    text(|out| render(report, look, quiet, out))
+}
+
+#[test]
+fn render_shows_every_route_at_a_terminal_and_keeps_to_its_width() {
+    for (name, cases) in [("soft", soft()), ("failing", failing()), ("hung", hung())] {
+        with_report(cases, |report| {
+            report.recovery = match name {
+                "hung" => recovered(),
+                _ => report.recovery.clone(),
+            };
+            for (width, look) in [(60, NARROW_TERMINAL), (120, WIDE_TERMINAL)] {
+                let text = shown(report, look, false);
+                let (table, _) = text.rsplit_once("\n\n").unwrap();
+                assert!(table.lines().all(|line| line.width() <= width), "{text}");
+                assert_golden(&format!("human-{name}-{width}.txt"), &text);
+            }
+        });
+    }
+}
+
+#[test]
+fn render_writes_plain_lines_into_a_pipe() {
+    with_report(healthy(), |report| {
+        assert_golden("human-healthy-plain.txt", &shown(report, PLAIN, false));
+    });
+    with_report(failing(), |report| {
+        assert_golden("human-failing-plain.txt", &shown(report, PLAIN, false));
+    });
+}
+
+#[test]
+fn render_gives_the_journal_levels_and_only_what_is_not_ok() {
+    with_report(soft(), |report| {
+        assert_golden("human-soft-journal.txt", &shown(report, JOURNAL, false));
+    });
+    with_report(failing(), |report| {
+        assert_golden("human-failing-journal.txt", &shown(report, JOURNAL, false));
+    });
+    with_report(hung(), |report| {
+        report.recovery = refused();
+        assert_golden("human-hung-journal.txt", &shown(report, JOURNAL, false));
+    });
+}
+
+#[test]
+fn render_is_quiet_while_healthy_and_short_otherwise() {
+    with_report(soft(), |report| {
+        for look in [PLAIN, JOURNAL, WIDE_TERMINAL] {
+            assert_eq!(shown(report, look, true), "");
+        }
+    });
+    with_report(failing(), |report| {
+        assert_golden("human-failing-quiet.txt", &shown(report, PLAIN, true));
+    });
+}
+
+#[test]
+fn render_colours_without_changing_the_text() {
+    for cases in [soft(), failing(), hung()] {
+        with_report(cases, |report| {
+            let coloured = shown(
+                report,
+                Look {
+                    colour: true,
+                    ..WIDE_TERMINAL
+                },
+                false,
+            );
+            let codes = [
+                "\x1b[1m", "\x1b[2m", "\x1b[31m", "\x1b[32m", "\x1b[33m", "\x1b[0m",
+            ];
+            let stripped = codes
+                .iter()
+                .fold(coloured.clone(), |text, code| text.replace(code, ""));
+            assert_ne!(stripped, coloured);
+            assert_eq!(stripped, shown(report, WIDE_TERMINAL, false));
+        });
+    }
+}
+
+#[test]
+fn render_escapes_what_a_server_said() {
+    with_report(failing(), |report| {
+        for look in [PLAIN, JOURNAL, NARROW_TERMINAL, WIDE_TERMINAL] {
+            assert!(!shown(report, look, false).contains('\x1b'));
+        }
+    });
+}
+
+#[test]
+fn the_tally_stands_alone_before_verdict_and_recovery() {
+    with_report(hung(), |report| {
+        report.recovery = refused();
+        for look in [PLAIN, NARROW_TERMINAL, WIDE_TERMINAL] {
+            let text = shown(
+                report,
+                Look {
+                    colour: true,
+                    ..look
+                },
+                false,
+            );
+            let last: Vec<_> = text.lines().rev().take(3).collect();
+            let [recovery, verdict, tally] = last[..] else {
+                panic!("{text}")
+            };
+            let expected = "0 OK, 2 timeout/unreachable, 0 rate-limited, 0 HTTP error, 2 skipped";
+            assert_eq!(tally, expected);
+            assert!(verdict.contains("unhealthy"));
+            assert!(recovery.starts_with("recovery: refused "), "{recovery}");
+        }
+    });
+}
+
+#[test]
+fn bar_grows_with_the_logarithm() {
+    let longest = Duration::from_secs(10);
+    for (millis, columns) in [
+        (0, "╸"),
+        (1, "╸"),
+        (10, "━━╸"),
+        (100, "━━━━━"),
+        (99_000, "━━━━━━━━━━"),
+    ] {
+        assert_eq!(
+            bar(Duration::from_millis(millis), longest),
+            columns,
+            "{millis} ms"
+        );
+    }
+}
+
+#[test]
+fn shorten_keeps_both_ends() {
+    assert_eq!(shorten("/short", 6, true), "/short");
+    assert_eq!(shorten("/api/search?limit=1", 11, true), "/api/…mit=1");
+    assert_eq!(shorten("/api/search?limit=1", 11, false), "/api...it=1");
+    // Each of these takes two columns.
+    assert_eq!(shorten("/日本語日本語", 8, true), "/日…語");
+}
+
+#[test]
+fn wrap_breaks_at_spaces_and_long_words() {
+    assert_eq!(wrap("one two three", 8), ["one two", "three"]);
+    assert_eq!(wrap("averylongword x", 8), ["averylon", "gword x"]);
+    assert_eq!(wrap("", 8), [""]);
+}

@@ -1,0 +1,167 @@
+//! The report for programs: one JSON object, one route a line. Routes are written as they come,
+//! since there may be 100,000.
+
+mod lines;
+#[cfg(test)]
+mod tests;
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use serde::{Serialize, Serializer};
+
+use self::lines::Lines;
+use super::{Report, timestamp};
+use crate::manifest::{Route, Source};
+use crate::recovery::Evidence;
+use crate::verdict::{Outcome, Tally};
+
+/// Raised where a key is renamed or removed, which must not happen without need.
+const SCHEMA_VERSION: u32 = 1;
+
+/// Writes the report as one JSON object.
+///
+/// # Errors
+///
+/// Where `out` cannot be written.
+pub fn render(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+    let mut serializer = serde_json::Serializer::with_formatter(&mut *out, Lines::default());
+    document(report).serialize(&mut serializer)?;
+    out.write_all(b"\n")
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    schema_version: u32,
+    version: &'static str,
+    started_at: String,
+    elapsed_seconds: f64,
+    manifest: String,
+    base_url: String,
+    healthy: bool,
+    hung: bool,
+    down: bool,
+    tally: Counts,
+    routes: Routes<'a>,
+    recovery: Recovery<'a>,
+    warnings: &'a [String],
+}
+
+#[derive(Serialize)]
+struct Counts {
+    ok: usize,
+    timeout_unreachable: usize,
+    rate_limited: usize,
+    http_error: usize,
+    skipped: usize,
+}
+
+struct Routes<'a>(&'a Report<'a>);
+
+#[derive(Serialize)]
+struct Result<'a> {
+    path: &'a str,
+    method: &'static str,
+    core: bool,
+    class: &'static str,
+    cause: Option<&'static str>,
+    status: Option<u16>,
+    detail: Option<&'a str>,
+    attempts: u16,
+    elapsed_seconds: f64,
+}
+
+#[derive(Serialize)]
+struct Recovery<'a> {
+    outcome: &'static str,
+    unit: Option<&'a str>,
+    pid: Option<u32>,
+    new_pid: Option<u32>,
+    guard: Option<&'static str>,
+    detail: Option<&'a str>,
+    evidence: Option<&'a Evidence>,
+    elapsed_seconds: f64,
+}
+
+fn document<'a>(report: &'a Report<'a>) -> Document<'a> {
+    let recovery = &report.recovery;
+    Document {
+        schema_version: SCHEMA_VERSION,
+        version: env!("CARGO_PKG_VERSION"),
+        started_at: timestamp(report.started_at),
+        elapsed_seconds: seconds(report.elapsed),
+        manifest: match &report.manifest.source {
+            Source::Stdin => "-".to_owned(),
+            Source::File { path, .. } => path.display().to_string(),
+        },
+        base_url: report.manifest.base_url.to_string(),
+        healthy: report.verdict.healthy,
+        hung: report.verdict.hung(),
+        down: report.verdict.down(),
+        tally: counts(report.verdict.tally),
+        routes: Routes(report),
+        recovery: Recovery {
+            outcome: recovery.outcome.name(),
+            unit: recovery.unit.as_ref().map(|unit| unit.as_str()),
+            pid: recovery.pid,
+            new_pid: recovery.outcome.new_pid().map(|pid| pid.get()),
+            guard: recovery.outcome.guard().map(|guard| guard.name()),
+            detail: recovery.outcome.detail(),
+            evidence: recovery.evidence.as_ref(),
+            elapsed_seconds: seconds(recovery.elapsed),
+        },
+        warnings: &report.warnings,
+    }
+}
+
+/// Taken apart field by field, so that a new one stops the build here.
+fn counts(tally: Tally) -> Counts {
+    let Tally {
+        ok,
+        timeout_unreachable,
+        rate_limited,
+        http_error,
+        skipped,
+    } = tally;
+    Counts {
+        ok,
+        timeout_unreachable,
+        rate_limited,
+        http_error,
+        skipped,
+    }
+}
+
+fn result<'a>(route: &'a Route, outcome: &'a Outcome) -> Result<'a> {
+    let Outcome {
+        class,
+        status,
+        detail,
+        attempts,
+        elapsed,
+        proof: _,
+    } = outcome;
+    Result {
+        path: &route.path,
+        method: route.options.method.as_str(),
+        core: route.core,
+        class: class.name(),
+        cause: class.cause(),
+        status: *status,
+        detail: detail.as_deref(),
+        attempts: *attempts,
+        elapsed_seconds: seconds(*elapsed),
+    }
+}
+
+impl Serialize for Routes<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let results = self.0.results();
+        serializer.collect_seq(results.map(|(route, outcome)| result(route, outcome)))
+    }
+}
+
+/// Seconds, to the microsecond.
+fn seconds(length: Duration) -> f64 {
+    length.as_micros() as f64 / 1e6
+}

@@ -1,0 +1,108 @@
+//! How the JSON object is laid out: the upper levels on lines of their own, everything deeper on
+//! one line, so that a report can be read, searched and compared by lines.
+
+use std::io::{self, Write};
+
+use serde_json::ser::Formatter;
+
+use crate::text::deceives;
+
+/// How many levels have lines of their own: the object, and what its lists hold.
+const TALL: usize = 2;
+
+/// The layout, while it is being written.
+#[derive(Debug, Default)]
+pub(super) struct Lines {
+    depth: usize,
+    filled: bool,
+}
+
+impl Lines {
+    fn begin(&mut self, out: &mut (impl Write + ?Sized), bracket: u8) -> io::Result<()> {
+        self.depth += 1;
+        self.filled = false;
+        out.write_all(&[bracket])
+    }
+
+    fn end(&mut self, out: &mut (impl Write + ?Sized), bracket: u8) -> io::Result<()> {
+        if self.filled && self.depth <= TALL {
+            indent(out, self.depth - 1)?;
+        }
+        self.depth -= 1;
+        self.filled = true;
+        out.write_all(&[bracket])
+    }
+
+    fn value(&mut self, out: &mut (impl Write + ?Sized), first: bool) -> io::Result<()> {
+        if !first {
+            out.write_all(b",")?;
+        }
+        if self.depth <= TALL {
+            return indent(out, self.depth);
+        }
+        if first { Ok(()) } else { out.write_all(b" ") }
+    }
+}
+
+fn indent(out: &mut (impl Write + ?Sized), depth: usize) -> io::Result<()> {
+    write!(out, "\n{:1$}", "", 2 * depth)
+}
+
+impl Formatter for Lines {
+    fn begin_array<W: Write + ?Sized>(&mut self, out: &mut W) -> io::Result<()> {
+        self.begin(out, b'[')
+    }
+
+    fn end_array<W: Write + ?Sized>(&mut self, out: &mut W) -> io::Result<()> {
+        self.end(out, b']')
+    }
+
+    fn begin_array_value<W: Write + ?Sized>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
+        self.value(out, first)
+    }
+
+    fn end_array_value<W: Write + ?Sized>(&mut self, _: &mut W) -> io::Result<()> {
+        self.filled = true;
+        Ok(())
+    }
+
+    fn begin_object<W: Write + ?Sized>(&mut self, out: &mut W) -> io::Result<()> {
+        self.begin(out, b'{')
+    }
+
+    fn end_object<W: Write + ?Sized>(&mut self, out: &mut W) -> io::Result<()> {
+        self.end(out, b'}')
+    }
+
+    fn begin_object_key<W: Write + ?Sized>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
+        self.value(out, first)
+    }
+
+    fn begin_object_value<W: Write + ?Sized>(&mut self, out: &mut W) -> io::Result<()> {
+        out.write_all(b": ")
+    }
+
+    fn end_object_value<W: Write + ?Sized>(&mut self, _: &mut W) -> io::Result<()> {
+        self.filled = true;
+        Ok(())
+    }
+
+    /// Escapes what JSON itself would leave as it is although a terminal acts on it: a report may
+    /// be printed to one.
+    fn write_string_fragment<W: Write + ?Sized>(
+        &mut self,
+        out: &mut W,
+        fragment: &str,
+    ) -> io::Result<()> {
+        let mut rest = fragment;
+        while let Some((place, found)) = rest.char_indices().find(|(_, c)| deceives(*c)) {
+            let (before, after) = rest.split_at(place);
+            out.write_all(before.as_bytes())?;
+            for unit in found.encode_utf16(&mut [0; 2]) {
+                write!(out, "\\u{unit:04x}")?;
+            }
+            rest = after.get(found.len_utf8()..).unwrap_or_default();
+        }
+        out.write_all(rest.as_bytes())
+    }
+}

@@ -1,0 +1,70 @@
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::Value;
+
+use super::*;
+use crate::report::samples::*;
+use crate::text::deceives;
+
+fn shown(report: &Report) -> String {
+    text(|out| render(report, out))
+}
+
+#[test]
+fn render_writes_one_object_with_a_route_a_line() {
+    with_report(healthy(), |report| {
+        assert_golden("healthy.json", &shown(report));
+    });
+    with_report(hung(), |report| {
+        report.recovery = recovered();
+        report.warnings = vec!["scidex-api.service: the unit file is newer".to_owned()];
+        assert_golden("hung.json", &shown(report));
+    });
+}
+
+#[test]
+fn render_writes_what_json_parsers_read_back_unchanged() {
+    let odd = "\"\\\u{1b}[31m\u{7f}\u{9b}2J \u{202e}日本 🦀\u{e0041}";
+    let cases = vec![
+        case("/", crate::verdict::Class::Ok, Some(200), 0)
+            .core()
+            .detail(odd),
+    ];
+    with_report(cases, |report| {
+        let text = shown(report);
+        assert!(!text.contains(|c: char| deceives(c) && c != '\n'), "{text}");
+        let value: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(value.pointer("/routes/0/detail").unwrap(), odd);
+        assert_eq!(value.pointer("/routes/0/elapsed_seconds").unwrap(), 0.0);
+    });
+}
+
+#[test]
+fn render_survives_a_clock_that_is_far_off() {
+    let far = UNIX_EPOCH + Duration::from_secs(1 << 40);
+    for (time, expected) in [
+        (
+            UNIX_EPOCH - Duration::from_secs(1),
+            "1970-01-01T00:00:00.000Z",
+        ),
+        (far, "9999-12-31T23:59:59.000Z"),
+    ] {
+        with_report(healthy(), |report| {
+            report.started_at = time;
+            let value: Value = serde_json::from_str(&shown(report)).unwrap();
+            assert_eq!(value.get("started_at").unwrap(), expected);
+        });
+    }
+    assert!(super::timestamp(SystemTime::now()).ends_with('Z'));
+}
+
+#[test]
+fn lines_close_empty_lists_where_they_open() {
+    let mut text = vec![];
+    let mut serializer = serde_json::Serializer::with_formatter(&mut text, Lines::default());
+    let value = serde_json::json!({"a": [], "b": {"c": [1, [2, {"d": 3}]]}, "e": {}});
+    value.serialize(&mut serializer).unwrap();
+    let expected =
+        "{\n  \"a\": [],\n  \"b\": {\n    \"c\": [1, [2, {\"d\": 3}]]\n  },\n  \"e\": {}\n}";
+    assert_eq!(String::from_utf8(text).unwrap(), expected);
+}

@@ -1,0 +1,136 @@
+//! The report as Prometheus metrics, in the text format that node_exporter's textfile collector
+//! reads. Every series is there on every run, so that an alert never has to guess at an absence.
+
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
+use std::io::{self, Write};
+use std::time::UNIX_EPOCH;
+
+use super::Report;
+use crate::manifest::Route;
+use crate::recovery;
+use crate::verdict::{Class, Outcome, Tally};
+
+const PREFIX: &str = "scidex_route_health";
+
+/// Writes the report as metrics.
+///
+/// # Errors
+///
+/// Where `out` cannot be written.
+pub fn render(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+    let verdict = &report.verdict;
+    let healthy = u8::from(verdict.healthy);
+    head(out, "healthy", "Whether no route failed the run.")?;
+    writeln!(out, "{PREFIX}_healthy {healthy}")?;
+    let hung = u8::from(verdict.hung());
+    head(out, "hung", "Whether every core route was silent.")?;
+    writeln!(out, "{PREFIX}_hung {hung}")?;
+
+    head(out, "routes", "Routes by class.")?;
+    for (class, count) in classes(verdict.tally) {
+        writeln!(out, "{PREFIX}_routes{{class=\"{class}\"}} {count}")?;
+    }
+    of_routes(
+        report,
+        out,
+        ("route_up", "Whether the route's class is ok."),
+        |outcome| u8::from(outcome.class == Class::Ok).to_string(),
+    )?;
+    of_routes(
+        report,
+        out,
+        (
+            "route_duration_seconds",
+            "The time of the last attempt, 0 where there was none.",
+        ),
+        |outcome| format!("{:.6}", outcome.elapsed.as_secs_f64()),
+    )?;
+    of_routes(
+        report,
+        out,
+        ("route_attempts", "Attempts made to probe the route."),
+        |outcome| outcome.attempts.to_string(),
+    )?;
+
+    head(out, "recovery", "The outcome of this run's recovery.")?;
+    for outcome in recovery::Outcome::NAMES {
+        let this = u8::from(outcome == report.recovery.outcome.name());
+        writeln!(out, "{PREFIX}_recovery{{outcome=\"{outcome}\"}} {this}")?;
+    }
+
+    // Zero for a clock before 1970.
+    let started = report
+        .started_at
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let ended = (started + report.elapsed).as_secs_f64();
+    head(
+        out,
+        "last_run_timestamp_seconds",
+        "When the last run ended, in Unix time.",
+    )?;
+    writeln!(out, "{PREFIX}_last_run_timestamp_seconds {ended:.3}")?;
+    let elapsed = report.elapsed.as_secs_f64();
+    head(
+        out,
+        "last_run_duration_seconds",
+        "How long the last run took.",
+    )?;
+    writeln!(out, "{PREFIX}_last_run_duration_seconds {elapsed:.6}")
+}
+
+fn head(out: &mut dyn Write, name: &str, help: &str) -> io::Result<()> {
+    writeln!(
+        out,
+        "# HELP {PREFIX}_{name} {help}\n# TYPE {PREFIX}_{name} gauge"
+    )
+}
+
+fn of_routes(
+    report: &Report,
+    out: &mut dyn Write,
+    (name, help): (&str, &str),
+    value: impl Fn(&Outcome) -> String,
+) -> io::Result<()> {
+    head(out, name, help)?;
+    for (route, outcome) in report.results() {
+        let Route { path, core, .. } = route;
+        let method = route.options.method.as_str();
+        let (path, value) = (label(path), value(outcome));
+        writeln!(
+            out,
+            "{PREFIX}_{name}{{path=\"{path}\",method=\"{method}\",core=\"{core}\"}} {value}"
+        )?;
+    }
+    Ok(())
+}
+
+/// Every class with its count, taken apart so that a new one stops the build here.
+fn classes(tally: Tally) -> [(&'static str, usize); 5] {
+    let Tally {
+        ok,
+        timeout_unreachable,
+        rate_limited,
+        http_error,
+        skipped,
+    } = tally;
+    [
+        ("ok", ok),
+        ("timeout_unreachable", timeout_unreachable),
+        ("rate_limited", rate_limited),
+        ("http_error", http_error),
+        ("skipped", skipped),
+    ]
+}
+
+/// A label's value (prometheus.io/docs/instrumenting/exposition_formats).
+fn label(text: &str) -> Cow<'_, str> {
+    if !text.contains(['\\', '"', '\n']) {
+        return text.into();
+    }
+    let escaped = text.replace('\\', r"\\").replace('"', "\\\"");
+    escaped.replace('\n', r"\n").into()
+}

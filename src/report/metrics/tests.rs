@@ -1,0 +1,24 @@
+use super::*;
+use crate::report::samples::*;
+
+fn shown(report: &Report) -> String {
+    text(|out| render(report, out))
+}
+
+#[test]
+fn render_writes_every_series_on_every_run() {
+    with_report(failing(), |report| {
+        assert_golden("failing.prom", &shown(report));
+    });
+    with_report(hung(), |report| {
+        report.recovery = recovered();
+        assert_golden("hung.prom", &shown(report));
+    });
+}
+
+#[test]
+fn label_escapes_what_the_format_gives_a_meaning() {
+    assert_eq!(label(r#"/a"b\c"#), r#"/a\"b\\c"#);
+    assert_eq!(label("a\nb"), "a\\nb");
+    assert_eq!(label("/plain?a=1"), "/plain?a=1");
+}

@@ -1,0 +1,62 @@
+//! How far a sweep is, on one line of a terminal that leaves nothing behind. The probing threads
+//! tell it; they never wait for it.
+
+use std::io::{self, Write};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use super::stream::Stream;
+
+/// Drawing more often would only cost time.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Back to the line's begin, and erase it (ECMA-48 CR and EL).
+const ERASE: &str = "\r\x1b[K";
+
+/// The progress line on standard error; erased when dropped. Nothing at all where standard error
+/// is no terminal.
+#[derive(Debug)]
+pub struct Progress {
+    drawn: Option<Mutex<Option<Instant>>>,
+}
+
+impl Progress {
+    /// Draws the line for `total` probes.
+    pub fn new(total: usize) -> Self {
+        let drawn = Stream::stderr().erases().then(Mutex::default);
+        let progress = Self { drawn };
+        progress.tell(0, total);
+        progress
+    }
+
+    /// Draws the line anew, unless that was done a moment ago or is being done.
+    pub fn tell(&self, done: usize, total: usize) {
+        let Some(Ok(mut drawn)) = self.drawn.as_ref().map(Mutex::try_lock) else {
+            return;
+        };
+        if drawn.is_none_or(|drawn| drawn.elapsed() >= PAUSE) {
+            *drawn = Some(Instant::now());
+            write(&format!("{ERASE}probing {done}/{total}"));
+        }
+    }
+
+    /// Erases the line, for text that is to stand there.
+    pub fn clear(&self) {
+        let Some(Ok(mut drawn)) = self.drawn.as_ref().map(Mutex::lock) else {
+            return;
+        };
+        if drawn.take().is_some() {
+            write(ERASE);
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+/// A line that cannot be drawn is nobody's concern.
+fn write(text: &str) {
+    let _ = io::stderr().write_all(text.as_bytes());
+}

@@ -1,0 +1,263 @@
+//! Reports for the formats' tests.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::Report;
+use crate::manifest::{
+    Expect, LoadOptions, Manifest, Method, Options, Route, Source, UnitName, Variables,
+};
+use crate::recovery::{self, Cpu, Evidence, Guard, MainPid, Reading, Recovery, ThreadGroup};
+use crate::verdict::{self, Class, Loss, Objection, Outcome, Proof, Reason};
+
+/// A route and what came of it.
+pub(super) struct Case {
+    route: Route,
+    outcome: Outcome,
+}
+
+impl Case {
+    pub(super) fn core(mut self) -> Self {
+        self.route.core = true;
+        self
+    }
+
+    pub(super) fn silent(mut self) -> Self {
+        self.outcome.proof.silent = true;
+        self.core()
+    }
+
+    pub(super) fn attempts(mut self, attempts: u16) -> Self {
+        self.outcome.attempts = attempts;
+        self
+    }
+
+    pub(super) fn detail(mut self, detail: &str) -> Self {
+        self.outcome.detail = Some(detail.into());
+        self
+    }
+}
+
+pub(super) fn case(path: &str, class: Class, status: Option<u16>, micros: u64) -> Case {
+    let options = Options {
+        method: if path.starts_with("/head") {
+            Method::Head
+        } else {
+            Method::Get
+        },
+        expect: Expect::Success,
+        timeout: Duration::from_secs(10),
+        retries: 2,
+        backoff: Duration::from_millis(500),
+        max_redirects: 0,
+        headers: vec![],
+        max_body_bytes: 1 << 20,
+    };
+    Case {
+        route: Route {
+            path: path.to_owned(),
+            core: false,
+            options: Arc::new(options),
+            checks: None,
+        },
+        outcome: Outcome {
+            class,
+            status,
+            detail: None,
+            attempts: u16::from(!matches!(class, Class::Skipped(_))),
+            elapsed: Duration::from_micros(micros),
+            proof: Proof::default(),
+        },
+    }
+}
+
+/// A sweep of these cases with nothing to recover; `test` looks at its report.
+pub(super) fn with_report<T>(cases: Vec<Case>, test: impl FnOnce(&mut Report) -> T) -> T {
+    let (routes, outcomes): (Vec<Route>, Vec<Outcome>) = cases
+        .into_iter()
+        .map(|case| (case.route, case.outcome))
+        .unzip();
+    let manifest = Manifest {
+        routes,
+        ..manifest()
+    };
+    let core = manifest.routes.iter().map(|route| route.core);
+    let verdict = verdict::judge(core.zip(&outcomes));
+    test(&mut Report {
+        started_at: started_at(),
+        elapsed: Duration::from_micros(31_415),
+        manifest: &manifest,
+        outcomes,
+        verdict,
+        recovery: Recovery::idle(recovery::Outcome::NotNeeded, unit()),
+        warnings: vec![],
+    })
+}
+
+/// A valid manifest; what it probes is of no use here.
+fn manifest() -> Manifest {
+    let text = br#"{
+        "base_url": "http://127.0.0.1:8000",
+        "routes": [{"path": "/", "core": true}]
+    }"#;
+    let source = Source::File {
+        path: "/etc/scidex-route-health/routes.json".into(),
+        owner: 0,
+        mode: 0o100_644,
+    };
+    let options = LoadOptions {
+        base_url: None,
+        variables: Variables::Ignored,
+    };
+    Manifest::parse(text, source, &options).unwrap()
+}
+
+fn unit() -> Option<UnitName> {
+    "scidex-api.service".parse().ok()
+}
+
+fn started_at() -> SystemTime {
+    UNIX_EPOCH + Duration::from_millis(1_776_967_331_482)
+}
+
+/// Everything as it should be.
+pub(super) fn healthy() -> Vec<Case> {
+    vec![
+        case("/api/health", Class::Ok, Some(200), 4_123).core(),
+        case("/", Class::Ok, Some(302), 980).core(),
+        case("/papers", Class::Ok, Some(200), 1_204_000).attempts(2),
+    ]
+}
+
+/// Healthy, with all that is soft.
+pub(super) fn soft() -> Vec<Case> {
+    vec![
+        case("/api/health", Class::RateLimited, Some(429), 1_200).core(),
+        case("/", Class::Ok, Some(200), 12_400).core(),
+        case("/exchange", Class::RateLimited, Some(429), 900),
+        case(
+            "/papers",
+            Class::TimeoutUnreachable(Loss::Timeout),
+            None,
+            10_000_400,
+        )
+        .attempts(3)
+        .detail("no answer within 10 s"),
+        case("/wiki", Class::Skipped(Reason::Deadline), None, 0),
+    ]
+}
+
+/// Unhealthy in every way that leaves the backend up, with text that wants to be escaped.
+pub(super) fn failing() -> Vec<Case> {
+    vec![
+        case("/api/health", Class::TimeoutUnreachable(Loss::Reset), None, 3_000)
+            .core()
+            .attempts(3)
+            .detail("connection reset by peer"),
+        case("/", Class::Ok, Some(200), 12_400).core(),
+        case("/head", Class::HttpError(Objection::Status), Some(503), 31_000).attempts(3),
+        case("/api/status", Class::HttpError(Objection::Body), Some(200), 8_000).detail(
+            "JSON /status is \"de\u{1b}[31mgraded\" <&> instead of \"healthy\", in a body that goes on at length",
+        ),
+        case(
+            "/api/search?q=a-very-long-question-that-nobody-ever-asks-of-a-person&limit=1&\"\\",
+            Class::HttpError(Objection::Protocol),
+            None,
+            500,
+        )
+        .detail("not HTTP"),
+        case("/loop", Class::HttpError(Objection::Redirects), Some(302), 99_960)
+            .detail("more than 3 redirects"),
+        case("/gaps", Class::RateLimited, Some(429), 1_100),
+    ]
+}
+
+/// A hung backend.
+pub(super) fn hung() -> Vec<Case> {
+    vec![
+        case(
+            "/api/health",
+            Class::TimeoutUnreachable(Loss::Timeout),
+            None,
+            10_001_000,
+        )
+        .silent()
+        .attempts(3)
+        .detail("connected, then silent for 10 s"),
+        case(
+            "/",
+            Class::TimeoutUnreachable(Loss::Timeout),
+            None,
+            10_003_000,
+        )
+        .silent()
+        .attempts(3),
+        case("/papers", Class::Skipped(Reason::BackendHung), None, 0),
+        case("/wiki", Class::Skipped(Reason::BackendHung), None, 0),
+    ]
+}
+
+/// What recovery may say of a hung backend.
+pub(super) fn recovered() -> Recovery {
+    Recovery {
+        outcome: recovery::Outcome::Recovered {
+            new_pid: MainPid::new(4343, 0).unwrap(),
+        },
+        unit: unit(),
+        pid: Some(4242),
+        evidence: Some(Evidence {
+            name: Reading::Known("uvicorn".to_owned()),
+            state: Reading::Known('S'),
+            threads: Reading::Known(vec![ThreadGroup {
+                state: 'S',
+                wait_channel: Reading::Known("futex_wait".to_owned()),
+                count: 1,
+            }]),
+            cpu: Reading::Known(Cpu {
+                ticks: 0,
+                interval_ms: 100,
+            }),
+            resident_bytes: Reading::Known(90_177_536),
+            open_descriptors: Reading::NotPermitted,
+            accept_queue: Reading::Known(129),
+            accepted: Reading::Known(false),
+        }),
+        elapsed: Duration::from_millis(4_200),
+    }
+}
+
+/// Another thing that it may say.
+pub(super) fn refused() -> Recovery {
+    Recovery {
+        outcome: recovery::Outcome::Refused(
+            Guard::TooYoung,
+            "the main process is 30 s old, less than min_uptime_seconds (120)".to_owned(),
+        ),
+        evidence: None,
+        elapsed: Duration::from_millis(40),
+        ..recovered()
+    }
+}
+
+/// Compares with a file in `golden/`, which `UPDATE_GOLDEN=1` writes anew.
+pub(super) fn assert_golden(name: &str, text: &str) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/report/golden");
+    let path = folder.join(name);
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, text).unwrap();
+    }
+    let expected = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        text == expected,
+        "{name} should be:\n{expected}\nbut is:\n{text}"
+    );
+}
+
+/// What a format writes of a report.
+pub(super) fn text(render: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> String {
+    let mut text = vec![];
+    render(&mut text).unwrap();
+    String::from_utf8(text).unwrap()
+}

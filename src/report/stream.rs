@@ -1,0 +1,228 @@
+//! What standard output and standard error are connected to, and so what may be written there:
+//! prefixes for the journal, colour and columns for a terminal, plain lines for all else.
+
+use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
+
+use nix::sys::stat::fstat;
+
+use crate::cli::Color;
+
+/// The width where a terminal does not tell it.
+const USUAL_COLUMNS: usize = 80;
+
+/// What a stream is connected to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// The journal, which takes a line's level from a prefix (sd-daemon(3)).
+    Journal,
+    /// A terminal of so many columns.
+    Terminal {
+        /// The width in columns.
+        columns: usize,
+    },
+    /// A file, a pipe, or anything else.
+    Plain,
+}
+
+/// How lines of text are to look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// What the lines are written to.
+    pub stream: Stream,
+    /// Whether they are coloured.
+    pub colour: bool,
+    /// Whether characters beyond ASCII may be drawn with.
+    pub unicode: bool,
+}
+
+/// What the environment says about the looks of text.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Wishes<'a> {
+    /// `NO_COLOR` (no-color.org): any text that is not empty.
+    pub(super) no_color: Option<&'a str>,
+    /// `CLICOLOR_FORCE` (bixense.com/clicolors): any text but `0`.
+    pub(super) clicolor_force: Option<&'a str>,
+    /// `TERM`
+    pub(super) term: Option<&'a str>,
+}
+
+impl Stream {
+    /// What standard output is connected to.
+    pub fn stdout() -> Self {
+        Self::of(&io::stdout())
+    }
+
+    /// What standard error is connected to.
+    pub fn stderr() -> Self {
+        Self::of(&io::stderr())
+    }
+
+    fn of(stream: &(impl AsFd + IsTerminal)) -> Self {
+        let journal = variable("JOURNAL_STREAM");
+        if journal.is_some_and(|text| is_journal(stream, &text)) {
+            Self::Journal
+        } else if stream.is_terminal() {
+            let told = terminal_size::terminal_size_of(stream).map(|(width, _)| width.0.into());
+            let wished = || variable("COLUMNS")?.parse().ok();
+            let columns = told.or_else(wished).filter(|columns| *columns > 0);
+            Self::Terminal {
+                columns: columns.unwrap_or(USUAL_COLUMNS),
+            }
+        } else {
+            Self::Plain
+        }
+    }
+
+    /// Whether this is a terminal that can erase what was written.
+    pub(super) fn erases(self) -> bool {
+        matches!(self, Self::Terminal { .. }) && variable("TERM").is_none_or(|term| term != "dumb")
+    }
+}
+
+impl Look {
+    /// How lines on standard output are to look.
+    pub fn of_stdout(choice: Color) -> Self {
+        let stream = Stream::stdout();
+        let [no_color, clicolor_force, term] = ["NO_COLOR", "CLICOLOR_FORCE", "TERM"].map(variable);
+        let wishes = Wishes {
+            no_color: no_color.as_deref(),
+            clicolor_force: clicolor_force.as_deref(),
+            term: term.as_deref(),
+        };
+        let locale = ["LC_ALL", "LC_CTYPE", "LANG"].map(variable);
+        Self {
+            stream,
+            colour: coloured(choice, stream, wishes),
+            unicode: is_utf8(locale.each_ref().map(Option::as_deref)),
+        }
+    }
+}
+
+/// Whether text on `stream` is coloured.
+fn coloured(choice: Color, stream: Stream, wishes: Wishes) -> bool {
+    let terminal = match stream {
+        // Other readers of the journal would see the escape sequences.
+        Stream::Journal => return false,
+        Stream::Terminal { .. } => true,
+        Stream::Plain => false,
+    };
+    match choice {
+        Color::Always => true,
+        Color::Never => false,
+        Color::Auto => {
+            let set = |text: Option<&str>| text.is_some_and(|text| !text.is_empty());
+            if set(wishes.no_color) {
+                false
+            } else if set(wishes.clicolor_force) && wishes.clicolor_force != Some("0") {
+                true
+            } else {
+                terminal && wishes.term != Some("dumb")
+            }
+        }
+    }
+}
+
+/// Whether the first of these locale names that is set stands for UTF-8 (locale(7)).
+fn is_utf8(names: [Option<&str>; 3]) -> bool {
+    let name = names.into_iter().flatten().find(|name| !name.is_empty());
+    name.is_some_and(|name| {
+        let name = name.to_ascii_lowercase();
+        name.contains("utf-8") || name.contains("utf8")
+    })
+}
+
+/// Whether `stream` is the file that `JOURNAL_STREAM` names as `device:inode` (systemd.exec(5)).
+fn is_journal(stream: &impl AsFd, variable: &str) -> bool {
+    let Some((device, inode)) = variable.split_once(':') else {
+        return false;
+    };
+    let Ok(stat) = fstat(stream) else {
+        return false;
+    };
+    device.parse() == Ok(stat.st_dev) && inode.parse() == Ok(stat.st_ino)
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    const TERMINAL: Stream = Stream::Terminal { columns: 80 };
+
+    #[test]
+    fn coloured_follows_the_choice_then_the_environment_then_the_stream() {
+        let none = Wishes::default();
+        let no_color = Wishes {
+            no_color: Some("1"),
+            ..none
+        };
+        let empty = Wishes {
+            no_color: Some(""),
+            ..none
+        };
+        let force = Wishes {
+            clicolor_force: Some("1"),
+            ..none
+        };
+        let zero = Wishes {
+            clicolor_force: Some("0"),
+            ..none
+        };
+        let both = Wishes {
+            clicolor_force: Some("1"),
+            ..no_color
+        };
+        let dumb = Wishes {
+            term: Some("dumb"),
+            ..none
+        };
+        for (choice, stream, wishes, expected) in [
+            (Color::Auto, TERMINAL, none, true),
+            (Color::Auto, Stream::Plain, none, false),
+            (Color::Auto, TERMINAL, no_color, false),
+            (Color::Auto, TERMINAL, empty, true),
+            (Color::Auto, Stream::Plain, force, true),
+            (Color::Auto, Stream::Plain, zero, false),
+            (Color::Auto, TERMINAL, zero, true),
+            (Color::Auto, TERMINAL, both, false),
+            (Color::Auto, TERMINAL, dumb, false),
+            (Color::Always, TERMINAL, no_color, true),
+            (Color::Always, Stream::Plain, dumb, true),
+            (Color::Never, TERMINAL, force, false),
+            (Color::Always, Stream::Journal, force, false),
+            (Color::Auto, Stream::Journal, force, false),
+        ] {
+            let case = format!("{choice:?} {stream:?} {wishes:?}");
+            assert_eq!(coloured(choice, stream, wishes), expected, "{case}");
+        }
+    }
+
+    #[test]
+    fn is_utf8_asks_the_first_name_that_is_set() {
+        assert!(is_utf8([None, None, Some("en_GB.UTF-8")]));
+        assert!(is_utf8([Some(""), Some("C.utf8"), Some("C")]));
+        assert!(!is_utf8([Some("C"), None, Some("C.UTF-8")]));
+        assert!(!is_utf8([None, None, None]));
+    }
+
+    #[test]
+    fn is_journal_compares_device_and_inode() {
+        let file = tempfile::tempfile().unwrap();
+        let facts = file.metadata().unwrap();
+        assert!(is_journal(
+            &file,
+            &format!("{}:{}", facts.dev(), facts.ino())
+        ));
+        assert!(!is_journal(
+            &file,
+            &format!("{}:{}", facts.dev(), facts.ino() + 1)
+        ));
+        assert!(!is_journal(&file, "garbage"));
+    }
+}

@@ -1,0 +1,302 @@
+//! The sentences that several formats and messages share. Pure, and not yet escaped.
+
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use crate::manifest::{Manifest, Method, Route};
+use crate::recovery::{self, Recovery};
+use crate::verdict::{Backend, Class, Loss, Outcome, Reason, Severity, Tally, Verdict};
+
+/// How many routes weigh in which way.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Counts {
+    core: usize,
+    core_lost: usize,
+    core_skipped: usize,
+    http_error: usize,
+    rate_limited: usize,
+    lost: usize,
+    skipped: usize,
+    /// Why core routes were lost, each cause once.
+    causes: Vec<&'static str>,
+}
+
+impl Counts {
+    fn of(manifest: &Manifest, outcomes: &[Outcome]) -> Self {
+        let mut counts = Self::default();
+        for (route, outcome) in manifest.routes.iter().zip(outcomes) {
+            counts.core += usize::from(route.core);
+            match (outcome.class, route.core) {
+                (Class::Ok, _) => {}
+                (Class::RateLimited, _) => counts.rate_limited += 1,
+                (Class::HttpError(_), _) => counts.http_error += 1,
+                (Class::TimeoutUnreachable(_), false) => counts.lost += 1,
+                (Class::Skipped(_), false) => counts.skipped += 1,
+                (Class::Skipped(_), true) => counts.core_skipped += 1,
+                (Class::TimeoutUnreachable(loss), true) => {
+                    counts.core_lost += 1;
+                    if !counts.causes.contains(&loss_word(loss)) {
+                        counts.causes.push(loss_word(loss));
+                    }
+                }
+            }
+        }
+        counts
+    }
+
+    /// What fails the run.
+    fn hard(&self, backend: Backend) -> Vec<String> {
+        let of_core = |count| format!("{count} of {} core routes", self.core);
+        let causes = self.causes.join(", ");
+        let mut parts = Vec::new();
+        match backend {
+            Backend::Hung => parts.push(format!(
+                "the backend hung: {} stayed silent",
+                of_core(self.core_lost)
+            )),
+            Backend::Down => parts.push(format!(
+                "the backend is down: {} did not answer ({causes})",
+                of_core(self.core_lost)
+            )),
+            Backend::Up if self.core_lost > 0 => parts.push(format!(
+                "{} did not answer ({causes})",
+                of_core(self.core_lost)
+            )),
+            Backend::Up => {}
+        }
+        if self.core_skipped > 0 {
+            let (subject, were) = (of_core(self.core_skipped), were(self.core_skipped));
+            parts.push(format!("{subject} {were} not probed"));
+        }
+        if self.http_error > 0 {
+            let subject = routes(self.http_error, "");
+            parts.push(format!("{subject} gave an HTTP error"));
+        }
+        parts
+    }
+
+    /// What is reported, but does not fail the run.
+    fn soft(&self) -> Vec<String> {
+        let mut parts = Vec::new();
+        if self.lost > 0 {
+            let subject = routes(self.lost, "auxiliary ");
+            parts.push(format!("{subject} did not answer"));
+        }
+        if self.skipped > 0 {
+            let subject = routes(self.skipped, "auxiliary ");
+            parts.push(format!("{subject} {} not probed", were(self.skipped)));
+        }
+        if self.rate_limited > 0 {
+            let subject = routes(self.rate_limited, "");
+            parts.push(format!(
+                "{subject} {} rate-limited",
+                were(self.rate_limited)
+            ));
+        }
+        parts
+    }
+}
+
+fn routes(count: usize, kind: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {kind}route{plural}")
+}
+
+fn were(count: usize) -> &'static str {
+    if count == 1 { "was" } else { "were" }
+}
+
+/// Joins parts as a person would: `a, b and c`.
+fn list(parts: &[String]) -> String {
+    match parts {
+        [] => String::new(),
+        [one] => one.clone(),
+        [most @ .., last] => format!("{} and {last}", most.join(", ")),
+    }
+}
+
+/// The tally line that timers and dashboards search for.
+pub(super) fn tally(tally: &Tally) -> String {
+    let Tally {
+        ok,
+        timeout_unreachable,
+        rate_limited,
+        http_error,
+        skipped,
+    } = tally;
+    let mut line = format!(
+        "{ok} OK, {timeout_unreachable} timeout/unreachable, {rate_limited} rate-limited, {http_error} HTTP error"
+    );
+    if *skipped > 0 {
+        line += &format!(", {skipped} skipped");
+    }
+    line
+}
+
+/// The verdict's first word, and what follows it.
+pub(super) fn verdict(
+    manifest: &Manifest,
+    outcomes: &[Outcome],
+    verdict: &Verdict,
+) -> (&'static str, String) {
+    let counts = Counts::of(manifest, outcomes);
+    let soft = list(&counts.soft());
+    if verdict.healthy {
+        let rest = match soft.is_empty() {
+            true => ": all routes are OK".to_owned(),
+            false => format!(", but {soft}"),
+        };
+        return ("healthy", rest);
+    }
+    let hard = list(&counts.hard(verdict.backend));
+    let rest = match soft.is_empty() {
+        true => format!(": {hard}"),
+        false => format!(": {hard}; {soft}"),
+    };
+    ("unhealthy", rest)
+}
+
+/// One line about an unhealthy sweep that another one follows, for `left` at most.
+pub fn unhealthy_sweep(
+    number: usize,
+    manifest: &Manifest,
+    outcomes: &[Outcome],
+    verdict: &Verdict,
+    left: Duration,
+) -> String {
+    let hard = list(&Counts::of(manifest, outcomes).hard(verdict.backend));
+    let seconds = left.as_secs_f64().ceil();
+    format!("sweep {number}: {hard}; trying again for {seconds} s")
+}
+
+/// One line about a manifest that is valid.
+pub(super) fn valid_manifest(manifest: &Manifest) -> String {
+    let core = manifest.routes.iter().filter(|route| route.core).count();
+    let recovery = match &manifest.recovery {
+        Some(plan) => format!("recovery of {}", plan.unit),
+        None => "no recovery".to_owned(),
+    };
+    format!(
+        "{} is valid: {} ({core} core) at {}, {recovery}",
+        manifest.source,
+        routes(manifest.routes.len(), ""),
+        manifest.base_url,
+    )
+}
+
+/// What is said of one route in a word or two.
+pub(super) fn class(class: Class) -> &'static str {
+    match class {
+        Class::Ok => "OK",
+        Class::TimeoutUnreachable(loss) => loss_word(loss),
+        Class::RateLimited => "rate-limited",
+        Class::HttpError(_) => "HTTP error",
+        Class::Skipped(_) => "skipped",
+    }
+}
+
+fn loss_word(loss: Loss) -> &'static str {
+    match loss {
+        Loss::Timeout => "timeout",
+        Loss::Refused => "refused",
+        Loss::Reset => "reset",
+        Loss::Dns => "dns",
+        Loss::Tls => "tls",
+        Loss::Network => "network",
+        Loss::Deadline => "deadline",
+    }
+}
+
+/// What more there is to say of one route: how often it was tried, and why it is what it is.
+pub(super) fn note(outcome: &Outcome) -> String {
+    let reason = match outcome.class {
+        Class::Skipped(Reason::BackendHung) => Some("the backend hung"),
+        Class::Skipped(Reason::BackendDown) => Some("the backend is down"),
+        Class::Skipped(Reason::Deadline) => Some("the deadline had passed"),
+        Class::Ok | Class::TimeoutUnreachable(_) | Class::RateLimited | Class::HttpError(_) => {
+            outcome.detail.as_deref()
+        }
+    };
+    match (outcome.attempts, reason) {
+        (0 | 1, reason) => reason.unwrap_or_default().to_owned(),
+        (attempts, None) => format!("{attempts} attempts"),
+        (attempts, Some(reason)) => format!("{attempts} attempts: {reason}"),
+    }
+}
+
+/// A route's path, with the method where it is not the usual one.
+pub(super) fn target(route: &Route) -> String {
+    match route.options.method {
+        Method::Get => route.path.clone(),
+        Method::Head => format!("HEAD {}", route.path),
+    }
+}
+
+/// A length of time in at most seven columns.
+pub(super) fn time(length: Duration) -> String {
+    let micros = length.as_micros();
+    let milliseconds = length.as_secs_f64() * 1e3;
+    let seconds = length.as_secs_f64();
+    match micros {
+        // Each limit lies where the next lower form would round up to a digit more.
+        0..9_950 => format!("{milliseconds:.1} ms"),
+        9_950..999_500 => format!("{milliseconds:.0} ms"),
+        999_500..9_995_000 => format!("{seconds:.2} s"),
+        9_995_000..99_950_000 => format!("{seconds:.1} s"),
+        _ => format!("{seconds:.0} s"),
+    }
+}
+
+/// How a recovery's outcome weighs: an act or a rehearsal is soft, a hang that stays is not.
+pub(super) fn severity(outcome: &recovery::Outcome) -> Severity {
+    match outcome {
+        recovery::Outcome::NotNeeded => Severity::Fine,
+        recovery::Outcome::NotConfigured
+        | recovery::Outcome::Disabled(_)
+        | recovery::Outcome::WouldKill
+        | recovery::Outcome::Recovered { .. } => Severity::Soft,
+        recovery::Outcome::Refused(..)
+        | recovery::Outcome::Failed(_)
+        | recovery::Outcome::NotRecovered { .. } => Severity::Hard,
+    }
+}
+
+/// The story of a recovery, in one line that begins with `recovery: OUTCOME`.
+pub(super) fn recovery(recovery: &Recovery) -> String {
+    let outcome = &recovery.outcome;
+    let facts: Vec<String> = [
+        recovery.unit.as_ref().map(ToString::to_string),
+        recovery.pid.map(|pid| format!("PID {pid}")),
+        outcome
+            .new_pid()
+            .map(|pid| format!("new PID {}", pid.get())),
+        outcome
+            .guard()
+            .map(|guard| format!("guard {}", guard.name())),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    let sentence = match outcome {
+        recovery::Outcome::NotConfigured => "the manifest names no unit to restart".to_owned(),
+        recovery::Outcome::NotNeeded => "the backend is not hung".to_owned(),
+        recovery::Outcome::WouldKill => {
+            "all guards passed, without --dry-run it would be killed".to_owned()
+        }
+        recovery::Outcome::Recovered { .. } => format!(
+            "killed and restarted, the core answers again after {}",
+            time(recovery.elapsed)
+        ),
+        recovery::Outcome::Disabled(text)
+        | recovery::Outcome::Refused(_, text)
+        | recovery::Outcome::Failed(text)
+        | recovery::Outcome::NotRecovered { detail: text, .. } => text.clone(),
+    };
+    let name = outcome.name();
+    match facts.is_empty() {
+        true => format!("recovery: {name}: {sentence}"),
+        false => format!("recovery: {name} ({}): {sentence}", facts.join(", ")),
+    }
+}

@@ -1,0 +1,191 @@
+//! Names to addresses, within an attempt's time. getaddrinfo(3) has no time limit of its own, so
+//! each look-up has a thread, which all who ask for the name share; a name is asked for once a
+//! sweep, numeric addresses never.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use ureq::Error;
+use ureq::config::Config;
+use ureq::http::Uri;
+use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::NextTimeout;
+
+use super::line::Line;
+use crate::clock::Monotonic;
+use crate::verdict::Loss;
+
+/// What ureq's list of addresses holds.
+const ADDRESSES_MAX: usize = 16;
+
+/// The names that were looked up during one sweep.
+#[derive(Debug, Default)]
+pub(super) struct Names(Mutex<HashMap<String, Arc<Lookup>>>);
+
+/// One look-up, perhaps still under way.
+#[derive(Debug, Default)]
+struct Lookup {
+    answer: Mutex<Option<Result<Vec<IpAddr>, String>>>,
+    done: Condvar,
+}
+
+/// Why a name has no address.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Unresolved {
+    /// The resolver had not answered when the time was over.
+    Late,
+    /// The resolver's answer.
+    Failed(String),
+}
+
+impl Names {
+    /// The addresses of `host`, a name or a number without brackets, by `end`.
+    pub(super) fn resolve(&self, host: &str, end: Monotonic) -> Result<Vec<IpAddr>, Unresolved> {
+        if let Ok(number) = host.parse() {
+            return Ok(vec![number]);
+        }
+        self.lookup(host).wait(end)
+    }
+
+    /// The look-up of `host` that is under way or succeeded, or a new one. A failed one is not
+    /// kept: the next attempt asks again.
+    fn lookup(&self, host: &str) -> Arc<Lookup> {
+        let mut lookups = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(lookup) = lookups.get(host)
+            && !matches!(*lookup.answer(), Some(Err(_)))
+        {
+            return Arc::clone(lookup);
+        }
+        let lookup = Arc::new(Lookup::default());
+        lookups.insert(host.to_owned(), Arc::clone(&lookup));
+        let (asked, name) = (Arc::clone(&lookup), host.to_owned());
+        let started = thread::Builder::new()
+            .name("resolve".to_owned())
+            .spawn(move || {
+                let found = (name.as_str(), 0).to_socket_addrs();
+                asked.finish(
+                    found
+                        .map(|list| list.map(|address| address.ip()).collect())
+                        .map_err(|e| e.to_string()),
+                );
+            });
+        if let Err(error) = started {
+            lookup.finish(Err(format!("could not start a thread: {error}")));
+        }
+        lookup
+    }
+}
+
+impl Lookup {
+    fn answer(&self) -> MutexGuard<'_, Option<Result<Vec<IpAddr>, String>>> {
+        self.answer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn finish(&self, answer: Result<Vec<IpAddr>, String>) {
+        *self.answer() = Some(answer);
+        self.done.notify_all();
+    }
+
+    fn wait(&self, end: Monotonic) -> Result<Vec<IpAddr>, Unresolved> {
+        let waited = self
+            .done
+            .wait_timeout_while(self.answer(), end.remaining(), |a| a.is_none());
+        let (answer, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        match answer.as_ref() {
+            None => Err(Unresolved::Late),
+            Some(Err(text)) => Err(Unresolved::Failed(text.clone())),
+            Some(Ok(list)) if list.is_empty() => {
+                Err(Unresolved::Failed("the name has no address".to_owned()))
+            }
+            Some(Ok(list)) => Ok(list.clone()),
+        }
+    }
+}
+
+/// Resolves for one client, by the end of its attempt.
+#[derive(Debug)]
+pub(super) struct LineResolver {
+    /// The line whose attempt limits the look-up.
+    pub(super) line: Arc<Line>,
+    /// The names of this sweep.
+    pub(super) names: Arc<Names>,
+}
+
+impl Resolver for LineResolver {
+    fn resolve(&self, uri: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
+        let host = uri.host().unwrap_or_default();
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let default = if uri.scheme_str() == Some("https") {
+            443
+        } else {
+            80
+        };
+        let port = uri.port_u16().unwrap_or(default);
+        let addresses = self
+            .names
+            .resolve(host, self.line.end())
+            .map_err(|unresolved| {
+                match unresolved {
+                    Unresolved::Late => {
+                        self.line
+                            .fail(Loss::Dns, true, "the resolver did not answer")
+                    }
+                    Unresolved::Failed(text) => self.line.fail(Loss::Dns, false, text),
+                }
+                Error::HostNotFound
+            })?;
+        let mut resolved = self.empty();
+        for address in addresses.into_iter().take(ADDRESSES_MAX) {
+            resolved.push(SocketAddr::new(address, port));
+        }
+        Ok(resolved)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn soon() -> Monotonic {
+        Monotonic::now() + Duration::from_secs(5)
+    }
+
+    #[test]
+    fn numbers_need_no_lookup() {
+        let names = Names::default();
+        assert_eq!(
+            names.resolve("::1", soon()),
+            Ok(vec!["::1".parse().unwrap()])
+        );
+        assert!(names.0.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_name_is_asked_for_once_while_it_succeeds() {
+        let names = Names::default();
+        let found = names.resolve("localhost", soon()).unwrap();
+        assert!(found.iter().all(IpAddr::is_loopback), "{found:?}");
+        let first = names.lookup("localhost");
+        assert!(Arc::ptr_eq(&first, &names.lookup("localhost")));
+    }
+
+    #[test]
+    fn a_failed_name_is_asked_for_again() {
+        let names = Names::default();
+        names.lookup("x").finish(Err("no such name".to_owned()));
+        let before = Arc::clone(&names.0.lock().unwrap()["x"]);
+        assert!(!Arc::ptr_eq(&before, &names.lookup("x")));
+    }
+
+    #[test]
+    fn a_late_answer_is_told_from_a_bad_one() {
+        let lookup = Lookup::default();
+        assert_eq!(lookup.wait(Monotonic::now()), Err(Unresolved::Late));
+        lookup.finish(Ok(vec![]));
+        assert!(matches!(lookup.wait(soon()), Err(Unresolved::Failed(_))));
+    }
+}

@@ -1,0 +1,397 @@
+//! One route's attempts: how often, until when, and what the last one is called. Judging is pure;
+//! only [`probe`] waits and asks the network.
+
+use std::thread;
+use std::time::Duration;
+
+use super::http::{Client, End, Reply};
+use crate::clock::Monotonic;
+use crate::manifest::{BodyChecks, Route};
+use crate::verdict::{Class, Loss, Objection, Outcome, Proof, Reason};
+
+/// An attempt that ends this much after its time-out shows that this process was kept from
+/// running.
+const OVERRUN: Duration = Duration::from_secs(1);
+
+/// Probes `route` with up to `retries` further attempts, all within `deadline`. `earlier` is what
+/// an HTTP error of the same route in an earlier sweep of this run came to.
+pub(super) fn probe(
+    client: &mut Client,
+    route: &Route,
+    retries: u32,
+    deadline: Monotonic,
+    earlier: Option<&Outcome>,
+) -> Outcome {
+    let options = &route.options;
+    let carried = earlier.map_or(0, |outcome| outcome.attempts);
+    let mut error = earlier.cloned();
+    let mut attempts: u16 = 0;
+    let mut pause = options.backoff;
+    let mut proof = Proof {
+        silent: true,
+        heard: false,
+        overran: false,
+    };
+    loop {
+        let start = Monotonic::now();
+        if start >= deadline && attempts == 0 {
+            return skipped(Reason::Deadline);
+        }
+        let full = start + options.timeout <= deadline;
+        let end = if full {
+            start + options.timeout
+        } else {
+            deadline
+        };
+        let reply = client.attempt(&route.path, options, route.checks.is_some(), end);
+        let elapsed = Monotonic::now().since(start);
+        attempts += 1;
+
+        let (class, detail) = judge(route, &reply, full);
+        let mute = class == Class::TimeoutUnreachable(Loss::Timeout) && !reply.heard;
+        proof.silent &= mute;
+        proof.heard |= reply.heard;
+        proof.overran |= elapsed > options.timeout + OVERRUN;
+
+        let outcome = Outcome {
+            class,
+            status: reply.status,
+            detail,
+            attempts,
+            elapsed,
+            proof,
+        };
+        let spent = u32::from(attempts) > retries;
+        let late = Monotonic::now() + pause >= deadline;
+        if spent || late || !retried(class, reply.status) {
+            return settle(outcome, spent, error, carried);
+        }
+        if let Class::HttpError(_) = class {
+            error = Some(outcome);
+        }
+        thread::sleep(pause);
+        pause *= 2;
+    }
+}
+
+/// A route that was not probed.
+pub(super) fn skipped(reason: Reason) -> Outcome {
+    Outcome {
+        class: Class::Skipped(reason),
+        status: None,
+        detail: None,
+        attempts: 0,
+        elapsed: Duration::ZERO,
+        proof: Proof::default(),
+    }
+}
+
+/// The route's outcome from its last attempt: `spent` says whether the retry budget was used,
+/// `error` is the route's latest HTTP error before this attempt, and `carried` counts the attempts
+/// of the sweeps before.
+fn settle(mut last: Outcome, spent: bool, error: Option<Outcome>, carried: u16) -> Outcome {
+    last.proof.silent &= spent;
+    match (last.class, error) {
+        // What a provoked limiter says must not hide an error that was seen.
+        (Class::RateLimited, Some(error)) => Outcome {
+            class: error.class,
+            status: error.status,
+            detail: error.detail,
+            attempts: last.attempts.saturating_add(carried),
+            ..last
+        },
+        _ => last,
+    }
+}
+
+/// Whether another attempt may bring something better.
+fn retried(class: Class, status: Option<u16>) -> bool {
+    match class {
+        Class::TimeoutUnreachable(loss) => match loss {
+            Loss::Timeout | Loss::Refused | Loss::Reset | Loss::Dns | Loss::Network => true,
+            Loss::Tls | Loss::Deadline => false,
+        },
+        Class::HttpError(Objection::Status) => matches!(status, Some(502..=504)),
+        Class::Ok | Class::RateLimited | Class::HttpError(_) | Class::Skipped(_) => false,
+    }
+}
+
+/// What one attempt's reply is called, and what more there is to say. `full` says that the attempt
+/// had its whole time-out, rather than what the deadline left of it.
+fn judge(route: &Route, reply: &Reply, full: bool) -> (Class, Option<Box<str>>) {
+    let say = |text: String| Some(text.into_boxed_str());
+    match &reply.end {
+        End::Lost {
+            at_end: true,
+            detail,
+            ..
+        } if !full => (
+            Class::TimeoutUnreachable(Loss::Deadline),
+            say(detail.clone()),
+        ),
+        End::Lost { loss, detail, .. } => (Class::TimeoutUnreachable(*loss), say(detail.clone())),
+        End::Broken(text) => (Class::HttpError(Objection::Protocol), say(text.clone())),
+        End::TooManyRedirects => {
+            let text = format!("more than {} redirects", route.options.max_redirects);
+            (Class::HttpError(Objection::Redirects), say(text))
+        }
+        End::Response(body) => {
+            let status = reply.status.unwrap_or_default();
+            if !route.options.expect.accepts(status) {
+                let class = match status {
+                    429 => Class::RateLimited,
+                    _ => Class::HttpError(Objection::Status),
+                };
+                return (class, None);
+            }
+            match route
+                .checks
+                .as_ref()
+                .and_then(|checks| objection(checks, body))
+            {
+                Some(text) => (Class::HttpError(Objection::Body), say(text)),
+                None => (Class::Ok, None),
+            }
+        }
+    }
+}
+
+/// What `body` lacks of what it must hold.
+fn objection(checks: &BodyChecks, body: &[u8]) -> Option<String> {
+    if let Some(text) = &checks.contains
+        && !holds(body, text.as_bytes())
+    {
+        return Some(format!("the body does not contain {text:?}"));
+    }
+    if checks.json.is_empty() {
+        return None;
+    }
+    let value: serde_json::Value = match serde_json::from_slice(body) {
+        Ok(value) => value,
+        Err(error) => return Some(format!("the body is not JSON: {error}")),
+    };
+    checks
+        .json
+        .iter()
+        .find_map(|(pointer, wanted)| match value.pointer(pointer) {
+            Some(found) if found == wanted => None,
+            Some(found) => Some(format!("{pointer:?} is {}, not {wanted}", shortened(found))),
+            None => Some(format!("nothing stands at {pointer:?}; expected {wanted}")),
+        })
+}
+
+/// Whether `needle` occurs in `body`.
+fn holds(body: &[u8], needle: &[u8]) -> bool {
+    needle.is_empty() || body.windows(needle.len()).any(|window| window == needle)
+}
+
+/// A JSON value as text of a length that a person can read.
+fn shortened(value: &serde_json::Value) -> String {
+    const LONGEST: usize = 80;
+    let text = value.to_string();
+    match text.char_indices().nth(LONGEST) {
+        Some((cut, _)) => format!("{}…", text.get(..cut).unwrap_or_default()),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::manifest::{Expect, Method, Options};
+
+    fn route(checks: Option<BodyChecks>) -> Route {
+        let options = Options {
+            method: Method::Get,
+            expect: Expect::Success,
+            timeout: Duration::from_secs(1),
+            retries: 2,
+            backoff: Duration::ZERO,
+            max_redirects: 3,
+            headers: Vec::new(),
+            max_body_bytes: 1024,
+        };
+        Route {
+            path: "/".to_owned(),
+            core: true,
+            options: Arc::new(options),
+            checks: checks.map(Box::new),
+        }
+    }
+
+    fn response(status: u16, body: &str) -> Reply {
+        Reply {
+            status: Some(status),
+            heard: true,
+            end: End::Response(body.into()),
+        }
+    }
+
+    fn lost(loss: Loss, at_end: bool) -> Reply {
+        let end = End::Lost {
+            loss,
+            at_end,
+            detail: "as it was".to_owned(),
+        };
+        Reply {
+            status: None,
+            heard: false,
+            end,
+        }
+    }
+
+    fn outcome(class: Class, status: Option<u16>, attempts: u16) -> Outcome {
+        let proof = Proof {
+            silent: true,
+            heard: false,
+            overran: false,
+        };
+        Outcome {
+            class,
+            status,
+            detail: None,
+            attempts,
+            elapsed: Duration::ZERO,
+            proof,
+        }
+    }
+
+    const BAD_STATUS: Class = Class::HttpError(Objection::Status);
+
+    #[test]
+    fn judge_names_every_reply() {
+        let loss = Class::TimeoutUnreachable;
+        for (reply, full, expected) in [
+            (response(200, ""), true, Class::Ok),
+            (response(302, ""), true, Class::Ok),
+            (response(404, ""), true, BAD_STATUS),
+            (response(429, ""), true, Class::RateLimited),
+            (lost(Loss::Timeout, true), true, loss(Loss::Timeout)),
+            (lost(Loss::Timeout, true), false, loss(Loss::Deadline)),
+            (lost(Loss::Dns, true), false, loss(Loss::Deadline)),
+            (lost(Loss::Refused, false), false, loss(Loss::Refused)),
+        ] {
+            assert_eq!(judge(&route(None), &reply, full).0, expected, "{reply:?}");
+        }
+        let broken = Reply {
+            end: End::Broken("no".to_owned()),
+            ..response(200, "")
+        };
+        assert_eq!(
+            judge(&route(None), &broken, true).0,
+            Class::HttpError(Objection::Protocol)
+        );
+        let (class, detail) = judge(
+            &route(None),
+            &Reply {
+                end: End::TooManyRedirects,
+                ..broken
+            },
+            true,
+        );
+        assert_eq!(class, Class::HttpError(Objection::Redirects));
+        assert_eq!(detail.as_deref(), Some("more than 3 redirects"));
+    }
+
+    #[test]
+    fn judge_takes_a_listed_429_as_expected() {
+        let mut route = route(None);
+        Arc::make_mut(&mut route.options).expect = Expect::Listed(vec![429]);
+        assert_eq!(judge(&route, &response(429, ""), true).0, Class::Ok);
+        assert_eq!(judge(&route, &response(200, ""), true).0, BAD_STATUS);
+    }
+
+    #[test]
+    fn objection_compares_json_as_written() {
+        let check = |pointer: &str, wanted: serde_json::Value, body: &str| {
+            let checks = BodyChecks {
+                contains: None,
+                json: vec![(pointer.to_owned(), wanted)],
+            };
+            objection(&checks, body.as_bytes())
+        };
+        assert_eq!(check("/a/1", 1.into(), r#"{"a": [0, 1]}"#), None);
+        assert_eq!(check("", true.into(), "true"), None);
+        assert_eq!(
+            check("/a", 1.into(), r#"{"a": 1.0}"#).unwrap(),
+            r#""/a" is 1.0, not 1"#
+        );
+        assert_eq!(
+            check("/a", 1.into(), r#"{"a": "1"}"#).unwrap(),
+            r#""/a" is "1", not 1"#
+        );
+        assert!(
+            check("/b", 1.into(), r#"{"a": 1}"#)
+                .unwrap()
+                .starts_with("nothing stands at")
+        );
+        assert!(
+            check("/a", 1.into(), "<html>")
+                .unwrap()
+                .starts_with("the body is not JSON")
+        );
+        let long = format!(r#"{{"a": "{}"}}"#, "ä".repeat(500));
+        assert!(check("/a", 1.into(), &long).unwrap().len() < 250);
+    }
+
+    #[test]
+    fn objection_finds_text_among_any_bytes() {
+        let checks = BodyChecks {
+            contains: Some("grün".to_owned()),
+            json: Vec::new(),
+        };
+        assert_eq!(objection(&checks, b"\xff\xfegr\xc3\xbcn\xff"), None);
+        assert!(objection(&checks, b"gruen").unwrap().contains("grün"));
+    }
+
+    #[test]
+    fn retried_are_only_losses_that_may_pass_and_gateway_errors() {
+        for loss in [
+            Loss::Timeout,
+            Loss::Refused,
+            Loss::Reset,
+            Loss::Dns,
+            Loss::Network,
+        ] {
+            assert!(retried(Class::TimeoutUnreachable(loss), None), "{loss:?}");
+        }
+        for loss in [Loss::Tls, Loss::Deadline] {
+            assert!(!retried(Class::TimeoutUnreachable(loss), None), "{loss:?}");
+        }
+        for status in [500, 501, 502, 503, 504, 505] {
+            let expected = (502..=504).contains(&status);
+            assert_eq!(retried(BAD_STATUS, Some(status)), expected, "{status}");
+        }
+        assert!(!retried(Class::RateLimited, Some(429)));
+        assert!(!retried(Class::HttpError(Objection::Body), Some(503)));
+        assert!(!retried(Class::Ok, Some(503)));
+    }
+
+    #[test]
+    fn settle_lets_no_limiter_hide_an_error() {
+        let limited = || outcome(Class::RateLimited, Some(429), 2);
+        let error = Some(outcome(BAD_STATUS, Some(503), 1));
+        let settled = settle(limited(), true, error.clone(), 0);
+        assert_eq!(
+            (settled.class, settled.status, settled.attempts),
+            (BAD_STATUS, Some(503), 2)
+        );
+        let settled = settle(limited(), true, error.clone(), 3);
+        assert_eq!(
+            settled.attempts, 5,
+            "those of an earlier sweep are counted too"
+        );
+        assert_eq!(settle(limited(), true, None, 3).class, Class::RateLimited);
+        let settled = settle(outcome(Class::Ok, Some(200), 2), true, error, 3);
+        assert_eq!((settled.class, settled.attempts), (Class::Ok, 2));
+    }
+
+    #[test]
+    fn settle_takes_an_unused_budget_for_no_silence() {
+        let mute = || outcome(Class::TimeoutUnreachable(Loss::Timeout), None, 2);
+        assert!(settle(mute(), true, None, 0).proof.silent);
+        assert!(!settle(mute(), false, None, 0).proof.silent);
+    }
+}

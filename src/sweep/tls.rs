@@ -1,0 +1,138 @@
+//! TLS over a line, with the system's roots, read once for all connections.
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+
+use anyhow::{Context, ensure};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use ureq::Error;
+use ureq::unversioned::transport::{
+    Buffers as _, ConnectionDetails, Connector, Either, NextTimeout, Transport, TransportAdapter,
+};
+
+use super::buffers::Buffers;
+use super::line::Line;
+use crate::verdict::Loss;
+
+/// Reads the roots that this system trusts, or those of `SSL_CERT_FILE` and `SSL_CERT_DIR`.
+///
+/// # Errors
+///
+/// Where not a single usable certificate is found.
+pub(super) fn trust() -> anyhow::Result<Arc<ClientConfig>> {
+    let found = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    let (usable, _) = roots.add_parsable_certificates(found.certs);
+    let advice = "install ca-certificates, or let SSL_CERT_FILE or SSL_CERT_DIR name the roots";
+    match found.errors.first() {
+        Some(error) if usable == 0 => {
+            anyhow::bail!("could not read any trusted root certificate: {error}; {advice}");
+        }
+        _ => ensure!(usable > 0, "no trusted root certificate found; {advice}"),
+    }
+    let config =
+        ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .context("could not set up TLS")?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
+/// Wraps connections to `https` addresses.
+#[derive(Debug)]
+pub(super) struct TlsConnector {
+    /// The line under the connections.
+    pub(super) line: Arc<Line>,
+    /// The trusted roots; none where no address is `https`.
+    pub(super) trust: Option<Arc<ClientConfig>>,
+}
+
+impl<In: Transport> Connector<In> for TlsConnector {
+    type Out = Either<In, TlsTransport>;
+
+    fn connect(
+        &self,
+        details: &ConnectionDetails,
+        chained: Option<In>,
+    ) -> Result<Option<Self::Out>, Error> {
+        let Some(transport) = chained else {
+            return Ok(None);
+        };
+        let Some(trust) = self.trust.as_ref().filter(|_| details.needs_tls()) else {
+            return Ok(Some(Either::A(transport)));
+        };
+        if transport.is_tls() {
+            return Ok(Some(Either::A(transport)));
+        }
+        let host = details.uri.host().unwrap_or_default();
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let name = ServerName::try_from(host.to_owned()).map_err(|error| {
+            self.line.fail(Loss::Tls, false, error.to_string());
+            Error::Tls("not a name that a certificate can hold")
+        })?;
+        let connection = ClientConnection::new(Arc::clone(trust), name)
+            .map_err(|error| Error::Io(io::Error::other(error)))?;
+        let adapter = TransportAdapter::new(transport.boxed(), details.current_time.clone());
+        let mut stream = StreamOwned::new(connection, adapter);
+        stream.conn.complete_io(&mut stream.sock)?;
+        let request_bytes = self.line.request_bytes();
+        let line = Arc::clone(&self.line);
+        Ok(Some(Either::B(TlsTransport {
+            line,
+            stream,
+            buffers: Buffers::default().prepare(request_bytes),
+        })))
+    }
+}
+
+/// A connection inside TLS.
+pub(super) struct TlsTransport {
+    line: Arc<Line>,
+    stream: StreamOwned<ClientConnection, TransportAdapter>,
+    buffers: Buffers,
+}
+
+impl Transport for TlsTransport {
+    fn buffers(&mut self) -> &mut dyn ureq::unversioned::transport::Buffers {
+        &mut self.buffers
+    }
+
+    fn transmit_output(&mut self, amount: usize, _: NextTimeout) -> Result<(), Error> {
+        self.stream.write_all(self.buffers.filled_output(amount))?;
+        Ok(())
+    }
+
+    fn await_input(&mut self, _: NextTimeout) -> Result<bool, Error> {
+        let count = self
+            .stream
+            .read(self.buffers.free_input()?)
+            .inspect_err(|error| {
+                // Without close_notify the end may have been forged or cut (RFC 8446, section 6.1),
+                // and ureq would take it for a body's normal end.
+                if error.kind() == io::ErrorKind::UnexpectedEof {
+                    self.line
+                        .fail(Loss::Reset, false, "closed without the end of TLS");
+                }
+            })?;
+        self.buffers.input_appended(count);
+        Ok(count > 0)
+    }
+
+    fn is_open(&mut self) -> bool {
+        // Asked only before a pooled connection is used again, and none is pooled.
+        false
+    }
+
+    fn is_tls(&self) -> bool {
+        true
+    }
+}
+
+impl fmt::Debug for TlsTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsTransport").finish_non_exhaustive()
+    }
+}

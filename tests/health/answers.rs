@@ -1,0 +1,303 @@
+//! Answers that are complete but wrong, odd, or lead elsewhere: one line each, as in `servers`.
+
+use serde_json::json;
+
+use crate::play::{answer, raw, redirect, status};
+use crate::servers::{
+    CHUNKED, HEAD, ONCE, RETRIED, TEN, UNTIL_CLOSE, case, check, fine, lost, wrong,
+};
+
+#[test]
+fn what_is_not_http_is_a_protocol_error() {
+    let long_line = format!("{HEAD}X: {}\r\n\r\n", "y".repeat(100_000));
+    let too_many = format!("{HEAD}Content-Length: 0\r\n{}\r\n", "X: y\r\n".repeat(200));
+    check(vec![
+        case(
+            "an SSH banner",
+            raw("SSH-2.0-OpenSSH_9.2p1\r\n"),
+            wrong("protocol", None),
+        ),
+        case(
+            "an SSH banner, then silence",
+            raw("SSH-2.0-OpenSSH_9.2p1\r\n").stall(),
+            wrong("protocol", None),
+        ),
+        case("zeros", raw([0; 64]), wrong("protocol", None)),
+        case(
+            "a page without a head",
+            raw("<html><body>hello</body></html>\r\n\r\n"),
+            wrong("protocol", None),
+        ),
+        case(
+            "garbage for ever",
+            raw("").flood([0xff, 0x00, 0x17]),
+            wrong("protocol", None),
+        ),
+        case(
+            "a status that is no number",
+            raw("HTTP/1.1 abc OK\r\n\r\n"),
+            wrong("protocol", None),
+        ),
+        case(
+            "a status of two digits",
+            raw("HTTP/1.1 20 OK\r\n\r\n"),
+            wrong("protocol", None),
+        ),
+        case(
+            "a header without a colon",
+            raw(HEAD).send("nonsense\r\n\r\n"),
+            wrong("protocol", None),
+        ),
+        case(
+            "endless headers",
+            raw(HEAD).flood("X-Header: value\r\n"),
+            wrong("protocol", None),
+        ),
+        case("200 headers", raw(too_many), wrong("protocol", None)),
+        case(
+            "a header line of 100,000 bytes",
+            raw(long_line),
+            wrong("protocol", None),
+        ),
+        case(
+            "a header line without end",
+            raw(HEAD).send("X: ").flood("y"),
+            wrong("protocol", None),
+        ),
+        case(
+            "a status line without end",
+            raw("HTTP/1.1 200 ").flood("y"),
+            wrong("protocol", None),
+        ),
+        case(
+            "Content-Length negative",
+            raw("HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n").stall(),
+            wrong("protocol", None),
+        ),
+        case(
+            "Content-Length no number",
+            raw("HTTP/1.1 200 OK\r\nContent-Length: ten\r\n\r\n").stall(),
+            wrong("protocol", None),
+        ),
+        case(
+            "Content-Length twice, differing",
+            raw("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nab").stall(),
+            wrong("protocol", None),
+        ),
+        case(
+            "Content-Length beyond 64 bits",
+            raw("HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999999\r\n\r\n").stall(),
+            wrong("protocol", None),
+        ),
+        case(
+            "a chunk of a bad size",
+            raw(CHUNKED).send("zz\r\nab\r\n").stall(),
+            wrong("protocol", Some(200)),
+        ),
+        case(
+            "a chunk of a negative size",
+            raw(CHUNKED).send("-1\r\nab\r\n").stall(),
+            wrong("protocol", Some(200)),
+        ),
+        case(
+            "a chunk size without end",
+            raw(CHUNKED).flood("1"),
+            wrong("protocol", Some(200)),
+        ),
+        case(
+            "a chunk longer than its size",
+            raw(CHUNKED).send("1\r\nabc\r\n0\r\n\r\n").stall(),
+            wrong("protocol", Some(200)),
+        ),
+    ]);
+}
+
+#[test]
+fn odd_but_complete_answers_are_judged_by_their_status() {
+    let many = format!("{HEAD}Content-Length: 0\r\n{}\r\n", "X: y\r\n".repeat(127));
+    let early = "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n";
+    check(vec![
+        case("HTTP/1.0", raw("HTTP/1.0 200 OK\r\n\r\nhello"), fine(200)),
+        case(
+            "no reason phrase",
+            raw("HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n"),
+            fine(200),
+        ),
+        case("128 headers", raw(many), fine(200)),
+        case(
+            "100 Continue first",
+            raw("HTTP/1.1 100 Continue\r\n\r\n")
+                .send(TEN)
+                .send("0123456789"),
+            fine(200),
+        ),
+        case(
+            "103 Early Hints first",
+            raw(early).send(TEN).send("0123456789"),
+            fine(200),
+        ),
+        case(
+            "103 Early Hints twice",
+            raw(early).send(early).send(TEN).send("0123456789"),
+            fine(200),
+        ),
+        case(
+            "a chunked body",
+            raw(CHUNKED).send("2\r\nab\r\n0\r\n\r\n"),
+            fine(200),
+        ),
+        case("an endless body", raw(UNTIL_CLOSE).flood("x"), fine(200)),
+        case(
+            "an endless chunked body",
+            raw(CHUNKED).flood("1\r\nx\r\n"),
+            fine(200),
+        ),
+        case(
+            "204 without a body",
+            raw("HTTP/1.1 204 No Content\r\n\r\n").stall(),
+            fine(204),
+        ),
+        case(
+            "304 without a body",
+            raw("HTTP/1.1 304 Not Modified\r\n\r\n").stall(),
+            fine(304),
+        ),
+        case("299", status(299), fine(299)),
+        case("399", status(399), fine(399)),
+        case("400", status(400), wrong("status", Some(400))),
+        case("404", status(404), wrong("status", Some(404))),
+        case("500", status(500), wrong("status", Some(500))),
+        case(
+            "500 whose body never comes",
+            answer(500, &[], "").stall(),
+            wrong("status", Some(500)),
+        ),
+        case("599", status(599), wrong("status", Some(599))),
+        case("600", status(600), wrong("status", Some(600))),
+        case("999", status(999), wrong("status", Some(999))),
+        case(
+            "502",
+            status(502),
+            ("http_error", Some("status"), Some(502), RETRIED),
+        ),
+        case(
+            "503",
+            status(503),
+            ("http_error", Some("status"), Some(503), RETRIED),
+        ),
+        case(
+            "504",
+            status(504),
+            ("http_error", Some("status"), Some(504), RETRIED),
+        ),
+        case("503 as expected", status(503), fine(503)).with(json!({ "expect": [503] })),
+        case(
+            "503 with a body that never ends",
+            raw("HTTP/1.1 503 Busy\r\nContent-Length: 9\r\n\r\n").stall(),
+            ("http_error", Some("status"), Some(503), RETRIED),
+        ),
+        case(
+            "429",
+            status(429),
+            ("rate_limited", Some("status"), Some(429), ONCE),
+        ),
+        case("429 as expected", status(429), fine(429)).with(json!({ "expect": [429] })),
+        case(
+            "429 with a body that never ends",
+            raw("HTTP/1.1 429 Slow down\r\nContent-Length: 9\r\n\r\n").stall(),
+            ("rate_limited", Some("status"), Some(429), ONCE),
+        ),
+    ]);
+}
+
+#[test]
+fn redirects_stay_within_their_origin_and_their_number() {
+    let five = || json!({ "max_redirects": 5 });
+    let only_200 = || json!({ "max_redirects": 5, "expect": [200] });
+    check(vec![
+        case(
+            "not followed unless told",
+            redirect(302, "/other"),
+            fine(302),
+        ),
+        case("followed", redirect(302, "/other"), fine(200)).with(five()),
+        case(
+            "followed to a relative address",
+            redirect(301, "other"),
+            fine(200),
+        )
+        .with(five()),
+        case(
+            "followed to a silent page",
+            redirect(302, "/mute"),
+            lost("timeout", None),
+        )
+        .with(five()),
+        case(
+            "followed to a missing page",
+            redirect(302, "/nowhere"),
+            wrong("status", Some(404)),
+        )
+        .with(five()),
+        case(
+            "a loop",
+            redirect(302, "/it"),
+            wrong("redirects", Some(302)),
+        )
+        .with(five()),
+        case(
+            "a loop of two",
+            redirect(302, "/back"),
+            wrong("redirects", Some(302)),
+        )
+        .with(five()),
+        case(
+            "to a dead port",
+            redirect(302, "http://127.0.0.1:9/"),
+            fine(302),
+        )
+        .with(five()),
+        case(
+            "off host",
+            redirect(302, "http://example.invalid/"),
+            fine(302),
+        )
+        .with(five()),
+        case(
+            "off host, unexpected",
+            redirect(302, "//example.invalid/"),
+            wrong("status", Some(302)),
+        )
+        .with(only_200()),
+        case(
+            "to another scheme",
+            redirect(302, "https://127.0.0.1/"),
+            fine(302),
+        )
+        .with(five()),
+        case(
+            "to a scheme of another kind",
+            redirect(302, "file:///etc/passwd"),
+            fine(302),
+        )
+        .with(five()),
+        case(
+            "without a location",
+            answer(302, &[], ""),
+            wrong("status", Some(302)),
+        )
+        .with(only_200()),
+        case(
+            "to something that is no address",
+            redirect(302, "http://[::"),
+            fine(302),
+        )
+        .with(five()),
+        case(
+            "a redirect whose body never ends",
+            raw("HTTP/1.1 302 F\r\nLocation: /other\r\nContent-Length: 9\r\n\r\n").stall(),
+            fine(200),
+        )
+        .with(five()),
+    ]);
+}

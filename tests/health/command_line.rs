@@ -1,0 +1,267 @@
+//! Arguments, manifests from everywhere, streams that fail, signals, and the shape of the output.
+
+use std::fs::{self, File, OpenOptions};
+use std::process::Stdio;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use crate::play::{ok, silent, status};
+use crate::scene::Scene;
+use crate::server::NeverAccepts;
+use crate::systemd::within;
+
+const HALF_A_SECOND: Duration = Duration::from_millis(500);
+
+pub(crate) fn healthy() -> Scene {
+    Scene::new().core("/up", ok()).aux("/page", ok())
+}
+
+pub(crate) fn unhealthy() -> Scene {
+    Scene::new().core("/up", ok()).aux("/page", status(500))
+}
+
+/// A scene whose manifest must not lead to a single connection.
+fn unprobed(manifest: &str) -> Scene {
+    let scene = Scene::new();
+    scene.server().may_stay_unused();
+    fs::write(scene.dir().join("bad.json"), manifest).unwrap();
+    scene
+}
+
+#[test]
+fn help_and_version_are_no_failures() {
+    let scene = unprobed("");
+    let help = scene.run_as_is(["--help"]);
+    help.exits(0).stderr_is_empty();
+    for option in [
+        "--manifest",
+        "--base-url",
+        "--no-recover",
+        "--dry-run",
+        "--wait",
+        "--format",
+        "--validate",
+        "--quiet",
+        "--color",
+    ] {
+        help.stdout_has(option);
+    }
+    let version = concat!("scidex-route-health ", env!("CARGO_PKG_VERSION"));
+    scene.run_as_is(["--version"]).exits(0).line(version);
+}
+
+#[test]
+fn bad_arguments_are_refused() {
+    let scene = healthy();
+    scene.server().may_stay_unused();
+    scene
+        .run_as_is(["--no-recover", "--dry-run"])
+        .exits(2)
+        .stdout_is_empty();
+    scene
+        .run_as_is(["--frobnicate"])
+        .exits(2)
+        .stderr_has("--frobnicate");
+    scene
+        .run_as_is(["--wait", "soon"])
+        .exits(2)
+        .stderr_has("soon");
+    scene.run_as_is(["--wait", "-1"]).exits(2);
+    scene
+        .run_as_is(["--format", "xml"])
+        .exits(2)
+        .stderr_has("xml");
+    scene
+        .run_as_is(["--base-url", "ftp://x"])
+        .exits(2)
+        .stderr_has("ftp://x");
+    assert_eq!(scene.server().connections(), 0);
+}
+
+#[test]
+fn a_manifest_is_found_named_or_piped() {
+    let scene = healthy();
+    scene.run_as_is([]).exits(0);
+    fs::rename(scene.write_manifest(), scene.dir().join("other.json")).unwrap();
+    let other = scene.dir().join("other.json");
+    let other = other.to_str().unwrap();
+    scene.run_as_is(["--manifest", other]).exits(0);
+    scene.run_as_is(["-m", other]).exits(0);
+    let mut piped = scene.command(["--manifest", "-"]);
+    piped.stdin(File::open(other).unwrap());
+    scene.spawn(piped).finish().exits(0);
+    scene
+        .run_as_is(["-m", "nowhere.json"])
+        .exits(2)
+        .stderr_has("nowhere.json")
+        .stdout_is_empty();
+    scene.run_as_is(["-m", "."]).exits(2).stderr_has("\".\"");
+}
+
+#[test]
+fn five_mistakes_get_five_located_messages() {
+    let scene = unprobed(
+        r#"{
+  "base_url": "ftp://127.0.0.1",
+  "concurrency": 65,
+  "defaults": { "timeout_seconds": 0 },
+  "routes": [
+    { "path": "/up", "core": true },
+    { "path": "/a", "retries": 11 },
+    { "path": "no slash" }
+  ]
+}"#,
+    );
+    let run = scene.run_as_is(["-m", "bad.json"]);
+    run.exits(2).stdout_is_empty();
+    for place in [
+        "base_url: ",
+        "concurrency: ",
+        "defaults.timeout_seconds: ",
+        "routes[1].retries: ",
+        "routes[2].path: ",
+    ] {
+        let lines = run
+            .stderr
+            .lines()
+            .filter(|line| line.contains(place))
+            .count();
+        assert_eq!(lines, 1, "one line for {place:?}: {}", run.stderr);
+    }
+    assert_eq!(
+        scene
+            .run_as_is(["-m", "bad.json", "--validate"])
+            .exits(2)
+            .stderr,
+        run.stderr
+    );
+    assert_eq!(scene.server().connections(), 0);
+}
+
+#[test]
+fn a_syntax_error_names_line_and_column() {
+    let scene = unprobed("{\n  \"base_url\": \"http://127.0.0.1\",\n  \"routes\": [,]\n}");
+    scene
+        .run_as_is(["-m", "bad.json"])
+        .exits(2)
+        .stderr_has("line 3")
+        .stderr_has("column 14");
+    fs::write(scene.dir().join("bad.json"), b"{\"\xff\": 1}").unwrap();
+    scene.run_as_is(["-m", "bad.json"]).exits(2);
+    fs::write(scene.dir().join("bad.json"), "").unwrap();
+    scene.run_as_is(["-m", "bad.json"]).exits(2);
+    fs::write(scene.dir().join("bad.json"), "[".repeat(100_000)).unwrap();
+    scene.run_as_is(["-m", "bad.json"]).exits(2);
+}
+
+#[test]
+fn validating_probes_nothing_and_needs_no_secrets() {
+    let keys = json!({ "core": true, "headers": { "Authorization": "Bearer ${NO_SUCH_TOKEN}" } });
+    let scene = Scene::new().route("/up", ok(), keys);
+    scene.server().may_stay_unused();
+    let valid = scene.run_as_is(["--validate"]);
+    valid.exits(0);
+    assert_eq!(valid.stdout.lines().count(), 1, "{valid:?}");
+    scene
+        .run_as_is([])
+        .exits(2)
+        .stderr_has("NO_SUCH_TOKEN")
+        .stderr_has("routes[0].headers")
+        .stdout_is_empty();
+    assert_eq!(scene.server().connections(), 0);
+}
+
+#[test]
+fn a_reader_that_closed_stdout_changes_nothing() {
+    for (scene, code) in [(healthy(), 0), (unhealthy(), 1)] {
+        for format in ["human", "json"] {
+            // A pipe whose reading end is gone already.
+            let (reader, writer) = std::io::pipe().unwrap();
+            drop(reader);
+            let mut command = scene.command(["--format", format]);
+            command.stdout(writer).stderr(Stdio::piped());
+            let output = command.output().unwrap();
+            assert_eq!(output.status.code(), Some(code), "{output:?}");
+            assert!(output.stderr.is_empty(), "{output:?}");
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_behind_stdout_is_reported() {
+    let full = || OpenOptions::new().write(true).open("/dev/full").unwrap();
+    for (scene, code) in [(healthy(), 2), (unhealthy(), 1)] {
+        for format in ["human", "json"] {
+            let mut command = scene.command(["--format", format]);
+            command.stdout(full()).stderr(Stdio::piped());
+            let output = command.output().unwrap();
+            assert_eq!(output.status.code(), Some(code), "{output:?}");
+            let said = String::from_utf8(output.stderr).unwrap();
+            assert!(
+                said.contains("standard output") || said.contains("stdout"),
+                "{said}"
+            );
+            assert_eq!(said.lines().count(), 1, "{said}");
+        }
+    }
+}
+
+#[test]
+fn a_stderr_that_cannot_be_written_changes_nothing() {
+    let scene = unprobed("{}");
+    let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut command = scene.command(["-m", "bad.json"]);
+    command.stderr(full);
+    assert_eq!(command.output().unwrap().status.code(), Some(2));
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = scene.command(["-m", "bad.json"]);
+    command.stderr(writer);
+    assert_eq!(command.output().unwrap().status.code(), Some(2));
+}
+
+#[test]
+fn signals_end_a_run_at_once_and_leave_nothing_half_written() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let never = NeverAccepts::start();
+        let scene = Scene::new()
+            .at(never.url())
+            .default("timeout_seconds", 20)
+            .core("/up", ok());
+        let running = scene.start([]);
+        assert!(within(Duration::from_secs(5), || has_a_socket(
+            running.pid()
+        )));
+        let sent = std::time::Instant::now();
+        running.signal(signal);
+        let run = running.finish();
+        run.dies_of(signal).stdout_is_empty();
+        assert!(sent.elapsed() < HALF_A_SECOND, "{run:?}");
+    }
+}
+
+/// Whether the process is probing by now.
+fn has_a_socket(pid: nix::unistd::Pid) -> bool {
+    let open = fs::read_dir(format!("/proc/{pid}/fd"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    open.filter_map(|entry| fs::read_link(entry.path()).ok())
+        .any(|target| target.to_string_lossy().starts_with("socket:"))
+}
+
+#[test]
+fn another_base_url_points_the_same_manifest_elsewhere() {
+    let here = healthy();
+    let there = Scene::new().core("/up", silent());
+    there.server().may_stay_unused();
+    let url = here.server().url();
+    let run = here
+        .top("base_url", there.server().url())
+        .run(["--base-url", &url]);
+    run.exits(0).tally([2, 0, 0, 0, 0]);
+    assert_eq!(run.report["base_url"], url);
+    assert_eq!(there.server().connections(), 0);
+}

@@ -1,0 +1,153 @@
+//! A scene whose `systemctl` is a script of the test's own, and a process that it could get killed.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use nix::time::{ClockId, clock_gettime};
+use serde_json::json;
+
+use crate::play::silent;
+use crate::run::Run;
+use crate::scene::Scene;
+
+/// Each call's own limit.
+const CALL: Duration = Duration::from_secs(5);
+
+/// A core that is silent for good, a process that would be killed for it, and a `systemctl` of the
+/// test's own that says so.
+pub(crate) struct Fake {
+    pub(crate) scene: Scene,
+    pub(crate) victim: Child,
+}
+
+impl Fake {
+    /// A `systemctl` that says what the real one says of a healthy unit with the victim in it.
+    pub(crate) fn new() -> Self {
+        Self::with_core(|scene| scene.core("/up", silent()))
+    }
+
+    pub(crate) fn with_core(core: impl Fn(Scene) -> Scene) -> Self {
+        let victim = Command::new("sleep")
+            .arg("infinity")
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        let scene = core(Scene::new()).default("timeout_seconds", 0.2).top(
+            "recovery",
+            json!({ "unit": "backend.service", "min_uptime_seconds": 0 }),
+        );
+        let bin = scene.dir().join("bin");
+        fs::create_dir(&bin).unwrap();
+        let fake = Self {
+            scene: scene.env("PATH", bin),
+            victim,
+        };
+        fake.script("cat answer");
+        fake.say(&fake.answer());
+        fake
+    }
+
+    /// What the fake does: a shell script, run in the scene's folder, with the real tools at hand.
+    pub(crate) fn script(&self, body: &str) {
+        let script = format!("#!/bin/sh\nPATH=/usr/bin:/bin\n{body}\n");
+        let path = self.scene.dir().join("bin/systemctl");
+        // Renamed into place, because a file open for writing cannot be executed.
+        let fresh = self.scene.dir().join("fresh");
+        fs::write(&fresh, script).unwrap();
+        fs::set_permissions(&fresh, Permissions::from_mode(0o755)).unwrap();
+        fs::rename(fresh, path).unwrap();
+    }
+
+    /// What `cat answer` says from now on.
+    pub(crate) fn say(&self, answer: &str) {
+        let fresh = self.scene.dir().join("fresh");
+        fs::write(&fresh, answer).unwrap();
+        fs::rename(fresh, self.scene.dir().join("answer")).unwrap();
+    }
+
+    /// The answer of systemd 252 for a running unit, as far as anybody might ask.
+    pub(crate) fn answer(&self) -> String {
+        self.answer_about(self.victim.id())
+    }
+
+    pub(crate) fn answer_about(&self, pid: u32) -> String {
+        let now = clock_gettime(ClockId::CLOCK_MONOTONIC)
+            .map(Duration::from)
+            .unwrap();
+        let now = now.as_micros();
+        format!(
+            "Type=simple\nRestart=always\nRestartUSec=100ms\nTimeoutStopUSec=1min 30s\n\
+             TimeoutAbortUSec=1min 30s\nMainPID={pid}\nControlPID=0\nResult=success\n\
+             NRestarts=0\nRestartPreventExitStatus=\nRestartForceExitStatus=\n\
+             SuccessExitStatus=\nExecMainStartTimestampMonotonic={now}\nExecMainPID={pid}\n\
+             ControlGroup=/system.slice/backend.service\nKillMode=control-group\n\
+             Id=backend.service\nNames=backend.service\nLoadState=loaded\nActiveState=active\n\
+             FreezerState=running\nSubState=running\n\
+             FragmentPath=/etc/systemd/system/backend.service\nUnitFileState=enabled\n\
+             ActiveEnterTimestampMonotonic={now}\nNeedDaemonReload=no\nTriggeredBy=\nJob=\n\
+             StartLimitIntervalUSec=10s\nStartLimitBurst=5\nTransient=no\n\
+             InvocationID=23eab4dec2724e6784519da2e6da8590\n"
+        )
+    }
+
+    /// The usual answer with one property changed, or left out.
+    pub(crate) fn changed(&self, property: &str, value: Option<&str>) -> String {
+        let start = format!("{property}=");
+        let answer = self.answer();
+        assert_eq!(
+            answer
+                .lines()
+                .filter(|line| line.starts_with(&start))
+                .count(),
+            1,
+            "{property}"
+        );
+        let lines = answer.lines().filter_map(|line| match value {
+            _ if !line.starts_with(&start) => Some(line.to_owned()),
+            Some(value) => Some(format!("{start}{value}")),
+            None => None,
+        });
+        lines.collect::<Vec<_>>().join("\n") + "\n"
+    }
+
+    pub(crate) fn run(&self) -> Run {
+        self.scene.run([])
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.victim.id()
+    }
+
+    #[track_caller]
+    pub(crate) fn spared(&mut self, run: &Run) {
+        let ended = self.victim.try_wait().unwrap();
+        assert!(ended.is_none(), "the process was killed: {run:?}");
+        // Two calls at most, the probes, and what starting many processes takes.
+        run.within(CALL * 2 + Duration::from_secs(2));
+    }
+
+    /// The recovery fails with a sentence that holds this, and nobody is signalled.
+    #[track_caller]
+    pub(crate) fn fails(&mut self, part: &str) {
+        let run = self.run();
+        run.failed(part);
+        self.spared(&run);
+    }
+
+    /// The guard refuses, and nobody is signalled.
+    #[track_caller]
+    pub(crate) fn is_refused(&mut self, guard: &str) {
+        let run = self.run();
+        run.refused(guard);
+        self.spared(&run);
+    }
+}
+
+impl Drop for Fake {
+    fn drop(&mut self) {
+        let _over = self.victim.kill();
+        let _over = self.victim.wait();
+    }
+}

@@ -1,0 +1,377 @@
+//! Each reason to leave a hung backend alone that a real systemd can show; the process is alive
+//! afterwards. And: what is decided about restarts is what systemd then does.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Mutex;
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::ptrace;
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use crate::backend::Backend;
+use crate::play::{in_turn, ok, silent};
+use crate::recovery::mute;
+use crate::scene::Scene;
+use crate::systemd::{Systemd, recovery, skip, within};
+
+const RESTARTS: &str = "Restart=always";
+
+/// A sleeper that would be killed if the guard did not hold, and the run that must not.
+#[track_caller]
+fn spares(systemd: &Systemd, unit: &str, keys: serde_json::Value, guard: &str) {
+    let before = systemd.main_pid(unit);
+    mute(systemd, recovery(unit, keys)).run([]).refused(guard);
+    assert_eq!(
+        systemd.main_pid(unit),
+        before,
+        "{unit} has another main process"
+    );
+    assert!(before == 0 || systemd.is_alive(before), "{unit} was killed");
+}
+
+#[test]
+fn without_a_reason_to_spare_it_the_unit_is_killed() {
+    // The control for all tests below: the same scene, no guard.
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    systemd.sleeper("control.service", RESTARTS);
+    let old = systemd.main_pid("control.service");
+    mute(
+        &systemd,
+        recovery("control.service", json!({ "verify_seconds": 1 })),
+    )
+    .run([])
+    .exits(1)
+    .outcome("not_recovered")
+    .pid("pid", old);
+    assert!(!systemd.is_alive(old));
+}
+
+#[test]
+fn a_unit_that_does_not_exist() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    spares(&systemd, "no-such.service", json!({}), "not_loaded");
+    // systemd.unit(5): an empty file masks the unit.
+    systemd.write_unit("hidden.service", "");
+    assert_eq!(systemd.property("hidden.service", "LoadState"), "masked");
+    spares(&systemd, "hidden.service", json!({}), "not_loaded");
+}
+
+#[test]
+fn a_unit_that_is_not_active() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    systemd.sleeper("stopped.service", RESTARTS);
+    systemd.systemctl(&["stop", "stopped.service"]);
+    spares(&systemd, "stopped.service", json!({}), "not_active");
+
+    systemd.write_unit(
+        "starting.service",
+        "[Service]\nType=oneshot\nExecStart=sleep infinity\n",
+    );
+    systemd.systemctl(&["start", "--no-block", "starting.service"]);
+    systemd.wait_for("starting.service", "ActiveState", "activating");
+    spares(&systemd, "starting.service", json!({}), "not_active");
+}
+
+#[test]
+fn a_unit_without_a_main_process() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    systemd.service(
+        "none.service",
+        "Type=oneshot\nRemainAfterExit=yes\nExecStart=true",
+    );
+    spares(&systemd, "none.service", json!({}), "main_pid");
+}
+
+#[test]
+fn a_main_process_that_is_still_young() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    systemd.sleeper("young.service", RESTARTS);
+    spares(
+        &systemd,
+        "young.service",
+        json!({ "min_uptime_seconds": 120 }),
+        "too_young",
+    );
+}
+
+#[test]
+fn a_main_process_younger_than_the_sweep() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    systemd.sleeper("fresh.service", RESTARTS);
+    let scene =
+        mute(&systemd, recovery("fresh.service", json!({}))).default("timeout_seconds", 1.5);
+    let running = scene.start([]);
+    assert!(within(Duration::from_secs(5), || scene
+        .server()
+        .connections()
+        > 0));
+    systemd.systemctl(&["restart", "fresh.service"]);
+    let new = systemd.main_pid("fresh.service");
+    running.finish().refused("restarted").pid("pid", new);
+    assert!(systemd.is_alive(new));
+}
+
+#[test]
+fn a_backend_that_wakes_up_at_the_last_moment() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    systemd.sleeper("waking.service", RESTARTS);
+    let pid = systemd.main_pid("waking.service");
+    let keys = recovery("waking.service", json!({}));
+    Scene::new()
+        .beside(&systemd)
+        .core("/up", in_turn([silent(), ok()]))
+        .top("recovery", keys)
+        .run([])
+        .refused("answered");
+    assert!(systemd.is_alive(pid));
+}
+
+#[test]
+fn a_unit_that_would_not_come_back() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    systemd.sleeper("mortal.service", "Restart=no");
+    spares(&systemd, "mortal.service", json!({}), "no_restart");
+    let prevented = "Restart=always\nRestartPreventExitStatus=SIGKILL";
+    systemd.sleeper("prevented.service", prevented);
+    spares(&systemd, "prevented.service", json!({}), "no_restart");
+}
+
+#[test]
+fn a_backend_that_would_not_come_back() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let backend = Backend::start(&systemd, "once.service", "Restart=no");
+    let pid = backend.pid();
+    backend.freeze();
+    let scene = Scene::new()
+        .at(backend.url())
+        .beside(&systemd)
+        .core("/", ok())
+        .top("recovery", recovery(backend.unit, json!({})));
+    scene.run([]).refused("no_restart").pid("pid", pid);
+    assert!(systemd.is_alive(pid));
+}
+
+#[test]
+fn a_unit_with_a_job_in_the_queue() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    systemd.write_unit(
+        "blocker.service",
+        "[Service]\nType=oneshot\nExecStart=sleep infinity\n",
+    );
+    systemd.write_unit(
+        "queued.service",
+        "[Unit]\nAfter=blocker.service\n\
+         [Service]\nExecStart=sleep infinity\nExecReload=true\nRestart=always\n",
+    );
+    systemd.systemctl(&["start", "queued.service"]);
+    systemd.systemctl(&["start", "--no-block", "blocker.service"]);
+    // The reload has to wait for the start that stands before it; meanwhile the unit is active.
+    systemd.systemctl(&["reload", "--no-block", "queued.service"]);
+    assert_eq!(systemd.property("queued.service", "ActiveState"), "active");
+    spares(&systemd, "queued.service", json!({}), "job_queued");
+}
+
+#[test]
+fn a_process_that_somebody_debugs() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    systemd.sleeper("traced.service", RESTARTS);
+    let pid = systemd.host_pid(systemd.main_pid("traced.service"));
+    ptrace::attach(pid).unwrap();
+    let stopped = nix::sys::wait::waitpid(pid, None).unwrap();
+    spares(&systemd, "traced.service", json!({}), "traced");
+    assert_eq!(stopped.pid(), Some(pid));
+    ptrace::detach(pid, None).unwrap();
+}
+
+#[test]
+fn a_unit_that_somebody_froze() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    systemd.sleeper("frozen.service", RESTARTS);
+    systemd.try_systemctl(&["freeze", "frozen.service"]);
+    if systemd.property("frozen.service", "FreezerState") != "frozen" {
+        return skip("this kernel's cgroups cannot freeze units; the faulty tools' tests play it");
+    }
+    spares(&systemd, "frozen.service", json!({}), "frozen");
+    systemd.systemctl(&["thaw", "frozen.service"]);
+}
+
+#[test]
+fn a_manifest_that_others_may_write() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    systemd.sleeper("open.service", RESTARTS);
+    let pid = systemd.main_pid("open.service");
+    let scene = mute(&systemd, recovery("open.service", json!({})));
+    for mode in [0o666, 0o664, 0o646, 0o602] {
+        fs::set_permissions(scene.write_manifest(), Permissions::from_mode(mode)).unwrap();
+        scene.run([]).refused("manifest_writable");
+    }
+    fs::set_permissions(scene.write_manifest(), Permissions::from_mode(0o644)).unwrap();
+    let somebody = nix::unistd::Uid::from_raw(12345);
+    nix::unistd::chown(&scene.write_manifest(), Some(somebody), None).unwrap();
+    scene.run([]).refused("manifest_writable");
+    // The file behind a link counts, not the link.
+    let link = scene.dir().join("link.json");
+    std::os::unix::fs::symlink(scene.write_manifest(), &link).unwrap();
+    scene.run(["-m", "link.json"]).refused("manifest_writable");
+    assert!(systemd.is_alive(pid));
+    // The control: the same manifest as the caller's own, and by way of standard input.
+    let root = nix::unistd::Uid::from_raw(0);
+    let mut piped = scene.command(["--format", "json", "--dry-run", "-m", "-"]);
+    piped.stdin(fs::File::open(scene.write_manifest()).unwrap());
+    scene.spawn(piped).finish().exits(1).outcome("would_kill");
+    nix::unistd::chown(&scene.write_manifest(), Some(root), None).unwrap();
+    scene
+        .run(["--dry-run"])
+        .exits(1)
+        .outcome("would_kill")
+        .pid("pid", pid);
+}
+
+#[test]
+fn a_prober_that_was_starved_itself() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    systemd.sleeper("starved.service", RESTARTS);
+    let pid = systemd.main_pid("starved.service");
+    let scene =
+        mute(&systemd, recovery("starved.service", json!({}))).default("timeout_seconds", 1);
+    // By its manifest's path, which no other process on the machine is started with.
+    let manifest = scene.write_manifest();
+    let running = scene.start(["-m", manifest.to_str().unwrap()]);
+    assert!(within(Duration::from_secs(5), || scene
+        .server()
+        .connections()
+        > 0));
+    let prober = systemd.find(manifest.to_str().unwrap());
+    nix::sys::signal::kill(prober, Signal::SIGSTOP).unwrap();
+    thread::sleep(Duration::from_millis(2300));
+    nix::sys::signal::kill(prober, Signal::SIGCONT).unwrap();
+    running.finish().refused("starved");
+    assert!(systemd.is_alive(pid));
+}
+
+#[test]
+fn a_url_that_leads_to_another_machine() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    systemd.sleeper("remote.service", RESTARTS);
+    let pid = systemd.main_pid("remote.service");
+    // RFC 5737: an address that nobody has.
+    let scene = mute(&systemd, recovery("remote.service", json!({}))).at("http://192.0.2.1:8000");
+    let run = scene.run([]);
+    if run.report["hung"] != true {
+        // A network that answers for strangers, or none at all.
+        return skip("192.0.2.1 is not silent here");
+    }
+    run.refused("not_local");
+    assert!(systemd.is_alive(pid));
+}
+
+#[test]
+fn decisions_about_restarts_are_what_systemd_then_does() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let restarts = [
+        "no",
+        "always",
+        "on-success",
+        "on-failure",
+        "on-abnormal",
+        "on-abort",
+        "on-watchdog",
+    ];
+    let lists = [
+        "",
+        "SuccessExitStatus=",
+        "RestartPreventExitStatus=",
+        "RestartForceExitStatus=",
+    ];
+    let mut cases = Vec::new();
+    for signal in ["SIGKILL", "SIGABRT"] {
+        for restart in restarts {
+            for list in lists {
+                let unit = format!("case-{}.service", cases.len());
+                let list = if list.is_empty() {
+                    list.to_owned()
+                } else {
+                    format!("{list}{signal}")
+                };
+                systemd.write_unit(
+                    &unit,
+                    &format!("[Service]\nExecStart=sleep infinity\nRestart={restart}\nRestartSec=1ms\n{list}\n"),
+                );
+                cases.push((unit, signal, format!("Restart={restart} {list}")));
+            }
+        }
+    }
+    let units: Vec<&str> = cases.iter().map(|(unit, ..)| unit.as_str()).collect();
+    systemd.systemctl(&[&["start"], units.as_slice()].concat());
+    let wrong = Mutex::new(Vec::new());
+    let waiting = Mutex::new(cases.iter());
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                loop {
+                    let Some((unit, signal, about)) = waiting.lock().unwrap().next() else {
+                        return;
+                    };
+                    let keys = recovery(unit, json!({ "signal": signal }));
+                    let scene = mute(&systemd, keys).default("timeout_seconds", 0.1);
+                    let run = scene.run(["--dry-run"]);
+                    let decided = run.report["recovery"]["outcome"] == "would_kill";
+                    if !decided {
+                        run.refused("no_restart");
+                    }
+                    let old = systemd.main_pid(unit);
+                    systemd.signal(unit, signal.parse().unwrap());
+                    let mut restarted = false;
+                    assert!(within(Duration::from_secs(10), || {
+                        let new = systemd.main_pid(unit);
+                        restarted = new != 0 && new != old;
+                        let state = systemd.property(unit, "ActiveState");
+                        restarted || ["inactive", "failed"].contains(&state.as_str())
+                    }));
+                    if decided != restarted {
+                        let complaint =
+                            format!("{about} after {signal}: decided {decided}, was {restarted}");
+                        wrong.lock().unwrap().push(complaint);
+                    }
+                }
+            });
+        }
+    });
+    let wrong = wrong.into_inner().unwrap();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

@@ -1,0 +1,179 @@
+//! When a backend counts as hung, when as down, and when as neither: only complete silence of every
+//! core route is a hang.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::play::{Play, answer, in_turn, ok, raw, silent, status};
+use crate::run::Run;
+use crate::scene::Scene;
+use crate::server::{DeadPort, FullQueue, NeverAccepts};
+
+/// Two core routes with one retry, and an auxiliary one that must not be probed in vain.
+fn scene(first: Play, second: Play) -> Scene {
+    Scene::new()
+        .default("retries", 1)
+        .core("/first", first)
+        .core("/second", second)
+        .aux("/page", ok())
+}
+
+#[track_caller]
+fn is_hung(run: &Run) {
+    run.exits(1)
+        .healthy(false)
+        .hung(true)
+        .down(false)
+        .cause("/first", "timeout")
+        .attempts("/first", 2)
+        .status("/first", None)
+        .cause("/second", "timeout")
+        .class("/page", "skipped")
+        .cause("/page", "backend_hung")
+        .attempts("/page", 0)
+        .tally([0, 2, 0, 0, 1])
+        .outcome("not_configured")
+        .within(Duration::from_millis(2800));
+}
+
+#[track_caller]
+fn is_up(run: &Run) {
+    run.exits(1)
+        .healthy(false)
+        .hung(false)
+        .down(false)
+        .class("/page", "ok");
+}
+
+#[test]
+fn a_core_that_accepts_but_never_answers_is_hung() {
+    let scene = scene(silent(), silent());
+    is_hung(&scene.run([]));
+    assert_eq!(scene.server().count("/page"), 0);
+    let told = scene.run_as_is([]);
+    told.exits(1)
+        .line("0 OK, 2 timeout/unreachable, 0 rate-limited, 0 HTTP error, 1 skipped");
+    let verdict = told
+        .stdout
+        .lines()
+        .find(|line| line.starts_with("unhealthy"));
+    assert!(
+        verdict.is_some_and(|line| line.contains("hung")),
+        "{}",
+        told.stdout
+    );
+    let recovery = told
+        .stdout
+        .lines()
+        .find(|line| line.starts_with("recovery: "));
+    assert!(
+        recovery.is_some_and(|line| line.contains("not_configured")),
+        "{}",
+        told.stdout
+    );
+}
+
+#[test]
+fn a_young_hang_is_a_queue_that_still_takes_connections() {
+    let never = NeverAccepts::start();
+    is_hung(&scene(ok(), ok()).at(never.url()).run([]));
+}
+
+#[test]
+fn an_old_hang_is_a_queue_that_takes_no_more() {
+    let full = FullQueue::start();
+    is_hung(&scene(ok(), ok()).at(full.url()).run([]));
+}
+
+#[test]
+fn a_tls_handshake_that_never_begins_is_a_hang() {
+    let never = NeverAccepts::start();
+    let url = never.url().replace("http:", "https:");
+    is_hung(&scene(ok(), ok()).at(url).run([]));
+}
+
+#[test]
+fn a_single_byte_from_any_core_route_forbids_the_verdict() {
+    is_up(&scene(silent(), status(503)).run([]));
+    is_up(&scene(silent(), in_turn([status(503), silent()])).run([]));
+    is_up(&scene(silent(), in_turn([raw("H").stall(), silent()])).run([]));
+    is_up(&scene(silent(), in_turn([silent(), raw("H").stall()])).run([]));
+    is_up(&scene(silent(), answer(200, &[], "").send("surplus")).run([]));
+}
+
+#[test]
+fn a_head_without_its_body_is_an_answer() {
+    let half = || raw("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n").stall();
+    let run = scene(half(), half()).run([]);
+    is_up(&run);
+    run.cause("/first", "timeout").status("/first", 200);
+}
+
+#[test]
+fn a_rate_limit_or_a_garbled_answer_is_an_answer() {
+    is_up(&scene(silent(), status(429)).run([]));
+    is_up(&scene(silent(), raw("SSH-2.0-x\r\n")).run([]));
+}
+
+#[test]
+fn a_core_that_answers_the_retry_is_healthy() {
+    let run = scene(in_turn([silent(), ok()]), in_turn([silent(), ok()])).run([]);
+    run.exits(0)
+        .healthy(true)
+        .hung(false)
+        .tally([3, 0, 0, 0, 0]);
+}
+
+#[test]
+fn one_refused_or_reset_attempt_is_no_silence() {
+    let run = scene(silent(), in_turn([silent(), raw("").reset()])).run([]);
+    run.exits(1)
+        .hung(false)
+        .down(true)
+        .cause("/page", "backend_down");
+    let run = scene(in_turn([raw(""), silent()]), silent()).run([]);
+    run.exits(1).hung(false).down(true);
+}
+
+#[test]
+fn a_backend_that_nobody_listens_for_is_down() {
+    let dead = DeadPort::reserve();
+    let run = scene(ok(), ok()).at(dead.url()).run([]);
+    run.exits(1)
+        .hung(false)
+        .down(true)
+        .cause("/first", "refused")
+        .attempts("/first", 2)
+        .class("/page", "skipped")
+        .cause("/page", "backend_down")
+        .within(Duration::from_secs(1));
+}
+
+#[test]
+fn a_backend_that_closes_at_once_is_down() {
+    let run = scene(raw(""), raw("").reset()).run([]);
+    run.exits(1)
+        .hung(false)
+        .down(true)
+        .cause("/first", "reset")
+        .cause("/second", "reset");
+}
+
+#[test]
+fn a_hang_does_not_end_the_waiting_where_nothing_can_be_recovered() {
+    let scene = Scene::new().core("/up", in_turn([silent(), ok()]));
+    scene.run(["--wait", "10"]).exits(0).healthy(true);
+}
+
+#[test]
+fn a_body_check_that_fails_everywhere_is_no_hang() {
+    let page = || answer(200, &[], r#"{"status":"degraded"}"#);
+    let keys = json!({ "core": true, "json": { "/status": "healthy" } });
+    let run = Scene::new().route("/up", page(), keys).run([]);
+    run.exits(1)
+        .hung(false)
+        .down(false)
+        .class("/up", "http_error")
+        .cause("/up", "body");
+}

@@ -1,0 +1,215 @@
+//! What bounds a run: its deadline, the waiting, dead name servers, and memory.
+
+use std::net::UdpSocket;
+use std::time::Duration;
+
+use nix::unistd::Uid;
+use serde_json::json;
+
+use crate::play::{in_turn, ok, raw, silent, status};
+use crate::scene::Scene;
+use crate::server::NeverAccepts;
+use crate::systemd::skip;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn the_deadline_cuts_what_is_under_way_and_skips_the_rest() {
+    let scene = Scene::new()
+        .top("deadline_seconds", 1)
+        .top("concurrency", 1)
+        .default("timeout_seconds", 20)
+        .default("retries", 2)
+        .core("/up", ok())
+        .aux("/slow", raw("HTTP/1.1 200 OK\r\n").drip("X: y\r\n"))
+        .aux("/later", ok());
+    scene
+        .run([])
+        .exits(0)
+        .within(SECOND * 2)
+        .class("/slow", "timeout_unreachable")
+        .cause("/slow", "deadline")
+        .attempts("/slow", 1)
+        .class("/later", "skipped")
+        .cause("/later", "deadline")
+        .attempts("/later", 0)
+        .tally([1, 1, 0, 0, 1]);
+    scene
+        .run_as_is([])
+        .line("1 OK, 1 timeout/unreachable, 0 rate-limited, 0 HTTP error, 1 skipped");
+}
+
+#[test]
+fn a_core_route_cut_by_the_deadline_proves_nothing() {
+    let never = NeverAccepts::start();
+    Scene::new()
+        .at(never.url())
+        .top("deadline_seconds", 0.5)
+        .top("concurrency", 1)
+        .default("timeout_seconds", 20)
+        .core("/up", ok())
+        .core("/later", ok())
+        .run([])
+        .exits(1)
+        .within(SECOND * 3 / 2)
+        .hung(false)
+        .down(false)
+        .cause("/up", "deadline")
+        .class("/later", "skipped")
+        .cause("/later", "deadline");
+}
+
+#[test]
+fn a_retry_that_would_begin_after_the_deadline_is_not_made() {
+    Scene::new()
+        .top("deadline_seconds", 2)
+        .route(
+            "/busy",
+            status(503),
+            json!({ "core": true, "retries": 5, "retry_backoff_seconds": 30 }),
+        )
+        .run([])
+        .exits(1)
+        .within(SECOND)
+        .cause("/busy", "status")
+        .status("/busy", 503)
+        .attempts("/busy", 1);
+}
+
+#[test]
+fn a_name_that_does_not_exist_is_a_dns_failure() {
+    Scene::new()
+        .at("http://no-such-host.invalid:8000")
+        .default("retries", 1)
+        .core("/up", ok())
+        .aux("/page", ok())
+        .run([])
+        .exits(1)
+        .within(SECOND * 3)
+        .class("/up", "timeout_unreachable")
+        .cause("/up", "dns")
+        .attempts("/up", 2)
+        .down(true)
+        .hung(false)
+        .cause("/page", "backend_down");
+}
+
+#[test]
+fn a_name_server_that_never_answers_does_not_stall_the_run() {
+    // Port 53 is where resolvers ask; an address of our own keeps it apart from others' servers.
+    let (Ok(_mute), true) = (
+        UdpSocket::bind("127.13.53.1:53"),
+        Uid::effective().is_root(),
+    ) else {
+        return skip("port 53 needs root");
+    };
+    let script = "mount --bind resolv.conf /etc/resolv.conf && exec \"$@\"";
+    let scene = Scene::new()
+        .at("http://mute.example:8000")
+        .default("timeout_seconds", 0.5)
+        .default("retries", 1)
+        .through(["unshare", "--mount", "sh", "-c", script, "sh"])
+        .core("/up", ok());
+    std::fs::write(scene.dir().join("resolv.conf"), "nameserver 127.13.53.1\n").unwrap();
+    let timed_out = scene.run([]);
+    timed_out
+        .exits(1)
+        .cause("/up", "dns")
+        .attempts("/up", 2)
+        .down(true)
+        .within(SECOND * 5 / 2);
+
+    let cut = scene
+        .top("deadline_seconds", 1)
+        .default("timeout_seconds", 20)
+        .run([]);
+    cut.exits(1)
+        .cause("/up", "deadline")
+        .down(false)
+        .hung(false)
+        .within(SECOND * 2);
+}
+
+#[test]
+fn waiting_ends_once_the_backend_is_healthy() {
+    let scene = Scene::new()
+        .core("/up", in_turn([raw(""), status(500), ok()]))
+        .aux("/fine", ok())
+        .aux("/slow", silent())
+        .aux("/limited", status(429))
+        .aux("/broken", in_turn([status(500), ok()]));
+    let run = scene.run(["--wait", "20"]);
+    run.exits(0)
+        .healthy(true)
+        .tally([3, 1, 1, 0, 0])
+        .within(SECOND * 6);
+    let server = scene.server();
+    assert_eq!(server.count("/up"), 3, "core routes in every sweep");
+    // The first sweep found the backend down and skipped them; the second probed them.
+    assert_eq!(server.count("/fine"), 1, "what stands is not asked again");
+    assert_eq!(server.count("/slow"), 1, "what is soft is not asked again");
+    assert_eq!(
+        server.count("/limited"),
+        1,
+        "what is soft is not asked again"
+    );
+    assert_eq!(
+        server.count("/broken"),
+        2,
+        "what failed hard is asked again"
+    );
+}
+
+#[test]
+fn waiting_ends_when_its_time_is_over() {
+    let scene = Scene::new().core("/up", status(500));
+    let run = scene.run(["--wait", "2.5"]);
+    run.exits(1).within(SECOND * 4);
+    let sweeps = scene.server().count("/up");
+    assert!((2..=4).contains(&sweeps), "{sweeps} sweeps in 2.5 s");
+
+    let once = Scene::new().core("/up", status(500));
+    once.run(["--wait", "0"]).exits(1).within(SECOND);
+    assert_eq!(once.server().count("/up"), 1);
+}
+
+#[test]
+fn endless_answers_stay_within_64_mib() {
+    let mut scene = Scene::new()
+        .top("concurrency", 64)
+        .default("timeout_seconds", 2)
+        .default("max_body_bytes", 16 * 1024 * 1024)
+        .core("/up", ok());
+    for number in 0..32 {
+        let body = raw("HTTP/1.1 200 OK\r\n\r\n").flood("x");
+        let dripped = raw("HTTP/1.1 200 OK\r\n\r\n")
+            .send("x".repeat(100_000))
+            .drip("x");
+        let head = raw("HTTP/1.1 200 OK\r\n")
+            .send("X: yyyyyy\r\n".repeat(100))
+            .drip("y");
+        scene = scene.aux(
+            &format!("/body/{number}"),
+            if number % 2 == 0 { body } else { dripped },
+        );
+        scene = scene.aux(&format!("/head/{number}"), head);
+    }
+    let mut running = scene.start([]);
+    let status = format!("/proc/{}/status", running.pid());
+    let mut peak = 0;
+    while !running.is_over() {
+        let now = std::fs::read_to_string(&status).unwrap_or_default();
+        let line = now.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok());
+        peak = peak.max(kib.unwrap_or(0));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    println!("peak resident memory: {peak} KiB");
+    running.finish().within(SECOND * 5);
+    assert!(
+        scene.server().most_open() >= 60,
+        "{} at a time",
+        scene.server().most_open()
+    );
+    assert!((1024..64 * 1024).contains(&peak), "{peak} KiB");
+}

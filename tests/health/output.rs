@@ -1,0 +1,240 @@
+//! The shape of what is printed: JSON for scripts, text for people, lines for the journal.
+
+use std::fs::{self, File};
+use std::os::linux::fs::MetadataExt;
+
+use serde_json::{Value, json};
+
+use crate::command_line::{healthy, unhealthy};
+use crate::play::{answer, ok, raw, status};
+use crate::scene::Scene;
+
+#[test]
+fn header_values_never_show() {
+    let keys = json!({ "core": true, "headers": { "Authorization": "Bearer ${TOKEN}" } });
+    let echo = answer(500, &[("X-Echo", "s3cr3t")], "no s3cr3t");
+    let scene = Scene::new()
+        .env("TOKEN", "s3cr3t")
+        .route("/up", echo, keys.clone());
+    for args in [
+        ["--format", "json"],
+        ["--format", "human"],
+        ["--color", "always"],
+    ] {
+        let run = scene.run_as_is(args);
+        run.exits(1);
+        assert!(
+            !format!("{}{}", run.stdout, run.stderr).contains("s3cr3t"),
+            "{run:?}"
+        );
+    }
+    // A value that no header can hold is complained of without being shown.
+    let scene = Scene::new()
+        .env("TOKEN", "s3cr3t\nX-Evil: 1")
+        .route("/up", ok(), keys);
+    scene.server().may_stay_unused();
+    let run = scene.run_as_is([]);
+    run.exits(2);
+    assert!(
+        !format!("{}{}", run.stdout, run.stderr).contains("s3cr3t"),
+        "{run:?}"
+    );
+}
+
+#[test]
+fn the_json_report_has_every_key() {
+    let scene = unhealthy();
+    let run = scene.run([]);
+    let keys = |value: &Value| -> Vec<String> {
+        value
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(key, _)| key.clone())
+            .collect()
+    };
+    let has = |value: &Value, wanted: &[&str]| {
+        let keys = keys(value);
+        let missing: Vec<_> = wanted
+            .iter()
+            .filter(|key| !keys.iter().any(|have| have == *key))
+            .collect();
+        assert!(missing.is_empty(), "{missing:?} in {value}");
+    };
+    run.exits(1).stderr_is_empty();
+    has(
+        &run.report,
+        &[
+            "schema_version",
+            "version",
+            "started_at",
+            "elapsed_seconds",
+            "base_url",
+            "healthy",
+            "hung",
+            "down",
+            "tally",
+            "routes",
+            "recovery",
+            "warnings",
+        ],
+    );
+    has(
+        run.route("/page"),
+        &[
+            "path",
+            "method",
+            "core",
+            "class",
+            "cause",
+            "status",
+            "detail",
+            "attempts",
+            "elapsed_seconds",
+        ],
+    );
+    has(
+        &run.report["recovery"],
+        &[
+            "outcome",
+            "unit",
+            "pid",
+            "new_pid",
+            "guard",
+            "detail",
+            "evidence",
+            "elapsed_seconds",
+        ],
+    );
+    assert_eq!(run.report["schema_version"], 1);
+    assert_eq!(run.report["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(run.report["base_url"], scene.server().url());
+    assert_eq!(run.report["warnings"], json!([]));
+    assert_eq!(run.report["recovery"]["unit"], Value::Null);
+    let started = run.report["started_at"].as_str().unwrap();
+    let shape: String = started
+        .chars()
+        .map(|c| if c.is_ascii_digit() { '9' } else { c })
+        .collect();
+    assert_eq!(shape, "9999-99-99T99:99:99.999Z", "{started}");
+}
+
+#[test]
+fn people_get_a_tally_and_a_verdict() {
+    let run = healthy().run_as_is([]);
+    run.exits(0).stderr_is_empty();
+    let lines: Vec<_> = run.stdout.lines().collect();
+    let [.., tally, verdict] = lines.as_slice() else {
+        panic!("{run:?}");
+    };
+    assert_eq!(
+        *tally,
+        "2 OK, 0 timeout/unreachable, 0 rate-limited, 0 HTTP error"
+    );
+    assert!(verdict.starts_with("healthy"), "{verdict}");
+    assert!(!run.stdout.contains('\x1b'), "no colour in a file: {run:?}");
+    let run = unhealthy().run_as_is([]);
+    assert!(
+        run.exits(1)
+            .stdout
+            .lines()
+            .any(|line| line.starts_with("unhealthy")),
+        "{run:?}"
+    );
+}
+
+#[test]
+fn quiet_says_only_what_is_wrong() {
+    healthy()
+        .run_as_is(["--quiet"])
+        .exits(0)
+        .stdout_is_empty()
+        .stderr_is_empty();
+    let run = unhealthy().run_as_is(["-q"]);
+    run.exits(1)
+        .stdout_has("/page")
+        .line("1 OK, 0 timeout/unreachable, 0 rate-limited, 1 HTTP error");
+    assert!(!run.stdout.contains("/up"), "{run:?}");
+}
+
+#[test]
+fn colour_is_asked_for_or_left_out() {
+    let scene = unhealthy();
+    assert!(
+        scene
+            .run_as_is(["--color", "always"])
+            .stdout
+            .contains('\x1b')
+    );
+    assert!(
+        !scene
+            .run_as_is(["--color", "never"])
+            .stdout
+            .contains('\x1b')
+    );
+    let forced = unhealthy().env("CLICOLOR_FORCE", "1");
+    assert!(forced.run_as_is([]).stdout.contains('\x1b'));
+    assert!(
+        !forced
+            .run_as_is(["--color", "never"])
+            .stdout
+            .contains('\x1b')
+    );
+    let plain = unhealthy().env("NO_COLOR", "1");
+    assert!(!plain.run_as_is([]).stdout.contains('\x1b'));
+}
+
+#[test]
+fn text_from_servers_is_printed_with_its_controls_escaped() {
+    let body = "{\"status\":\"\\u001b[31mred\\u202e\\u0007\"}";
+    let scene = Scene::new()
+        .route(
+            "/up",
+            answer(200, &[], body),
+            json!({ "core": true, "json": { "/status": "healthy" } }),
+        )
+        .aux("/raw", raw("\x1b]0;title\x07\u{202e}\r\n\r\n"));
+    for args in [["--format", "human"], ["--format", "json"]] {
+        let run = scene.run_as_is(args);
+        run.exits(1);
+        let text = format!("{}{}", run.stdout, run.stderr);
+        let raw = text
+            .chars()
+            .find(|c| (c.is_control() && *c != '\n') || *c == '\u{202e}');
+        assert_eq!(raw, None, "{run:?}");
+    }
+}
+
+#[test]
+fn lines_for_the_journal_carry_their_priority() {
+    let scene = unhealthy().core("/limited", status(429));
+    for (format, journal) in [("human", true), ("json", true), ("human", false)] {
+        let path = scene.dir().join("stream");
+        let stream = File::create(&path).unwrap();
+        let facts = stream.metadata().unwrap();
+        // systemd.exec(5): the device and inode of the stream, in decimal.
+        let inode = facts.st_ino() + u64::from(!journal);
+        let mut command = scene.command(["--format", format]);
+        command
+            .env("JOURNAL_STREAM", format!("{}:{inode}", facts.st_dev()))
+            .stdout(stream);
+        assert_eq!(command.status().unwrap().code(), Some(1));
+        let text = fs::read_to_string(path).unwrap();
+        let prefixed = |line: &str| {
+            ["<3>", "<4>", "<6>"]
+                .iter()
+                .any(|priority| line.starts_with(priority))
+        };
+        if format == "human" && journal {
+            assert!(text.lines().all(prefixed), "{text}");
+            let of = |part: &str| text.lines().find(|line| line.contains(part)).unwrap_or("");
+            assert!(of("/page").starts_with("<3>"), "{text}");
+            assert!(of("/limited").starts_with("<4>"), "{text}");
+            assert!(of("1 OK, ").starts_with("<6>"), "{text}");
+            assert_eq!(of("/up"), "", "only what is not OK: {text}");
+            assert!(of("unhealthy").starts_with("<3>"), "{text}");
+        } else {
+            assert!(!text.lines().any(prefixed), "{text}");
+        }
+    }
+}

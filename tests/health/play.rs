@@ -1,0 +1,109 @@
+//! What a server says to one client: a list of steps. It knows nothing of sockets.
+
+use std::time::Duration;
+
+/// What is played to a client whose request has been read.
+#[derive(Clone)]
+pub(crate) enum Play {
+    /// One step after the other; then the connection is closed in good order.
+    Steps(Vec<Step>),
+    /// The first request gets the first play, and so on; the last one repeats.
+    InTurn(Vec<Play>),
+}
+
+#[derive(Clone)]
+pub(crate) enum Step {
+    Send(Vec<u8>),
+    /// The bytes again and again, with a pause between.
+    Forever(Vec<u8>, Duration),
+    Pause(Duration),
+    /// Nothing more, until the client has gone.
+    Stall,
+    /// A reset instead of an orderly end.
+    Reset,
+}
+
+/// Accepts, reads the request, and never says a thing.
+pub(crate) fn silent() -> Play {
+    raw("").stall()
+}
+
+/// A healthy page; its body passes the checks of the shipped manifest.
+pub(crate) fn ok() -> Play {
+    answer(
+        200,
+        &[("Content-Type", "application/json")],
+        r#"{"status":"healthy"}"#,
+    )
+}
+
+/// A complete answer with this status and a short body.
+pub(crate) fn status(status: u16) -> Play {
+    answer(status, &[], "some body\n")
+}
+
+/// A redirect without a body.
+pub(crate) fn redirect(status: u16, location: &str) -> Play {
+    answer(status, &[("Location", location)], "")
+}
+
+/// A complete answer with correct framing.
+pub(crate) fn answer(status: u16, headers: &[(&str, &str)], body: &str) -> Play {
+    let mut head = format!("HTTP/1.1 {status} Whatever\r\n");
+    for (name, value) in headers {
+        head += &format!("{name}: {value}\r\n");
+    }
+    raw(format!(
+        "{head}Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    ))
+}
+
+/// Exactly these bytes.
+pub(crate) fn raw(bytes: impl AsRef<[u8]>) -> Play {
+    Play::Steps(vec![Step::Send(bytes.as_ref().to_vec())])
+}
+
+/// A different play for each request; the last one repeats.
+pub(crate) fn in_turn(plays: impl IntoIterator<Item = Play>) -> Play {
+    Play::InTurn(plays.into_iter().collect())
+}
+
+impl Play {
+    pub(crate) fn send(self, bytes: impl AsRef<[u8]>) -> Self {
+        self.and(Step::Send(bytes.as_ref().to_vec()))
+    }
+
+    pub(crate) fn stall(self) -> Self {
+        self.and(Step::Stall)
+    }
+
+    pub(crate) fn reset(self) -> Self {
+        self.and(Step::Reset)
+    }
+
+    pub(crate) fn pause(self, length: Duration) -> Self {
+        self.and(Step::Pause(length))
+    }
+
+    /// These bytes for ever, with 20 ms between two pieces.
+    pub(crate) fn drip(self, bytes: impl AsRef<[u8]>) -> Self {
+        let pause = Duration::from_millis(20);
+        self.and(Step::Forever(bytes.as_ref().to_vec(), pause))
+    }
+
+    /// These bytes for ever, as fast as the client takes them.
+    pub(crate) fn flood(self, bytes: impl AsRef<[u8]>) -> Self {
+        // Large pieces, so that the server costs little beside the client that is measured.
+        let piece = bytes.as_ref().repeat(16 * 1024 / bytes.as_ref().len() + 1);
+        self.and(Step::Forever(piece, Duration::ZERO))
+    }
+
+    fn and(mut self, step: Step) -> Self {
+        match &mut self {
+            Self::Steps(steps) => steps.push(step),
+            Self::InTurn(_) => panic!("steps belong to a single play"),
+        }
+        self
+    }
+}

@@ -1,0 +1,340 @@
+//! Hangs under a real systemd: found, killed and back, once and only once; and what is told where
+//! the restart does not work out.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::backend::Backend;
+use crate::play::{ok, silent};
+use crate::run::Run;
+use crate::scene::Scene;
+use crate::systemd::{Systemd, recovery};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+const RESTARTS: &str = "Restart=always\nRestartSec=100ms";
+
+/// Probes a backend that a unit runs, and may kill it.
+fn watching(systemd: &Systemd, backend: &Backend<'_>) -> Scene {
+    Scene::new()
+        .at(backend.url())
+        .beside(systemd)
+        .default("retries", 1)
+        .core("/api/health", ok())
+        .core("/", ok())
+        .aux("/graph", ok())
+        .top("recovery", recovery(backend.unit, json!({})))
+}
+
+/// A core that is silent for good and a unit that may be killed for it.
+pub(crate) fn mute(systemd: &Systemd, recovery: serde_json::Value) -> Scene {
+    Scene::new()
+        .beside(systemd)
+        .core("/up", silent())
+        .top("recovery", recovery)
+}
+
+#[track_caller]
+fn is_recovered(systemd: &Systemd, backend: &Backend<'_>, run: &Run, old: u32) {
+    let new = backend.pid();
+    run.exits(1)
+        .healthy(false)
+        .hung(true)
+        .tally([0, 2, 0, 0, 1])
+        .outcome("recovered")
+        .pid("pid", old)
+        .pid("new_pid", new)
+        .stderr_has(&old.to_string())
+        .stderr_has(backend.unit);
+    assert_ne!(old, new);
+    assert!(!systemd.is_alive(old));
+    assert_eq!(systemd.property(backend.unit, "NRestarts"), "1");
+}
+
+#[test]
+fn a_stopped_backend_is_killed_and_back() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let backend = Backend::start(&systemd, "stopped.service", RESTARTS);
+    let scene = watching(&systemd, &backend);
+    scene
+        .run([])
+        .exits(0)
+        .tally([3, 0, 0, 0, 0])
+        .outcome("not_needed");
+
+    let old = backend.pid();
+    backend.freeze();
+    let run = scene.run([]);
+    is_recovered(&systemd, &backend, &run, old);
+    assert!(run.report["recovery"]["evidence"].is_object(), "{run:?}");
+    scene
+        .run([])
+        .exits(0)
+        .tally([3, 0, 0, 0, 0])
+        .outcome("not_needed");
+}
+
+#[test]
+fn a_blocked_backend_is_killed_and_back_and_people_are_told() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let backend = Backend::start(&systemd, "blocked.service", RESTARTS);
+    let scene = watching(&systemd, &backend);
+    let old = backend.pid();
+    backend.block();
+    let run = scene.run_as_is([]);
+    run.exits(1)
+        .line("0 OK, 2 timeout/unreachable, 0 rate-limited, 0 HTTP error, 1 skipped");
+    let told = run
+        .stdout
+        .lines()
+        .find(|line| line.starts_with("recovery: recovered"));
+    assert!(
+        told.is_some_and(|line| line.contains("blocked.service")),
+        "{run:?}"
+    );
+    assert_ne!(backend.pid(), old);
+    scene
+        .run_as_is([])
+        .exits(0)
+        .line("3 OK, 0 timeout/unreachable, 0 rate-limited, 0 HTTP error");
+}
+
+#[test]
+fn an_abort_lets_the_backend_leave_a_trace() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let backend = Backend::start(
+        &systemd,
+        "abort.service",
+        "Restart=on-abort\nRestartSec=100ms",
+    );
+    let keys = recovery(backend.unit, json!({ "signal": "SIGABRT" }));
+    let scene = watching(&systemd, &backend).top("recovery", keys);
+    let old = backend.pid();
+    backend.block();
+    let run = scene.run([]);
+    is_recovered(&systemd, &backend, &run, old);
+    run.within(SECOND * 5);
+}
+
+#[test]
+fn a_process_deaf_to_the_abort_is_killed_in_the_end() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    // A stopped process does not take the abort; SIGKILL it does.
+    let backend = Backend::start(&systemd, "deaf.service", RESTARTS);
+    let keys = recovery(backend.unit, json!({ "signal": "SIGABRT" }));
+    let scene = watching(&systemd, &backend).top("recovery", keys);
+    let old = backend.pid();
+    backend.freeze();
+    let run = scene.run([]);
+    is_recovered(&systemd, &backend, &run, old);
+    assert!(run.elapsed >= SECOND * 5, "5 s for a last word: {run:?}");
+}
+
+#[test]
+fn two_runs_at_once_kill_once() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let backend = Backend::start(&systemd, "twice.service", RESTARTS);
+    let scene = watching(&systemd, &backend);
+    let old = backend.pid();
+    backend.freeze();
+    let runs = [scene.start([]), scene.start([])].map(|running| running.finish());
+    for run in &runs {
+        run.exits(1).hung(true);
+    }
+    let outcomes = runs.map(|run| run.report["recovery"]["outcome"].clone());
+    assert!(outcomes.contains(&"recovered".into()), "{outcomes:?}");
+    assert_eq!(
+        systemd.property(backend.unit, "NRestarts"),
+        "1",
+        "{outcomes:?}"
+    );
+    assert_ne!(backend.pid(), old);
+    scene.run([]).exits(0);
+}
+
+#[test]
+fn a_slow_restart_is_waited_for() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let backend = Backend::start(
+        &systemd,
+        "slow.service",
+        "Restart=on-failure\nRestartSec=2s",
+    );
+    let keys = recovery(backend.unit, json!({ "verify_seconds": 1 }));
+    let scene = watching(&systemd, &backend).top("recovery", keys);
+    let old = backend.pid();
+    backend.freeze();
+    let run = scene.run([]);
+    is_recovered(&systemd, &backend, &run, old);
+    assert!(run.elapsed >= SECOND * 2, "{run:?}");
+}
+
+#[test]
+fn children_that_outlive_the_main_process_are_waited_for() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let backend = Backend::start(
+        &systemd,
+        "workers.service",
+        &format!("{RESTARTS}\nTimeoutStopSec=2s"),
+    );
+    // A worker in the unit's group that does not care for SIGTERM; killed after TimeoutStopSec.
+    let group = systemd.property(backend.unit, "ControlGroup");
+    systemd.deaf_process_in(&group);
+    let scene = watching(&systemd, &backend);
+    let old = backend.pid();
+    backend.freeze();
+    let run = scene.run([]);
+    is_recovered(&systemd, &backend, &run, old);
+    assert!(run.elapsed >= SECOND * 2, "{run:?}");
+}
+
+#[test]
+fn a_rehearsal_decides_and_touches_nothing() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let backend = Backend::start(&systemd, "rehearsal.service", RESTARTS);
+    let scene = watching(&systemd, &backend);
+    let old = backend.pid();
+    backend.freeze();
+    let run = scene.run(["--dry-run"]);
+    run.exits(1)
+        .hung(true)
+        .outcome("would_kill")
+        .pid("pid", old)
+        .pid("new_pid", None);
+    assert!(run.report["recovery"]["evidence"].is_object(), "{run:?}");
+    let told = scene.run_as_is(["--dry-run"]);
+    let line = told
+        .stdout
+        .lines()
+        .find(|line| line.starts_with("recovery: would_kill"));
+    let line = line.unwrap_or("");
+    assert!(
+        line.contains(&old.to_string()) && line.contains(backend.unit),
+        "{told:?}"
+    );
+    assert!(systemd.is_alive(old));
+    assert_eq!(backend.pid(), old);
+}
+
+#[test]
+fn recovery_that_is_switched_off_touches_nothing() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let backend = Backend::start(&systemd, "off.service", RESTARTS);
+    let scene = watching(&systemd, &backend);
+    let old = backend.pid();
+    backend.freeze();
+    scene
+        .run(["--no-recover"])
+        .exits(1)
+        .hung(true)
+        .outcome("disabled")
+        .pid("pid", None);
+    scene
+        .run(["--base-url", &backend.url()])
+        .exits(1)
+        .hung(true)
+        .outcome("disabled");
+    assert!(systemd.is_alive(old));
+    assert_eq!(backend.pid(), old);
+}
+
+#[test]
+fn only_a_hang_is_recovered() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let backend = Backend::start(&systemd, "fine.service", RESTARTS);
+    let old = backend.pid();
+    let slow = Scene::new()
+        .beside(&systemd)
+        .core("/up", silent())
+        .core("/busy", crate::play::status(503))
+        .top("recovery", recovery(backend.unit, json!({})));
+    slow.run([])
+        .exits(1)
+        .hung(false)
+        .down(false)
+        .outcome("not_needed")
+        .pid("pid", None);
+    let dead = crate::server::DeadPort::reserve();
+    let down = watching(&systemd, &backend).at(dead.url());
+    down.run([])
+        .exits(1)
+        .hung(false)
+        .down(true)
+        .outcome("not_needed")
+        .pid("pid", None);
+    assert_eq!(backend.pid(), old);
+    assert_eq!(systemd.property(backend.unit, "NRestarts"), "0");
+}
+
+#[test]
+fn a_start_limit_is_named_afterwards() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let unit = "limit.service";
+    systemd.write_unit(
+        unit,
+        "[Unit]\nStartLimitBurst=1\nStartLimitIntervalSec=1h\n\
+         [Service]\nExecStart=sleep infinity\nRestart=always\nRestartSec=100ms\n",
+    );
+    systemd.systemctl(&["start", unit]);
+    let old = systemd.main_pid(unit);
+    let run = mute(&systemd, recovery(unit, json!({}))).run([]);
+    // A unit that ends in failed is not waited for, however long `verify_seconds` is.
+    run.exits(1)
+        .outcome("not_recovered")
+        .pid("pid", old)
+        .pid("new_pid", None)
+        .within(SECOND * 5);
+    let detail = run.report["recovery"]["detail"].as_str().unwrap_or("");
+    assert!(
+        detail.contains("start limit") || detail.contains("start-limit"),
+        "{run:?}"
+    );
+    assert!(detail.contains("reset-failed"), "the remedy: {run:?}");
+    assert_eq!(systemd.property(unit, "ActiveState"), "failed");
+}
+
+#[test]
+fn a_new_process_that_hangs_as_well_is_not_recovered() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let unit = "again.service";
+    systemd.sleeper(unit, RESTARTS);
+    let old = systemd.main_pid(unit);
+    let run = mute(&systemd, recovery(unit, json!({ "verify_seconds": 1 }))).run([]);
+    let new = systemd.main_pid(unit);
+    assert_ne!(new, old);
+    run.exits(1)
+        .outcome("not_recovered")
+        .pid("pid", old)
+        .pid("new_pid", new)
+        .within(SECOND * 6);
+    assert_eq!(
+        systemd.property(unit, "NRestarts"),
+        "1",
+        "never a second kill"
+    );
+}

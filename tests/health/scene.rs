@@ -1,0 +1,268 @@
+//! A scene is a backend, a manifest and one run of the real program, told in a sentence. It knows
+//! the contract's names and nothing of how the program is built.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::play::Play;
+use crate::run::Run;
+use crate::server::Server;
+use crate::systemd::Systemd;
+
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_scidex-route-health");
+
+/// How long a run may take before it is killed and its test fails.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// The time-out of a scene's routes unless it says otherwise.
+pub(crate) const TIMEOUT: Duration = Duration::from_millis(400);
+
+pub(crate) struct Scene {
+    dir: TempDir,
+    server: Server,
+    manifest: Value,
+    env: Vec<(OsString, OsString)>,
+    /// A command that the program is run through, with its arguments.
+    wrapper: Vec<OsString>,
+}
+
+impl Scene {
+    /// A server without routes and a manifest for it: short time-outs, no retries, no recovery.
+    pub(crate) fn new() -> Self {
+        Self::with(Server::start())
+    }
+
+    /// As [`Scene::new`], for a server of another kind.
+    pub(crate) fn with(server: Server) -> Self {
+        let manifest = json!({
+            "base_url": server.url(),
+            "deadline_seconds": 60,
+            "defaults": {
+                "timeout_seconds": TIMEOUT.as_secs_f64(),
+                "retries": 0,
+                "retry_backoff_seconds": 0.05,
+            },
+            "routes": [],
+        });
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        Self {
+            dir: TempDir::new().unwrap(),
+            server,
+            manifest,
+            env: vec![("PATH".into(), path)],
+            wrapper: Vec::new(),
+        }
+    }
+
+    pub(crate) fn core(self, path: &str, play: Play) -> Self {
+        self.route(path, play, json!({ "core": true }))
+    }
+
+    pub(crate) fn aux(self, path: &str, play: Play) -> Self {
+        self.route(path, play, json!({}))
+    }
+
+    /// A route with more keys than its path.
+    pub(crate) fn route(mut self, path: &str, play: Play, keys: Value) -> Self {
+        self.server.set(path, play);
+        let mut route = keys;
+        route["path"] = path.into();
+        self.manifest["routes"].as_array_mut().unwrap().push(route);
+        self
+    }
+
+    /// What a path answers that no route of the manifest asks for: the target of a redirect.
+    pub(crate) fn also(self, path: &str, play: Play) -> Self {
+        self.server.set(path, play);
+        self
+    }
+
+    /// A key at the top of the manifest.
+    pub(crate) fn top(mut self, key: &str, value: impl Into<Value>) -> Self {
+        self.manifest[key] = value.into();
+        self
+    }
+
+    /// An option for all routes.
+    pub(crate) fn default(mut self, key: &str, value: impl Into<Value>) -> Self {
+        self.manifest["defaults"][key] = value.into();
+        self
+    }
+
+    /// The manifest points elsewhere; the scene's own server may stay unused.
+    pub(crate) fn at(self, base_url: impl Into<String>) -> Self {
+        self.server.may_stay_unused();
+        self.top("base_url", base_url.into())
+    }
+
+    pub(crate) fn env(mut self, name: &str, value: impl Into<OsString>) -> Self {
+        self.env.retain(|(have, _)| have != name);
+        self.env.push((name.into(), value.into()));
+        self
+    }
+
+    /// Runs beside this manager, so that `systemctl --user` reaches it.
+    pub(crate) fn beside(mut self, systemd: &Systemd) -> Self {
+        self.wrapper = systemd.enter();
+        self.env.extend(systemd.environment());
+        self
+    }
+
+    /// Runs the program through this command.
+    pub(crate) fn through<const N: usize>(mut self, command: [&str; N]) -> Self {
+        self.wrapper = command.map(OsString::from).to_vec();
+        self
+    }
+
+    pub(crate) fn server(&self) -> &Server {
+        &self.server
+    }
+
+    /// The folder that the program runs in.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub(crate) fn manifest(&self) -> String {
+        format!("{:#}", self.manifest)
+    }
+
+    /// Writes the manifest and returns its path.
+    pub(crate) fn write_manifest(&self) -> PathBuf {
+        let path = self.dir().join("routes.json");
+        // Kept if it is there: a test may have given it another mode.
+        fs::write(&path, self.manifest()).unwrap();
+        path
+    }
+
+    /// The program with its environment, before the test adds what is special.
+    pub(crate) fn command<const N: usize>(&self, args: [&str; N]) -> Command {
+        self.write_manifest();
+        let mut words = self.wrapper.clone();
+        words.push(BINARY.into());
+        let mut command = Command::new(&words[0]);
+        command
+            .args(&words[1..])
+            .args(args)
+            .current_dir(self.dir())
+            .env_clear()
+            .envs(self.env.iter().cloned())
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Starts the program with these arguments and nothing else.
+    pub(crate) fn start_as_is<const N: usize>(&self, args: [&str; N]) -> Running {
+        self.spawn(self.command(args))
+    }
+
+    /// Starts the program with `--format json` and these arguments.
+    pub(crate) fn start<const N: usize>(&self, args: [&str; N]) -> Running {
+        let mut command = self.command(["--format", "json"]);
+        command.args(args);
+        self.spawn(command)
+    }
+
+    /// Starts a command that [`Scene::command`] gave.
+    pub(crate) fn spawn(&self, mut command: Command) -> Running {
+        // Files rather than pipes: a grandchild that holds one open cannot stall the test.
+        let output = TempDir::new().unwrap();
+        let file = |name| File::create(output.path().join(name)).unwrap();
+        command.stdout(file("stdout")).stderr(file("stderr"));
+        let started = Instant::now();
+        let child = command.spawn().expect("start the program");
+        Running {
+            child,
+            started,
+            output,
+            story: format!("{command:?}\nmanifest: {}", self.manifest()),
+        }
+    }
+
+    /// One whole run that reports as JSON.
+    pub(crate) fn run<const N: usize>(&self, args: [&str; N]) -> Run {
+        self.start(args).finish()
+    }
+
+    /// One whole run with these arguments and nothing else.
+    pub(crate) fn run_as_is<const N: usize>(&self, args: [&str; N]) -> Run {
+        self.start_as_is(args).finish()
+    }
+}
+
+/// A run under way; killed if its test ends first.
+pub(crate) struct Running {
+    child: Child,
+    started: Instant,
+    output: TempDir,
+    story: String,
+}
+
+impl Running {
+    pub(crate) fn pid(&self) -> nix::unistd::Pid {
+        nix::unistd::Pid::from_raw(self.child.id().try_into().unwrap())
+    }
+
+    pub(crate) fn signal(&self, signal: nix::sys::signal::Signal) {
+        nix::sys::signal::kill(self.pid(), signal).expect("signal the program");
+    }
+
+    pub(crate) fn is_over(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
+    /// What it has written to stderr so far.
+    pub(crate) fn stderr(&self) -> String {
+        read(&self.output.path().join("stderr"))
+    }
+
+    #[track_caller]
+    pub(crate) fn finish(mut self) -> Run {
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            let overdue = self.started.elapsed() > LIMIT;
+            assert!(!overdue, "still running after {LIMIT:?}: {}", self.told());
+            thread::sleep(Duration::from_millis(1));
+        };
+        let elapsed = self.started.elapsed();
+        let stdout = read(&self.output.path().join("stdout"));
+        Run {
+            status,
+            elapsed,
+            report: serde_json::from_str(&stdout).unwrap_or(Value::Null),
+            stdout,
+            stderr: self.stderr(),
+            story: std::mem::take(&mut self.story),
+        }
+    }
+
+    fn told(&self) -> String {
+        let stdout = read(&self.output.path().join("stdout"));
+        format!(
+            "{}\nstdout: {stdout}\nstderr: {}",
+            self.story,
+            self.stderr()
+        )
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Both fail where it is over already, which is the usual end.
+        let _over = self.child.kill();
+        let _over = self.child.wait();
+    }
+}
+
+fn read(path: &Path) -> String {
+    String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned()
+}

@@ -1,0 +1,364 @@
+//! A `systemctl` first on the PATH that is missing, stuck, chatty or mad: the run says what failed,
+//! in bounded time, and the process that it might have killed lives on.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::fake::Fake;
+use crate::play::ok;
+use crate::run::Run;
+use crate::scene::Scene;
+use crate::systemd::within;
+
+#[test]
+fn an_honest_answer_leads_to_the_signal() {
+    // The control for all tests below: they differ from this by one fault each.
+    let mut fake = Fake::new();
+    let run = fake.scene.run(["--dry-run"]);
+    run.exits(1).outcome("would_kill").pid("pid", fake.pid());
+    fake.spared(&run);
+    // Once it is dead, this systemctl goes on telling of the same process.
+    let keys = json!({ "unit": "backend.service", "min_uptime_seconds": 0, "verify_seconds": 1 });
+    let restarts = fake.changed("RestartUSec", Some("0"));
+    fake.say(&restarts.replace("TimeoutStopUSec=1min 30s", "TimeoutStopUSec=0"));
+    fake.scene = std::mem::replace(&mut fake.scene, Scene::new()).top("recovery", keys);
+    let mut running = fake.scene.start([]);
+    assert!(within(Duration::from_secs(10), || fake
+        .victim
+        .try_wait()
+        .unwrap()
+        .is_some()));
+    let told = format!("{}", fake.pid());
+    assert!(
+        running.stderr().contains(&told),
+        "the line before the signal: {}",
+        running.stderr()
+    );
+    assert!(!running.is_over(), "it waits for a new main process");
+}
+
+#[test]
+fn systemctl_is_asked_in_a_way_that_cannot_be_misread() {
+    let fake = Fake::new();
+    fake.script(
+        "printf '%s|' \"$LC_ALL\" \"$SYSTEMD_PAGER\" \"$@\" >>asked; echo >>asked; cat answer",
+    );
+    fake.scene.run(["--dry-run"]).outcome("would_kill");
+    let asked = fs::read_to_string(fake.scene.dir().join("asked")).unwrap();
+    let shows: Vec<_> = asked
+        .lines()
+        .filter(|line| line.contains("|show|"))
+        .collect();
+    assert!(shows.len() >= 2, "two looks: {asked}");
+    for line in shows {
+        assert!(
+            line.starts_with("C|") || line.starts_with("C.UTF-8|"),
+            "{line}"
+        );
+        assert!(line.ends_with("|--|backend.service|"), "{line}");
+        assert!(!line.contains("--user"), "{line}");
+    }
+}
+
+#[test]
+fn systemctl_is_left_alone_where_recovery_is_off() {
+    let mut fake = Fake::new();
+    fake.script("echo asked >>asked; cat answer");
+    let url = fake.scene.server().url();
+    for run in [
+        fake.scene.run(["--no-recover"]),
+        fake.scene.run(["--base-url", &url]),
+    ] {
+        run.exits(1).hung(true).outcome("disabled");
+        fake.spared(&run);
+    }
+    assert!(!fake.scene.dir().join("asked").exists());
+}
+
+#[test]
+fn a_systemctl_that_cannot_be_run() {
+    let mut fake = Fake::new();
+    let path = fake.scene.dir().join("bin/systemctl");
+    fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+    fake.fails("systemctl");
+    fs::write(&path, b"\x7fELF nonsense").unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+    fake.fails("systemctl");
+    fs::remove_file(&path).unwrap();
+    fake.fails("systemctl");
+    fs::create_dir(&path).unwrap();
+    fake.fails("systemctl");
+}
+
+#[test]
+fn a_systemctl_that_hangs() {
+    let mut fake = Fake::new();
+    fake.script("exec sleep 20");
+    fake.fails("5 s");
+}
+
+#[test]
+fn a_systemctl_whose_children_hold_its_output() {
+    let mut fake = Fake::new();
+    fake.script("sleep 20 & exec sleep 20");
+    fake.fails("5 s");
+}
+
+#[test]
+fn a_systemctl_that_is_done_while_its_child_holds_its_output() {
+    let mut fake = Fake::new();
+    fake.script("sleep 8 & cat answer");
+    let run = fake.scene.run(["--dry-run"]);
+    let outcome = run.report["recovery"]["outcome"].as_str().unwrap_or("");
+    assert!(["would_kill", "failed"].contains(&outcome), "{run:?}");
+    fake.spared(&run);
+}
+
+#[test]
+fn a_systemctl_that_ignores_signals_is_not_waited_for() {
+    let mut fake = Fake::new();
+    fake.script("trap '' TERM INT HUP PIPE; sleep 20; sleep 20");
+    fake.fails("5 s");
+}
+
+#[test]
+fn a_systemctl_that_floods() {
+    for flood in [
+        "exec yes MainPID=1",
+        "exec yes >&2",
+        "exec cat /dev/zero",
+        "cat answer; exec yes ''",
+    ] {
+        let mut fake = Fake::new();
+        fake.script(flood);
+        let run = fake.run();
+        run.exits(1).hung(true);
+        let outcome = run.report["recovery"]["outcome"].as_str().unwrap_or("");
+        assert!(["failed", "refused"].contains(&outcome), "{flood}: {run:?}");
+        assert!(
+            run.stdout.len() + run.stderr.len() < 20_000,
+            "{flood}: it is passed on"
+        );
+        fake.spared(&run);
+    }
+}
+
+#[test]
+fn a_systemctl_that_prints_garbage() {
+    for garbage in [
+        "head -c 4096 /dev/urandom",
+        "echo hello",
+        "true",
+        "printf '=\\n==\\n=x\\n'",
+        "echo MainPID",
+    ] {
+        let mut fake = Fake::new();
+        fake.script(garbage);
+        let run = fake.run();
+        run.exits(1).hung(true);
+        let outcome = run.report["recovery"]["outcome"].as_str().unwrap_or("");
+        assert!(
+            ["failed", "refused"].contains(&outcome),
+            "{garbage}: {run:?}"
+        );
+        fake.spared(&run);
+    }
+}
+
+#[test]
+fn a_systemctl_that_fails() {
+    let mut fake = Fake::new();
+    fake.script("echo 'Failed to connect to bus: Connection refused' >&2; exit 1");
+    fake.fails("Failed to connect to bus: Connection refused");
+    fake.script("cat answer; exit 1");
+    fake.fails("systemctl");
+    fake.script("cat answer; kill -9 $$");
+    fake.fails("systemctl");
+    // What it says is text from outside, like a server's.
+    fake.script("printf 'bad \\033[31mred\\n' >&2; exit 1");
+    let run = fake.scene.run_as_is([]);
+    assert!(
+        !run.stdout.contains('\x1b') && !run.stderr.contains('\x1b'),
+        "{run:?}"
+    );
+}
+
+#[test]
+fn a_property_that_is_missing_is_no_pass() {
+    for property in [
+        "LoadState",
+        "ActiveState",
+        "MainPID",
+        "InvocationID",
+        "ExecMainStartTimestampMonotonic",
+        "Restart",
+        "SuccessExitStatus",
+        "RestartPreventExitStatus",
+        "RestartForceExitStatus",
+        "Job",
+    ] {
+        let mut fake = Fake::new();
+        fake.say(&fake.changed(property, None));
+        println!("without {property}");
+        fake.is_refused("unreadable");
+    }
+    // systemd before 246 has none.
+    let fake = Fake::new();
+    fake.say(&fake.changed("FreezerState", None));
+    fake.scene.run(["--dry-run"]).outcome("would_kill");
+}
+
+#[test]
+fn values_that_mean_something_else() {
+    let own = std::process::id().to_string();
+    for (property, value, guard) in [
+        ("LoadState", "not-found", "not_loaded"),
+        ("LoadState", "masked", "not_loaded"),
+        ("LoadState", "bad-setting", "not_loaded"),
+        ("ActiveState", "reloading", "not_active"),
+        ("ActiveState", "deactivating", "not_active"),
+        ("ActiveState", "failed", "not_active"),
+        ("ActiveState", "", "not_active"),
+        ("MainPID", "0", "main_pid"),
+        ("MainPID", "1", "main_pid"),
+        ("MainPID", "-1", "unreadable"),
+        ("MainPID", "", "unreadable"),
+        ("MainPID", "99999999999999999999", "unreadable"),
+        ("MainPID", &format!("{own} 1"), "unreadable"),
+        ("ExecMainStartTimestampMonotonic", "soon", "unreadable"),
+        (
+            "ExecMainStartTimestampMonotonic",
+            "99999999999999999",
+            "too_young or restarted",
+        ),
+        ("Restart", "perhaps", "no_restart"),
+        ("Restart", "", "no_restart"),
+        ("RestartPreventExitStatus", "KILL", "no_restart"),
+        ("RestartPreventExitStatus", "1 ABRT KILL", "no_restart"),
+        ("Job", "4711", "job_queued"),
+        ("FreezerState", "frozen", "frozen"),
+        ("FreezerState", "freezing", "frozen"),
+        ("FreezerState", "thawing", "frozen"),
+    ] {
+        let mut fake = Fake::new();
+        fake.say(&fake.changed(property, Some(value)));
+        let run = fake.run();
+        run.exits(1).hung(true).outcome("refused");
+        let named = run.report["recovery"]["guard"].as_str().unwrap_or("");
+        // What cannot be understood may be called unreadable or be the guard's own refusal.
+        let odd = value.is_empty() || value == "perhaps";
+        let right =
+            guard.split(" or ").any(|guard| guard == named) || (odd && named == "unreadable");
+        assert!(
+            right,
+            "{property}={value}: {named:?}, not {guard:?}: {run:?}"
+        );
+        fake.spared(&run);
+    }
+}
+
+#[test]
+fn a_process_that_is_gone() {
+    let mut fake = Fake::new();
+    let mut short = Command::new("true").spawn().unwrap();
+    short.wait().unwrap();
+    fake.say(&fake.answer_about(short.id()));
+    fake.is_refused("gone");
+}
+
+#[test]
+fn several_units_in_one_answer() {
+    let mut fake = Fake::new();
+    let other = fake.answer_about(std::process::id());
+    fake.say(&format!("{}\n{other}", fake.answer()));
+    let run = fake.run();
+    run.exits(1).hung(true);
+    let outcome = run.report["recovery"]["outcome"].as_str().unwrap_or("");
+    assert!(["failed", "refused"].contains(&outcome), "{run:?}");
+    fake.spared(&run);
+}
+
+/// One run whose `systemctl` does this from the last GET on. Its calls are slow, so that the second
+/// look comes later than the change.
+#[track_caller]
+fn changing(change: impl FnOnce(&Fake)) -> (Fake, Run) {
+    let fake = Fake::new();
+    fake.script("sleep 0.4; cat answer");
+    let running = fake.scene.start([]);
+    let knocked = within(Duration::from_secs(10), || {
+        fake.scene.server().connections() > 1
+    });
+    assert!(knocked, "no last GET");
+    change(&fake);
+    (fake, running.finish())
+}
+
+#[test]
+fn answers_that_change_between_the_looks() {
+    let mut other = Command::new("sleep").arg("infinity").spawn().unwrap();
+    let pid = other.id();
+    for (guard, property, value) in [
+        ("changed", "MainPID", Some(pid.to_string())),
+        ("changed", "InvocationID", Some("0".repeat(32))),
+        ("not_active", "ActiveState", Some("deactivating".into())),
+        ("job_queued", "Job", Some("7".into())),
+        ("no_restart", "Restart", Some("no".into())),
+        ("unreadable", "MainPID", None),
+    ] {
+        let (mut fake, run) = changing(|fake| fake.say(&fake.changed(property, value.as_deref())));
+        run.refused(guard);
+        fake.spared(&run);
+    }
+    assert!(
+        other.try_wait().unwrap().is_none(),
+        "the new main process was killed"
+    );
+    other.kill().unwrap();
+    other.wait().unwrap();
+}
+
+#[test]
+fn a_systemctl_that_fails_at_the_second_look() {
+    let (mut fake, run) = changing(|fake| fake.script("exit 1"));
+    run.failed("systemctl");
+    fake.spared(&run);
+}
+
+#[test]
+fn a_recovery_that_would_not_work_is_warned_of_on_a_good_day() {
+    let about = |fake: &Fake, part: &str| {
+        let run = fake.scene.run([]);
+        run.exits(0)
+            .healthy(true)
+            .outcome("not_needed")
+            .within(Duration::from_secs(2));
+        let warnings = run.report["warnings"].to_string();
+        assert!(
+            warnings.contains("backend.service") && warnings.contains(part),
+            "{part}: {run:?}"
+        );
+    };
+    let fake = Fake::with_core(|scene| scene.core("/up", ok()));
+    let run = fake.scene.run([]);
+    assert_eq!(run.exits(0).report["warnings"], json!([]), "{run:?}");
+    fake.say(&fake.changed("LoadState", Some("not-found")));
+    about(&fake, "");
+    fake.say(&fake.changed("Restart", Some("no")));
+    about(&fake, "Restart=no");
+    fake.say(&fake.changed("NeedDaemonReload", Some("yes")));
+    about(&fake, "daemon-reload");
+    fake.script("exit 1");
+    about(&fake, "systemctl");
+    let begun = Instant::now();
+    fake.script("exec sleep 20");
+    about(&fake, "systemctl");
+    assert!(
+        begun.elapsed() < Duration::from_secs(2),
+        "at most 1 s longer than the sweep"
+    );
+    assert!(fake.scene.run(["--no-recover"]).report["warnings"] == json!([]));
+}

@@ -1,0 +1,328 @@
+//! A real systemd for one test: a user manager in its own mount and PID namespaces, which dies with
+//! the test whatever happens. PIDs seen through it are the namespace's own.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, Uid};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// The manager itself; as PID 1 of the namespace it would take itself for a system's, so a shell
+/// has that place. The shell ends with the test's end of its stdin, and all the others with it.
+const INIT: &str = r#"
+for root in /sys/fs/cgroup/systemd /sys/fs/cgroup/unified /sys/fs/cgroup; do
+    # A group of our own, so that managers side by side do not clear up each other's.
+    mkdir "$root/$GROUP" && echo 0 >"$root/$GROUP/cgroup.procs"
+done
+mount -t tmpfs tmpfs /run
+# Without this folder systemd ends without a word: sd_booted(3).
+mkdir -p /run/systemd/system
+"$MANAGER" --user &
+read -r _
+"#;
+
+const MANAGERS: [&str; 2] = ["/lib/systemd/systemd", "/usr/lib/systemd/systemd"];
+
+pub(crate) struct Systemd {
+    dir: TempDir,
+    /// `unshare`, the outer parent of everything in the namespace.
+    namespace: Child,
+    group: String,
+}
+
+impl Systemd {
+    /// A manager that runs, or `None` with a visible line where this machine cannot have one.
+    ///
+    /// In CI, or with `SCIDEX_REQUIRE_SYSTEMD` set, "cannot" fails the test: it must not turn green
+    /// because the thing it tests is missing.
+    pub(crate) fn start() -> Option<Self> {
+        match Self::try_start() {
+            Ok(systemd) => Some(systemd),
+            Err(why) => {
+                let required = ["CI", "SCIDEX_REQUIRE_SYSTEMD"].map(std::env::var_os);
+                assert!(
+                    required.iter().all(Option::is_none),
+                    "no real systemd: {why}"
+                );
+                skip(&format!("no real systemd: {why}"));
+                None
+            }
+        }
+    }
+
+    fn try_start() -> Result<Self, String> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+
+        if !Uid::effective().is_root() {
+            return Err("namespaces need root".into());
+        }
+        let manager = MANAGERS
+            .into_iter()
+            .find(|path| Path::new(path).exists())
+            .ok_or("systemd is not installed")?;
+        let dir = TempDir::new().map_err(|error| error.to_string())?;
+        let private = |name: &str| {
+            fs::DirBuilder::new()
+                .mode(0o700)
+                .create(dir.path().join(name))
+        };
+        ["run", "units"]
+            .into_iter()
+            .try_for_each(private)
+            .map_err(|error| error.to_string())?;
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let group = format!("scidex-route-health-test-{}-{number}", std::process::id());
+        let log = File::create(dir.path().join("log")).map_err(|error| error.to_string())?;
+        let namespace = Command::new("unshare")
+            .args(["--mount", "--pid", "--fork", "--mount-proc", "--kill-child"])
+            .args(["sh", "-c", INIT])
+            .env_clear()
+            .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
+            .env("GROUP", &group)
+            .env("MANAGER", manager)
+            .env("HOME", dir.path())
+            .env("XDG_RUNTIME_DIR", dir.path().join("run"))
+            // In front of the usual folders, which the colon at the end stands for.
+            .env("SYSTEMD_UNIT_PATH", join(dir.path(), "units:"))
+            .env("SYSTEMD_LOG_TARGET", "console")
+            .stdin(Stdio::piped())
+            .stdout(log.try_clone().map_err(|error| error.to_string())?)
+            .stderr(log)
+            .spawn()
+            .map_err(|error| format!("cannot run unshare: {error}"))?;
+        let systemd = Self {
+            dir,
+            namespace,
+            group,
+        };
+        let socket = systemd.dir.path().join("run/systemd/private");
+        let up = within(Duration::from_secs(10), || socket.exists());
+        if !up {
+            let log = fs::read_to_string(systemd.dir.path().join("log")).unwrap_or_default();
+            return Err(format!("the manager does not come up: {log}"));
+        }
+        let state = systemd.try_systemctl(&["is-system-running", "--wait"]);
+        match state.trim() {
+            "running" | "degraded" => Ok(systemd),
+            other => Err(format!("the manager is {other:?}")),
+        }
+    }
+
+    /// The command that another command is run through to be in the namespace.
+    pub(crate) fn enter(&self) -> Vec<OsString> {
+        let ns = format!("/proc/{}/ns", self.namespace.id());
+        vec![
+            "nsenter".into(),
+            format!("--mount={ns}/mnt").into(),
+            format!("--pid={ns}/pid_for_children").into(),
+            "--".into(),
+        ]
+    }
+
+    pub(crate) fn environment(&self) -> Vec<(OsString, OsString)> {
+        vec![("XDG_RUNTIME_DIR".into(), self.dir.path().join("run").into())]
+    }
+
+    /// Writes a unit file, or writes it anew.
+    pub(crate) fn write_unit(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.dir.path().join("units").join(name);
+        fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// Writes a service and starts it: `service` is what its `[Service]` section holds.
+    pub(crate) fn service(&self, name: &str, service: &str) {
+        self.write_unit(name, &format!("[Service]\n{service}\n"));
+        self.systemctl(&["start", name]);
+    }
+
+    /// A service that sleeps, for recoveries whose hang is played by a server of the test.
+    pub(crate) fn sleeper(&self, name: &str, service: &str) {
+        self.service(name, &format!("ExecStart=sleep infinity\n{service}"));
+    }
+
+    #[track_caller]
+    pub(crate) fn systemctl(&self, args: &[&str]) {
+        let output = self
+            .command("systemctl")
+            .arg("--user")
+            .args(args)
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "systemctl {args:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+
+    /// What systemctl prints, whatever its exit status.
+    pub(crate) fn try_systemctl(&self, args: &[&str]) -> String {
+        let output = self
+            .command("systemctl")
+            .arg("--user")
+            .args(args)
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    pub(crate) fn property(&self, unit: &str, property: &str) -> String {
+        let shown = self.try_systemctl(&["show", "--value", "--property", property, "--", unit]);
+        shown.trim().to_owned()
+    }
+
+    pub(crate) fn main_pid(&self, unit: &str) -> u32 {
+        self.property(unit, "MainPID").parse().unwrap()
+    }
+
+    #[track_caller]
+    pub(crate) fn wait_for(&self, unit: &str, property: &str, value: &str) {
+        let reached = within(Duration::from_secs(10), || {
+            self.property(unit, property) == value
+        });
+        let last = self.property(unit, property);
+        assert!(reached, "{unit}: {property} stays {last:?}, not {value:?}");
+    }
+
+    /// Signals the unit's main process without systemd's help.
+    pub(crate) fn signal(&self, unit: &str, signal: Signal) {
+        kill(self.host_pid(self.main_pid(unit)), signal).unwrap();
+    }
+
+    /// The number that a process of the namespace has outside.
+    pub(crate) fn host_pid(&self, inner: u32) -> Pid {
+        let ns = |pid: &str, name: &str| fs::read_link(format!("/proc/{pid}/ns/{name}")).ok();
+        let ours = ns(&self.namespace.id().to_string(), "pid_for_children");
+        let found = fs::read_dir("/proc").unwrap().find_map(|entry| {
+            let pid = entry.ok()?.file_name().into_string().ok()?;
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+            let numbers = status
+                .lines()
+                .find_map(|line| line.strip_prefix("NSpid:"))?;
+            let last = numbers.split_whitespace().last()?;
+            (last == inner.to_string() && ns(&pid, "pid") == ours).then(|| pid.parse().unwrap())
+        });
+        Pid::from_raw(found.unwrap_or_else(|| panic!("no process {inner} in the namespace")))
+    }
+
+    /// The process in the namespace whose command line holds this text.
+    pub(crate) fn find(&self, text: &str) -> Pid {
+        let ns = |pid: &str, name: &str| fs::read_link(format!("/proc/{pid}/ns/{name}")).ok();
+        let ours = ns(&self.namespace.id().to_string(), "pid_for_children");
+        let found = fs::read_dir("/proc").unwrap().find_map(|entry| {
+            let pid = entry.ok()?.file_name().into_string().ok()?;
+            let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+            let line = String::from_utf8_lossy(&line).into_owned();
+            (line.contains(text) && ns(&pid, "pid") == ours).then(|| pid.parse().unwrap())
+        });
+        Pid::from_raw(found.unwrap_or_else(|| panic!("no process with {text} in the namespace")))
+    }
+
+    /// A process in a unit's control group that SIGTERM does not end; it ends with the manager.
+    pub(crate) fn deaf_process_in(&self, group: &str) {
+        let join = r#"for root in /sys/fs/cgroup/systemd /sys/fs/cgroup/unified /sys/fs/cgroup; do
+            [ ! -e "$root$0/cgroup.procs" ] || echo 0 >"$root$0/cgroup.procs"
+        done
+        trap '' TERM
+        sleep infinity >/dev/null 2>&1 &"#;
+        let status = self.command("sh").args(["-c", join, group]).status();
+        assert!(status.unwrap().success(), "cannot join {group}");
+    }
+
+    /// Whether this very process still runs and is no zombie.
+    pub(crate) fn is_alive(&self, inner: u32) -> bool {
+        let script = format!("grep -q '^State:.[^ZX]' /proc/{inner}/status");
+        let mut command = self.command("sh");
+        command.args(["-c", &script]).stderr(Stdio::null());
+        command.status().unwrap().success()
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let enter = self.enter();
+        let mut command = Command::new(&enter[0]);
+        command
+            .args(&enter[1..])
+            .arg(program)
+            .envs(self.environment())
+            .env("SYSTEMD_PAGER", "")
+            .stdin(Stdio::null());
+        command
+    }
+}
+
+impl Drop for Systemd {
+    fn drop(&mut self) {
+        // Ends the shell, which is the namespace's init: the kernel ends all others with it.
+        drop(self.namespace.stdin.take());
+        let ended = within(Duration::from_secs(5), || {
+            !matches!(self.namespace.try_wait(), Ok(None))
+        });
+        if !ended {
+            let _over = self.namespace.kill();
+            let _over = self.namespace.wait();
+        }
+        for root in [
+            "/sys/fs/cgroup/systemd",
+            "/sys/fs/cgroup/unified",
+            "/sys/fs/cgroup",
+        ] {
+            remove_group(&Path::new(root).join(&self.group));
+        }
+    }
+}
+
+/// A cgroup's folder goes once those below it have gone; its files do not count.
+fn remove_group(group: &Path) {
+    for entry in fs::read_dir(group).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_group(&entry.path());
+        }
+    }
+    let _absent = fs::remove_dir(group);
+}
+
+/// `recovery` for a unit of this manager, with keys that suit tests; `more` adds and replaces.
+pub(crate) fn recovery(unit: &str, more: Value) -> Value {
+    let mut recovery = json!({
+        "unit": unit, "scope": "user", "min_uptime_seconds": 0, "verify_seconds": 10,
+    });
+    for (key, value) in more.as_object().into_iter().flatten() {
+        recovery[key] = value.clone();
+    }
+    recovery
+}
+
+/// Says aloud that a test is skipped because this machine lacks something.
+pub(crate) fn skip(why: &str) {
+    let test = thread::current().name().unwrap_or("?").to_owned();
+    // Not by `eprintln!`, whose output a passing test keeps to itself.
+    let _unseen = writeln!(std::io::stderr(), "SKIP {test}: {why}");
+}
+
+/// Whether the condition holds before the limit.
+pub(crate) fn within(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let start = Instant::now();
+    loop {
+        if condition() {
+            return true;
+        }
+        if start.elapsed() > limit {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn join(dir: &Path, name: &str) -> OsString {
+    dir.join(name).into_os_string()
+}

@@ -1,0 +1,143 @@
+//! HTTPS: certificates that must not be trusted, a private authority that may be, and ports that
+//! speak something else.
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
+use rustls::ServerConfig;
+use rustls::pki_types::PrivateKeyDer;
+
+use crate::play::{Play, answer, ok, silent};
+use crate::scene::Scene;
+use crate::server::{NeverAccepts, Server};
+
+const NAME: &str = "localhost";
+
+fn params(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params
+}
+
+/// An authority of the test's own; its certificate is what `SSL_CERT_FILE` names.
+struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    pem: String,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = params("an authority of the test");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let pem = params.self_signed(&key).unwrap().pem();
+        let issuer = Issuer::new(params, key);
+        Self { issuer, pem }
+    }
+
+    /// A server that shows a certificate for this, signed by the authority.
+    fn server(&self, params: &CertificateParams) -> Server {
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        serve(&certificate, &key)
+    }
+
+    /// A scene that trusts the authority and probes by name.
+    fn scene(&self, server: Server, play: Play) -> Scene {
+        let url = server.url_by(NAME);
+        let scene = Scene::with(server)
+            .top("base_url", url)
+            .default("retries", 1)
+            .core("/up", play);
+        let file = scene.dir().join("authority.pem");
+        std::fs::write(&file, &self.pem).unwrap();
+        scene.env("SSL_CERT_FILE", file)
+    }
+}
+
+fn serve(certificate: &rcgen::Certificate, key: &KeyPair) -> Server {
+    let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    let config =
+        ServerConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], key)
+            .unwrap();
+    Server::tls(config)
+}
+
+#[track_caller]
+fn is_distrusted(scene: &Scene) {
+    scene
+        .run([])
+        .exits(1)
+        .class("/up", "timeout_unreachable")
+        .cause("/up", "tls")
+        .attempts("/up", 1)
+        .status("/up", None)
+        .hung(false);
+}
+
+#[test]
+fn a_private_authority_is_trusted_where_the_environment_says_so() {
+    let authority = Authority::new();
+    let scene = authority.scene(authority.server(&params(NAME)), ok());
+    scene.run([]).exits(0).class("/up", "ok");
+    is_distrusted(&scene.env("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt"));
+}
+
+#[test]
+fn a_self_signed_certificate_is_distrusted() {
+    let key = KeyPair::generate().unwrap();
+    let certificate = params(NAME).self_signed(&key).unwrap();
+    is_distrusted(&Authority::new().scene(serve(&certificate, &key), ok()));
+}
+
+#[test]
+fn an_expired_certificate_is_distrusted() {
+    let authority = Authority::new();
+    let mut expired = params(NAME);
+    expired.not_before = date_time_ymd(2020, 1, 1);
+    expired.not_after = date_time_ymd(2020, 2, 1);
+    is_distrusted(&authority.scene(authority.server(&expired), ok()));
+}
+
+#[test]
+fn a_certificate_for_another_name_is_distrusted() {
+    let authority = Authority::new();
+    is_distrusted(&authority.scene(authority.server(&params("elsewhere.example")), ok()));
+}
+
+#[test]
+fn plain_text_on_the_tls_port_is_a_tls_failure() {
+    let server = Server::start();
+    // What uvicorn and nginx say to a handshake that they take for a request.
+    server.set("", answer(400, &[], "Bad Request"));
+    let url = server.url_by(NAME).replace("http:", "https:");
+    is_distrusted(
+        &Scene::with(server)
+            .top("base_url", url)
+            .default("retries", 1)
+            .core("/up", ok()),
+    );
+}
+
+#[test]
+fn a_silent_page_behind_a_good_handshake_has_answered_something() {
+    let authority = Authority::new();
+    let run = authority
+        .scene(authority.server(&params(NAME)), silent())
+        .run([]);
+    run.exits(1)
+        .cause("/up", "timeout")
+        .attempts("/up", 2)
+        .hung(false)
+        .down(false);
+}
+
+#[test]
+fn a_missing_handshake_is_a_timeout() {
+    let never = NeverAccepts::start();
+    let url = never.url().replace("http:", "https:");
+    let run = Scene::new().at(url).core("/up", ok()).run([]);
+    run.exits(1).cause("/up", "timeout").hung(true);
+}
