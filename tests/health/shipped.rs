@@ -115,7 +115,7 @@ fn the_demo_tells_its_story() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
-    let words = systemd.enter();
+    let words = systemd.enter(Path::new("/"));
     let mut command = Command::new(&words[0]);
     let command = command.args(&words[1..]).arg(&demo).env_remove("CARGO");
     let output = command.envs(systemd.environment()).output().unwrap();
