@@ -1,7 +1,11 @@
 //! The command line, parsed straight into our own types. What an option leads to is decided where
 //! it is used.
 
+#[cfg(test)]
+mod generated;
+
 use std::ffi::OsString;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -10,7 +14,7 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Parser, ValueEnum};
 
 use crate::manifest::BaseUrl;
-use crate::report::{Level, say, stderr_is_journal};
+use crate::report::{Level, reason, say, stderr_is_journal};
 use crate::status::Status;
 
 /// The longest `--wait`, a day like the longest deadline of a sweep.
@@ -126,11 +130,10 @@ impl Cli {
                 return Status::Unusable.into();
             }
             match answer.print() {
-                Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-                    say(
-                        Level::Failure,
-                        &format!("could not write to standard output: {error}"),
-                    );
+                Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+                    let reason = reason(&error);
+                    let text = format!("cannot write to standard output: {reason}");
+                    say(Level::Failure, &text);
                     Status::Unusable.into()
                 }
                 _ => ExitCode::SUCCESS,

@@ -32,7 +32,7 @@ pub fn escape(text: &str) -> Cow<'_, str> {
 /// Whether a terminal would act on `character` instead of showing it: the controls (C0, DEL, C1),
 /// and from Unicode's default-ignorable and bidirectional formatting characters (UAX #9, UTS #39)
 /// those that can hide or reorder text.
-const fn deceives(character: char) -> bool {
+pub(crate) const fn deceives(character: char) -> bool {
     matches!(character,
         '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}'
         | '\u{ad}'                      // soft hyphen

@@ -47,6 +47,14 @@ pub(super) struct Look<'a> {
     pub(super) heard: Heard,
 }
 
+impl Look<'_> {
+    /// The unit as it was when its main process was first looked at: what is said of the age of
+    /// the main process must not be said of a successor.
+    fn judged(&self) -> &UnitState {
+        self.before.unwrap_or(self.unit)
+    }
+}
+
 /// A main process, as /proc shows it through a pidfd.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Process {
@@ -175,7 +183,7 @@ fn main_pid(unit: &UnitState, name: &str, own: u32) -> Passed {
 }
 
 fn old_enough(look: &Look<'_>, min_uptime: Duration) -> Passed {
-    let age = look.at.since(*known(&look.unit.started)?);
+    let age = look.at.since(*known(&look.judged().started)?);
     if age >= min_uptime {
         return Ok(());
     }
@@ -191,7 +199,7 @@ fn old_enough(look: &Look<'_>, min_uptime: Duration) -> Passed {
 }
 
 fn same_as_probed(look: &Look<'_>, sweep_began: Monotonic) -> Passed {
-    if *known(&look.unit.started)? <= sweep_began {
+    if *known(&look.judged().started)? <= sweep_began {
         return Ok(());
     }
     refuse(
@@ -217,10 +225,13 @@ fn unchanged(look: &Look<'_>, name: &str) -> Passed {
             ),
         );
     }
-    if known(&before.invocation)? != invocation {
+    // The number alone proves nothing: the next process may have been given it again.
+    if known(&before.invocation)? != invocation
+        || known(&before.started)? != known(&look.unit.started)?
+    {
         return refuse(
             Guard::Changed,
-            format!("{name} was started anew between two looks (its InvocationID changed)"),
+            format!("{name} was started anew between two looks, with the same main PID {is}"),
         );
     }
     Ok(())
@@ -249,7 +260,7 @@ fn still_there(look: &Look<'_>) -> Passed {
             ),
         ),
         Process::Alive(vitals)
-            if look.at.since(*known(&look.unit.started)?) > vitals.age + ROUNDING =>
+            if look.at.since(*known(&look.judged().started)?) > vitals.age + ROUNDING =>
         {
             refuse(
                 Guard::Gone,

@@ -7,9 +7,12 @@ mod host;
 mod pidfd;
 mod prober;
 mod proc;
+#[cfg(test)]
+mod simulation;
 mod steps;
 mod systemctl;
 mod unit;
+pub mod warnings;
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;

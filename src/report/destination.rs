@@ -35,8 +35,10 @@ pub struct Destination {
 enum Target {
     /// By replacing this file, which may not exist yet.
     Regular(PathBuf),
-    /// In place: a device, a pipe, or one of our own streams.
+    /// In place: a device, a pipe, or our own standard error.
     InPlace(File),
+    /// To our own standard output, as the report there.
+    Stdout,
 }
 
 /// Writes through a descriptor that may be full for a while.
@@ -63,6 +65,7 @@ impl Destination {
     /// A line that says what is wrong and what to do.
     pub fn prepare(&mut self) -> Result<(), String> {
         let checked = target(&self.path).and_then(|target| match target {
+            Target::Stdout => Ok(()),
             Target::InPlace(file) => {
                 self.opened = Some(file);
                 Ok(())
@@ -93,6 +96,7 @@ impl Destination {
                 let end = Some(Monotonic::now() + PATIENCE);
                 write_buffered(Patient { file, end }, render)
             }
+            Target::Stdout => write_stdout(render),
             Target::Regular(path) => replace(&path, render),
         });
         written.map_err(|error| self.complaint(&error))
@@ -102,24 +106,24 @@ impl Destination {
         let Self { what, path, .. } = self;
         let remedy = match error.raw_os_error().map(Errno::from_raw) {
             Some(Errno::ENOENT) => "; create its directory first",
-            Some(Errno::EACCES | Errno::EPERM) => "; its directory must be writable for this user",
+            Some(Errno::EACCES | Errno::EPERM) => {
+                "; this user must be allowed to write in its directory"
+            }
             Some(Errno::EROFS) => {
                 "; give a path on a writable file system (ReadWritePaths= in a unit)"
             }
-            Some(Errno::ENXIO) => "; nobody reads from it",
+            Some(Errno::ENXIO) => "; start its reader first",
             Some(Errno::EISDIR) => "; give a file's name",
             Some(Errno::ENOSPC | Errno::EDQUOT) => "; free some space",
             _ => "",
         };
-        format!(
-            "cannot write the {what} {path:?}: {}{remedy}",
-            reason(error)
-        )
+        let reason = reason(error);
+        format!("cannot write the {what} {path:?}: {reason}{remedy}")
     }
 }
 
 /// What the error is, in lower case and without its number.
-pub(super) fn reason(error: &io::Error) -> String {
+pub(crate) fn reason(error: &io::Error) -> String {
     let text = match error.raw_os_error() {
         Some(number) => Errno::from_raw(number).desc().to_owned(),
         None => error.to_string(),
@@ -149,12 +153,16 @@ fn target(path: &Path) -> io::Result<Target> {
     }
     // /dev/stderr may lead to a socket, which cannot be opened, or to a log file, which must not
     // be replaced under those who write to it.
-    for stream in [io::stdout().as_fd(), io::stderr().as_fd()] {
-        let stream: File = stream.try_clone_to_owned()?.into();
+    let leads_to = |stream: &File| -> io::Result<bool> {
         let own = stream.metadata()?;
-        if (own.dev(), own.ino()) == (facts.dev(), facts.ino()) {
-            return Ok(Target::InPlace(stream));
-        }
+        Ok((own.dev(), own.ino()) == (facts.dev(), facts.ino()))
+    };
+    if leads_to(&duplicate(&io::stdout())?)? {
+        return Ok(Target::Stdout);
+    }
+    let stderr = duplicate(&io::stderr())?;
+    if leads_to(&stderr)? {
+        return Ok(Target::InPlace(stderr));
     }
     if facts.is_file() {
         return Ok(Target::Regular(path.canonicalize()?));
@@ -214,12 +222,17 @@ fn write_buffered(
 pub(super) fn write_stdout(
     render: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> io::Result<()> {
-    // A descriptor of our own: std's would be flushed at each line, and hides some errors.
-    let file = io::stdout().as_fd().try_clone_to_owned()?.into();
+    let file = duplicate(&io::stdout())?;
     match write_buffered(Patient { file, end: None }, render) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         written => written,
     }
+}
+
+/// A second descriptor for a standard stream: std's own is flushed at each line, and hides some
+/// errors.
+fn duplicate(stream: &impl AsFd) -> io::Result<File> {
+    Ok(stream.as_fd().try_clone_to_owned()?.into())
 }
 
 impl Write for Patient {

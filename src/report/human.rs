@@ -1,31 +1,21 @@
 //! The report for people: a table at a terminal, plain lines in a pipe, and in the journal only
 //! what is not as it should be. The tally, the verdict and the recovery are always the last lines.
 
+mod table;
 #[cfg(test)]
 mod tests;
 
 use std::io::{self, Write};
-use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
-use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
+use self::table::Table;
 use super::stderr::Level;
 use super::stream::{Look, Stream};
 use super::{Report, words};
 use crate::manifest::Route;
 use crate::text::escape;
 use crate::verdict::{Class, Outcome, Severity};
-
-/// From this width on, a terminal has room for the scale, and for notes beside the paths.
-const WIDE: usize = 80;
-/// The scale's width, and the time at its left end.
-const SCALE: usize = 10;
-const SCALE_BEGINS: Duration = Duration::from_millis(1);
-/// The longest path that others are aligned with where lines may be of any length.
-const PLAIN_PATH: usize = 60;
-/// Where a note begins that has lines of its own on a narrow terminal.
-const INDENT: usize = 4;
 
 /// Writes the report as lines; nothing at all where `quiet` and healthy.
 ///
@@ -43,7 +33,7 @@ pub fn render(report: &Report, look: Look, quiet: bool, out: &mut dyn Write) -> 
             writeln!(out, "{}{}", level.prefix(), sentence(route, outcome))?;
         }
     } else {
-        let table = Table::new(report, look, quiet);
+        let table = Table::new(report, look);
         if !quiet {
             table.heading(report, out)?;
         }
@@ -118,13 +108,6 @@ fn style(look: Look, severity: Severity) -> Style {
     colour.on_default().bold()
 }
 
-fn dim(look: Look) -> Style {
-    match look.colour {
-        true => Style::new().dimmed(),
-        false => Style::new(),
-    }
-}
-
 /// One route in the journal, where alignment is of no use.
 fn sentence(route: &Route, outcome: &Outcome) -> String {
     let target = words::target(route);
@@ -144,192 +127,4 @@ fn sentence(route: &Route, outcome: &Outcome) -> String {
         status.unwrap_or_default()
     );
     escape(&line).into_owned()
-}
-
-/// How the columns of routes are laid out.
-struct Table {
-    look: Look,
-    /// The terminal's width; none where lines may be of any length.
-    columns: Option<usize>,
-    /// Columns up to the path.
-    lead: usize,
-    /// The right end of the scale; none where there is no scale.
-    scale: Option<Duration>,
-    /// Columns of the path.
-    path: usize,
-    gap: &'static str,
-}
-
-impl Table {
-    fn new(report: &Report, look: Look, quiet: bool) -> Self {
-        let columns = match look.stream {
-            Stream::Terminal { columns } => Some(columns),
-            Stream::Journal | Stream::Plain => None,
-        };
-        let narrow = columns.is_some_and(|columns| columns < WIDE);
-        let gap = if narrow { " " } else { "  " };
-        let longest = report
-            .manifest
-            .routes
-            .iter()
-            .map(|r| r.options.timeout)
-            .max();
-        let drawn = columns.is_some() && !narrow && look.unicode;
-        let scale = longest.filter(|longest| drawn && *longest > SCALE_BEGINS);
-        let scale_columns = scale.map_or(0, |_| SCALE + gap.len());
-        let lead = "rate-limited".len() + "core".len() + 3 + 7 + 4 * gap.len() + scale_columns;
-        let room = columns.map_or(PLAIN_PATH, |columns| columns.saturating_sub(lead).max(8));
-        let shown = report.results().filter(|result| !quiet || not_ok(result));
-        let (mut path, mut noted) = (0, false);
-        for (route, outcome) in shown {
-            path = path.max(escape(&words::target(route)).width());
-            noted |= !words::note(outcome).is_empty();
-        }
-        // Beside notes, a path has no more than half of the room.
-        let cap = if noted && columns.is_some() && !narrow {
-            room / 2
-        } else {
-            room
-        };
-        Self {
-            look,
-            columns,
-            lead,
-            scale,
-            path: path.min(cap),
-            gap,
-        }
-    }
-
-    fn heading(&self, report: &Report, out: &mut dyn Write) -> io::Result<()> {
-        let source = words::source(report.manifest);
-        let base_url = report.manifest.base_url.to_string();
-        let count = report.manifest.routes.len();
-        let line = format!("{base_url}, {count} routes of {source}");
-        for line in wrap(&escape(&line), self.columns.unwrap_or(usize::MAX).max(8)) {
-            writeln!(out, "{line}")?;
-        }
-        let Some(longest) = self.scale else {
-            return writeln!(out);
-        };
-        let right = words::time(longest).replace(".00", "").replace(".0", "");
-        let left = self.lead - SCALE - self.gap.len();
-        let dim = dim(self.look);
-        let labels = SCALE - "1 ms".len();
-        writeln!(out, "{:left$}{dim}1 ms{right:>labels$}{dim:#}", "")
-    }
-
-    fn row(&self, (route, outcome): (&Route, &Outcome), out: &mut dyn Write) -> io::Result<()> {
-        let gap = self.gap;
-        let style = style(self.look, outcome.class.severity(route.core));
-        let core = if route.core { "core" } else { "" };
-        let status = outcome.status.map(|status| status.to_string());
-        let attempted = !matches!(outcome.class, Class::Skipped(_));
-        let time = attempted.then(|| words::time(outcome.elapsed));
-        write!(
-            out,
-            "{style}{:<12}{style:#}{gap}{core:<4}{gap}{:>3}{gap}{:>7}{gap}",
-            words::class(outcome.class),
-            status.as_deref().unwrap_or("-"),
-            time.as_deref().unwrap_or("-"),
-        )?;
-        if let Some(longest) = self.scale {
-            let bar = if attempted {
-                bar(outcome.elapsed, longest)
-            } else {
-                String::new()
-            };
-            write!(
-                out,
-                "{style}{bar}{style:#}{:1$}{gap}",
-                "",
-                SCALE - bar.width()
-            )?;
-        }
-        let target = words::target(route);
-        let target = match self.columns {
-            Some(_) => shorten(&escape(&target), self.path, self.look.unicode),
-            None => escape(&target).into_owned(),
-        };
-        let note = words::note(outcome);
-        let note = escape(&note);
-        if note.is_empty() {
-            return writeln!(out, "{target}");
-        }
-        let used = self.lead + self.path.max(target.width()) + gap.len();
-        match self.columns {
-            Some(columns) if used + note.width() > columns => {
-                writeln!(out, "{target}")?;
-                let indent = if columns < WIDE { INDENT } else { self.lead };
-                for line in wrap(&note, columns.saturating_sub(indent).max(8)) {
-                    writeln!(out, "{:indent$}{line}", "")?;
-                }
-                Ok(())
-            }
-            _ => {
-                let padding = self.path.saturating_sub(target.width());
-                writeln!(out, "{target}{:padding$}{gap}{note}", "")
-            }
-        }
-    }
-}
-
-/// A bar whose length is the logarithm of the time, so that 4 ms and 4 s can both be seen. Drawn
-/// in eighths of a column.
-fn bar(elapsed: Duration, longest: Duration) -> String {
-    const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
-    let decades = |time: Duration| (time.as_secs_f64() / SCALE_BEGINS.as_secs_f64()).log10();
-    let share = (decades(elapsed) / decades(longest)).clamp(0.0, 1.0);
-    // Between 0 and 80: the cast cannot lose anything.
-    let eighths = ((share * SCALE as f64 * 8.0).round() as usize).max(1);
-    let rest = EIGHTHS.get(eighths % 8).copied().unwrap_or_default();
-    "█".repeat(eighths / 8) + rest
-}
-
-/// Takes out of the middle what is beyond `columns`: both ends of a path tell routes apart.
-fn shorten(text: &str, columns: usize, unicode: bool) -> String {
-    if text.width() <= columns {
-        return text.to_owned();
-    }
-    let mark = if unicode { "…" } else { "..." };
-    let room = columns.saturating_sub(mark.width());
-    let head = fitting(text.chars(), room.div_ceil(2));
-    let tail: String = fitting(text.chars().rev(), room / 2)
-        .chars()
-        .rev()
-        .collect();
-    format!("{head}{mark}{tail}")
-}
-
-/// The first of these characters, as many as fit.
-fn fitting(characters: impl Iterator<Item = char>, columns: usize) -> String {
-    let mut used = 0;
-    characters
-        .take_while(|character| {
-            used += character.width().unwrap_or(0);
-            used <= columns
-        })
-        .collect()
-}
-
-/// Breaks text into lines at its spaces, and in the middle of words that are too long.
-fn wrap(text: &str, columns: usize) -> Vec<String> {
-    let mut lines = vec![];
-    let mut line = String::new();
-    for word in text.split(' ') {
-        let mut word = word;
-        if !line.is_empty() && line.width() + 1 + word.width() <= columns {
-            line.push(' ');
-        } else if !line.is_empty() {
-            lines.push(std::mem::take(&mut line));
-        }
-        while word.width() > columns {
-            let part = fitting(word.chars(), columns);
-            word = word.get(part.len()..).unwrap_or_default();
-            lines.push(part);
-        }
-        line.push_str(word);
-    }
-    lines.push(line);
-    lines
 }

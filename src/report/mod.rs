@@ -22,6 +22,7 @@ use crate::text::escape;
 use crate::verdict::{self, Verdict};
 
 pub use self::destination::Destination;
+pub(crate) use self::destination::reason;
 pub use self::progress::Progress;
 pub use self::stderr::{Level, say, stderr_is_journal};
 pub use self::stream::{Look, Stream};
@@ -113,8 +114,10 @@ pub fn write_all(report: &Report, outputs: Outputs) -> bool {
         Format::Json => json::render(report, out),
     })
     .map_err(|error| {
-        let reason = destination::reason(&error);
-        format!("cannot write the report to standard output: {reason}")
+        format!(
+            "cannot write the report to standard output: {}",
+            reason(&error)
+        )
     });
     let mut complete = true;
     for complaint in [junit, metrics, stdout].into_iter().filter_map(Result::err) {
@@ -127,9 +130,9 @@ pub fn write_all(report: &Report, outputs: Outputs) -> bool {
 /// Prints one line about a manifest that is valid, and says whether it could be written.
 pub fn write_summary(manifest: &Manifest) -> bool {
     let line = words::valid_manifest(manifest);
-    let written = destination::write_stdout(|out| writeln!(out, "{line}"));
+    let written = destination::write_stdout(|out| writeln!(out, "{}", escape(&line)));
     if let Err(error) = &written {
-        let reason = destination::reason(error);
+        let reason = reason(error);
         say(
             Level::Failure,
             &format!("cannot write to standard output: {reason}"),

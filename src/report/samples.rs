@@ -1,13 +1,14 @@
 //! Reports for the formats' tests.
 
 use std::io::{self, Write};
-use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::Report;
-use crate::manifest::{Expect, Manifest, Method, Options, Proxy, Route, Source};
+use crate::manifest::{
+    Expect, LoadOptions, Manifest, Method, Options, Route, Source, UnitName, Variables,
+};
 use crate::recovery::{self, Cpu, Evidence, Guard, MainPid, Reading, Recovery, ThreadGroup};
 use crate::verdict::{self, Class, Loss, Objection, Outcome, Proof, Reason};
 
@@ -79,18 +80,8 @@ pub(super) fn with_report<T>(cases: Vec<Case>, test: impl FnOnce(&mut Report) ->
         .map(|case| (case.route, case.outcome))
         .unzip();
     let manifest = Manifest {
-        source: Source::File {
-            path: "/etc/scidex-route-health/routes.json".into(),
-            owner: 0,
-            mode: 0o100_644,
-        },
-        base_url: "http://127.0.0.1:8000".parse().unwrap(),
-        user_agent: "test".to_owned(),
-        deadline: Duration::from_secs(120),
-        concurrency: NonZeroUsize::MIN,
-        proxy: Proxy::None,
         routes,
-        recovery: None,
+        ..manifest()
     };
     let core = manifest.routes.iter().map(|route| route.core);
     let verdict = verdict::judge(core.zip(&outcomes));
@@ -100,20 +91,35 @@ pub(super) fn with_report<T>(cases: Vec<Case>, test: impl FnOnce(&mut Report) ->
         manifest: &manifest,
         outcomes,
         verdict,
-        recovery: Recovery::idle(
-            recovery::Outcome::NotNeeded,
-            Some("scidex-api.service".parse().unwrap()),
-        ),
+        recovery: Recovery::idle(recovery::Outcome::NotNeeded, unit()),
         warnings: vec![],
     })
 }
 
-fn started_at() -> SystemTime {
-    UNIX_EPOCH + Duration::from_millis(1_776_967_331_482)
+/// A valid manifest; what it probes is of no use here.
+fn manifest() -> Manifest {
+    let text = br#"{
+        "base_url": "http://127.0.0.1:8000",
+        "routes": [{"path": "/", "core": true}]
+    }"#;
+    let source = Source::File {
+        path: "/etc/scidex-route-health/routes.json".into(),
+        owner: 0,
+        mode: 0o100_644,
+    };
+    let options = LoadOptions {
+        base_url: None,
+        variables: Variables::MayBeMissing,
+    };
+    Manifest::parse(text, source, &options).unwrap()
 }
 
-pub(super) fn main_pid(pid: u32) -> MainPid {
-    MainPid::new(pid, 0).unwrap()
+fn unit() -> Option<UnitName> {
+    "scidex-api.service".parse().ok()
+}
+
+fn started_at() -> SystemTime {
+    UNIX_EPOCH + Duration::from_millis(1_776_967_331_482)
 }
 
 /// Everything as it should be.
@@ -197,9 +203,9 @@ pub(super) fn hung() -> Vec<Case> {
 pub(super) fn recovered() -> Recovery {
     Recovery {
         outcome: recovery::Outcome::Recovered {
-            new_pid: main_pid(4343),
+            new_pid: MainPid::new(4343, 0).unwrap(),
         },
-        unit: Some("scidex-api.service".parse().unwrap()),
+        unit: unit(),
         pid: Some(4242),
         evidence: Some(Evidence {
             name: Reading::Known("uvicorn".to_owned()),

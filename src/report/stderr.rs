@@ -1,8 +1,7 @@
 //! Messages on standard error, for everybody: with the journal's levels where it listens, and
 //! without a panic where nobody does.
 
-use std::fmt::Write as _;
-use std::io::{self, Write as _};
+use std::io::{self, Write};
 use std::sync::OnceLock;
 
 use super::stream::Stream;
@@ -44,11 +43,9 @@ pub fn say(level: Level, text: &str) {
 
 fn lines(level: Level, text: &str, journal: bool) -> String {
     let prefix = if journal { level.prefix() } else { "" };
-    text.lines().fold(String::new(), |mut lines, line| {
-        // Writing to a String cannot fail.
-        let _ = writeln!(lines, "{prefix}{line}");
-        lines
-    })
+    // An empty line has no message to have a level.
+    let shown = text.lines().filter(|line| !(journal && line.is_empty()));
+    shown.map(|line| format!("{prefix}{line}\n")).collect()
 }
 
 #[cfg(test)]
@@ -57,7 +54,10 @@ mod tests {
 
     #[test]
     fn every_line_has_its_level_in_the_journal_alone() {
-        assert_eq!(lines(Level::Failure, "one\ntwo", true), "<3>one\n<3>two\n");
+        assert_eq!(
+            lines(Level::Failure, "one\n\ntwo", true),
+            "<3>one\n<3>two\n"
+        );
         assert_eq!(lines(Level::Soft, "one", true), "<4>one\n");
         assert_eq!(lines(Level::Info, "one\n", false), "one\n");
     }

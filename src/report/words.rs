@@ -1,8 +1,11 @@
 //! The sentences that several formats and messages share. Pure, and not yet escaped.
 
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
-use crate::manifest::{Manifest, Route, Source};
+use crate::manifest::{Manifest, Method, Route};
 use crate::recovery::{self, Recovery};
 use crate::verdict::{Backend, Class, Loss, Outcome, Reason, Severity, Tally, Verdict};
 
@@ -177,18 +180,10 @@ pub(super) fn valid_manifest(manifest: &Manifest) -> String {
     };
     format!(
         "{} is valid: {} ({core} core) at {}, {recovery}",
-        source(manifest),
+        manifest.source,
         routes(manifest.routes.len(), ""),
         manifest.base_url,
     )
-}
-
-/// The manifest's name.
-pub(super) fn source(manifest: &Manifest) -> String {
-    match &manifest.source {
-        Source::Stdin => "standard input".to_owned(),
-        Source::File { path, .. } => path.display().to_string(),
-    }
 }
 
 /// What is said of one route in a word or two.
@@ -234,8 +229,8 @@ pub(super) fn note(outcome: &Outcome) -> String {
 /// A route's path, with the method where it is not the usual one.
 pub(super) fn target(route: &Route) -> String {
     match route.options.method {
-        crate::manifest::Method::Get => route.path.clone(),
-        crate::manifest::Method::Head => format!("HEAD {}", route.path),
+        Method::Get => route.path.clone(),
+        Method::Head => format!("HEAD {}", route.path),
     }
 }
 
@@ -303,141 +298,5 @@ pub(super) fn recovery(recovery: &Recovery) -> String {
     match facts.is_empty() {
         true => format!("recovery: {name}: {sentence}"),
         false => format!("recovery: {name} ({}): {sentence}", facts.join(", ")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::report::Report;
-    use crate::report::samples::*;
-
-    fn sentence(cases: Vec<Case>) -> String {
-        with_report(cases, |report| {
-            let Report {
-                manifest,
-                outcomes,
-                verdict: judged,
-                ..
-            } = report;
-            let (word, rest) = verdict(manifest, outcomes, judged);
-            word.to_owned() + &rest
-        })
-    }
-
-    fn refused(path: &str) -> Case {
-        case(path, Class::TimeoutUnreachable(Loss::Refused), None, 0)
-    }
-
-    #[test]
-    fn verdict_counts_what_was_soft() {
-        assert_eq!(sentence(healthy()), "healthy: all routes are OK");
-        let core = || case("/", Class::Ok, Some(200), 0).core();
-        assert_eq!(
-            sentence(vec![core(), refused("/a"), refused("/b")]),
-            "healthy, but 2 auxiliary routes did not answer"
-        );
-        assert_eq!(
-            sentence(soft()),
-            "healthy, but 1 auxiliary route did not answer, 1 auxiliary route was not probed and \
-             2 routes were rate-limited"
-        );
-    }
-
-    #[test]
-    fn verdict_says_why_a_run_failed() {
-        assert_eq!(
-            sentence(failing()),
-            "unhealthy: 1 of 2 core routes did not answer (reset) and 4 routes gave an HTTP \
-             error; 1 route was rate-limited"
-        );
-        assert_eq!(
-            sentence(hung()),
-            "unhealthy: the backend hung: 2 of 2 core routes stayed silent; 2 auxiliary routes \
-             were not probed"
-        );
-        assert_eq!(
-            sentence(vec![refused("/").core()]),
-            "unhealthy: the backend is down: 1 of 1 core routes did not answer (refused)"
-        );
-        let skipped = case("/", Class::Skipped(Reason::Deadline), None, 0).core();
-        assert_eq!(
-            sentence(vec![skipped]),
-            "unhealthy: 1 of 1 core routes was not probed"
-        );
-    }
-
-    #[test]
-    fn unhealthy_sweep_rounds_up_what_is_left() {
-        let cases = vec![
-            case("/", Class::Ok, Some(200), 0).core(),
-            refused("/b").core(),
-            refused("/c").core(),
-        ];
-        with_report(cases, |report| {
-            let Report {
-                manifest,
-                outcomes,
-                verdict,
-                ..
-            } = report;
-            let left = Duration::from_millis(26_100);
-            assert_eq!(
-                unhealthy_sweep(3, manifest, outcomes, verdict, left),
-                "sweep 3: 2 of 3 core routes did not answer (refused); trying again for 27 s"
-            );
-        });
-    }
-
-    #[test]
-    fn tally_names_skipped_routes_only_where_there_are_some() {
-        let counted = Tally {
-            ok: 9,
-            rate_limited: 12,
-            ..Tally::default()
-        };
-        assert_eq!(
-            tally(&counted),
-            "9 OK, 0 timeout/unreachable, 12 rate-limited, 0 HTTP error"
-        );
-        assert_eq!(
-            tally(&Tally {
-                skipped: 3,
-                ..counted
-            }),
-            "9 OK, 0 timeout/unreachable, 12 rate-limited, 0 HTTP error, 3 skipped"
-        );
-    }
-
-    #[test]
-    fn time_never_needs_more_than_seven_columns() {
-        for (micros, expected) in [
-            (0, "0.0 ms"),
-            (9_949, "9.9 ms"),
-            (9_950, "10 ms"),
-            (999_499, "999 ms"),
-            (999_500, "1.00 s"),
-            (9_994_999, "9.99 s"),
-            (9_995_000, "10.0 s"),
-            (99_949_999, "99.9 s"),
-            (99_950_000, "100 s"),
-            (86_400_000_000, "86400 s"),
-        ] {
-            assert_eq!(time(Duration::from_micros(micros)), expected, "{micros} µs");
-        }
-    }
-
-    #[test]
-    fn recovery_names_every_fact_it_has() {
-        assert_eq!(
-            recovery(&recovered()),
-            "recovery: recovered (scidex-api.service, PID 4242, new PID 4343): killed and \
-             restarted, the core answers again after 4.20 s"
-        );
-        let not_configured = Recovery::idle(recovery::Outcome::NotConfigured, None);
-        assert_eq!(
-            recovery(&not_configured),
-            "recovery: not_configured: the manifest names no unit to restart"
-        );
     }
 }

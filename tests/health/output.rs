@@ -230,7 +230,8 @@ fn lines_for_the_journal_carry_their_priority() {
             let of = |part: &str| text.lines().find(|line| line.contains(part)).unwrap_or("");
             assert!(of("/page").starts_with("<3>"), "{text}");
             assert!(of("/limited").starts_with("<4>"), "{text}");
-            assert!(of(" OK, ").starts_with("<6>"), "{text}");
+            assert!(of("1 OK, ").starts_with("<6>"), "{text}");
+            assert_eq!(of("/up"), "", "only what is not OK: {text}");
             assert!(of("unhealthy").starts_with("<3>"), "{text}");
         } else {
             assert!(!text.lines().any(prefixed), "{text}");

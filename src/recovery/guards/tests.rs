@@ -221,6 +221,18 @@ fn judge_compares_the_two_looks() {
             &["InvocationID=00000000000000000000000000000001"],
             Some(Guard::Changed),
         ),
+        (
+            &["ExecMainStartTimestampMonotonic=1590000000"],
+            Some(Guard::Changed),
+        ),
+        (
+            &["MainPID=4712", "ExecMainStartTimestampMonotonic=1590000000"],
+            Some(Guard::Changed),
+        ),
+        (
+            &["ExecMainStartTimestampMonotonic="],
+            Some(Guard::Unreadable),
+        ),
         (&["InvocationID="], Some(Guard::Unreadable)),
         (&["MainPID=0"], Some(Guard::MainPid)),
         (&["Job=1"], Some(Guard::JobQueued)),
@@ -309,7 +321,7 @@ fn judge_reads_what_is_known_beforehand() {
 /// Takes one objection away after the other: what is left must be named in the contract's order.
 #[test]
 fn judge_names_the_first_guard_of_the_contracts_list() {
-    let before = unit(&["MainPID=4700"]);
+    let before = unit(&["MainPID=4700", "ExecMainStartTimestampMonotonic=1590000000"]);
     let mut changes = vec![
         "LoadState=masked",
         "ActiveState=failed",
@@ -350,6 +362,7 @@ fn judge_names_the_first_guard_of_the_contracts_list() {
             Guard::Restarted => {
                 drop("ExecMainStartTimestampMonotonic");
                 drop("RestartForceExitStatus");
+                before = Some(unit(&["MainPID=4700"]));
             }
             Guard::Changed => before = None,
             Guard::Gone => process = Process::Alive(Vitals { state: 't', ..CALM }),

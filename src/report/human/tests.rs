@@ -1,3 +1,8 @@
+use std::time::Duration;
+
+use unicode_width::UnicodeWidthStr;
+
+use super::table::{bar, shorten, wrap};
 use super::*;
 use crate::report::samples::*;
 
@@ -140,11 +145,11 @@ fn the_tally_stands_alone_before_verdict_and_recovery() {
 fn bar_grows_with_the_logarithm() {
     let longest = Duration::from_secs(10);
     for (millis, columns) in [
-        (0, "▏"),
-        (1, "▏"),
-        (10, "██▌"),
-        (100, "█████"),
-        (99_000, "██████████"),
+        (0, "╸"),
+        (1, "╸"),
+        (10, "━━╸"),
+        (100, "━━━━━"),
+        (99_000, "━━━━━━━━━━"),
     ] {
         assert_eq!(
             bar(Duration::from_millis(millis), longest),

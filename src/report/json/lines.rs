@@ -5,6 +5,8 @@ use std::io::{self, Write};
 
 use serde_json::ser::Formatter;
 
+use crate::text::deceives;
+
 /// How many levels have lines of their own: the object, and what its lists hold.
 const TALL: usize = 2;
 
@@ -85,18 +87,21 @@ impl Formatter for Lines {
         Ok(())
     }
 
-    /// Escapes the control characters that JSON itself leaves as they are (DEL and C1): a report
-    /// may be printed to a terminal.
+    /// Escapes what JSON itself would leave as it is although a terminal acts on it: a report may
+    /// be printed to one.
     fn write_string_fragment<W: Write + ?Sized>(
         &mut self,
         out: &mut W,
         fragment: &str,
     ) -> io::Result<()> {
         let mut rest = fragment;
-        while let Some((place, control)) = rest.char_indices().find(|(_, c)| c.is_control()) {
+        while let Some((place, found)) = rest.char_indices().find(|(_, c)| deceives(*c)) {
             let (before, after) = rest.split_at(place);
-            write!(out, "{before}\\u{:04x}", u32::from(control))?;
-            rest = after.get(control.len_utf8()..).unwrap_or_default();
+            out.write_all(before.as_bytes())?;
+            for unit in found.encode_utf16(&mut [0; 2]) {
+                write!(out, "\\u{unit:04x}")?;
+            }
+            rest = after.get(found.len_utf8()..).unwrap_or_default();
         }
         out.write_all(rest.as_bytes())
     }

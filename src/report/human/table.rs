@@ -1,0 +1,229 @@
+//! The routes in columns, for terminals of any width and for pipes.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use anstyle::Style;
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
+use super::style;
+use crate::manifest::Route;
+use crate::report::stream::{Look, Stream};
+use crate::report::{Report, words};
+use crate::text::escape;
+use crate::verdict::{Class, Outcome, Reason};
+
+/// From this width on, a terminal has room for the scale, and for notes beside the paths.
+const WIDE: usize = 80;
+/// The scale's width, and the time at its left end.
+const SCALE: usize = 10;
+const SCALE_BEGINS: Duration = Duration::from_millis(1);
+/// The longest path that others are aligned with where lines may be of any length.
+const PLAIN_PATH: usize = 60;
+/// How far a note is set in that has lines of its own.
+const INDENT: usize = 4;
+
+/// How the columns of routes are laid out.
+pub(super) struct Table {
+    look: Look,
+    /// The terminal's width; none where lines may be of any length.
+    columns: Option<usize>,
+    /// Columns up to the path.
+    lead: usize,
+    /// The right end of the scale; none where there is no scale.
+    scale: Option<Duration>,
+    /// Columns for a path and what stands beside it.
+    room: usize,
+    /// Columns for a path that has its note aligned with others.
+    path: usize,
+    gap: &'static str,
+}
+
+impl Table {
+    pub(super) fn new(report: &Report, look: Look) -> Self {
+        let columns = match look.stream {
+            Stream::Terminal { columns } => Some(columns),
+            Stream::Journal | Stream::Plain => None,
+        };
+        let narrow = columns.is_some_and(|columns| columns < WIDE);
+        let gap = if narrow { " " } else { "  " };
+        let longest = report
+            .manifest
+            .routes
+            .iter()
+            .map(|r| r.options.timeout)
+            .max();
+        let drawn = columns.is_some() && !narrow && look.unicode;
+        let scale = longest.filter(|longest| drawn && *longest > SCALE_BEGINS);
+        let scale_columns = scale.map_or(0, |_| SCALE + gap.len());
+        let lead = "rate-limited".len() + "core".len() + 3 + 7 + 4 * gap.len() + scale_columns;
+        let room = columns.map_or(PLAIN_PATH, |columns| columns.saturating_sub(lead).max(8));
+        // Notes are aligned beside the paths that have one and leave as much room to it.
+        let cap = columns.map_or(room, |_| room / 2);
+        let noted = report.results().filter(|(_, o)| !note(o).is_empty());
+        let widths = noted.map(|(route, _)| escape(&words::target(route)).width());
+        let path = widths.filter(|width| *width <= cap).max().unwrap_or(0);
+        Self {
+            look,
+            columns,
+            lead,
+            scale,
+            room,
+            path,
+            gap,
+        }
+    }
+
+    pub(super) fn heading(&self, report: &Report, out: &mut dyn Write) -> io::Result<()> {
+        let source = &report.manifest.source;
+        let base_url = report.manifest.base_url.to_string();
+        let count = report.manifest.routes.len();
+        let line = format!("{base_url}, {count} routes of {source}");
+        for line in wrap(&escape(&line), self.columns.unwrap_or(usize::MAX).max(8)) {
+            writeln!(out, "{line}")?;
+        }
+        let Some(longest) = self.scale else {
+            return writeln!(out);
+        };
+        let right = words::time(longest).replace(".00", "").replace(".0", "");
+        let left = self.lead - SCALE - self.gap.len();
+        let dim = dim(self.look);
+        let labels = SCALE - "1 ms".len();
+        writeln!(out, "{:left$}{dim}1 ms{right:>labels$}{dim:#}", "")
+    }
+
+    pub(super) fn row(
+        &self,
+        (route, outcome): (&Route, &Outcome),
+        out: &mut dyn Write,
+    ) -> io::Result<()> {
+        let gap = self.gap;
+        let style = style(self.look, outcome.class.severity(route.core));
+        let core = if route.core { "core" } else { "" };
+        let status = outcome.status.map(|status| status.to_string());
+        let attempted = !matches!(outcome.class, Class::Skipped(_));
+        let time = attempted.then(|| words::time(outcome.elapsed));
+        write!(
+            out,
+            "{style}{:<12}{style:#}{gap}{core:<4}{gap}{:>3}{gap}{:>7}{gap}",
+            words::class(outcome.class),
+            status.as_deref().unwrap_or("-"),
+            time.as_deref().unwrap_or("-"),
+        )?;
+        if let Some(longest) = self.scale {
+            let bar = if attempted {
+                bar(outcome.elapsed, longest)
+            } else {
+                String::new()
+            };
+            write!(
+                out,
+                "{style}{bar}{style:#}{:1$}{gap}",
+                "",
+                SCALE - bar.width()
+            )?;
+        }
+        self.path(&escape(&words::target(route)), &escape(&note(outcome)), out)
+    }
+
+    /// The path, and the note beside it or, where there is no room, below it.
+    fn path(&self, path: &str, note: &str, out: &mut dyn Write) -> io::Result<()> {
+        let padding = match note.is_empty() {
+            true => 0,
+            false => self.path.saturating_sub(path.width()) + self.gap.len(),
+        };
+        let Some(columns) = self.columns else {
+            return writeln!(out, "{path}{:padding$}{note}", "");
+        };
+        if path.width() + padding + note.width() <= self.room {
+            return writeln!(out, "{path}{:padding$}{note}", "");
+        }
+        writeln!(out, "{}", shorten(path, self.room, self.look.unicode))?;
+        if note.is_empty() {
+            return Ok(());
+        }
+        let indent = if columns < WIDE { 0 } else { self.lead } + INDENT;
+        let dim = dim(self.look);
+        for line in wrap(note, columns.saturating_sub(indent).max(8)) {
+            writeln!(out, "{:indent$}{dim}{line}{dim:#}", "")?;
+        }
+        Ok(())
+    }
+}
+
+/// What a route's line says beside the columns. That the backend hung or is down, the verdict says
+/// once for all routes that were skipped for it.
+fn note(outcome: &Outcome) -> String {
+    match outcome.class {
+        Class::Skipped(Reason::BackendHung | Reason::BackendDown) => String::new(),
+        Class::Skipped(Reason::Deadline)
+        | Class::Ok
+        | Class::TimeoutUnreachable(_)
+        | Class::RateLimited
+        | Class::HttpError(_) => words::note(outcome),
+    }
+}
+
+fn dim(look: Look) -> Style {
+    match look.colour {
+        true => Style::new().dimmed(),
+        false => Style::new(),
+    }
+}
+
+/// A bar whose length is the logarithm of the time, so that 4 ms and 4 s can both be seen.
+pub(super) fn bar(elapsed: Duration, longest: Duration) -> String {
+    let decades = |time: Duration| (time.as_secs_f64() / SCALE_BEGINS.as_secs_f64()).log10();
+    let share = (decades(elapsed) / decades(longest)).clamp(0.0, 1.0);
+    // Drawn in half columns. Between 0 and 20: the cast cannot lose anything.
+    let halves = ((share * SCALE as f64 * 2.0).round() as usize).max(1);
+    "━".repeat(halves / 2) + if halves % 2 == 1 { "╸" } else { "" }
+}
+
+/// Takes out of the middle what is beyond `columns`: both ends of a path tell routes apart.
+pub(super) fn shorten(text: &str, columns: usize, unicode: bool) -> String {
+    if text.width() <= columns {
+        return text.to_owned();
+    }
+    let mark = if unicode { "…" } else { "..." };
+    let room = columns.saturating_sub(mark.width());
+    let head = fitting(text.chars(), room.div_ceil(2));
+    let tail: String = fitting(text.chars().rev(), room / 2)
+        .chars()
+        .rev()
+        .collect();
+    format!("{head}{mark}{tail}")
+}
+
+/// The first of these characters, as many as fit.
+fn fitting(characters: impl Iterator<Item = char>, columns: usize) -> String {
+    let mut used = 0;
+    characters
+        .take_while(|character| {
+            used += character.width().unwrap_or(0);
+            used <= columns
+        })
+        .collect()
+}
+
+/// Breaks text into lines at its spaces, and in the middle of words that are too long.
+pub(super) fn wrap(text: &str, columns: usize) -> Vec<String> {
+    let mut lines = vec![];
+    let mut line = String::new();
+    for word in text.split(' ') {
+        let mut word = word;
+        if !line.is_empty() && line.width() + 1 + word.width() <= columns {
+            line.push(' ');
+        } else if !line.is_empty() {
+            lines.push(std::mem::take(&mut line));
+        }
+        while word.width() > columns {
+            let part = fitting(word.chars(), columns);
+            word = word.get(part.len()..).unwrap_or_default();
+            lines.push(part);
+        }
+        line.push_str(word);
+    }
+    lines.push(line);
+    lines
+}
