@@ -222,16 +222,8 @@ fn judge_compares_the_two_looks() {
             Some(Guard::Changed),
         ),
         (
-            &["ExecMainStartTimestampMonotonic=1590000000"],
-            Some(Guard::Changed),
-        ),
-        (
             &["MainPID=4712", "ExecMainStartTimestampMonotonic=1590000000"],
             Some(Guard::Changed),
-        ),
-        (
-            &["ExecMainStartTimestampMonotonic="],
-            Some(Guard::Unreadable),
         ),
         (&["InvocationID="], Some(Guard::Unreadable)),
         (&["MainPID=0"], Some(Guard::MainPid)),
