@@ -2,14 +2,17 @@
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use scidex_route_health::cli::Cli;
 use scidex_route_health::manifest::{LoadOptions, Manifest, Variables};
-use scidex_route_health::recovery::{self, Case, Permission};
+use scidex_route_health::recovery::{self, Case, Permission, warnings};
 use scidex_route_health::report::{self, Level, Outputs, Progress, Report, say};
 use scidex_route_health::status::Status;
 use scidex_route_health::sweep::{self, Prober, Wait};
+
+/// How much longer than for the sweep a run waits for what systemd says of the units.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let cli = match Cli::parse_from(std::env::args_os()) {
@@ -34,12 +37,14 @@ fn run(cli: &Cli) -> anyhow::Result<Status> {
     let prober = Prober::new(&manifest)?;
     let permission = permission(cli);
 
+    let may_recover = !matches!(permission, Permission::Forbidden(_));
+    let watch = may_recover.then(|| warnings::start(&manifest, prober.lookup()));
+
     let progress = Progress::new(manifest.routes.len());
     let sweeps = AtomicUsize::new(0);
     let wait = Wait {
         limit: cli.wait,
-        ends_at_hang: manifest.recovery.is_some()
-            && !matches!(permission, Permission::Forbidden(_)),
+        ends_at_hang: may_recover && manifest.recovery.is_some(),
     };
     let (sweep, verdict) = sweep::until_healthy(
         &prober,
@@ -61,6 +66,7 @@ fn run(cli: &Cli) -> anyhow::Result<Status> {
         say: &|line| say(Level::Info, line),
     };
     let recovery = recovery::attempt(&case, permission, &prober);
+    let warnings = watch.map_or_else(Vec::new, |watch| watch.finish(PATIENCE));
     let report = Report {
         started_at,
         elapsed: started.elapsed(),
@@ -68,7 +74,7 @@ fn run(cli: &Cli) -> anyhow::Result<Status> {
         outcomes: sweep.outcomes,
         verdict,
         recovery,
-        warnings: Vec::new(),
+        warnings,
     };
     let written = report::write_all(&report, outputs);
     Ok(Status::of(report.verdict.healthy, written))
@@ -77,7 +83,7 @@ fn run(cli: &Cli) -> anyhow::Result<Status> {
 fn load(cli: &Cli) -> anyhow::Result<Manifest> {
     let environment = |name: &str| std::env::var_os(name);
     let variables = match cli.validate {
-        true => Variables::Ignored,
+        true => Variables::MayBeMissing,
         false => Variables::Required(&environment),
     };
     let options = LoadOptions {

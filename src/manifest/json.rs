@@ -1,298 +1,400 @@
-//! JSON, read in one pass without building a tree: tables with known keys, lists, and lenient
-//! scalars, so that a value of the wrong kind is a problem with its place rather than the end of
-//! reading. Knows nothing of what the keys mean.
+//! Reads JSON in one pass, straight into what the manifest's tables hold, so that a wrong type is
+//! a problem with a place and not the end of the reading. It knows no key and no rule.
 
+use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Number, Value};
 
-use super::place::{Place, Problems};
-use crate::text::escape;
+use super::Variables;
+use super::place::{Place, Problems, quoted};
 
-/// A value as it was written, as far as a single value can say it.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Scalar {
+/// What goes along on the pass.
+pub(super) struct Context<'v> {
+    pub(super) problems: Problems,
+    pub(super) variables: Variables<'v>,
+}
+
+/// A key's value, as far as it is known.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) enum Given<T> {
+    /// The key is not there.
+    #[default]
+    Absent,
+    /// The key is there, but with a problem that has been noted.
+    Broken,
+    /// The key is there and valid.
+    Value(T),
+}
+
+impl<T> Given<T> {
+    /// The value, or else the default; none where the author's value is not known.
+    pub(super) fn or(self, default: T) -> Option<T> {
+        match self {
+            Self::Absent => Some(default),
+            Self::Broken => None,
+            Self::Value(value) => Some(value),
+        }
+    }
+
+    /// The value, where there is a valid one.
+    pub(super) fn value(self) -> Option<T> {
+        match self {
+            Self::Absent | Self::Broken => None,
+            Self::Value(value) => Some(value),
+        }
+    }
+
+    /// The value, or else that of `lower`, or else the default; none where the author's value is
+    /// not known.
+    pub(super) fn over(self, lower: &Self, default: T) -> Option<T>
+    where
+        T: Clone,
+    {
+        match self {
+            Self::Absent => lower.clone().or(default),
+            own => own.or(default),
+        }
+    }
+}
+
+impl<T> From<Option<T>> for Given<T> {
+    /// None stands for a value with a problem.
+    fn from(value: Option<T>) -> Self {
+        value.map_or(Self::Broken, Self::Value)
+    }
+}
+
+/// A value without parts, or the kind of one that has parts.
+#[derive(Debug)]
+pub(super) enum Scalar<'de> {
     Null,
     Bool(bool),
     Int(i128),
     Float(f64),
-    Text(String),
+    Text(Cow<'de, str>),
     List,
     Table,
 }
 
-impl fmt::Display for Scalar {
-    /// The value for a message, quoted and escaped, or its kind.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const LONGEST: usize = 60;
+impl Scalar<'_> {
+    /// The kind of value, which gives nothing of it away.
+    pub(super) fn kind(&self) -> &'static str {
         match self {
-            Self::Null => f.write_str("null"),
+            Self::Null => "null",
+            Self::Bool(_) => "a boolean",
+            Self::Int(_) | Self::Float(_) => "a number",
+            Self::Text(_) => "a string",
+            Self::List => "a list",
+            Self::Table => "an object",
+        }
+    }
+
+    /// The sentence about a value of the wrong type.
+    pub(super) fn wrong_type(&self, remedy: impl fmt::Display) -> String {
+        self.objection(self.kind(), remedy)
+    }
+
+    /// The sentence about a value that is `wrong`, quoted where it has no parts.
+    pub(super) fn objection(&self, wrong: &str, remedy: impl fmt::Display) -> String {
+        match self {
+            Self::Null | Self::List | Self::Table => format!("is {wrong}; {remedy}"),
+            _ => format!("{self} is {wrong}; {remedy}"),
+        }
+    }
+}
+
+/// The value as it was written, safe to print.
+impl fmt::Display for Scalar<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
             Self::Bool(value) => write!(f, "{value}"),
             Self::Int(value) => write!(f, "{value}"),
-            Self::Float(value) => write!(f, "{value}"),
-            Self::Text(text) => match text.char_indices().nth(LONGEST) {
-                Some((cut, _)) => write!(f, "\"{}…\"", escape(text.get(..cut).unwrap_or_default())),
-                None => write!(f, "\"{}\"", escape(text)),
-            },
-            Self::List => f.write_str("a list"),
-            Self::Table => f.write_str("an object"),
+            // `Debug` writes 1e300 in five characters where `Display` needs 301.
+            Self::Float(value) => write!(f, "{value:?}"),
+            Self::Text(text) => f.write_str(&quoted(text)),
+            Self::Null | Self::List | Self::Table => f.write_str(self.kind()),
         }
     }
 }
 
-/// Reads a scalar; of lists and objects only that they are such.
-pub(super) struct ScalarSeed;
+/// What is made of a value, whatever its type. Lists and tables are read past unless the shape
+/// takes them.
+pub(super) trait Shape<'de>: Sized {
+    type Out;
 
-impl<'de> DeserializeSeed<'de> for ScalarSeed {
-    type Value = Scalar;
+    fn scalar(self, scalar: Scalar<'de>) -> Self::Out;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Scalar, D::Error> {
+    fn list<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Out, A::Error> {
+        while list.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(self.scalar(Scalar::List))
+    }
+
+    fn table<A: MapAccess<'de>>(self, mut table: A) -> Result<Self::Out, A::Error> {
+        while table.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(self.scalar(Scalar::Table))
+    }
+}
+
+/// A shape as serde wants it. Its errors are syntax errors only.
+pub(super) struct Read<S>(pub(super) S);
+
+impl<'de, S: Shape<'de>> DeserializeSeed<'de> for Read<S> {
+    type Value = S::Out;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<S::Out, D::Error> {
         deserializer.deserialize_any(self)
     }
 }
 
-impl<'de> Visitor<'de> for ScalarSeed {
-    type Value = Scalar;
+impl<'de, S: Shape<'de>> Visitor<'de> for Read<S> {
+    type Value = S::Out;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("any value")
+        f.write_str("any JSON value")
     }
 
-    fn visit_unit<E: Error>(self) -> Result<Scalar, E> {
-        Ok(Scalar::Null)
+    fn visit_unit<E>(self) -> Result<S::Out, E> {
+        Ok(self.0.scalar(Scalar::Null))
     }
 
-    fn visit_bool<E: Error>(self, value: bool) -> Result<Scalar, E> {
-        Ok(Scalar::Bool(value))
+    fn visit_bool<E>(self, value: bool) -> Result<S::Out, E> {
+        Ok(self.0.scalar(Scalar::Bool(value)))
     }
 
-    fn visit_i64<E: Error>(self, value: i64) -> Result<Scalar, E> {
-        Ok(Scalar::Int(value.into()))
+    fn visit_u64<E>(self, value: u64) -> Result<S::Out, E> {
+        Ok(self.0.scalar(Scalar::Int(value.into())))
     }
 
-    fn visit_u64<E: Error>(self, value: u64) -> Result<Scalar, E> {
-        Ok(Scalar::Int(value.into()))
+    fn visit_i64<E>(self, value: i64) -> Result<S::Out, E> {
+        Ok(self.0.scalar(Scalar::Int(value.into())))
     }
 
-    fn visit_f64<E: Error>(self, value: f64) -> Result<Scalar, E> {
-        Ok(Scalar::Float(value))
+    fn visit_f64<E>(self, value: f64) -> Result<S::Out, E> {
+        Ok(self.0.scalar(Scalar::Float(value)))
     }
 
-    fn visit_str<E: Error>(self, value: &str) -> Result<Scalar, E> {
-        Ok(Scalar::Text(value.to_owned()))
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<S::Out, E> {
+        Ok(self.0.scalar(Scalar::Text(Cow::Borrowed(text))))
     }
 
-    fn visit_string<E: Error>(self, value: String) -> Result<Scalar, E> {
-        Ok(Scalar::Text(value))
+    fn visit_str<E>(self, text: &str) -> Result<S::Out, E> {
+        Ok(self.0.scalar(Scalar::Text(Cow::Owned(text.to_owned()))))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Scalar, A::Error> {
-        while list.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Scalar::List)
+    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<S::Out, A::Error> {
+        self.0.list(list)
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut table: A) -> Result<Scalar, A::Error> {
-        while table.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(Scalar::Table)
+    fn visit_map<A: MapAccess<'de>>(self, table: A) -> Result<S::Out, A::Error> {
+        self.0.table(table)
     }
 }
 
-/// Something that a JSON object or list is read into.
-pub(super) trait Fill {
-    /// What the value must be, with its article: "an object", "a list".
-    const KIND: &'static str;
+/// Any value, compound ones by their kind only.
+pub(super) struct AnyScalar;
 
-    /// Takes an object's entries; the default refuses objects.
-    fn table<'de, A: MapAccess<'de>>(
-        &mut self,
-        mut table: A,
-        place: &Place,
-        problems: &mut Problems,
-    ) -> Result<(), A::Error> {
-        while table.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        problems.add(place, format_args!("an object; give {}", Self::KIND));
-        Ok(())
-    }
+impl<'de> Shape<'de> for AnyScalar {
+    type Out = Scalar<'de>;
 
-    /// Takes a list's elements; the default refuses lists.
-    fn list<'de, A: SeqAccess<'de>>(
-        &mut self,
-        mut list: A,
-        place: &Place,
-        problems: &mut Problems,
-    ) -> Result<(), A::Error> {
-        while list.next_element::<IgnoredAny>()?.is_some() {}
-        problems.add(place, format_args!("a list; give {}", Self::KIND));
-        Ok(())
+    fn scalar(self, scalar: Scalar<'de>) -> Scalar<'de> {
+        scalar
     }
 }
 
-/// Reads a value into `target`.
-pub(super) struct Into<'a, T> {
+/// Reads the value that comes next in `table` by `rule`, whose sentence is noted where it fails.
+pub(super) fn scalar<'de, A: MapAccess<'de>, T>(
+    table: &mut A,
+    place: &Place<'_>,
+    context: &mut Context<'_>,
+    rule: impl FnOnce(&Scalar<'de>) -> Result<T, String>,
+) -> Result<Given<T>, A::Error> {
+    let value = rule(&table.next_value_seed(Read(AnyScalar))?);
+    Ok(Given::from(
+        value
+            .map_err(|message| context.problems.add(place, message))
+            .ok(),
+    ))
+}
+
+/// An object with keys of the manifest's own language.
+pub(super) trait Table<'de> {
+    /// Every key, at most 32, the required ones first.
+    const KEYS: &'static [&'static str];
+    /// How many keys are required.
+    const REQUIRED: usize;
+
+    /// Reads the value of `key`, which is one of [`Self::KEYS`] and stands at `place`.
+    fn value<A: MapAccess<'de>>(
+        &mut self,
+        key: &'static str,
+        table: &mut A,
+        place: &Place<'_>,
+        context: &mut Context<'_>,
+    ) -> Result<(), A::Error>;
+}
+
+/// The shape that fills a [`Table`]; tells whether there was an object at all.
+pub(super) struct Fill<'a, 'v, T> {
     pub(super) target: &'a mut T,
     pub(super) place: &'a Place<'a>,
-    pub(super) problems: &'a mut Problems,
+    pub(super) context: &'a mut Context<'v>,
 }
 
-impl<'de, T: Fill> DeserializeSeed<'de> for Into<'_, T> {
-    type Value = ();
+impl<'de, T: Table<'de>> Shape<'de> for Fill<'_, '_, T> {
+    type Out = bool;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<T: Fill> Into<'_, T> {
-    fn refuse(self, scalar: &Scalar) {
-        self.problems.add(
-            self.place,
-            format_args!("{scalar} is not {0}; give {0}", T::KIND),
-        );
-    }
-}
-
-impl<'de, T: Fill> Visitor<'de> for Into<'_, T> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(T::KIND)
+    fn scalar(self, scalar: Scalar<'de>) -> bool {
+        let message = format!("is {}; give an object", scalar.kind());
+        self.context.problems.add(self.place, message);
+        false
     }
 
-    fn visit_unit<E: Error>(self) -> Result<(), E> {
-        self.refuse(&Scalar::Null);
-        Ok(())
-    }
-
-    fn visit_bool<E: Error>(self, value: bool) -> Result<(), E> {
-        self.refuse(&Scalar::Bool(value));
-        Ok(())
-    }
-
-    fn visit_i64<E: Error>(self, value: i64) -> Result<(), E> {
-        self.refuse(&Scalar::Int(value.into()));
-        Ok(())
-    }
-
-    fn visit_u64<E: Error>(self, value: u64) -> Result<(), E> {
-        self.refuse(&Scalar::Int(value.into()));
-        Ok(())
-    }
-
-    fn visit_f64<E: Error>(self, value: f64) -> Result<(), E> {
-        self.refuse(&Scalar::Float(value));
-        Ok(())
-    }
-
-    fn visit_str<E: Error>(self, value: &str) -> Result<(), E> {
-        self.refuse(&Scalar::Text(value.to_owned()));
-        Ok(())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<(), A::Error> {
-        self.target.list(list, self.place, self.problems)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, table: A) -> Result<(), A::Error> {
-        self.target.table(table, self.place, self.problems)
-    }
-}
-
-/// The keys of one object: which are known, and which were seen.
-pub(super) struct Keys {
-    known: &'static [&'static str],
-    seen: u32,
-}
-
-impl Keys {
-    /// No key seen yet of at most 32 known ones.
-    pub(super) fn of(known: &'static [&'static str]) -> Self {
-        Self { known, seen: 0 }
-    }
-
-    /// Whether `key` was among them.
-    pub(super) fn saw(&self, key: &str) -> bool {
-        let index = self.known.iter().position(|known| *known == key);
-        index.is_some_and(|index| self.seen & (1 << index) != 0)
-    }
-
-    /// The next known key of `table`. Unknown and repeated ones are problems, and their values are
-    /// passed over.
-    pub(super) fn next<'de, A: MapAccess<'de>>(
-        &mut self,
-        table: &mut A,
-        place: &Place,
-        problems: &mut Problems,
-    ) -> Result<Option<&'static str>, A::Error> {
-        while let Some(key) = table.next_key_seed(KeySeed(self.known))? {
-            let known = match key {
-                Key::Known(index) => self.known.get(index).map(|key| (index, *key)),
-                Key::Unknown(name) => {
-                    problems.add(&place.name(&name), unknown(&name, self.known));
-                    None
+    fn table<A: MapAccess<'de>>(self, mut table: A) -> Result<bool, A::Error> {
+        let mut seen: u32 = 0;
+        while let Some(key) = table.next_key_seed(Read(KeyOf(T::KEYS)))? {
+            match key {
+                Key::Known(index, key) => {
+                    let place = Place::Key(self.place, key);
+                    if seen & (1 << index) == 0 {
+                        seen |= 1 << index;
+                        self.target
+                            .value(key, &mut table, &place, &mut *self.context)?;
+                    } else {
+                        table.next_value::<IgnoredAny>()?;
+                        let message = "duplicate key; keep one of the two";
+                        self.context.problems.add(&place, message);
+                    }
                 }
-            };
-            if let Some((index, key)) = known {
-                let bit = 1 << index;
-                if self.seen & bit == 0 {
-                    self.seen |= bit;
-                    return Ok(Some(key));
+                Key::Unknown(key) => {
+                    table.next_value::<IgnoredAny>()?;
+                    let plain = key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+                    let place = if plain && !key.is_empty() {
+                        Place::Key(self.place, &key)
+                    } else {
+                        Place::Entry(self.place, &key)
+                    };
+                    let message = format!("unknown key; {}", advice(&key, T::KEYS));
+                    self.context.problems.add(&place, message);
                 }
-                problems.add(&place.key(key), "given twice; give it once");
             }
-            table.next_value::<IgnoredAny>()?;
         }
-        Ok(None)
+        for (index, key) in T::KEYS.iter().take(T::REQUIRED).enumerate() {
+            if seen & (1 << index) == 0 {
+                let message = "missing; this key is required";
+                self.context
+                    .problems
+                    .add(&Place::Key(self.place, key), message);
+            }
+        }
+        Ok(true)
     }
-}
-
-/// What to say of a key that is not known.
-fn unknown(name: &str, known: &[&str]) -> String {
-    match known.iter().find(|key| near(key, name)) {
-        Some(meant) => format!("unknown key; did you mean \"{meant}\"?"),
-        None => format!("unknown key; known here: {}", known.join(", ")),
-    }
-}
-
-/// Whether two names differ only in case, in the characters between words, in the unit at the
-/// end, or in one letter more or less.
-fn near(key: &str, name: &str) -> bool {
-    let plain = |text: &str| {
-        let letters = text.chars().filter(char::is_ascii_alphanumeric);
-        letters.map(|c| c.to_ascii_lowercase()).collect::<String>()
-    };
-    let (key, name) = (plain(key), plain(name));
-    let bare = key.strip_suffix("seconds").unwrap_or(&key);
-    key == name
-        || bare == name
-        || key.strip_suffix('s') == Some(&name)
-        || name.strip_suffix('s') == Some(&key)
 }
 
 enum Key {
-    Known(usize),
+    Known(usize, &'static str),
     Unknown(String),
 }
 
-/// Compares a key where it stands, without a copy.
-struct KeySeed(&'static [&'static str]);
+struct KeyOf(&'static [&'static str]);
 
-impl<'de> DeserializeSeed<'de> for KeySeed {
-    type Value = Key;
+impl<'de> Shape<'de> for KeyOf {
+    type Out = Key;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Key, D::Error> {
-        deserializer.deserialize_str(self)
+    fn scalar(self, scalar: Scalar<'de>) -> Key {
+        let Scalar::Text(text) = scalar else {
+            return Key::Unknown(scalar.to_string());
+        };
+        match self.0.iter().enumerate().find(|(_, key)| **key == text) {
+            Some((index, key)) => Key::Known(index, key),
+            None => Key::Unknown(text.into_owned()),
+        }
     }
 }
 
-impl Visitor<'_> for KeySeed {
-    type Value = Key;
+/// What to write instead of an unknown key: the one that was probably meant, or the choice.
+fn advice(unknown: &str, keys: &[&str]) -> String {
+    let near = |key: &&&str| {
+        (unknown.len() >= 4 && key.starts_with(unknown)) || distance(unknown, key) <= 2
+    };
+    match keys.iter().find(near) {
+        Some(key) => format!("did you mean \"{key}\"?"),
+        None => format!("known are {}", keys.join(", ")),
+    }
+}
 
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a key")
+/// The edit distance (Levenshtein) of two keys, or more than 2 where their lengths say so already.
+fn distance(a: &str, b: &str) -> usize {
+    if a.len().abs_diff(b.len()) > 2 {
+        return usize::MAX;
+    }
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut cell = i + 1;
+        let mut next = vec![cell];
+        for (y, pair) in b.bytes().zip(row.windows(2)) {
+            if let [diagonal, above] = pair {
+                cell = (diagonal + usize::from(x != y))
+                    .min(above + 1)
+                    .min(cell + 1);
+                next.push(cell);
+            }
+        }
+        row = next;
+    }
+    row.last().copied().unwrap_or(0)
+}
+
+/// A value that is compared later, as it stands; only a key that is there twice is a problem.
+pub(super) struct Exact<'a, 'v> {
+    pub(super) place: &'a Place<'a>,
+    pub(super) context: &'a mut Context<'v>,
+}
+
+impl<'de> Shape<'de> for Exact<'_, '_> {
+    type Out = Value;
+
+    fn scalar(self, scalar: Scalar<'de>) -> Value {
+        match scalar {
+            Scalar::Null | Scalar::List | Scalar::Table => Value::Null,
+            Scalar::Bool(value) => Value::Bool(value),
+            Scalar::Int(value) => Number::from_i128(value).map_or(Value::Null, Value::Number),
+            Scalar::Float(value) => Number::from_f64(value).map_or(Value::Null, Value::Number),
+            Scalar::Text(text) => Value::String(text.into_owned()),
+        }
     }
 
-    fn visit_str<E: Error>(self, text: &str) -> Result<Key, E> {
-        let index = self.0.iter().position(|known| *known == text);
-        Ok(index.map_or_else(|| Key::Unknown(text.to_owned()), Key::Known))
+    fn list<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
+        let mut items = Vec::new();
+        loop {
+            let place = Place::Item(self.place, items.len());
+            let exact = Exact {
+                place: &place,
+                context: &mut *self.context,
+            };
+            match list.next_element_seed(Read(exact))? {
+                Some(item) => items.push(item),
+                None => return Ok(Value::Array(items)),
+            }
+        }
+    }
+
+    fn table<A: MapAccess<'de>>(self, mut table: A) -> Result<Value, A::Error> {
+        let mut entries = Map::new();
+        while let Some(key) = table.next_key::<String>()? {
+            let place = Place::Entry(self.place, &key);
+            let exact = Exact {
+                place: &place,
+                context: &mut *self.context,
+            };
+            let value = table.next_value_seed(Read(exact))?;
+            if entries.contains_key(&key) {
+                let message = "duplicate key; keep one of the two";
+                self.context.problems.add(&place, message);
+            }
+            entries.insert(key, value);
+        }
+        Ok(Value::Object(entries))
     }
 }

@@ -1,171 +1,331 @@
-//! Reads a manifest from a file or standard input.
+//! Finds a manifest's bytes and reads them. The only file of the manifest that touches the disk.
 
+use std::error::Error;
+use std::ffi::OsString;
 use std::fmt;
-use std::fs::{self, File};
-use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 
-use serde::de::DeserializeSeed;
+use serde::de::DeserializeSeed as _;
 
-use super::headers::Variables;
-use super::json::Into;
+use super::json::{Context, Fill, Read};
 use super::place::{Place, Problems};
-use super::raw::RawManifest;
-use super::resolve::resolve;
-use super::{BaseUrl, Manifest, Source};
+use super::raw::Raw;
+use super::settle::settle;
+use super::url::BaseUrl;
+use super::{Manifest, Source};
+use crate::text::escape;
 
-/// A manifest is at most this large.
-const BYTES_MAX: usize = 8 * 1024 * 1024;
-
-/// Where a manifest is looked for unless one is named.
+/// Where a manifest is looked for when none is named, in this order.
 const DEFAULTS: [&str; 2] = ["routes.json", "/etc/scidex-route-health/routes.json"];
 
-/// How a manifest is read.
-#[derive(Clone, Debug)]
+/// Bytes of a manifest.
+const MOST_BYTES: usize = 8 * 1024 * 1024;
+
+/// What the caller adds to a manifest.
 pub struct LoadOptions<'a> {
-    /// Takes the place of the manifest's own `base_url`.
+    /// Replaces the manifest's own `base_url`, which must be valid all the same.
     pub base_url: Option<BaseUrl>,
-    /// Where the variables in header values come from.
+    /// Where `${NAME}` in header values comes from.
     pub variables: Variables<'a>,
 }
 
-/// Why there is no manifest.
-#[derive(Debug)]
-pub enum LoadError {
-    /// It could not be read at all; where, and what to do.
-    Unreadable(String),
-    /// It breaks rules.
-    Invalid(Source, Problems),
+/// Where `${NAME}` in header values comes from.
+#[derive(Clone, Copy)]
+pub enum Variables<'a> {
+    /// From here, and a variable that is not there is a problem.
+    Required(&'a dyn Fn(&str) -> Option<OsString>),
+    /// From nowhere: nothing will be sent, so each may be missing and counts as empty.
+    MayBeMissing,
 }
 
-impl fmt::Display for LoadError {
+/// Why there is no manifest. Displays as one line for each problem.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ManifestError {
+    /// The manifest could not be read: what, why, and what to do.
+    Unreadable(String),
+    /// The manifest breaks its own rules.
+    Invalid {
+        /// Where it was read from.
+        source: Source,
+        /// What is wrong.
+        problems: Problems,
+    },
+}
+
+impl fmt::Display for ManifestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unreadable(text) => f.write_str(text),
-            Self::Invalid(source, problems) => {
-                write!(f, "{source} is no valid manifest:\n{problems}")
-            }
+            Self::Unreadable(message) => f.write_str(message),
+            Self::Invalid { problems, .. } => problems.fmt(f),
         }
     }
 }
 
-impl std::error::Error for LoadError {}
+impl Error for ManifestError {}
 
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Stdin => f.write_str("standard input"),
-            Self::File { path, .. } => write!(f, "{}", path.display()),
+            Self::File { path, .. } => f.write_str(&escape(&path.to_string_lossy())),
         }
     }
 }
 
 impl Manifest {
-    /// Reads the manifest that `file` names (`-` for standard input), or the default one.
+    /// Reads the manifest in `file`, or from standard input if that is `-`. Without a file, it is
+    /// `routes.json` in the current directory if that exists, or else
+    /// `/etc/scidex-route-health/routes.json`.
     ///
     /// # Errors
     ///
-    /// Where it cannot be read, is larger than 8 MiB, or breaks a rule; then all its problems are
-    /// named, each with its place.
-    pub fn load(file: Option<&Path>, options: &LoadOptions) -> Result<Self, LoadError> {
+    /// The file cannot be read or is too large, or the manifest breaks its rules; every problem is
+    /// told, and none of them shows a header's value.
+    pub fn load(file: Option<&Path>, options: &LoadOptions<'_>) -> Result<Self, ManifestError> {
         let (bytes, source) = match file {
-            Some(path) if path == "-" => {
-                (read(io::stdin().lock(), "standard input")?, Source::Stdin)
-            }
-            Some(path) => open(path)?,
-            None => open(&default_path()?)?,
+            Some(path) if path.as_os_str() == "-" => read_stdin()?,
+            Some(path) => File::open(path)
+                .and_then(|file| read_file(file, path))
+                .map_err(|error| unreadable(path, &error))?,
+            None => read_first(&DEFAULTS.map(Path::new))?,
         };
-        match Self::parse(&bytes, source.clone(), options) {
-            Ok(manifest) => Ok(manifest),
-            Err(problems) => Err(LoadError::Invalid(source, problems)),
-        }
+        Self::parse(&bytes, source.clone(), options)
+            .map_err(|problems| ManifestError::Invalid { source, problems })
     }
 
-    /// Makes a manifest of its text.
+    /// Reads a manifest from its bytes.
     ///
     /// # Errors
     ///
-    /// All the problems found, each with its place.
-    pub fn parse(bytes: &[u8], source: Source, options: &LoadOptions) -> Result<Self, Problems> {
-        let mut problems = Problems::default();
-        let text = match std::str::from_utf8(bytes) {
-            Ok(text) => text,
-            Err(error) => {
-                let before = bytes.get(..error.valid_up_to()).unwrap_or_default();
-                problems.add_line_and_column(before, "not UTF-8; save the file as UTF-8");
-                return Err(problems);
-            }
+    /// Every problem with its place. A syntax error ends the reading, and is the last one told.
+    pub fn parse(
+        bytes: &[u8],
+        source: Source,
+        options: &LoadOptions<'_>,
+    ) -> Result<Self, Problems> {
+        let mut context = Context {
+            problems: Problems::default(),
+            variables: options.variables,
         };
-        if text.starts_with('\u{feff}') {
-            problems.add_line_and_column(&[], "a byte order mark; save the file without one");
-            return Err(problems);
-        }
-        let mut raw = RawManifest {
-            variables: Some(options.variables),
-            ..RawManifest::default()
+        let Some(text) = text(bytes, &mut context.problems) else {
+            return Err(context.problems);
         };
-        let mut json = serde_json::Deserializer::from_str(text);
-        let target = Into {
+        let mut raw = Raw::default();
+        let fill = Read(Fill {
             target: &mut raw,
-            place: &Place::TOP,
-            problems: &mut problems,
-        };
-        if let Err(error) = target.deserialize(&mut json).and_then(|()| json.end()) {
-            problems.add_syntax(&error);
-            return Err(problems);
+            place: &Place::Top,
+            context: &mut context,
+        });
+        let mut json = serde_json::Deserializer::from_str(text);
+        match fill
+            .deserialize(&mut json)
+            .and_then(|is_table| json.end().map(|()| is_table))
+        {
+            Ok(true) => settle(raw, options.base_url.clone(), source, context.problems),
+            Ok(false) => Err(context.problems),
+            Err(error) => {
+                let (line, column) = position(text, error.line(), error.column());
+                let message = error.to_string();
+                let message = message
+                    .rsplit_once(" at line ")
+                    .map_or(&*message, |(what, _)| what);
+                context.problems.end(
+                    line,
+                    column,
+                    format_args!("{message}; correct the JSON there"),
+                );
+                Err(context.problems)
+            }
         }
-        let mut manifest = resolve(raw, source, problems)?;
-        if let Some(base_url) = &options.base_url {
-            manifest.base_url = base_url.clone();
-        }
-        Ok(manifest)
     }
 }
 
-/// The default manifest: the one here, else the system's.
-fn default_path() -> Result<PathBuf, LoadError> {
-    let found = DEFAULTS
-        .iter()
-        .map(Path::new)
-        .find(|path| fs::symlink_metadata(path).is_ok());
-    found.map(Path::to_owned).ok_or_else(|| {
-        let [here, system] = DEFAULTS;
-        LoadError::Unreadable(format!(
-            "there is no manifest: neither \"{here}\" in this directory nor \"{system}\"; name one \
-             with --manifest FILE"
-        ))
-    })
+/// The text of a manifest, if it is one and not too long.
+fn text<'a>(bytes: &'a [u8], problems: &mut Problems) -> Option<&'a str> {
+    if bytes.len() > MOST_BYTES {
+        problems.add(
+            &Place::Top,
+            "has more than 8 MiB, which is the most; split it in two",
+        );
+        return None;
+    }
+    if bytes.starts_with("\u{feff}".as_bytes()) {
+        let message = "a byte order mark is no JSON; save the file as UTF-8 without it";
+        problems.end(1, 1, message);
+        return None;
+    }
+    if bytes.trim_ascii().is_empty() {
+        problems.add(
+            &Place::Top,
+            "is empty; give an object with \"base_url\" and \"routes\"",
+        );
+        return None;
+    }
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Some(text),
+        Err(error) => {
+            let valid = bytes.get(..error.valid_up_to()).unwrap_or_default();
+            let valid = String::from_utf8_lossy(valid);
+            let line = valid.split('\n').count();
+            let column = valid
+                .rsplit('\n')
+                .next()
+                .map_or(0, |text| text.chars().count())
+                + 1;
+            problems.end(line, column, "is not UTF-8; save the file as UTF-8");
+            None
+        }
+    }
 }
 
-fn open(path: &Path) -> Result<(Vec<u8>, Source), LoadError> {
-    let name = format!("the manifest \"{}\"", path.display());
-    let fail = |error: io::Error| LoadError::Unreadable(format!("could not read {name}: {error}"));
-    let file = File::open(path).map_err(fail)?;
-    // Of the file that was opened, not of the name, which may lead elsewhere by now.
-    let facts = file.metadata().map_err(fail)?;
-    if facts.is_dir() {
-        return Err(LoadError::Unreadable(format!(
-            "{name} is a directory; name a file in it"
-        )));
+/// The line and the column that serde_json tells, the column in characters and not in bytes, and
+/// from 1 also where the text ends with a line.
+fn position(text: &str, line: usize, column: usize) -> (usize, usize) {
+    let before = text
+        .split('\n')
+        .nth(line.saturating_sub(1))
+        .and_then(|line| line.get(..column));
+    let column = before.map_or(column, |text| text.chars().count());
+    (line, column.max(1))
+}
+
+fn read_stdin() -> Result<(Vec<u8>, Source), ManifestError> {
+    match read(io::stdin().lock(), 0) {
+        Ok(bytes) => Ok((bytes, Source::Stdin)),
+        Err(error) => Err(ManifestError::Unreadable(format!(
+            "could not read the manifest from standard input: {}; pipe it in, or name a file with --manifest",
+            reason(&error)
+        ))),
     }
+}
+
+/// Reads the first of `paths` that exists. One that exists and cannot be read ends the search:
+/// another manifest may name another unit.
+fn read_first(paths: &[&Path]) -> Result<(Vec<u8>, Source), ManifestError> {
+    for path in paths {
+        match File::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(unreadable(path, &error)),
+            Ok(file) => return read_file(file, path).map_err(|error| unreadable(path, &error)),
+        }
+    }
+    let tried: Vec<String> = paths.iter().map(|path| shown(path)).collect();
+    Err(ManifestError::Unreadable(format!(
+        "there is no manifest: neither {} exists; write one, or name another file with --manifest",
+        tried.join(" nor ")
+    )))
+}
+
+/// Reads an open file, and the facts about it.
+fn read_file(file: File, path: &Path) -> io::Result<(Vec<u8>, Source)> {
+    let facts = file.metadata()?;
     let source = Source::File {
         path: path.to_owned(),
         owner: facts.uid(),
         mode: facts.mode(),
     };
-    Ok((read(file, &name)?, source))
+    let size = usize::try_from(facts.len()).unwrap_or(MOST_BYTES);
+    Ok((read(file, size)?, source))
 }
 
-fn read(from: impl Read, name: &str) -> Result<Vec<u8>, LoadError> {
-    let mut bytes = Vec::new();
-    from.take(BYTES_MAX as u64 + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| LoadError::Unreadable(format!("could not read {name}: {error}")))?;
-    if bytes.len() > BYTES_MAX {
-        return Err(LoadError::Unreadable(format!(
-            "{name} is larger than 8 MiB; split it"
-        )));
-    }
+/// Reads at most one byte more than a manifest may have.
+fn read(from: impl io::Read, expected: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(expected.min(MOST_BYTES) + 1);
+    from.take(MOST_BYTES as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> ManifestError {
+    let remedy = match error.kind() {
+        io::ErrorKind::NotFound => "check the path given with --manifest",
+        io::ErrorKind::PermissionDenied => {
+            "let this user read it, or name another file with --manifest"
+        }
+        _ => "name another file with --manifest",
+    };
+    ManifestError::Unreadable(format!(
+        "could not read the manifest {}: {}; {remedy}",
+        shown(path),
+        reason(error)
+    ))
+}
+
+fn reason(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "no such file".to_owned(),
+        io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        io::ErrorKind::IsADirectory => "it is a directory".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// A path in quotes, whole.
+fn shown(path: &Path) -> String {
+    format!("\"{}\"", escape(&path.to_string_lossy()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OPTIONS: LoadOptions<'_> = LoadOptions {
+        base_url: None,
+        variables: Variables::MayBeMissing,
+    };
+
+    fn told(path: &Path) -> String {
+        Manifest::load(Some(path), &OPTIONS)
+            .expect_err("no manifest")
+            .to_string()
+    }
+
+    #[test]
+    fn the_shipped_manifest_loads() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("routes.json");
+        let manifest = Manifest::load(Some(&path), &OPTIONS).expect("valid");
+        assert_eq!(manifest.source.to_string(), path.display().to_string());
+        let facts = std::fs::metadata(&path).expect("facts");
+        let source = Source::File {
+            path,
+            owner: facts.uid(),
+            mode: facts.mode(),
+        };
+        assert_eq!(manifest.source, source);
+        assert_eq!(manifest.routes.len(), 17);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_one_line() {
+        let missing = Path::new("/nonexistent/a\u{1b}.json");
+        assert_eq!(
+            told(missing),
+            "could not read the manifest \"/nonexistent/a\\u{1b}.json\": no such file; check the path given with --manifest"
+        );
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+        assert!(told(folder).contains("it is a directory"));
+        assert!(told(Path::new("/dev/zero")).starts_with("manifest: has more than 8 MiB"));
+        assert!(told(Path::new("/dev/null")).starts_with("manifest: is empty"));
+    }
+
+    #[test]
+    fn the_first_that_exists_is_read() {
+        let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("routes.json");
+        let (none, folder) = (Path::new("/nonexistent/a"), Path::new("/"));
+        let (_, source) = read_first(&[none, &shipped]).expect("the second");
+        assert_eq!(source.to_string(), shipped.display().to_string());
+        let error = read_first(&[none, none]).expect_err("neither").to_string();
+        assert_eq!(
+            error,
+            "there is no manifest: neither \"/nonexistent/a\" nor \"/nonexistent/a\" exists; \
+             write one, or name another file with --manifest"
+        );
+        let error = read_first(&[&shipped.join("x"), &shipped]).expect_err("no directory");
+        assert!(error.to_string().contains("routes.json/x\": "), "{error}");
+        let error = read_first(&[folder, &shipped]).expect_err("a directory");
+        assert!(error.to_string().contains("\"/\": it is a directory"));
+    }
 }

@@ -6,8 +6,10 @@ mod json;
 mod load;
 mod place;
 mod raw;
-mod resolve;
 mod rules;
+mod settle;
+#[cfg(test)]
+mod tests;
 mod url;
 
 use std::fmt;
@@ -16,9 +18,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use self::headers::Variables;
-pub use self::load::{LoadError, LoadOptions};
-pub use self::place::Problems;
+pub use load::{LoadOptions, ManifestError, Variables};
+pub use place::Problems;
+pub use url::{BaseUrl, Scheme};
 
 /// A manifest that obeys every limit.
 #[derive(Debug)]
@@ -65,28 +67,6 @@ pub enum Proxy {
     None,
     /// Do as `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy` say.
     Env,
-}
-
-/// `http` or `https`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scheme {
-    /// Plain HTTP, port 80 unless said otherwise.
-    Http,
-    /// HTTP over TLS, port 443 unless said otherwise.
-    Https,
-}
-
-/// An `http://` or `https://` address with a host, maybe a port and a path prefix, and nothing else.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BaseUrl {
-    written: String,
-    scheme: Scheme,
-    host: String,
-    port: u16,
-    /// Scheme, host, and the port unless it is implied.
-    origin: String,
-    /// The path prefix without a slash at its end, as it goes on the wire.
-    prefix: String,
 }
 
 /// One route to probe. Its options are shared with the defaults where it has none of its own.

@@ -1,500 +1,411 @@
-//! What was written in each of the manifest's tables, each value already by its own rule. What
-//! follows from several values together is the business of `resolve.rs`.
+//! What a manifest says, table by table: each value is valid by its own rule, and nothing has been
+//! filled in or compared yet. It knows every key, and no default.
 
-use std::fmt;
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use serde::de::{MapAccess, SeqAccess};
+use serde::de::{IgnoredAny, MapAccess, SeqAccess};
 use serde_json::Value;
 
-use super::headers::{self, Variables};
-use super::json::{Fill, Into, Keys, Scalar, ScalarSeed};
-use super::place::{Place, Problems};
-use super::{
-    BaseUrl, BodyChecks, Header, KillSignal, Method, Proxy, Scope, Secret, UnitName, rules,
-};
+use super::headers::Headers;
+use super::json::{AnyScalar, Context, Exact, Fill, Given, Read, Scalar, Shape, Table, scalar};
+use super::place::Place;
+use super::url::BaseUrl;
+use super::{BodyChecks, Expect, Header, KillSignal, Method, Proxy, Scope, UnitName, rules};
 
-/// Routes beyond this many are counted as one problem, and not kept.
-const ROUTES_MAX: usize = 100_000;
+/// Routes in a manifest.
+pub(super) const MOST_ROUTES: usize = 100_000;
 
-/// The manifest's top level as written. `None` is a key that is missing, or bad and complained of.
+/// The manifest's top level.
 #[derive(Default)]
-pub(super) struct RawManifest<'v> {
-    pub(super) base_url: Option<BaseUrl>,
-    pub(super) user_agent: Option<String>,
-    pub(super) deadline: Option<Duration>,
-    pub(super) concurrency: Option<u32>,
-    pub(super) proxy: Option<Proxy>,
-    pub(super) defaults: RawOptions,
-    pub(super) routes: Vec<RawRoute>,
-    pub(super) recovery: Option<RawRecovery>,
-    pub(super) variables: Option<Variables<'v>>,
+pub(super) struct Raw {
+    pub(super) base_url: Given<BaseUrl>,
+    pub(super) user_agent: Given<String>,
+    pub(super) deadline: Given<Duration>,
+    pub(super) concurrency: Given<NonZeroUsize>,
+    pub(super) proxy: Given<Proxy>,
+    pub(super) defaults: Given<RawOptions>,
+    pub(super) routes: Given<RawRoutes>,
+    pub(super) recovery: Given<RawRecovery>,
 }
 
-/// The options of a route, or of all, as written.
-#[derive(Default)]
-pub(super) struct RawOptions {
-    pub(super) method: Option<Method>,
-    pub(super) expect: Option<Vec<u16>>,
-    pub(super) timeout: Option<Duration>,
-    pub(super) retries: Option<u32>,
-    pub(super) backoff: Option<Duration>,
-    pub(super) max_redirects: Option<u32>,
-    pub(super) headers: Option<Vec<Header>>,
-    pub(super) max_body_bytes: Option<u32>,
-}
+impl<'de> Table<'de> for Raw {
+    const KEYS: &'static [&'static str] = &[
+        "base_url",
+        "routes",
+        "$schema",
+        "user_agent",
+        "deadline_seconds",
+        "concurrency",
+        "proxy",
+        "defaults",
+        "recovery",
+    ];
+    const REQUIRED: usize = 2;
 
-/// A route as written; its own options are boxed, since most routes have none.
-#[derive(Default)]
-pub(super) struct RawRoute {
-    pub(super) path: Option<String>,
-    pub(super) core: bool,
-    pub(super) options: Option<Box<RawOptions>>,
-    pub(super) checks: Option<Box<BodyChecks>>,
-}
-
-/// The recovery table as written.
-#[derive(Default)]
-pub(super) struct RawRecovery {
-    pub(super) unit: Option<UnitName>,
-    pub(super) scope: Option<Scope>,
-    pub(super) signal: Option<KillSignal>,
-    pub(super) min_uptime: Option<Duration>,
-    pub(super) verify: Option<Duration>,
-}
-
-/// Reads the value of a key by its rule; what the rule refuses is a problem.
-fn value<'de, A: MapAccess<'de>, T>(
-    table: &mut A,
-    place: &Place,
-    problems: &mut Problems,
-    rule: impl FnOnce(Scalar) -> Result<T, String>,
-) -> Result<Option<T>, A::Error> {
-    let scalar = table.next_value_seed(ScalarSeed)?;
-    Ok(rule(scalar)
-        .map_err(|problem| problems.add(place, problem))
-        .ok())
-}
-
-/// Reads the value of a key into `target`.
-fn fill<'de, A: MapAccess<'de>>(
-    table: &mut A,
-    target: &mut impl Fill,
-    place: &Place,
-    problems: &mut Problems,
-) -> Result<(), A::Error> {
-    table.next_value_seed(Into {
-        target,
-        place,
-        problems,
-    })
-}
-
-/// Complains of a key that must be there.
-fn require(keys: &Keys, key: &'static str, what: &str, place: &Place, problems: &mut Problems) {
-    if !keys.saw(key) {
-        problems.add(&place.key(key), format_args!("missing; give {what}"));
-    }
-}
-
-impl Fill for RawManifest<'_> {
-    const KIND: &'static str = "an object";
-
-    fn table<'de, A: MapAccess<'de>>(
+    fn value<A: MapAccess<'de>>(
         &mut self,
-        mut table: A,
-        place: &Place,
-        problems: &mut Problems,
+        key: &'static str,
+        table: &mut A,
+        place: &Place<'_>,
+        context: &mut Context<'_>,
     ) -> Result<(), A::Error> {
-        const KEYS: [&str; 9] = [
-            "routes",
-            "base_url",
-            "defaults",
-            "recovery",
-            "user_agent",
-            "deadline_seconds",
-            "concurrency",
-            "proxy",
-            "$schema",
-        ];
-        let variables = self.variables.unwrap_or(Variables::Ignored);
-        let mut keys = Keys::of(&KEYS);
-        while let Some(key) = keys.next(&mut table, place, problems)? {
-            let at = &place.key(key);
-            let t = &mut table;
-            match key {
-                "base_url" => {
-                    self.base_url =
-                        value(t, at, problems, |s| rules::text(s, "an address")?.parse())?;
-                }
-                "user_agent" => self.user_agent = value(t, at, problems, rules::user_agent)?,
-                "deadline_seconds" => {
-                    self.deadline =
-                        value(t, at, problems, |s| rules::positive_seconds(&s, 86_400))?;
-                }
-                "concurrency" => {
-                    self.concurrency = value(t, at, problems, |s| rules::integer(&s, 1..=64))?;
-                }
-                "proxy" => self.proxy = value(t, at, problems, |s| rules::proxy(&s))?,
-                "defaults" => {
-                    let mut defaults = Defaults {
-                        options: RawOptions::default(),
-                        variables,
-                    };
-                    fill(t, &mut defaults, at, problems)?;
-                    self.defaults = defaults.options;
-                }
-                "routes" => {
-                    let mut routes = Routes {
-                        list: Vec::new(),
-                        variables,
-                    };
-                    fill(t, &mut routes, at, problems)?;
-                    self.routes = routes.list;
-                }
-                "recovery" => {
-                    let recovery = self.recovery.insert(RawRecovery::default());
-                    fill(t, recovery, at, problems)?;
-                }
-                _ => drop(value(t, at, problems, rules::schema)?),
+        match key {
+            "base_url" => self.base_url = scalar(table, place, context, rules::parsed)?,
+            "user_agent" => self.user_agent = scalar(table, place, context, rules::user_agent)?,
+            "deadline_seconds" => {
+                self.deadline = scalar(table, place, context, |v| {
+                    rules::positive_seconds(v, 86_400)
+                })?;
+            }
+            "concurrency" => self.concurrency = scalar(table, place, context, rules::concurrency)?,
+            "proxy" => self.proxy = scalar(table, place, context, rules::proxy)?,
+            "defaults" => self.defaults = fill(table, place, context)?,
+            "routes" => {
+                let routes = RoutesList { place, context };
+                self.routes = table.next_value_seed(Read(routes))?.into();
+            }
+            "recovery" => self.recovery = fill(table, place, context)?,
+            // For editors only.
+            _ => {
+                scalar(table, place, context, |v| rules::text(v).map(|_| ()))?;
             }
         }
-        require(&keys, "base_url", "the backend's address", place, problems);
-        require(&keys, "routes", "a list of routes", place, problems);
         Ok(())
     }
 }
 
-impl RawOptions {
-    const KEYS: [&'static str; 8] = [
+/// Reads the table that comes next.
+fn fill<'de, A: MapAccess<'de>, T: Table<'de> + Default>(
+    table: &mut A,
+    place: &Place<'_>,
+    context: &mut Context<'_>,
+) -> Result<Given<T>, A::Error> {
+    let mut target = T::default();
+    let filled = table.next_value_seed(Read(Fill {
+        target: &mut target,
+        place,
+        context,
+    }))?;
+    Ok(Given::from(filled.then_some(target)))
+}
+
+/// The options of `defaults` or of one route.
+#[derive(Default, PartialEq)]
+pub(super) struct RawOptions {
+    pub(super) method: Given<Method>,
+    pub(super) expect: Given<Expect>,
+    pub(super) timeout: Given<Duration>,
+    pub(super) retries: Given<u32>,
+    pub(super) backoff: Given<Duration>,
+    pub(super) max_redirects: Given<u32>,
+    pub(super) headers: Given<Vec<Header>>,
+    pub(super) max_body_bytes: Given<u32>,
+}
+
+impl<'de> Table<'de> for RawOptions {
+    const KEYS: &'static [&'static str] = &[
+        "method",
+        "expect",
         "timeout_seconds",
         "retries",
-        "expect",
         "retry_backoff_seconds",
-        "method",
         "max_redirects",
         "headers",
         "max_body_bytes",
     ];
+    const REQUIRED: usize = 0;
 
-    /// Takes the value of one of [`Self::KEYS`].
-    fn take<'de, A: MapAccess<'de>>(
+    fn value<A: MapAccess<'de>>(
         &mut self,
-        key: &str,
-        t: &mut A,
-        at: &Place,
-        problems: &mut Problems,
-        variables: Variables,
+        key: &'static str,
+        table: &mut A,
+        place: &Place<'_>,
+        context: &mut Context<'_>,
     ) -> Result<(), A::Error> {
         match key {
-            "method" => self.method = value(t, at, problems, |s| rules::method(&s))?,
+            "method" => self.method = scalar(table, place, context, rules::method)?,
             "expect" => {
-                let expect = self.expect.insert(Vec::new());
-                fill(t, expect, at, problems)?;
+                let list = ExpectList { place, context };
+                self.expect = table.next_value_seed(Read(list))?.into();
             }
             "timeout_seconds" => {
-                self.timeout = value(t, at, problems, |s| rules::positive_seconds(&s, 3600))?;
+                self.timeout = scalar(table, place, context, |v| rules::positive_seconds(v, 3600))?;
             }
-            "retries" => self.retries = value(t, at, problems, |s| rules::integer(&s, 0..=10))?,
+            "retries" => self.retries = scalar(table, place, context, |v| rules::whole(v, 0, 10))?,
             "retry_backoff_seconds" => {
-                self.backoff = value(t, at, problems, |s| rules::seconds(&s, 0..=60))?;
+                self.backoff = scalar(table, place, context, |v| rules::seconds(v, 0, 60))?;
             }
             "max_redirects" => {
-                self.max_redirects = value(t, at, problems, |s| rules::integer(&s, 0..=20))?;
+                self.max_redirects = scalar(table, place, context, |v| rules::whole(v, 0, 20))?;
             }
             "headers" => {
-                let mut headers = Headers {
-                    list: Vec::new(),
-                    variables,
-                };
-                fill(t, &mut headers, at, problems)?;
-                self.headers = Some(headers.list);
+                let headers = Headers { place, context };
+                self.headers = table.next_value_seed(Read(headers))?.into();
             }
             _ => {
-                let range = 1..=16 * 1024 * 1024;
-                self.max_body_bytes = value(t, at, problems, |s| rules::integer(&s, range))?;
+                let most = 16 * 1024 * 1024;
+                self.max_body_bytes = scalar(table, place, context, |v| rules::whole(v, 1, most))?;
             }
         }
         Ok(())
     }
 }
 
-/// The `defaults` table.
-struct Defaults<'v> {
-    options: RawOptions,
-    variables: Variables<'v>,
+/// The list of acceptable statuses.
+struct ExpectList<'a, 'v> {
+    place: &'a Place<'a>,
+    context: &'a mut Context<'v>,
 }
 
-impl Fill for Defaults<'_> {
-    const KIND: &'static str = "an object";
+impl<'de> Shape<'de> for ExpectList<'_, '_> {
+    type Out = Option<Expect>;
 
-    fn table<'de, A: MapAccess<'de>>(
+    fn scalar(self, scalar: Scalar<'de>) -> Self::Out {
+        let message = scalar.wrong_type("give a list of statuses, such as [200, 301]");
+        self.context.problems.add(self.place, message);
+        None
+    }
+
+    fn list<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Out, A::Error> {
+        let problems = &mut self.context.problems;
+        let before = problems.count();
+        let mut statuses = Vec::new();
+        let mut index = 0;
+        while let Some(value) = list.next_element_seed(Read(AnyScalar))? {
+            match rules::status(&value) {
+                Ok(status) if statuses.contains(&status) => {}
+                Ok(status) => statuses.push(status),
+                Err(message) => problems.add(&Place::Item(self.place, index), message),
+            }
+            index += 1;
+        }
+        if index == 0 {
+            let message =
+                "is empty; give at least one status, or leave the key out for any 2xx or 3xx";
+            problems.add(self.place, message);
+        }
+        Ok((problems.count() == before).then_some(Expect::Listed(statuses)))
+    }
+}
+
+/// One route.
+pub(super) struct RawRoute {
+    /// None where there is no valid one.
+    pub(super) path: Option<String>,
+    /// None where it is not known.
+    pub(super) core: Option<bool>,
+    /// Which of [`RawRoutes::options`] are its own, if it has any.
+    pub(super) options: Option<usize>,
+    pub(super) checks: Option<Box<BodyChecks>>,
+}
+
+/// All routes, and what they say of their own options.
+#[derive(Default)]
+pub(super) struct RawRoutes {
+    pub(super) routes: Vec<RawRoute>,
+    pub(super) options: Vec<RawOptions>,
+    /// Routes beyond [`MOST_ROUTES`], which were not kept.
+    pub(super) beyond: usize,
+}
+
+/// The list of routes.
+struct RoutesList<'a, 'v> {
+    place: &'a Place<'a>,
+    context: &'a mut Context<'v>,
+}
+
+impl<'de> Shape<'de> for RoutesList<'_, '_> {
+    type Out = Option<RawRoutes>;
+
+    fn scalar(self, scalar: Scalar<'de>) -> Self::Out {
+        let message = scalar
+            .wrong_type("give a list of routes, such as [{ \"path\": \"/\", \"core\": true }]");
+        self.context.problems.add(self.place, message);
+        None
+    }
+
+    fn list<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Out, A::Error> {
+        let mut all = RawRoutes::default();
+        for index in 0..MOST_ROUTES {
+            let mut entry = RouteTable::default();
+            let place = Place::Item(self.place, index);
+            let filled = list.next_element_seed(Read(Fill {
+                target: &mut entry,
+                place: &place,
+                context: &mut *self.context,
+            }))?;
+            match filled {
+                Some(is_table) => all.push(entry, is_table),
+                None => return Ok(Some(all)),
+            }
+        }
+        while list.next_element::<IgnoredAny>()?.is_some() {
+            all.beyond += 1;
+        }
+        Ok(Some(all))
+    }
+}
+
+impl RawRoutes {
+    fn push(&mut self, entry: RouteTable, is_table: bool) {
+        let options = entry.options.map(|options| self.number(options));
+        let checks = entry.contains.is_some() || !entry.json.is_empty();
+        self.routes.push(RawRoute {
+            path: entry.path.or(String::new()).filter(|path| !path.is_empty()),
+            core: entry.core.or(false).filter(|_| is_table),
+            options,
+            checks: checks.then(|| {
+                Box::new(BodyChecks {
+                    contains: entry.contains,
+                    json: entry.json,
+                })
+            }),
+        });
+    }
+}
+
+impl RawRoutes {
+    /// The number of `options`, which is that of a recent route if it says the same: most of the
+    /// routes that say something do.
+    fn number(&mut self, options: RawOptions) -> usize {
+        const RECENT: usize = 16;
+        let mut recent = self.options.iter().enumerate().rev().take(RECENT);
+        if let Some((number, _)) = recent.find(|(_, recent)| **recent == options) {
+            return number;
+        }
+        self.options.push(options);
+        self.options.len() - 1
+    }
+}
+
+/// A route as a table.
+#[derive(Default)]
+struct RouteTable {
+    path: Given<String>,
+    core: Given<bool>,
+    options: Option<RawOptions>,
+    contains: Option<String>,
+    json: Vec<(String, Value)>,
+}
+
+impl<'de> Table<'de> for RouteTable {
+    const KEYS: &'static [&'static str] = &[
+        "path",
+        "core",
+        "body_contains",
+        "json",
+        "method",
+        "expect",
+        "timeout_seconds",
+        "retries",
+        "retry_backoff_seconds",
+        "max_redirects",
+        "headers",
+        "max_body_bytes",
+    ];
+    const REQUIRED: usize = 1;
+
+    fn value<A: MapAccess<'de>>(
         &mut self,
-        mut table: A,
-        place: &Place,
-        problems: &mut Problems,
+        key: &'static str,
+        table: &mut A,
+        place: &Place<'_>,
+        context: &mut Context<'_>,
     ) -> Result<(), A::Error> {
-        let mut keys = Keys::of(&RawOptions::KEYS);
-        while let Some(key) = keys.next(&mut table, place, problems)? {
-            self.options
-                .take(key, &mut table, &place.key(key), problems, self.variables)?;
+        match key {
+            "path" => self.path = scalar(table, place, context, rules::path)?,
+            "core" => self.core = scalar(table, place, context, rules::boolean)?,
+            "body_contains" => {
+                let text = scalar(table, place, context, rules::some_text)?;
+                self.contains = text.or(String::new()).filter(|text| !text.is_empty());
+            }
+            "json" => self.json = table.next_value_seed(Read(JsonTable { place, context }))?,
+            option => {
+                let options = self.options.get_or_insert_default();
+                options.value(option, table, place, context)?;
+            }
         }
         Ok(())
     }
 }
 
-/// The `routes` list.
-struct Routes<'v> {
-    list: Vec<RawRoute>,
-    variables: Variables<'v>,
+/// The table JSON Pointer → value.
+struct JsonTable<'a, 'v> {
+    place: &'a Place<'a>,
+    context: &'a mut Context<'v>,
 }
 
-impl Fill for Routes<'_> {
-    const KIND: &'static str = "a list of routes";
+impl<'de> Shape<'de> for JsonTable<'_, '_> {
+    type Out = Vec<(String, Value)>;
 
-    fn list<'de, A: SeqAccess<'de>>(
+    fn scalar(self, scalar: Scalar<'de>) -> Self::Out {
+        let remedy = "give an object, JSON Pointer → value, such as { \"/status\": \"healthy\" }";
+        self.context
+            .problems
+            .add(self.place, scalar.wrong_type(remedy));
+        Vec::new()
+    }
+
+    fn table<A: MapAccess<'de>>(self, table: A) -> Result<Self::Out, A::Error> {
+        let exact = Exact {
+            place: self.place,
+            context: &mut *self.context,
+        };
+        let Value::Object(entries) = exact.table(table)? else {
+            return Ok(Vec::new());
+        };
+        let problems = &mut self.context.problems;
+        if entries.is_empty() {
+            let message =
+                "is empty; give at least one JSON Pointer and its value, or leave the key out";
+            problems.add(self.place, message);
+        }
+        for pointer in entries.keys() {
+            if let Err(message) = rules::pointer(pointer) {
+                problems.add(&Place::Entry(self.place, pointer), message);
+            }
+        }
+        Ok(entries.into_iter().collect())
+    }
+}
+
+/// The `recovery` table.
+#[derive(Default)]
+pub(super) struct RawRecovery {
+    pub(super) unit: Given<UnitName>,
+    pub(super) scope: Given<Scope>,
+    pub(super) signal: Given<KillSignal>,
+    pub(super) min_uptime: Given<Duration>,
+    pub(super) verify: Given<Duration>,
+}
+
+impl<'de> Table<'de> for RawRecovery {
+    const KEYS: &'static [&'static str] = &[
+        "unit",
+        "scope",
+        "signal",
+        "min_uptime_seconds",
+        "verify_seconds",
+    ];
+    const REQUIRED: usize = 1;
+
+    fn value<A: MapAccess<'de>>(
         &mut self,
-        mut list: A,
-        place: &Place,
-        problems: &mut Problems,
+        key: &'static str,
+        table: &mut A,
+        place: &Place<'_>,
+        context: &mut Context<'_>,
     ) -> Result<(), A::Error> {
-        let mut count = 0;
-        loop {
-            let at = place.index(count);
-            let mut one = OneRoute {
-                route: RawRoute::default(),
-                variables: self.variables,
-            };
-            if list
-                .next_element_seed(Into {
-                    target: &mut one,
-                    place: &at,
-                    problems,
-                })?
-                .is_none()
-            {
-                break;
+        match key {
+            "unit" => self.unit = scalar(table, place, context, rules::parsed)?,
+            "scope" => self.scope = scalar(table, place, context, rules::scope)?,
+            "signal" => self.signal = scalar(table, place, context, rules::signal)?,
+            "min_uptime_seconds" => {
+                self.min_uptime = scalar(table, place, context, |v| rules::seconds(v, 0, 86_400))?;
             }
-            count += 1;
-            if count <= ROUTES_MAX {
-                self.list.push(one.route);
-            }
-        }
-        match count {
-            0 => problems.add(
-                place,
-                "empty; give at least one route, and one of them core",
-            ),
-            _ if count > ROUTES_MAX => {
-                problems.add(
-                    place,
-                    format_args!("{count} are too many; give at most {ROUTES_MAX}"),
-                );
-            }
-            _ => {}
+            _ => self.verify = scalar(table, place, context, |v| rules::seconds(v, 1, 3600))?,
         }
         Ok(())
-    }
-}
-
-/// One element of the `routes` list.
-struct OneRoute<'v> {
-    route: RawRoute,
-    variables: Variables<'v>,
-}
-
-impl Fill for OneRoute<'_> {
-    const KIND: &'static str = "an object with a \"path\"";
-
-    fn table<'de, A: MapAccess<'de>>(
-        &mut self,
-        mut table: A,
-        place: &Place,
-        problems: &mut Problems,
-    ) -> Result<(), A::Error> {
-        const KEYS: [&str; 12] = [
-            "path",
-            "core",
-            "timeout_seconds",
-            "retries",
-            "expect",
-            "retry_backoff_seconds",
-            "method",
-            "max_redirects",
-            "headers",
-            "max_body_bytes",
-            "body_contains",
-            "json",
-        ];
-        let route = &mut self.route;
-        let mut keys = Keys::of(&KEYS);
-        while let Some(key) = keys.next(&mut table, place, problems)? {
-            let at = &place.key(key);
-            match key {
-                "path" => route.path = value(&mut table, at, problems, rules::path)?,
-                "core" => {
-                    let core = value(&mut table, at, problems, |s| rules::boolean(&s))?;
-                    route.core = core.unwrap_or_default();
-                }
-                "body_contains" => {
-                    let rule = |s| rules::non_empty(s, "text that the body must contain");
-                    let checks = route.checks.get_or_insert_default();
-                    checks.contains = value(&mut table, at, problems, rule)?;
-                }
-                "json" => {
-                    let checks = route.checks.get_or_insert_default();
-                    fill(&mut table, &mut checks.json, at, problems)?;
-                }
-                _ => {
-                    let options = route.options.get_or_insert_default();
-                    options.take(key, &mut table, at, problems, self.variables)?;
-                }
-            }
-        }
-        require(&keys, "path", "the route's path", place, problems);
-        Ok(())
-    }
-}
-
-/// The `expect` list.
-impl Fill for Vec<u16> {
-    const KIND: &'static str = "a list of statuses, such as [200, 404]";
-
-    fn list<'de, A: SeqAccess<'de>>(
-        &mut self,
-        mut list: A,
-        place: &Place,
-        problems: &mut Problems,
-    ) -> Result<(), A::Error> {
-        let mut count = 0;
-        while let Some(scalar) = list.next_element_seed(ScalarSeed)? {
-            match rules::integer(&scalar, 200..=599).map(u16::try_from) {
-                Ok(status) => self.extend(status),
-                Err(problem) => problems.add(&place.index(count), problem),
-            }
-            count += 1;
-        }
-        if count == 0 {
-            problems.add(place, format_args!("empty; give {}", Self::KIND));
-        }
-        Ok(())
-    }
-}
-
-/// A `headers` table.
-struct Headers<'v> {
-    list: Vec<Header>,
-    variables: Variables<'v>,
-}
-
-impl Fill for Headers<'_> {
-    const KIND: &'static str = "an object of names and values";
-
-    fn table<'de, A: MapAccess<'de>>(
-        &mut self,
-        mut table: A,
-        place: &Place,
-        problems: &mut Problems,
-    ) -> Result<(), A::Error> {
-        while let Some(name) = table.next_key::<String>()? {
-            let at = &place.name(&name);
-            let scalar = table.next_value_seed(ScalarSeed)?;
-            if let Err(problem) = headers::name(&name) {
-                problems.add(at, problem);
-            }
-            if self
-                .list
-                .iter()
-                .any(|header| header.name.eq_ignore_ascii_case(&name))
-            {
-                problems.add(at, "given twice (case does not matter); give it once");
-            }
-            let value = match scalar {
-                Scalar::Text(text) => headers::expand(&text, self.variables),
-                // The value itself is not shown.
-                _ => Err("not text; give the value in quotes".to_owned()),
-            };
-            match value {
-                Err(problem) => problems.add(at, problem),
-                Ok(value) if name.eq_ignore_ascii_case("host") && !value.is_ascii() => {
-                    problems.add(at, "not ASCII; give the host's ASCII form");
-                }
-                Ok(value) => self.list.push(Header {
-                    name,
-                    value: Secret::new(value),
-                }),
-            }
-        }
-        Ok(())
-    }
-}
-
-/// A `json` table.
-impl Fill for Vec<(String, Value)> {
-    const KIND: &'static str = "an object of JSON Pointers and values";
-
-    fn table<'de, A: MapAccess<'de>>(
-        &mut self,
-        mut table: A,
-        place: &Place,
-        problems: &mut Problems,
-    ) -> Result<(), A::Error> {
-        let mut empty = true;
-        while let Some((pointer, value)) = table.next_entry::<String, Value>()? {
-            empty = false;
-            let at = &place.name(&pointer);
-            if let Err(problem) = rules::pointer(&pointer) {
-                problems.add(at, problem);
-            }
-            if self.iter().any(|(known, _)| *known == pointer) {
-                problems.add(at, "given twice; give it once");
-            }
-            self.push((pointer, value));
-        }
-        if empty {
-            problems.add(place, format_args!("empty; give {}", Self::KIND));
-        }
-        Ok(())
-    }
-}
-
-impl Fill for RawRecovery {
-    const KIND: &'static str = "an object with a \"unit\"";
-
-    fn table<'de, A: MapAccess<'de>>(
-        &mut self,
-        mut table: A,
-        place: &Place,
-        problems: &mut Problems,
-    ) -> Result<(), A::Error> {
-        const KEYS: [&str; 5] = [
-            "unit",
-            "scope",
-            "signal",
-            "min_uptime_seconds",
-            "verify_seconds",
-        ];
-        let mut keys = Keys::of(&KEYS);
-        while let Some(key) = keys.next(&mut table, place, problems)? {
-            let at = &place.key(key);
-            let t = &mut table;
-            match key {
-                "unit" => self.unit = value(t, at, problems, rules::unit)?,
-                "scope" => self.scope = value(t, at, problems, |s| rules::scope(&s))?,
-                "signal" => self.signal = value(t, at, problems, |s| rules::signal(&s))?,
-                "min_uptime_seconds" => {
-                    self.min_uptime = value(t, at, problems, |s| rules::seconds(&s, 0..=86_400))?;
-                }
-                _ => self.verify = value(t, at, problems, |s| rules::seconds(&s, 1..=3600))?,
-            }
-        }
-        require(&keys, "unit", "the backend's unit", place, problems);
-        Ok(())
-    }
-}
-
-impl fmt::Debug for RawManifest<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RawManifest").finish_non_exhaustive()
     }
 }

@@ -1,252 +1,250 @@
-//! What a single value may be: from a scalar as written to our own type, or a sentence that names
-//! what was written and what is allowed.
+//! The rule for each value without parts: what was written, or the sentence that says what is
+//! allowed there. Pure; it knows neither where a value stands nor what the others are.
 
-use std::ops::RangeInclusive;
+use std::num::NonZeroUsize;
 use std::str::FromStr;
 use std::time::Duration;
 
 use super::json::Scalar;
+use super::place::quoted;
 use super::{KillSignal, Method, Proxy, Scope, UnitName};
-use crate::text::escape;
 
-/// A number of seconds, greater than 0 and at most `max`.
-pub(super) fn positive_seconds(scalar: &Scalar, max: u32) -> Result<Duration, String> {
-    let allowed = format!("more than 0 and at most {max}");
-    let number = number(scalar, &allowed)?;
-    within(number > 0.0, number <= f64::from(max), scalar, &allowed)?;
-    // Less than a nanosecond is still more than nothing.
-    Ok(duration(number).max(Duration::from_nanos(1)))
+/// A whole number from `min` to `max`. As in JSON Schema, `2.0` is one.
+pub(super) fn whole(value: &Scalar<'_>, min: u32, max: u32) -> Result<u32, String> {
+    let wrong = match integer(value) {
+        Ok(number) if number < min.into() => "too small",
+        Ok(number) => match u32::try_from(number) {
+            Ok(number) if number <= max => return Ok(number),
+            _ => "too large",
+        },
+        Err(wrong) => wrong,
+    };
+    Err(value.objection(wrong, format!("give a whole number from {min} to {max}")))
 }
 
-/// A number of seconds in a range.
-pub(super) fn seconds(scalar: &Scalar, range: RangeInclusive<u32>) -> Result<Duration, String> {
-    let (min, max) = (*range.start(), *range.end());
-    let allowed = format!("{min} to {max}");
-    let number = number(scalar, &allowed)?;
-    within(
-        number >= f64::from(min),
-        number <= f64::from(max),
-        scalar,
-        &allowed,
-    )?;
-    Ok(duration(number))
-}
-
-/// A whole number in a range. As JSON Schema has it, 2.0 is one.
-pub(super) fn integer(scalar: &Scalar, range: RangeInclusive<u32>) -> Result<u32, String> {
-    let (min, max) = (*range.start(), *range.end());
-    let allowed = format!("a whole number, {min} to {max}");
-    let number = number(scalar, &allowed)?;
-    if number.fract() != 0.0 {
-        return Err(format!("{scalar} is not whole; give {allowed}"));
-    }
-    within(
-        number >= f64::from(min),
-        number <= f64::from(max),
-        scalar,
-        &allowed,
-    )?;
-    // In range and whole, so the conversion is exact.
-    Ok(number as u32)
-}
-
-fn number(scalar: &Scalar, allowed: &str) -> Result<f64, String> {
-    match scalar {
-        Scalar::Int(value) => Ok(*value as f64),
-        Scalar::Float(value) => Ok(*value),
-        other => Err(format!("{other} is not a number; give {allowed}")),
+fn integer(value: &Scalar<'_>) -> Result<i128, &'static str> {
+    match value {
+        Scalar::Int(number) => Ok(*number),
+        // Saturates, and so stays too small or too large.
+        Scalar::Float(number) if number.fract() == 0.0 => Ok(*number as i128),
+        Scalar::Float(_) => Err("not whole"),
+        _ => Err(value.kind()),
     }
 }
 
-fn within(low: bool, high: bool, scalar: &Scalar, allowed: &str) -> Result<(), String> {
-    match (low, high) {
-        (false, _) => Err(format!("{scalar} is too small; give {allowed}")),
-        (_, false) => Err(format!("{scalar} is too large; give {allowed}")),
-        _ => Ok(()),
+/// `concurrency`: 1 to 64.
+pub(super) fn concurrency(value: &Scalar<'_>) -> Result<NonZeroUsize, String> {
+    let number = whole(value, 1, 64)?;
+    Ok(NonZeroUsize::new(number as usize).unwrap_or(NonZeroUsize::MIN))
+}
+
+/// An item of `expect`: 200 to 599.
+pub(super) fn status(value: &Scalar<'_>) -> Result<u16, String> {
+    Ok(whole(value, 200, 599)? as u16)
+}
+
+/// Seconds, more than none. What is less than a nanosecond counts as one.
+pub(super) fn positive_seconds(value: &Scalar<'_>, max: u32) -> Result<Duration, String> {
+    match length(value, |seconds| seconds <= 0.0, max) {
+        Ok(length) => Ok(length.max(Duration::from_nanos(1))),
+        Err(wrong) => Err(value.objection(wrong, format!("give more than 0 and at most {max}"))),
     }
 }
 
-fn duration(seconds: f64) -> Duration {
-    // Cannot fail for what is in range; zero is the answer that waits for nothing.
-    Duration::try_from_secs_f64(seconds).unwrap_or_default()
+/// Seconds from `min` to `max`.
+pub(super) fn seconds(value: &Scalar<'_>, min: u32, max: u32) -> Result<Duration, String> {
+    length(value, |seconds| seconds < min.into(), max)
+        .map_err(|wrong| value.objection(wrong, format!("give a number from {min} to {max}")))
+}
+
+fn length(
+    value: &Scalar<'_>,
+    is_too_small: impl FnOnce(f64) -> bool,
+    max: u32,
+) -> Result<Duration, &'static str> {
+    let seconds = match value {
+        Scalar::Int(number) => *number as f64,
+        Scalar::Float(number) => *number,
+        _ => return Err(value.kind()),
+    };
+    if is_too_small(seconds) {
+        return Err("too small");
+    }
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(length) if seconds <= max.into() => Ok(length),
+        _ => Err("too large"),
+    }
 }
 
 /// `true` or `false`.
-pub(super) fn boolean(scalar: &Scalar) -> Result<bool, String> {
-    match scalar {
+pub(super) fn boolean(value: &Scalar<'_>) -> Result<bool, String> {
+    match value {
         Scalar::Bool(value) => Ok(*value),
-        other => Err(format!(
-            "{other} is neither true nor false; give one of them"
-        )),
+        _ => Err(value.wrong_type("give true or false, without quotes")),
     }
 }
 
-/// Text; `what` says which.
-pub(super) fn text(scalar: Scalar, what: &str) -> Result<String, String> {
-    match scalar {
+/// Any text.
+pub(super) fn text<'a>(value: &'a Scalar<'_>) -> Result<&'a str, String> {
+    match value {
         Scalar::Text(text) => Ok(text),
-        other => Err(format!("{other} is not text; give {what} in quotes")),
+        _ => Err(value.wrong_type("give a string")),
     }
 }
 
 /// Text that is not empty.
-pub(super) fn non_empty(scalar: Scalar, what: &str) -> Result<String, String> {
-    match text(scalar, what)? {
-        text if text.is_empty() => Err(format!("empty; give {what}")),
-        text => Ok(text),
+pub(super) fn some_text(value: &Scalar<'_>) -> Result<String, String> {
+    match text(value)? {
+        "" => {
+            Err("is empty, and every body holds that; give some text, or leave the key out".into())
+        }
+        text => Ok(text.to_owned()),
     }
 }
 
-/// Any text; only its kind matters.
-pub(super) fn schema(scalar: Scalar) -> Result<(), String> {
-    text(scalar, "the schema's address").map(drop)
+/// Text that its type can be read from.
+pub(super) fn parsed<T: FromStr<Err = String>>(value: &Scalar<'_>) -> Result<T, String> {
+    text(value)?.parse()
 }
 
-/// The name under which the probes go.
-pub(super) fn user_agent(scalar: Scalar) -> Result<String, String> {
-    let agent = text(scalar, "a name")?;
-    if agent.trim().is_empty() {
-        return Err("empty; give visible ASCII, such as \"our-checker/1.0\"".to_owned());
+/// `user_agent`: non-empty, visible ASCII and spaces.
+pub(super) fn user_agent(value: &Scalar<'_>) -> Result<String, String> {
+    let text = text(value)?;
+    if text.trim().is_empty() {
+        return Err("is empty or blank; give a name, or leave the key out".to_owned());
     }
-    match agent.chars().find(|c| !matches!(c, ' '..='~')) {
-        Some(bad) => Err(format!(
-            "\"{}\" is not allowed here; give visible ASCII and spaces",
-            escape(&bad.to_string())
+    match text.chars().find(|c| !matches!(c, ' '..='~')) {
+        None => Ok(text.to_owned()),
+        Some(c) => Err(format!(
+            "holds {}; use visible ASCII characters and spaces",
+            quoted(c.encode_utf8(&mut [0; 4]))
         )),
-        None => Ok(agent),
-    }
-}
-
-/// The path and query of a route.
-pub(super) fn path(scalar: Scalar) -> Result<String, String> {
-    // `http::Uri` holds no more than 65,534 bytes, of which encoding may make three of each.
-    const LONGEST: usize = 20_000;
-    let path = text(scalar, "a path")?;
-    let shown = || Scalar::Text(path.clone());
-    if !path.starts_with('/') {
-        return Err(format!(
-            "{} does not begin with \"/\"; give a path from the root on",
-            shown()
-        ));
-    }
-    if path.len() > LONGEST {
-        return Err(format!(
-            "{} bytes are too many; give at most {LONGEST}",
-            path.len()
-        ));
-    }
-    match path
-        .chars()
-        .find(|c| *c == '#' || c.is_whitespace() || c.is_control())
-    {
-        Some('#') => Err(format!(
-            "{} has a fragment, which is never sent; leave out the \"#\"",
-            shown()
-        )),
-        Some(bad) => Err(format!(
-            "{} contains \"{}\"; leave it out or write it percent-encoded",
-            shown(),
-            escape(&bad.to_string())
-        )),
-        None => Ok(path),
     }
 }
 
 /// One of a few words.
-fn choice<T: Copy>(scalar: &Scalar, words: &[(&str, T)]) -> Result<T, String> {
-    if let Scalar::Text(text) = scalar
-        && let Some((_, value)) = words.iter().find(|(word, _)| word == text)
-    {
-        return Ok(*value);
+fn word<T: Copy>(value: &Scalar<'_>, words: &[(&str, T)]) -> Result<T, String> {
+    let known: Vec<String> = words.iter().map(|(word, _)| quoted(word)).collect();
+    let allowed = format!("give {}", known.join(" or "));
+    let Scalar::Text(text) = value else {
+        return Err(value.wrong_type(allowed));
+    };
+    match words.iter().find(|(word, _)| word == text) {
+        Some((_, meaning)) => Ok(*meaning),
+        None => Err(format!("{value} is not known; {allowed}")),
     }
-    let allowed: Vec<String> = words
-        .iter()
-        .map(|(word, _)| format!("\"{word}\""))
-        .collect();
-    Err(format!(
-        "{scalar} is not known here; give {}",
-        allowed.join(" or ")
-    ))
 }
 
-/// `GET` or `HEAD`.
-pub(super) fn method(scalar: &Scalar) -> Result<Method, String> {
-    choice(scalar, &[("GET", Method::Get), ("HEAD", Method::Head)])
+pub(super) fn method(value: &Scalar<'_>) -> Result<Method, String> {
+    word(value, &[("GET", Method::Get), ("HEAD", Method::Head)])
 }
 
-/// `none` or `env`.
-pub(super) fn proxy(scalar: &Scalar) -> Result<Proxy, String> {
-    choice(scalar, &[("none", Proxy::None), ("env", Proxy::Env)])
+pub(super) fn proxy(value: &Scalar<'_>) -> Result<Proxy, String> {
+    word(value, &[("none", Proxy::None), ("env", Proxy::Env)])
 }
 
-/// `system` or `user`.
-pub(super) fn scope(scalar: &Scalar) -> Result<Scope, String> {
-    choice(scalar, &[("system", Scope::System), ("user", Scope::User)])
+pub(super) fn scope(value: &Scalar<'_>) -> Result<Scope, String> {
+    word(value, &[("system", Scope::System), ("user", Scope::User)])
 }
 
-/// `SIGKILL` or `SIGABRT`.
-pub(super) fn signal(scalar: &Scalar) -> Result<KillSignal, String> {
-    choice(
-        scalar,
-        &[
-            ("SIGKILL", KillSignal::Kill),
-            ("SIGABRT", KillSignal::Abort),
-        ],
-    )
+pub(super) fn signal(value: &Scalar<'_>) -> Result<KillSignal, String> {
+    let signals = [
+        ("SIGKILL", KillSignal::Kill),
+        ("SIGABRT", KillSignal::Abort),
+    ];
+    word(value, &signals)
 }
 
-/// The name of a service.
-pub(super) fn unit(scalar: Scalar) -> Result<UnitName, String> {
-    text(scalar, "a unit's name")?.parse()
+/// A path with maybe a query, as RFC 9112 calls the origin form. Characters that a URI cannot hold
+/// are encoded when it is sent.
+pub(super) fn path(value: &Scalar<'_>) -> Result<String, String> {
+    let path = text(value)?;
+    // Nearly every path is plain, and looking at bytes is much cheaper than at characters.
+    if path.starts_with('/') && path.bytes().all(|b| b.is_ascii_graphic() && b != b'#') {
+        return Ok(path.to_owned());
+    }
+    if !path.starts_with('/') {
+        return Err(format!(
+            "{value} does not begin with \"/\"; give the path alone, such as \"/api/health\""
+        ));
+    }
+    if path.contains('#') {
+        return Err(format!(
+            "{value} has a fragment, which no server sees; cut it off at \"#\", or write %23 for the character"
+        ));
+    }
+    match path.chars().find(|c| c.is_whitespace() || c.is_control()) {
+        None => Ok(path.to_owned()),
+        Some(c) => Err(format!(
+            "{value} holds {}; write spaces and control characters percent-encoded, such as %20",
+            quoted(c.encode_utf8(&mut [0; 4]))
+        )),
+    }
+}
+
+/// A JSON Pointer (RFC 6901, section 3).
+pub(super) fn pointer(text: &str) -> Result<(), String> {
+    if !text.is_empty() && !text.starts_with('/') {
+        return Err(
+            "is no JSON Pointer; begin it with \"/\", such as \"/status\" (\"\" is the whole body)"
+                .to_owned(),
+        );
+    }
+    let escapes_hold = text
+        .split('~')
+        .skip(1)
+        .all(|rest| rest.starts_with(['0', '1']));
+    if escapes_hold {
+        Ok(())
+    } else {
+        Err("is no JSON Pointer; write \"~0\" for \"~\", and \"~1\" for \"/\" in a key".to_owned())
+    }
 }
 
 impl FromStr for UnitName {
     type Err = String;
 
-    /// Takes what systemd itself would (`unit_name_is_valid` in its src/basic/unit-name.c), of
-    /// services only, and no template.
+    /// Reads the name of a service as `unit_name_is_valid` of systemd's `unit-name.c` does.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that says what is wrong with the name and what is allowed.
     fn from_str(name: &str) -> Result<Self, String> {
         const LONGEST: usize = 255;
-        let shown = escape(name);
-        let say = |problem: &str| Err(format!("\"{shown}\" {problem}"));
+        let shown = quoted(name);
         let Some(prefix) = name.strip_suffix(".service") else {
-            return say("is not a service; give a name that ends in \".service\"");
+            let remedy = if name.is_empty() || name.contains('.') {
+                "give the full name of a service, such as \"scidex-api.service\"".to_owned()
+            } else {
+                format!("write {}", quoted(&format!("{name}.service")))
+            };
+            return Err(format!("{shown} does not end in \".service\"; {remedy}"));
         };
-        let valid = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
-        if !name.chars().all(valid) {
-            return say("is not a unit's name; give letters, digits and \":-_.\\@\"");
+        if prefix.is_empty() || prefix.starts_with('@') {
+            return Err(format!(
+                "{shown} has no name before its {}; give one, such as \"scidex-api.service\"",
+                if prefix.is_empty() { "suffix" } else { "\"@\"" }
+            ));
+        }
+        let allowed = |c: &char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(*c);
+        if let Some(c) = prefix.chars().find(|c| !allowed(c)) {
+            return Err(format!(
+                "{shown} holds {}; a unit's name has only letters, digits and : - _ . \\ @ (see systemd-escape(1))",
+                quoted(c.encode_utf8(&mut [0; 4]))
+            ));
+        }
+        if prefix.find('@') == Some(prefix.len() - 1) {
+            return Err(format!(
+                "{shown} is a template, which has no process; name an instance, such as {}",
+                quoted(&format!("{prefix}1.service"))
+            ));
         }
         if name.len() > LONGEST {
             return Err(format!(
-                "{} bytes are too many; give at most {LONGEST}",
+                "{shown} has {} characters; a unit's name has at most {LONGEST}",
                 name.len()
-            ));
-        }
-        if prefix.is_empty() || prefix.starts_with('@') {
-            return say("has no name before its suffix; give the unit's full name");
-        }
-        if prefix.ends_with('@') {
-            return say(&format!(
-                "is a template; name an instance, such as \"{prefix}a.service\""
             ));
         }
         Ok(Self(name.to_owned()))
     }
-}
-
-/// A JSON Pointer (RFC 6901, section 3).
-pub(super) fn pointer(text: &str) -> Result<(), &'static str> {
-    if !text.is_empty() && !text.starts_with('/') {
-        return Err(
-            "not a JSON Pointer; begin it with \"/\", or leave it empty for the whole body",
-        );
-    }
-    if text
-        .split('~')
-        .skip(1)
-        .any(|rest| !rest.starts_with(['0', '1']))
-    {
-        return Err("not a JSON Pointer; write \"~\" as \"~0\"");
-    }
-    Ok(())
 }

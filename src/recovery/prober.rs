@@ -19,7 +19,7 @@ impl Backend for Prober<'_> {
     }
 
     fn addresses(&self) -> Result<Vec<SocketAddr>, String> {
-        Prober::addresses(self)
+        self.lookup()()
     }
 }
 

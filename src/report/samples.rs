@@ -109,7 +109,7 @@ fn manifest() -> Manifest {
     };
     let options = LoadOptions {
         base_url: None,
-        variables: Variables::Ignored,
+        variables: Variables::MayBeMissing,
     };
     Manifest::parse(text, source, &options).unwrap()
 }

@@ -168,21 +168,23 @@ impl<'m> Prober<'m> {
         Ok(Knock { line, end })
     }
 
-    /// The addresses that the base URL leads to.
-    ///
-    /// # Errors
-    ///
-    /// A sentence, where the name has no address or its resolver does not answer within 5 s.
-    pub fn addresses(&self) -> Result<Vec<SocketAddr>, String> {
+    /// A look-up of the addresses that the base URL leads to, for any thread at any time. It fails
+    /// with a sentence where the name has no address or its resolver does not answer within 5 s.
+    pub fn lookup(&self) -> impl Fn() -> Result<Vec<SocketAddr>, String> + Send + 'static {
         const PATIENCE: Duration = Duration::from_secs(5);
-        let (host, port) = (self.manifest.base_url.host(), self.manifest.base_url.port());
-        match self.setup.names.resolve(host, Monotonic::now() + PATIENCE) {
-            Ok(list) => Ok(list
-                .into_iter()
-                .map(|ip| SocketAddr::new(ip, port))
-                .collect()),
-            Err(Unresolved::Late) => Err(format!("the resolver did not answer for {host:?}")),
-            Err(Unresolved::Failed(text)) => Err(format!("{host:?} cannot be resolved: {text}")),
+        let (names, url) = (Arc::clone(&self.setup.names), self.setup.base_url.clone());
+        move || {
+            let (host, port) = (url.host(), url.port());
+            match names.resolve(host, Monotonic::now() + PATIENCE) {
+                Ok(list) => Ok(list
+                    .into_iter()
+                    .map(|ip| SocketAddr::new(ip, port))
+                    .collect()),
+                Err(Unresolved::Late) => Err(format!("the resolver did not answer for {host:?}")),
+                Err(Unresolved::Failed(text)) => {
+                    Err(format!("{host:?} cannot be resolved: {text}"))
+                }
+            }
         }
     }
 

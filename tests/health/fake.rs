@@ -6,9 +6,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::play::silent;
+use crate::play::{Play, silent};
 use crate::run::Run;
 use crate::scene::Scene;
 
@@ -20,29 +20,36 @@ const CALL: Duration = Duration::from_secs(5);
 pub(crate) struct Fake {
     pub(crate) scene: Scene,
     pub(crate) victim: Child,
+    /// When the victim started, in microseconds of systemd's clock.
+    started: u128,
 }
 
 impl Fake {
     /// A `systemctl` that says what the real one says of a healthy unit with the victim in it.
     pub(crate) fn new() -> Self {
-        Self::with_core(|scene| scene.core("/up", silent()))
+        Self::with(
+            silent(),
+            json!({ "unit": "backend.service", "min_uptime_seconds": 0 }),
+        )
     }
 
-    pub(crate) fn with_core(core: impl Fn(Scene) -> Scene) -> Self {
+    pub(crate) fn with(core: Play, recovery: Value) -> Self {
         let victim = Command::new("sleep")
             .arg("infinity")
             .stdin(Stdio::null())
             .spawn()
             .unwrap();
-        let scene = core(Scene::new()).default("timeout_seconds", 0.2).top(
-            "recovery",
-            json!({ "unit": "backend.service", "min_uptime_seconds": 0 }),
-        );
+        let started = clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap();
+        let scene = Scene::new()
+            .core("/up", core)
+            .default("timeout_seconds", 0.2)
+            .top("recovery", recovery);
         let bin = scene.dir().join("bin");
         fs::create_dir(&bin).unwrap();
         let fake = Self {
             scene: scene.env("PATH", bin),
             victim,
+            started: Duration::from(started).as_micros(),
         };
         fake.script("cat answer");
         fake.say(&fake.answer());
@@ -73,20 +80,17 @@ impl Fake {
     }
 
     pub(crate) fn answer_about(&self, pid: u32) -> String {
-        let now = clock_gettime(ClockId::CLOCK_MONOTONIC)
-            .map(Duration::from)
-            .unwrap();
-        let now = now.as_micros();
+        let started = self.started;
         format!(
             "Type=simple\nRestart=always\nRestartUSec=100ms\nTimeoutStopUSec=1min 30s\n\
              TimeoutAbortUSec=1min 30s\nMainPID={pid}\nControlPID=0\nResult=success\n\
              NRestarts=0\nRestartPreventExitStatus=\nRestartForceExitStatus=\n\
-             SuccessExitStatus=\nExecMainStartTimestampMonotonic={now}\nExecMainPID={pid}\n\
+             SuccessExitStatus=\nExecMainStartTimestampMonotonic={started}\nExecMainPID={pid}\n\
              ControlGroup=/system.slice/backend.service\nKillMode=control-group\n\
              Id=backend.service\nNames=backend.service\nLoadState=loaded\nActiveState=active\n\
              FreezerState=running\nSubState=running\n\
              FragmentPath=/etc/systemd/system/backend.service\nUnitFileState=enabled\n\
-             ActiveEnterTimestampMonotonic={now}\nNeedDaemonReload=no\nTriggeredBy=\nJob=\n\
+             ActiveEnterTimestampMonotonic={started}\nNeedDaemonReload=no\nTriggeredBy=\nJob=\n\
              StartLimitIntervalUSec=10s\nStartLimitBurst=5\nTransient=no\n\
              InvocationID=23eab4dec2724e6784519da2e6da8590\n"
         )

@@ -276,6 +276,8 @@ fn a_prober_that_was_starved_itself() {
     nix::sys::signal::kill(prober, Signal::SIGSTOP).unwrap();
     thread::sleep(Duration::from_millis(2300));
     nix::sys::signal::kill(prober, Signal::SIGCONT).unwrap();
+    // nsenter stops with its child.
+    running.signal(Signal::SIGCONT);
     running.finish().refused("starved");
     assert!(systemd.is_alive(pid));
 }
@@ -298,80 +300,122 @@ fn a_url_that_leads_to_another_machine() {
     assert!(systemd.is_alive(pid));
 }
 
+/// A `[Service]` section that is killed by each of these signals.
+struct Decision {
+    settings: String,
+    signal: &'static str,
+    /// A unit for each way in which the program may end the process.
+    deaths: Vec<(String, Signal)>,
+}
+
+impl Decision {
+    /// Whether the program decides to kill as systemd shows that it may.
+    fn is_right(&self, systemd: &Systemd) -> bool {
+        let (first, _) = &self.deaths[0];
+        let keys = recovery(first, json!({ "signal": self.signal }));
+        let run = mute(systemd, keys)
+            .default("timeout_seconds", 0.1)
+            .run(["--dry-run"]);
+        let decided = run.report["recovery"]["outcome"] == "would_kill";
+        if !decided {
+            run.refused("no_restart");
+        }
+        let mut deaths = self.deaths.iter();
+        decided == deaths.all(|(unit, signal)| restarts_after(systemd, unit, *signal))
+    }
+}
+
+/// What systemd really does once the signal has ended the main process.
+fn restarts_after(systemd: &Systemd, unit: &str, signal: Signal) -> bool {
+    let old = systemd.main_pid(unit);
+    systemd.signal(unit, signal);
+    let mut restarted = false;
+    let settled = within(Duration::from_secs(10), || {
+        restarted = ![0, old].contains(&systemd.main_pid(unit));
+        let state = systemd.property(unit, "ActiveState");
+        restarted || ["inactive", "failed"].contains(&state.as_str())
+    });
+    assert!(settled, "{unit} does not settle");
+    restarted
+}
+
 #[test]
 fn decisions_about_restarts_are_what_systemd_then_does() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
-    let restarts = [
-        "no",
-        "always",
-        "on-success",
-        "on-failure",
-        "on-abnormal",
-        "on-abort",
-        "on-watchdog",
-    ];
-    let lists = [
-        "",
-        "SuccessExitStatus=",
-        "RestartPreventExitStatus=",
-        "RestartForceExitStatus=",
-    ];
-    let mut cases = Vec::new();
-    for signal in ["SIGKILL", "SIGABRT"] {
-        for restart in restarts {
-            for list in lists {
-                let unit = format!("case-{}.service", cases.len());
+    let mut decisions = Vec::new();
+    let mut units = Vec::new();
+    // A process deaf to SIGABRT gets SIGKILL in the end, so that systemd must restart it after both.
+    let kill = ("SIGKILL", vec![Signal::SIGKILL]);
+    let abort = ("SIGABRT", vec![Signal::SIGABRT, Signal::SIGKILL]);
+    for (signal, ways) in [kill, abort] {
+        for restart in [
+            "no",
+            "always",
+            "on-success",
+            "on-failure",
+            "on-abnormal",
+            "on-abort",
+            "on-watchdog",
+        ] {
+            for list in [
+                "",
+                "SuccessExitStatus",
+                "RestartPreventExitStatus",
+                "RestartForceExitStatus",
+            ] {
                 let list = if list.is_empty() {
-                    list.to_owned()
+                    String::new()
                 } else {
-                    format!("{list}{signal}")
+                    format!("{list}={signal}")
                 };
-                systemd.write_unit(
-                    &unit,
-                    &format!("[Service]\nExecStart=sleep infinity\nRestart={restart}\nRestartSec=1ms\n{list}\n"),
-                );
-                cases.push((unit, signal, format!("Restart={restart} {list}")));
+                let settings = format!("Restart={restart}\n{list}");
+                let mut deaths = Vec::new();
+                for way in &ways {
+                    let unit = format!("case-{}.service", units.len());
+                    let service = format!("ExecStart=sleep infinity\nRestartSec=1ms\n{settings}");
+                    systemd.write_unit(&unit, &format!("[Service]\n{service}\n"));
+                    deaths.push((unit.clone(), *way));
+                    units.push(unit);
+                }
+                decisions.push(Decision {
+                    settings,
+                    signal,
+                    deaths,
+                });
             }
         }
     }
-    let units: Vec<&str> = cases.iter().map(|(unit, ..)| unit.as_str()).collect();
-    systemd.systemctl(&[&["start"], units.as_slice()].concat());
+    let start: Vec<&str> = ["start"]
+        .into_iter()
+        .chain(units.iter().map(String::as_str))
+        .collect();
+    systemd.systemctl(&start);
+    let waiting = Mutex::new(decisions.iter());
     let wrong = Mutex::new(Vec::new());
-    let waiting = Mutex::new(cases.iter());
     thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
                 loop {
-                    let Some((unit, signal, about)) = waiting.lock().unwrap().next() else {
+                    let Some(decision) = waiting.lock().unwrap().next() else {
                         return;
                     };
-                    let keys = recovery(unit, json!({ "signal": signal }));
-                    let scene = mute(&systemd, keys).default("timeout_seconds", 0.1);
-                    let run = scene.run(["--dry-run"]);
-                    let decided = run.report["recovery"]["outcome"] == "would_kill";
-                    if !decided {
-                        run.refused("no_restart");
-                    }
-                    let old = systemd.main_pid(unit);
-                    systemd.signal(unit, signal.parse().unwrap());
-                    let mut restarted = false;
-                    assert!(within(Duration::from_secs(10), || {
-                        let new = systemd.main_pid(unit);
-                        restarted = new != 0 && new != old;
-                        let state = systemd.property(unit, "ActiveState");
-                        restarted || ["inactive", "failed"].contains(&state.as_str())
-                    }));
-                    if decided != restarted {
-                        let complaint =
-                            format!("{about} after {signal}: decided {decided}, was {restarted}");
-                        wrong.lock().unwrap().push(complaint);
+                    if !decision.is_right(&systemd) {
+                        wrong
+                            .lock()
+                            .unwrap()
+                            .push((decision.signal, &decision.settings));
                     }
                 }
             });
         }
     });
     let wrong = wrong.into_inner().unwrap();
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} of {}: {wrong:?}",
+        wrong.len(),
+        decisions.len()
+    );
 }

@@ -110,7 +110,7 @@ impl Scene {
 
     /// Runs beside this manager, so that `systemctl --user` reaches it.
     pub(crate) fn beside(mut self, systemd: &Systemd) -> Self {
-        self.wrapper = systemd.enter();
+        self.wrapper = systemd.enter(self.dir());
         self.env.extend(systemd.environment());
         self
     }

@@ -35,9 +35,9 @@ impl Request {
 struct Shared {
     plays: Mutex<HashMap<String, Play>>,
     requests: Mutex<Vec<Request>>,
-    /// Connections being served now, and the most there ever were.
-    open: AtomicUsize,
-    most_open: AtomicUsize,
+    /// Requests that wait for the last step of their play, and the most there ever were.
+    waiting: AtomicUsize,
+    most_waiting: AtomicUsize,
     connections: AtomicUsize,
     stopping: AtomicBool,
     tls: Option<Arc<rustls::ServerConfig>>,
@@ -70,8 +70,8 @@ impl Server {
         let shared = Arc::new(Shared {
             plays: Mutex::default(),
             requests: Mutex::default(),
-            open: AtomicUsize::new(0),
-            most_open: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
+            most_waiting: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
             tls,
@@ -140,9 +140,9 @@ impl Server {
         self.shared.connections.load(Ordering::SeqCst)
     }
 
-    /// The most connections that were open at the same moment.
-    pub(crate) fn most_open(&self) -> usize {
-        self.shared.most_open.load(Ordering::SeqCst)
+    /// The most requests that ever waited for their answers at the same moment.
+    pub(crate) fn most_waiting(&self) -> usize {
+        self.shared.most_waiting.load(Ordering::SeqCst)
     }
 
     /// Nobody need connect; where nobody must, a test says so by [`Server::connections`].
@@ -172,8 +172,6 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
             return;
         }
         shared.connections.fetch_add(1, Ordering::SeqCst);
-        let open = shared.open.fetch_add(1, Ordering::SeqCst) + 1;
-        shared.most_open.fetch_max(open, Ordering::SeqCst);
         let shared = Arc::clone(shared);
         // These threads end with their clients: each step fails or returns once the peer is gone.
         thread::spawn(move || {
@@ -184,8 +182,6 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
                     .map_err(io::Error::other)
                     .and_then(|tls| serve(rustls::StreamOwned::new(tls, stream), &raw, &shared)),
             };
-            // Before the socket closes, so that a client that connects anew is not counted twice.
-            shared.open.fetch_sub(1, Ordering::SeqCst);
         });
     }
 }
@@ -237,7 +233,14 @@ fn serve(mut wire: impl Wire, socket: &TcpStream, shared: &Shared) -> io::Result
             }
         }
     };
-    for step in steps {
+    let waiting = shared.waiting.fetch_add(1, Ordering::SeqCst) + 1;
+    shared.most_waiting.fetch_max(waiting, Ordering::SeqCst);
+    let last = steps.len().saturating_sub(1);
+    for (number, step) in steps.into_iter().enumerate() {
+        if number == last {
+            // Before its answer is complete: after that the client is free to ask again.
+            shared.waiting.fetch_sub(1, Ordering::SeqCst);
+        }
         match step {
             Step::Send(bytes) => {
                 wire.write_all(&bytes)?;

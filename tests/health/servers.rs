@@ -105,7 +105,8 @@ pub(crate) fn check(cases: Vec<Case>) {
                     let Some(case) = waiting.lock().unwrap().pop() else {
                         return;
                     };
-                    complaints.lock().unwrap().extend(case.complaint());
+                    let complaint = case.complaint();
+                    complaints.lock().unwrap().extend(complaint);
                 }
             });
         }

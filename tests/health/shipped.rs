@@ -97,12 +97,9 @@ fn the_timer_runs_four_times_an_hour() {
     }
 }
 
-/// The demo, run where `systemctl --user` answers, tells the whole story; where it does not, it says
-/// so and still ends well.
 #[test]
-fn the_demo_tells_its_story() {
-    let demo = crate::backend::backend_program();
-    let alone = Command::new(&demo)
+fn the_demo_ends_well_without_a_systemd() {
+    let alone = Command::new(crate::backend::backend_program())
         .env_clear()
         .env("PATH", "/nonexistent")
         .output()
@@ -111,14 +108,20 @@ fn the_demo_tells_its_story() {
     assert!(alone.status.success(), "{text}");
     assert!(text.contains("Nothing can be recovered here"), "{text}");
     assert!(text.contains("recovery: failed"), "{text}");
+}
 
+#[test]
+fn the_demo_tells_the_whole_story_and_cleans_up() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
-    let words = systemd.enter();
+    let words = systemd.enter(Path::new("/"));
     let mut command = Command::new(&words[0]);
-    let command = command.args(&words[1..]).arg(&demo).env_remove("CARGO");
-    let output = command.envs(systemd.environment()).output().unwrap();
+    command
+        .args(&words[1..])
+        .arg(crate::backend::backend_program());
+    command.envs(systemd.environment()).env_remove("CARGO");
+    let output = command.output().unwrap();
     let text = said(&output);
     assert!(output.status.success(), "{text}");
     assert!(

@@ -351,7 +351,7 @@ fn as_many_probes_as_allowed_are_in_flight() {
         scene = scene.core(&format!("/{number}"), pausing);
     }
     scene.run([]).exits(0).tally([9, 0, 0, 0, 0]);
-    assert_eq!(scene.server().most_open(), 3);
+    assert_eq!(scene.server().most_waiting(), 3);
 }
 
 #[test]

@@ -11,7 +11,6 @@ use serde_json::json;
 use crate::fake::Fake;
 use crate::play::ok;
 use crate::run::Run;
-use crate::scene::Scene;
 use crate::systemd::within;
 
 #[test]
@@ -22,10 +21,6 @@ fn an_honest_answer_leads_to_the_signal() {
     run.exits(1).outcome("would_kill").pid("pid", fake.pid());
     fake.spared(&run);
     // Once it is dead, this systemctl goes on telling of the same process.
-    let keys = json!({ "unit": "backend.service", "min_uptime_seconds": 0, "verify_seconds": 1 });
-    let restarts = fake.changed("RestartUSec", Some("0"));
-    fake.say(&restarts.replace("TimeoutStopUSec=1min 30s", "TimeoutStopUSec=0"));
-    fake.scene = std::mem::replace(&mut fake.scene, Scene::new()).top("recovery", keys);
     let mut running = fake.scene.start([]);
     assert!(within(Duration::from_secs(10), || fake
         .victim
@@ -342,7 +337,10 @@ fn a_recovery_that_would_not_work_is_warned_of_on_a_good_day() {
             "{part}: {run:?}"
         );
     };
-    let fake = Fake::with_core(|scene| scene.core("/up", ok()));
+    let fake = Fake::with(
+        ok(),
+        json!({ "unit": "backend.service", "min_uptime_seconds": 0 }),
+    );
     let run = fake.scene.run([]);
     assert_eq!(run.exits(0).report["warnings"], json!([]), "{run:?}");
     fake.say(&fake.changed("LoadState", Some("not-found")));

@@ -117,13 +117,14 @@ impl Systemd {
         }
     }
 
-    /// The command that another command is run through to be in the namespace.
-    pub(crate) fn enter(&self) -> Vec<OsString> {
+    /// The command that another command is run through to be in the namespace, and in this folder.
+    pub(crate) fn enter(&self, dir: &Path) -> Vec<OsString> {
         let ns = format!("/proc/{}/ns", self.namespace.id());
         vec![
             "nsenter".into(),
             format!("--mount={ns}/mnt").into(),
             format!("--pid={ns}/pid_for_children").into(),
+            format!("--wd={}", dir.display()).into(),
             "--".into(),
         ]
     }
@@ -248,7 +249,7 @@ impl Systemd {
     }
 
     fn command(&self, program: &str) -> Command {
-        let enter = self.enter();
+        let enter = self.enter(self.dir.path());
         let mut command = Command::new(&enter[0]);
         command
             .args(&enter[1..])

@@ -1,0 +1,157 @@
+//! Headers, and that no secret leaves them.
+
+use super::*;
+
+#[test]
+fn headers_are_held_to_http() {
+    accepts(
+        "routes[0].headers",
+        &[
+            "{}",
+            r#"{"Host": "api.example.org", "X-1_a!": "", "Accept": "a\tb é $ $x }{"}"#,
+            r#"{"Authorization": "Bearer ${TOKEN}"}"#,
+        ],
+    );
+    rejects(
+        "routes[0].headers",
+        &[
+            ("[]", "is a list; give an object"),
+            ("\"hunter2\"", "is a string; give an object"),
+            (
+                r#"{"X-A": 4711}"#,
+                "headers[\"X-A\"]: is a number; give a string",
+            ),
+            (r#"{"X-A": ["hunter2"]}"#, "headers[\"X-A\"]: is a list"),
+            (r#"{"": "hunter2"}"#, "headers[\"\"]: the name is no token"),
+            (
+                r#"{"X A: hunter2": ""}"#,
+                "headers[\"X\"]: the name is no token",
+            ),
+            (r#"{"é": ""}"#, "headers[\"\"]: the name is no token"),
+            (
+                r#"{"X-A": "", "x-a": "hunter2"}"#,
+                "headers[\"x-a\"]: duplicate header",
+            ),
+            (
+                r#"{"X-A": "hunter2\n"}"#,
+                "headers[\"X-A\"]: the value holds the control character \"\\n\"",
+            ),
+            (r#"{"X-A": "hunter2\u007f"}"#, "control character"),
+            (r#"{"X-A": "hunter2\u0080"}"#, "control character"),
+            (
+                r#"{"X-A": "${LINES}"}"#,
+                "variable LINES holds the control character \"\\n\"",
+            ),
+            (
+                r#"{"X-A": "${LATIN1}"}"#,
+                "variable LATIN1 is not valid UTF-8",
+            ),
+            (
+                r#"{"X-A": "a ${NONE} hunter2"}"#,
+                "headers[\"X-A\"]: the environment variable NONE is not set",
+            ),
+            (r#"{"X-A": "hunter2 ${TOKEN"}"#, "has a \"${\""),
+            (r#"{"X-A": "${}"}"#, "has a \"${\""),
+            (r#"{"X-A": "${1A}"}"#, "has a \"${\""),
+            (r#"{"X-A": "${A-B}"}"#, "has a \"${\""),
+            (r#"{"X-A": "${${TOKEN}}"}"#, "has a \"${\""),
+        ],
+    );
+    for name in [
+        "Content-Length",
+        "transfer-encoding",
+        "Connection",
+        "Keep-Alive",
+        "Proxy-Connection",
+        "TE",
+        "Trailer",
+        "Upgrade",
+        "Expect",
+    ] {
+        rejects(
+            "defaults.headers",
+            &[(&json!({ name: "hunter2" }).to_string(), "remove it")],
+        );
+    }
+    rejects(
+        "defaults.headers",
+        &[(r#"{"user-agent": "x"}"#, "write \"user_agent\" at the top")],
+    );
+
+    let many = |count: usize| {
+        let names = (0..count).map(|n| (format!("X-{n}"), json!("")));
+        Value::Object(names.collect()).to_string()
+    };
+    accepts("defaults.headers", &[&many(128)]);
+    rejects("defaults.headers", &[(&many(129), "129 headers")]);
+    let long = |length: usize| json!({ "X": "v".repeat(length) }).to_string();
+    accepts("defaults.headers", &[&long(65_535)]);
+    rejects(
+        "defaults.headers",
+        &[(&long(65_536), "65537 bytes are too many")],
+    );
+}
+
+#[test]
+fn header_values_come_from_the_environment() {
+    let value = |written: &str| {
+        let headers = json!({ "X-A": written }).to_string();
+        let manifest = parse(&with("routes[0].headers", &headers)).expect("valid");
+        manifest.routes[0].options.headers[0]
+            .value
+            .reveal()
+            .to_owned()
+    };
+    assert_eq!(value("Bearer ${TOKEN}"), "Bearer hunter2");
+    assert_eq!(
+        value("${TOKEN}-$TOKEN-${TOKEN}$"),
+        "hunter2-$TOKEN-hunter2$"
+    );
+    assert_eq!(value(" \t a b \t"), "a b");
+}
+
+#[test]
+fn missing_variables_pass_where_nothing_is_sent() {
+    let text = with(
+        "routes[0].headers",
+        r#"{"X-A": "${NONE}", "X-B": "${TOKEN"}"#,
+    );
+    let options = LoadOptions {
+        base_url: None,
+        variables: Variables::MayBeMissing,
+    };
+    let problems = Manifest::parse(text.as_bytes(), Source::Stdin, &options).expect_err("X-B");
+    assert_eq!(problems.count(), 1);
+    assert!(
+        problems
+            .to_string()
+            .starts_with("routes[0].headers[\"X-B\"]: has a \"${\"")
+    );
+}
+
+#[test]
+fn secrets_are_in_no_output() {
+    let bad = r#"{ "base_url": "http://me:hunter2@h", "headers": {"A": "hunter2"}, "routes": [
+        {"path": "/", "core": true, "headers": {"A": "hunter2 ${NONE}", "B": 1, "A": "hunter2",
+         "C: hunter2": "", "Host": "hunter2\n", "TE": "hunter2", "D": "hunter2 ${"}},
+        {"path": "/a", "headers": "hunter2"}, {"path": "/b", "headers": ["hunter2"], "Authorization": "hunter2"} ] "#;
+    let options = LoadOptions {
+        base_url: None,
+        variables: Variables::MayBeMissing,
+    };
+    let problems = Manifest::parse(bad.as_bytes(), Source::Stdin, &options).expect_err("bad");
+    assert_eq!(problems.count(), 12, "{problems}");
+    assert!(
+        !format!("{problems} {problems:?}").contains("hunter2"),
+        "{problems}"
+    );
+
+    let good = with("defaults.headers", r#"{"A": "hunter2", "B": "${TOKEN}"}"#);
+    let manifest = parse(&good).expect("valid");
+    assert_eq!(manifest.routes[0].options.headers.len(), 2);
+    let shown = format!("{manifest:?} {manifest:#?}");
+    assert!(
+        shown.contains("***") && !shown.contains("hunter2"),
+        "{shown}"
+    );
+}

@@ -1,0 +1,83 @@
+//! Tests of the manifest's language by what an author writes and is told. They know no file of the
+//! module but its public face.
+
+mod headers;
+mod syntax;
+mod url;
+mod values;
+mod whole;
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt as _;
+
+use serde_json::{Value, json};
+
+use super::*;
+
+/// Parses with the variables TOKEN, LINES and LATIN1 in the environment.
+fn parse(text: &str) -> Result<Manifest, Problems> {
+    parse_with(text, None)
+}
+
+fn parse_with(text: &str, base_url: Option<&str>) -> Result<Manifest, Problems> {
+    let environment = |name: &str| match name {
+        "TOKEN" => Some(OsString::from("hunter2")),
+        "LINES" => Some(OsString::from("hunter2\nSet-Cookie: hunter2")),
+        "LATIN1" => Some(OsString::from_vec(b"hunter2\xe9".to_vec())),
+        _ => None,
+    };
+    let options = LoadOptions {
+        base_url: base_url.map(|url| url.parse().expect("a base URL")),
+        variables: Variables::Required(&environment),
+    };
+    Manifest::parse(text.as_bytes(), Source::Stdin, &options)
+}
+
+fn lines(text: &str) -> Vec<String> {
+    match parse(text) {
+        Ok(_) => Vec::new(),
+        Err(problems) => problems.to_string().lines().map(str::to_owned).collect(),
+    }
+}
+
+fn minimal() -> Value {
+    json!({ "base_url": "http://127.0.0.1:8000", "routes": [{ "path": "/", "core": true }] })
+}
+
+/// A valid manifest, but with the JSON text `value` at a place such as `routes[0].retries`.
+fn with(place: &str, value: &str) -> String {
+    let value: Value = serde_json::from_str(value).expect("JSON");
+    let mut manifest = minimal();
+    match place.split_once('.') {
+        None => manifest[place] = value,
+        Some(("routes[0]", key)) => manifest["routes"][0][key] = value,
+        Some(("recovery", key)) => {
+            manifest["recovery"] = json!({ "unit": "scidex-api.service" });
+            manifest["recovery"][key] = value;
+        }
+        Some((table, key)) => manifest[table] = json!({ key: value }),
+    }
+    manifest.to_string()
+}
+
+#[track_caller]
+fn accepts(place: &str, values: &[&str]) {
+    for value in values {
+        let text = with(place, value);
+        assert_eq!(lines(&text), Vec::<String>::new(), "{place} = {value}");
+    }
+}
+
+/// Each value leads to exactly one line, at `place`, that holds the text beside it.
+#[track_caller]
+fn rejects(place: &str, values: &[(&str, &str)]) {
+    for (value, told) in values {
+        let lines = lines(&with(place, value));
+        assert_eq!(lines.len(), 1, "{place} = {value}: {lines:?}");
+        let begins = lines[0].starts_with(place);
+        assert!(
+            begins && lines[0].contains(told),
+            "{place} = {value}: {lines:?}"
+        );
+    }
+}

@@ -1,0 +1,135 @@
+//! What is no manifest at all, and how problems are told.
+
+use super::*;
+
+#[test]
+fn unknown_and_repeated_keys_are_told_with_their_place() {
+    let text = r#"{"base_url":"http://h","base_url":"ftp://h","defaults":{"retrys":1,"path":"/","timeout":3},
+        "routes":[{"path":"/","core":true,"core":false,"Path":"/"}],"a b\u001b":{"x":[1]},"x":1,
+        "recovery":{"unit":"a.service","unit":"b.service","retries":1}}"#;
+    assert_eq!(
+        lines(text),
+        [
+            "base_url: duplicate key; keep one of the two",
+            "defaults.retrys: unknown key; did you mean \"retries\"?",
+            "defaults.path: unknown key; known are method, expect, timeout_seconds, retries, \
+             retry_backoff_seconds, max_redirects, headers, max_body_bytes",
+            "defaults.timeout: unknown key; did you mean \"timeout_seconds\"?",
+            "routes[0].core: duplicate key; keep one of the two",
+            "routes[0].Path: unknown key; did you mean \"path\"?",
+            "manifest[\"a b\\u{1b}\"]: unknown key; known are base_url, routes, $schema, user_agent, \
+             deadline_seconds, concurrency, proxy, defaults, recovery",
+            "x: unknown key; known are base_url, routes, $schema, user_agent, \
+             deadline_seconds, concurrency, proxy, defaults, recovery",
+            "recovery.unit: duplicate key; keep one of the two",
+            "recovery.retries: unknown key; known are unit, scope, signal, min_uptime_seconds, \
+             verify_seconds",
+        ]
+    );
+    assert_eq!(
+        lines("{}"),
+        [
+            "base_url: missing; this key is required",
+            "routes: missing; this key is required"
+        ]
+    );
+}
+
+#[test]
+fn five_mistakes_are_five_lines() {
+    let text = r#"{"base_url":"http://h?x","concurrency":0,"routes":[{"path":"/","core":true},
+        {"path":"b"},{"path":"/c","retries":"3"},{"path":"/"}]}"#;
+    let told = lines(text);
+    let places = [
+        "base_url: ",
+        "concurrency: ",
+        "routes[1].path: ",
+        "routes[2].retries: ",
+        "routes[3]: ",
+    ];
+    assert_eq!(told.len(), places.len(), "{told:?}");
+    for (line, place) in told.iter().zip(places) {
+        assert!(line.starts_with(place), "{line}");
+    }
+}
+
+#[test]
+fn many_problems_are_cut_short() {
+    let routes: Vec<String> = (0..250)
+        .map(|n| format!("{{\"path\":\"{n}\",\"core\":true}}"))
+        .collect();
+    let told = lines(&format!(
+        r#"{{"base_url":"http://h","routes":[{}],}}"#,
+        routes.join(",")
+    ));
+    assert_eq!(told.len(), 102);
+    assert_eq!(told[100], "and 150 more problems");
+    assert!(told[101].starts_with("line 1, column "), "{told:?}");
+}
+
+#[test]
+fn syntax_errors_have_line_and_column() {
+    for (text, told) in [
+        (
+            "{\"base_url\": \"http://h\",\n  \"routes\": [}",
+            "line 2, column 14: expected value",
+        ),
+        ("{\"é\": 1, }", "line 1, column 10: trailing comma"),
+        ("{\n", "line 2, column 1: EOF while parsing"),
+        ("{} x", "line 1, column 4: trailing characters"),
+        (
+            "{\"deadline_seconds\": 1e400}",
+            "line 1, column 26: number out of range",
+        ),
+        (
+            "{\"deadline_seconds\": NaN}",
+            "line 1, column 22: expected value",
+        ),
+        ("{\"user_agent\": \"\\ud800\"}", "line 1, column "),
+        ("// no\n{}", "line 1, column 1: expected value"),
+    ] {
+        let lines = lines(text);
+        let last = lines.last().expect("a problem");
+        assert!(last.starts_with(told), "{text:?}: {last}");
+    }
+    let deep = "[".repeat(200);
+    let text = format!("{{\"routes\":[{{\"json\":{{\"\":{deep}");
+    assert!(lines(&text)[0].contains("recursion limit exceeded"));
+    // What came before is told as well.
+    let told = lines("{\"concurrency\": 0,\n\"proxy\" \"none\"}");
+    assert_eq!(told.len(), 2);
+    assert!(
+        told[0].starts_with("concurrency: 0 is") && told[1].starts_with("line 2, column 9: "),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn what_is_no_json_text_is_told() {
+    let options = LoadOptions {
+        base_url: None,
+        variables: Variables::MayBeMissing,
+    };
+    let told = |bytes: &[u8]| {
+        Manifest::parse(bytes, Source::Stdin, &options)
+            .expect_err("bad")
+            .to_string()
+    };
+    assert!(told("\u{feff}{}".as_bytes()).starts_with("line 1, column 1: a byte order mark"));
+    assert!(told(b"{\n\"\xc3\xa9\xff\"}").starts_with("line 2, column 3: is not UTF-8"));
+    assert!(told(b"").starts_with("manifest: is empty"));
+    assert!(told(b" \n").starts_with("manifest: is empty"));
+    assert_eq!(told(b"[]"), "manifest: is a list; give an object");
+    let spaces = |count: usize| {
+        let mut text = minimal().to_string().into_bytes();
+        text.resize(count, b' ');
+        Manifest::parse(&text, Source::Stdin, &options)
+    };
+    assert!(spaces(8 * 1024 * 1024).is_ok());
+    let problems = spaces(8 * 1024 * 1024 + 1).expect_err("too long");
+    assert!(
+        problems
+            .to_string()
+            .starts_with("manifest: has more than 8 MiB")
+    );
+}

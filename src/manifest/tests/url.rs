@@ -1,0 +1,197 @@
+//! Base URLs, what is sent, and where redirects lead.
+
+use super::*;
+
+fn base(text: &str) -> BaseUrl {
+    text.parse().expect(text)
+}
+
+#[test]
+fn a_base_url_is_taken_apart() {
+    for (text, scheme, host, port, root) in [
+        (
+            "http://127.0.0.1:8000",
+            Scheme::Http,
+            "127.0.0.1",
+            8000,
+            "http://127.0.0.1:8000/x",
+        ),
+        (
+            "HTTPS://Api.Example.org/",
+            Scheme::Https,
+            "api.example.org",
+            443,
+            "https://api.example.org/x",
+        ),
+        ("http://h:80/a/b//", Scheme::Http, "h", 80, "http://h/a/b/x"),
+        (
+            "https://[::0:1]:8443/v1/",
+            Scheme::Https,
+            "::1",
+            8443,
+            "https://[::1]:8443/v1/x",
+        ),
+        (
+            "http://a_b-c.d.:1",
+            Scheme::Http,
+            "a_b-c.d.",
+            1,
+            "http://a_b-c.d.:1/x",
+        ),
+        (
+            "http://h:65535/é/@%2f",
+            Scheme::Http,
+            "h",
+            65535,
+            "http://h:65535/%C3%A9/@%2f/x",
+        ),
+    ] {
+        let url = base(text);
+        assert_eq!(
+            (url.scheme(), url.host(), url.port()),
+            (scheme, host, port),
+            "{text}"
+        );
+        assert_eq!((url.url("/x").as_str(), url.written()), (root, text));
+        assert_eq!(url.to_string(), text);
+    }
+}
+
+#[test]
+fn a_base_url_is_no_more_than_that() {
+    for (text, told) in [
+        ("", "\"\" is no web address; begin it with"),
+        ("127.0.0.1:8000", "is no web address"),
+        ("ftp://h", "\"ftp://h\" is no web address"),
+        ("http:/h", "is no web address"),
+        ("http://", "has no host"),
+        ("http://:80", "has no host"),
+        ("http:///x", "has no host"),
+        ("http://h?x", "has a query"),
+        ("http://h/?", "has a query"),
+        ("http://h/a#", "has a fragment"),
+        ("http://h h", "holds a space"),
+        ("http://h/\u{85}", "holds a space or a control"),
+        (" http://h", "is no web address"),
+        (
+            "http://h:0",
+            "\"0\" is not a port; give a number from 1 to 65535",
+        ),
+        ("http://h:65536", "\"65536\" is not a port"),
+        ("http://h:+80", "\"+80\" is not a port"),
+        ("http://h:", "\"\" is not a port"),
+        ("http://[::1]80", "\"80\" follows the host"),
+        ("http://::1:80", "put an IPv6 address in brackets"),
+        ("http://[::1", "several \":\""),
+        ("http://[::g]", "\"[::g]\" is no IPv6 address"),
+        ("http://[fe80::1%25eth0]", "has a zone"),
+        ("http://256.1.1.1", "\"256.1.1.1\" is no IPv4 address"),
+        ("http://127.1", "is no IPv4 address"),
+        ("http://-a.b", "is no DNS name"),
+        ("http://a..b", "is no DNS name"),
+        ("http://a*", "is no DNS name"),
+        ("http://é.org", "is not ASCII"),
+        ("http://a\\b", "is no DNS name"),
+    ] {
+        let message = text.parse::<BaseUrl>().expect_err(text);
+        assert!(message.contains(told), "{text}: {message}");
+    }
+    let label = "x".repeat(63);
+    base(&format!(
+        "http://{label}.{label}.{label}.{}",
+        "x".repeat(61)
+    ));
+    assert!(format!("http://{label}x").parse::<BaseUrl>().is_err());
+    let long = format!("http://{label}.{label}.{label}.{}", "x".repeat(62));
+    assert!(long.parse::<BaseUrl>().is_err());
+}
+
+#[test]
+fn user_info_is_refused_and_never_told() {
+    for text in [
+        "http://me:hunter2@h",
+        "http://hunter2@h:80/x",
+        "http://me:hunter2/x@h",
+        "http://me:hunter2#x@h/?a",
+        "me:hunter2@h",
+    ] {
+        let message = text.parse::<BaseUrl>().expect_err(text);
+        assert!(!message.contains("hunter2"), "{message}");
+    }
+    let message = "http://me:x@h".parse::<BaseUrl>().expect_err("user info");
+    assert!(message.starts_with("has user info before an \"@\"; remove it"));
+}
+
+#[test]
+fn url_encodes_what_a_uri_cannot_hold() {
+    let url = base("http://h/p");
+    assert_eq!(
+        url.url("/a%20b?c=d&e=f/?:@!$'()*+,;~"),
+        "http://h/p/a%20b?c=d&e=f/?:@!$'()*+,;~"
+    );
+    assert_eq!(
+        url.url("/é<>\"{}|\\^`[]%zz%"),
+        "http://h/p/%C3%A9%3C%3E%22%7B%7D%7C%5C%5E%60%5B%5D%25zz%25"
+    );
+}
+
+#[test]
+fn resolve_stays_within_the_origin() {
+    let url = base("http://Api.example:8000/v1");
+    let at = "http://api.example:8000/v1/a/b?q=1";
+    for (location, target) in [
+        ("/x", "http://api.example:8000/x"),
+        ("x?y#z", "http://api.example:8000/v1/a/x?y"),
+        ("../../../c", "http://api.example:8000/c"),
+        ("?n", "http://api.example:8000/v1/a/b?n"),
+        ("http://API.EXAMPLE:8000", "http://api.example:8000/"),
+        ("HTTP://api.example:8000?x", "http://api.example:8000/?x"),
+        ("//api.example:8000/y", "http://api.example:8000/y"),
+        (
+            "/a b[é]?u=http://evil/[x]",
+            "http://api.example:8000/a%20b%5B%C3%A9%5D?u=http://evil/%5Bx%5D",
+        ),
+        (
+            "/\\evil.example/",
+            "http://api.example:8000/%5Cevil.example/",
+        ),
+        ("/a:b", "http://api.example:8000/a:b"),
+    ] {
+        assert_eq!(
+            url.resolve(at, location).as_deref(),
+            Some(target),
+            "{location}"
+        );
+    }
+    for location in [
+        "",
+        "#top",
+        "//evil.example/y",
+        "https://api.example:8000/",
+        "http://api.example/",
+        "http://api.example:8001/",
+        "http://me@api.example:8000/",
+        "http://api.example:8000@evil.example/",
+        "http://api.example:8000\\@evil.example/",
+        "http://evil.example\\.api.example:8000/",
+        "http:///x",
+        "http:x",
+        "mailto:a@b",
+        "http://api.example:99999/",
+    ] {
+        assert_eq!(url.resolve(at, location), None, "{location}");
+    }
+    assert_eq!(url.resolve(at, &format!("/{}", "x".repeat(65_000))), None);
+}
+
+#[test]
+fn resolve_knows_the_scheme_s_port_and_an_address_s_spellings() {
+    let url = base("https://[::1]");
+    let target = url.resolve("https://[::1]/", "https://[0:0::1]:443/x");
+    assert_eq!(target.as_deref(), Some("https://[::1]/x"));
+    // What was resolved can be resolved against.
+    assert_eq!(
+        url.resolve("https://[::1]/x", "y").as_deref(),
+        Some("https://[::1]/y")
+    );
+}

@@ -1,0 +1,320 @@
+//! Every value by its own rule.
+
+use super::*;
+
+#[test]
+fn numbers_are_held_to_their_limits_at_both_ends() {
+    for (key, good, bad) in [
+        (
+            "timeout_seconds",
+            &["0.001", "1e-12", "3600", "3600.0"][..],
+            &[
+                ("0", "0 is too small; give more than 0 and at most 3600"),
+                ("-1", "-1 is too small"),
+                ("3600.001", "3600.001 is too large"),
+                ("1e300", "1e300 is too large"),
+            ][..],
+        ),
+        (
+            "retries",
+            &["0", "10", "2.0"],
+            &[
+                ("-1", "-1 is too small; give a whole number from 0 to 10"),
+                ("11", "11 is too large"),
+                ("2.5", "2.5 is not whole"),
+                ("1e300", "1e300 is too large"),
+                ("18446744073709551615", "18446744073709551615 is too large"),
+            ],
+        ),
+        (
+            "retry_backoff_seconds",
+            &["0", "-0.0", "0.25", "60"],
+            &[
+                ("-0.1", "give a number from 0 to 60"),
+                ("60.5", "60.5 is too large"),
+            ],
+        ),
+        (
+            "max_redirects",
+            &["0", "20"],
+            &[("-1", "from 0 to 20"), ("21", "21 is too large")],
+        ),
+        (
+            "max_body_bytes",
+            &["1", "16777216"],
+            &[("0", "from 1 to 16777216"), ("16777217", "too large")],
+        ),
+    ] {
+        for table in ["defaults", "routes[0]"] {
+            let place = format!("{table}.{key}");
+            accepts(&place, good);
+            rejects(&place, bad);
+            rejects(
+                &place,
+                &[
+                    ("\"2\"", "\"2\" is a string; give "),
+                    ("null", "is null; give "),
+                    ("true", "true is a boolean; give "),
+                    ("[[1], {}]", "is a list; give "),
+                    ("{\"a\": [1]}", "is an object; give "),
+                ],
+            );
+        }
+    }
+    accepts("deadline_seconds", &["0.5", "86400"]);
+    rejects(
+        "deadline_seconds",
+        &[("0", "more than 0"), ("86401", "at most 86400")],
+    );
+    accepts("concurrency", &["1", "64", "4.0"]);
+    rejects(
+        "concurrency",
+        &[
+            ("0", "from 1 to 64"),
+            ("65", "too large"),
+            ("1.5", "not whole"),
+        ],
+    );
+    accepts("recovery.min_uptime_seconds", &["0", "0.5", "86400"]);
+    rejects(
+        "recovery.min_uptime_seconds",
+        &[("-1", "from 0 to 86400"), ("86400.5", "too large")],
+    );
+    accepts("recovery.verify_seconds", &["1", "3600"]);
+    rejects(
+        "recovery.verify_seconds",
+        &[("0.9", "from 1 to 3600"), ("3601", "too large")],
+    );
+}
+
+#[test]
+fn a_positive_length_never_becomes_none() {
+    let manifest = parse(&with("routes[0].timeout_seconds", "1e-12")).expect("valid");
+    assert_eq!(manifest.routes[0].options.timeout, Duration::from_nanos(1));
+}
+
+#[test]
+fn words_and_texts_are_held_to_their_rules() {
+    for table in ["defaults", "routes[0]"] {
+        accepts(&format!("{table}.method"), &["\"GET\"", "\"HEAD\""]);
+        rejects(
+            &format!("{table}.method"),
+            &[
+                ("\"get\"", "\"get\" is not known; give \"GET\" or \"HEAD\""),
+                ("\"POST\"", "give \"GET\" or \"HEAD\""),
+                ("1", "1 is a number; give"),
+            ],
+        );
+        let expect = format!("{table}.expect");
+        accepts(&expect, &["[200]", "[599, 200, 200]", "[301.0]"]);
+        rejects(
+            &expect,
+            &[
+                ("[]", "is empty; give at least one status"),
+                ("200", "200 is a number; give a list"),
+                (
+                    "[200, 199]",
+                    "expect[1]: 199 is too small; give a whole number from 200 to 599",
+                ),
+                ("[600]", "expect[0]: 600 is too large"),
+                ("[\"200\"]", "expect[0]: \"200\" is a string"),
+                ("[[200]]", "expect[0]: is a list"),
+            ],
+        );
+    }
+    accepts("$schema", &["\"./routes.schema.json\""]);
+    rejects("$schema", &[("1", "give a string")]);
+    accepts("user_agent", &["\"probe (a; b) ~\""]);
+    rejects(
+        "user_agent",
+        &[
+            ("\"\"", "is empty"),
+            ("\" \"", "blank"),
+            ("\"a\\tb\"", "holds \"\\t\""),
+            ("\"é\"", "visible ASCII"),
+            ("7", "7 is a number"),
+        ],
+    );
+    accepts("proxy", &["\"none\"", "\"env\""]);
+    rejects(
+        "proxy",
+        &[
+            ("\"off\"", "give \"none\" or \"env\""),
+            ("false", "false is a boolean"),
+        ],
+    );
+    rejects(
+        "routes[0].core",
+        &[
+            ("\"yes\"", "\"yes\" is a string; give true or false"),
+            ("1", "1 is"),
+        ],
+    );
+    accepts("routes[0].body_contains", &["\"ok\"", "\" \""]);
+    rejects(
+        "routes[0].body_contains",
+        &[("\"\"", "is empty"), ("1", "give a string")],
+    );
+    accepts("recovery.scope", &["\"system\"", "\"user\""]);
+    rejects(
+        "recovery.scope",
+        &[("\"System\"", "give \"system\" or \"user\"")],
+    );
+    accepts("recovery.signal", &["\"SIGKILL\"", "\"SIGABRT\""]);
+    rejects(
+        "recovery.signal",
+        &[
+            ("\"SIGTERM\"", "give \"SIGKILL\" or \"SIGABRT\""),
+            ("9", "9 is"),
+        ],
+    );
+    rejects(
+        "defaults",
+        &[
+            ("[]", "is a list; give an object"),
+            ("\"hunter2\"", "is a string; give"),
+        ],
+    );
+    rejects(
+        "recovery",
+        &[
+            ("null", "is null; give an object"),
+            ("{}", "recovery.unit: missing"),
+        ],
+    );
+}
+
+#[test]
+fn a_status_counts_once() {
+    let manifest = parse(&with("routes[0].expect", "[301, 200, 301, 200]")).expect("valid");
+    let expect = &manifest.routes[0].options.expect;
+    assert_eq!(*expect, Expect::Listed(vec![301, 200]));
+}
+
+#[test]
+fn paths_hold_nothing_that_cannot_be_sent() {
+    accepts(
+        "routes[0].path",
+        &[
+            "\"/\"",
+            "\"/a?b=c&d=[1]\"",
+            "\"/caf\u{e9}%20x\"",
+            "\"//x/../y\"",
+            "\"/100%\"",
+        ],
+    );
+    rejects(
+        "routes[0].path",
+        &[
+            ("\"\"", "does not begin with \"/\""),
+            ("\"api\"", "\"api\" does not begin with \"/\""),
+            ("\"http://h/x\"", "give the path alone"),
+            ("\"/a#b\"", "fragment"),
+            ("\"/a b\"", "holds \" \""),
+            ("\"/a\\u00a0b\"", "percent-encoded"),
+            ("\"/a\\u2028b\"", "holds \"\\u{2028}\""),
+            ("\"/a\\nb\"", "\"/a\\nb\" holds \"\\n\""),
+            ("\"/a\\u0007b\"", "holds \"\\u{7}\""),
+            ("\"/a\\u0085b\"", "holds \"\\u{85}\""),
+            ("1", "1 is a number"),
+        ],
+    );
+    // Together with the base URL, 65,000 bytes; a letter like é is sent as six.
+    let longest = 65_000 - "http://127.0.0.1:8000".len();
+    let path = |length: usize| format!("\"/{}\"", "x".repeat(length - 1));
+    accepts("routes[0].path", &[&path(longest)]);
+    rejects("routes[0].path", &[(&path(longest + 1), "65000 bytes")]);
+    rejects(
+        "routes[0].path",
+        &[(&format!("\"/{}\"", "é".repeat(11_000)), "65000 bytes")],
+    );
+}
+
+#[test]
+fn json_checks_take_pointers_and_any_value() {
+    let manifest = parse(&with(
+        "routes[0].json",
+        r#"{ "": {"a": [1, 1.0, "1", null, true]}, "/a~0b~1c/0": 12 }"#,
+    ))
+    .expect("valid");
+    let checks = manifest.routes[0].checks.as_ref().expect("checks");
+    assert_eq!(checks.contains, None);
+    assert_eq!(
+        checks.json[0].1.to_string(),
+        r#"{"a":[1,1.0,"1",null,true]}"#
+    );
+    assert_eq!(checks.json[1], ("/a~0b~1c/0".to_owned(), json!(12)));
+    rejects(
+        "routes[0].json",
+        &[
+            ("{}", "is empty"),
+            ("[]", "is a list; give an object, JSON Pointer"),
+            ("\"/status\"", "\"/status\" is a string"),
+            (
+                "{\"status\": 1}",
+                "json[\"status\"]: is no JSON Pointer; begin it with \"/\"",
+            ),
+            (
+                "{\"/a~2\": 1}",
+                "json[\"/a~2\"]: is no JSON Pointer; write \"~0\"",
+            ),
+            ("{\"/a~\": 1}", "is no JSON Pointer"),
+        ],
+    );
+    let twice = r#"{"base_url":"http://h","routes":[{"path":"/","core":true,"json":{"/a":{"b":[{"c":1,"c":2}]},"/a":1}}]}"#;
+    assert_eq!(
+        lines(twice),
+        [
+            r#"routes[0].json["/a"]["b"][0]["c"]: duplicate key; keep one of the two"#,
+            r#"routes[0].json["/a"]: duplicate key; keep one of the two"#,
+        ]
+    );
+}
+
+#[test]
+fn unit_names_are_those_of_systemd() {
+    accepts(
+        "recovery.unit",
+        &[
+            "\"scidex-api.service\"",
+            "\"a:b_c.d-e.service\"",
+            "\"a\\\\x2db.service\"",
+            "\"api@8000.service\"",
+            "\"api@@.service\"",
+            "\"-.service\"",
+            &format!("\"{}.service\"", "x".repeat(247)),
+        ],
+    );
+    rejects(
+        "recovery.unit",
+        &[
+            (
+                "\"scidex-api\"",
+                "does not end in \".service\"; write \"scidex-api.service\"",
+            ),
+            ("\"\"", "give the full name"),
+            ("\"api.timer\"", "does not end in \".service\""),
+            ("\"api.service.d\"", "does not end in \".service\""),
+            ("\".service\"", "has no name before its suffix"),
+            ("\"@.service\"", "has no name before its \"@\""),
+            ("\"@1.service\"", "has no name before its \"@\""),
+            (
+                "\"api@.service\"",
+                "is a template, which has no process; name an instance, such as \"api@1.service\"",
+            ),
+            ("\"a b.service\"", "holds \" \""),
+            ("\"a*.service\"", "holds \"*\""),
+            ("\"a/b.service\"", "holds \"/\""),
+            ("\"é.service\"", "holds \"é\""),
+            (
+                "\"a\\u202e.service\"",
+                "\"a\\u{202e}.service\" holds \"\\u{202e}\"",
+            ),
+            (
+                &format!("\"{}.service\"", "x".repeat(248)),
+                "has 256 characters",
+            ),
+            ("1", "give a string"),
+        ],
+    );
+}

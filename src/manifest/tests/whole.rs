@@ -1,0 +1,249 @@
+//! What depends on several values.
+
+use super::*;
+
+#[test]
+fn body_checks_do_not_go_with_head() {
+    let told = "is not possible with HEAD";
+    let text = r#"{"base_url":"http://h","routes":[
+        {"path":"/","core":true,"body_contains":"x","json":{"":1}},
+        {"path":"/a","method":"GET","body_contains":"x"}],"defaults":{"method":"HEAD"}}"#;
+    let lines = lines(text);
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert!(lines[0].starts_with("routes[0].body_contains: ") && lines[0].contains(told));
+    assert!(lines[1].starts_with("routes[0].json: ") && lines[1].contains(told));
+}
+
+#[test]
+fn recovery_needs_a_direct_connection() {
+    let text = r#"{"base_url":"http://h","routes":[{"path":"/","core":true}],"proxy":"env",
+        "recovery":{"unit":"a.service"}}"#;
+    let lines = lines(text);
+    assert_eq!(lines.len(), 1);
+    assert!(
+        lines[0].starts_with("recovery: is not possible with \"proxy\": \"env\""),
+        "{lines:?}"
+    );
+}
+
+#[test]
+fn the_deadline_leaves_time_to_prove_a_hang() {
+    let text = |deadline: &str| {
+        format!(
+            r#"{{"base_url":"http://h","concurrency":2,"recovery":{{"unit":"a.service"}},{deadline}
+            "routes":[{{"path":"/a","core":true,"retries":3}},{{"path":"/b","core":true}},
+                      {{"path":"/c","core":true,"timeout_seconds":0.1}},{{"path":"/d","timeout_seconds":3600}}],
+            "defaults":{{"timeout_seconds":4.1,"retry_backoff_seconds":0.7,"retries":1}}}}"#
+        )
+    };
+    // Two rounds of 4 × 4.1 + (0.7 + 1.4 + 2.8).
+    assert_eq!(
+        lines(&text("\"deadline_seconds\": 42.599999999,")),
+        [
+            "deadline_seconds: 42.599999999 is too short to prove a hang; give at least 42.6 (3 core routes, \
+             2 at a time, the slowest with 4 attempts of 4.1 s and pauses of 4.9 s)"
+        ]
+    );
+    assert_eq!(
+        lines(&text("\"deadline_seconds\": 42.6,")),
+        Vec::<String>::new()
+    );
+    assert_eq!(lines(&text("")), Vec::<String>::new());
+
+    let slow =
+        with("recovery.scope", "\"user\"").replace("\"core\"", "\"timeout_seconds\":40.1,\"core\"");
+    let told = lines(&slow);
+    assert!(
+        told[0].starts_with("deadline_seconds: the default 120 is too short"),
+        "{told:?}"
+    );
+    assert!(told[0].contains("give at least 121.8 ("), "{told:?}");
+    let endless = slow.replace("40.1", "3600,\"retries\":10,\"retry_backoff_seconds\":60");
+    let endless = endless.replace("{\"base_url\"", "{\"concurrency\":1,\"base_url\"");
+    let told = lines(&endless);
+    assert!(
+        told[0].contains("which takes 100980 (1 core routes"),
+        "{told:?}"
+    );
+    // A figure that rests on a value with a problem would mislead.
+    assert_eq!(lines(&slow.replace("40.1", "4000")).len(), 1);
+    assert_eq!(lines(&slow.replace("true", "\"true\"")).len(), 1);
+}
+
+#[test]
+fn a_named_deadline_is_itself_accepted() {
+    for (timeout, backoff, retries) in [
+        ("0.1", "0.3", 7),
+        ("33.333333333", "0.1", 2),
+        ("1e-9", "0", 0),
+        ("0.7", "59.9", 10),
+    ] {
+        let text = |deadline: &str| {
+            format!(
+                r#"{{"base_url":"http://h","deadline_seconds":{deadline},"recovery":{{"unit":"a.service"}},"routes":[{{"path":"/",
+                "core":true,"timeout_seconds":{timeout},"retry_backoff_seconds":{backoff},"retries":{retries}}}]}}"#
+            )
+        };
+        let told = lines(&text("1e-10"));
+        if timeout == "1e-9" {
+            assert_eq!(told, Vec::<String>::new());
+            continue;
+        }
+        let figure = told[0]
+            .split("at least ")
+            .nth(1)
+            .and_then(|t| t.split(' ').next());
+        assert_eq!(
+            lines(&text(figure.expect("a figure"))),
+            Vec::<String>::new()
+        );
+    }
+}
+
+#[test]
+fn routes_are_counted_and_told_apart() {
+    rejects(
+        "routes",
+        &[
+            ("[]", "routes: is empty; give at least one route"),
+            ("{}", "routes: is an object; give a list"),
+            ("[{\"path\":\"/\"}]", "routes: none is a core route"),
+            (
+                "[{\"path\":\"/\",\"core\":true},\"/x\"]",
+                "routes[1]: is a string; give an object",
+            ),
+            ("[{\"core\":true}]", "routes[0].path: missing"),
+            // Whether one is core is not known.
+            ("[\"/x\"]", "routes[0]: is a string"),
+            (
+                "[{\"path\":\"/\",\"core\":1}]",
+                "routes[0].core: 1 is a number",
+            ),
+        ],
+    );
+    let twice = r#"{"base_url":"http://h","defaults":{"method":"HEAD"},"routes":[{"path":"/x","core":true,
+        "method":"GET"},{"path":"/x"},{"path":"/y"},{"path":"/x","method":"GET","retries":0},{"path":"/x","method":"got"}]}"#;
+    let told = lines(twice);
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told[0].starts_with("routes[4].method: \"got\""));
+    assert_eq!(
+        told[1],
+        "routes[3]: same method and path as routes[0] (GET \"/x\"); keep one of the two"
+    );
+}
+
+#[test]
+fn there_are_at_most_100_000_routes() {
+    let text = |count: usize| {
+        let routes: Vec<String> = (0..count)
+            .map(|n| format!(r#"{{"path":"/{n}","core":true}}"#))
+            .collect();
+        format!(
+            r#"{{"base_url":"http://h","routes":[{}]}}"#,
+            routes.join(",")
+        )
+    };
+    assert_eq!(parse(&text(100_000)).expect("valid").routes.len(), 100_000);
+    // The figure for the deadline would rest on a part of the routes.
+    let recovers = text(100_001).replace(
+        "\"base_url\"",
+        "\"recovery\":{\"unit\":\"a.service\"},\"base_url\"",
+    );
+    assert_eq!(
+        lines(&recovers),
+        ["routes: 100001 routes are too many; give at most 100000"]
+    );
+}
+
+#[test]
+fn defaults_hold_wherever_they_stand() {
+    let routes = r#""routes":[{"path":"/a","core":true},{"path":"/b","retries":0,"headers":{"x-one":"own","X-3":"c"}},{"path":"/c"}]"#;
+    let defaults = r#""defaults":{"retries":7,"expect":[204],"max_redirects":3,"max_body_bytes":9,"timeout_seconds":1.5,
+        "retry_backoff_seconds":0,"headers":{"X-One":"a","X-Two":"b"}}"#;
+    for text in [
+        format!(r#"{{"base_url":"http://h",{routes},{defaults}}}"#),
+        format!(r#"{{{defaults},{routes},"base_url":"http://h"}}"#),
+    ] {
+        let manifest = parse(&text).expect("valid");
+        let [a, b, c] = &manifest.routes[..] else {
+            panic!("three routes")
+        };
+        assert!(Arc::ptr_eq(&a.options, &c.options));
+        assert!(a.core && !b.core);
+        assert_eq!((a.options.retries, b.options.retries), (7, 0));
+        assert_eq!(b.options.expect, Expect::Listed(vec![204]));
+        assert_eq!(b.options.max_redirects, 3);
+        assert_eq!(b.options.max_body_bytes, 9);
+        assert_eq!(b.options.timeout, Duration::from_millis(1500));
+        assert_eq!(b.options.backoff, Duration::ZERO);
+        let headers = |route: &Route| -> Vec<String> {
+            let each = route.options.headers.iter();
+            each.map(|h| format!("{}={}", h.name, h.value.reveal()))
+                .collect()
+        };
+        assert_eq!(headers(a), ["X-One=a", "X-Two=b"]);
+        assert_eq!(headers(b), ["X-Two=b", "x-one=own", "X-3=c"]);
+    }
+}
+
+#[test]
+fn routes_that_say_the_same_share_their_options() {
+    let text = r#"{"base_url":"http://h","routes":[{"path":"/a","core":true,"retries":1},{"path":"/b"},
+        {"path":"/c","retries":2},{"path":"/d","retries":1.0},{"path":"/e","retries":1,"max_redirects":0}]}"#;
+    let manifest = parse(text).expect("valid");
+    let [a, b, c, d, e] = &manifest.routes[..] else {
+        panic!("five routes")
+    };
+    assert!(Arc::ptr_eq(&a.options, &d.options));
+    let retries = [a, b, c, d, e].map(|route| route.options.retries);
+    assert_eq!(retries, [1, 2, 2, 1, 1]);
+}
+
+#[test]
+fn what_is_left_out_has_its_default() {
+    let manifest = parse(&minimal().to_string()).expect("valid");
+    assert_eq!(
+        manifest.user_agent,
+        concat!("scidex-route-health/", env!("CARGO_PKG_VERSION"))
+    );
+    assert_eq!(manifest.deadline, Duration::from_secs(120));
+    assert_eq!(manifest.concurrency.get(), 4);
+    assert_eq!(manifest.proxy, Proxy::None);
+    assert_eq!(manifest.recovery, None);
+    let route = &manifest.routes[0];
+    assert!(route.checks.is_none());
+    let defaults = Options {
+        method: Method::Get,
+        expect: Expect::Success,
+        timeout: Duration::from_secs(10),
+        retries: 2,
+        backoff: Duration::from_millis(500),
+        max_redirects: 0,
+        headers: Vec::new(),
+        max_body_bytes: 1_048_576,
+    };
+    assert_eq!(*route.options, defaults);
+
+    let plan = parse(&with("recovery.unit", "\"a.service\""))
+        .expect("valid")
+        .recovery
+        .expect("a plan");
+    let defaults = RecoveryPlan {
+        unit: "a.service".parse().expect("a unit"),
+        scope: Scope::System,
+        signal: KillSignal::Kill,
+        min_uptime: Duration::from_secs(120),
+        verify: Duration::from_secs(60),
+    };
+    assert_eq!(plan, defaults);
+}
+
+#[test]
+fn another_base_url_replaces_the_manifest_s_own() {
+    let manifest =
+        parse_with(&minimal().to_string(), Some("https://new.example/v2")).expect("valid");
+    assert_eq!(manifest.base_url.written(), "https://new.example/v2");
+    let problems =
+        parse_with(&with("base_url", "\"ftp://h\""), Some("https://new")).expect_err("bad");
+    assert_eq!(problems.count(), 1);
+}
