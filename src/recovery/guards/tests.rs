@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 
+use super::super::facts::Vitals;
 use super::*;
 
 const NAME: &str = "demo.service";
