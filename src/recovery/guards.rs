@@ -2,86 +2,14 @@
 
 use std::time::Duration;
 
+use super::facts::{Look, Process, Standing};
+use super::restart::no_restart_after;
 use super::systemctl::typed;
-use super::unit::{Property, Restart, Statuses, UnitState, Unreadable};
+use super::unit::{Property, UnitState, Unreadable};
 use super::{Guard, Heard};
 use crate::clock::Monotonic;
 use crate::manifest::{KillSignal, Scope, Source};
 use crate::text::escape;
-
-/// What stays the same from one look at the unit to the next.
-#[derive(Clone, Debug)]
-pub(super) struct Standing<'a> {
-    /// The unit's name.
-    pub(super) unit: &'a str,
-    /// Its manager.
-    pub(super) scope: Scope,
-    /// The signal to be sent.
-    pub(super) signal: KillSignal,
-    /// A main process younger than this is still starting.
-    pub(super) min_uptime: Duration,
-    /// When the sweep began that found the backend hung.
-    pub(super) sweep_began: Monotonic,
-    /// Whether that sweep was starved.
-    pub(super) starved: bool,
-    /// This process.
-    pub(super) own_pid: u32,
-    /// Why the base URL may lead to another machine.
-    pub(super) not_local: Option<String>,
-    /// Why the manifest may be another user's.
-    pub(super) manifest_writable: Option<String>,
-}
-
-/// One look: everything that may be different a moment later.
-#[derive(Clone, Debug)]
-pub(super) struct Look<'a> {
-    /// When systemd was asked.
-    pub(super) at: Monotonic,
-    /// What systemd says.
-    pub(super) unit: &'a UnitState,
-    /// What it said at the first look, if this is not the first.
-    pub(super) before: Option<&'a UnitState>,
-    /// The main process that the first look found.
-    pub(super) process: Process,
-    /// What the last GET has brought so far.
-    pub(super) heard: Heard,
-}
-
-impl Look<'_> {
-    /// The unit as it was when its main process was first looked at: what is said of the age of
-    /// the main process must not be said of a successor.
-    fn judged(&self) -> &UnitState {
-        self.before.unwrap_or(self.unit)
-    }
-}
-
-/// A main process, as /proc shows it through a pidfd.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Process {
-    /// There is none that could be looked at.
-    None,
-    /// It has died; how it is known.
-    Gone(&'static str),
-    /// It lives, but /proc does not tell about it.
-    Hidden,
-    /// It lives.
-    Alive(Vitals),
-}
-
-/// A living process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Vitals {
-    /// `R`, `S`, `D`, `T`, `t`, `Z`, …
-    pub(super) state: char,
-    /// The tracer's PID, 0 where there is none.
-    pub(super) tracer: u32,
-    /// Whether it is dumping core.
-    pub(super) dumping: bool,
-    /// Whether a SIGKILL is on its way already.
-    pub(super) kill_pending: bool,
-    /// Its age, time during which the machine was suspended included.
-    pub(super) age: Duration,
-}
 
 /// A guard's refusal: its name and its sentence.
 pub(super) type Refusal = (Guard, String);
@@ -226,12 +154,10 @@ fn unchanged(look: &Look<'_>, name: &str) -> Passed {
         );
     }
     // The number alone proves nothing: the next process may have been given it again.
-    if known(&before.invocation)? != invocation
-        || known(&before.started)? != known(&look.unit.started)?
-    {
+    if known(&before.invocation)? != invocation {
         return refuse(
             Guard::Changed,
-            format!("{name} was started anew between two looks, with the same main PID {is}"),
+            format!("{name} was started anew between two looks (its InvocationID changed)"),
         );
     }
     Ok(())
@@ -288,8 +214,7 @@ fn unanswered(heard: &Heard) -> Passed {
     }
 }
 
-/// `no_restart`: service_shall_restart() of systemd's src/core/service.c, for a main process that
-/// dies by a signal.
+/// `no_restart`
 pub(super) fn restarts(unit: &UnitState, name: &str, scope: Scope, signal: KillSignal) -> Passed {
     let (restart, success) = (*known(&unit.restart)?, known(&unit.success)?);
     let (prevent, force) = (known(&unit.prevent)?, known(&unit.force)?);
@@ -311,33 +236,6 @@ pub(super) fn restarts(unit: &UnitState, name: &str, scope: Scope, signal: KillS
         }
     }
     Ok(())
-}
-
-fn no_restart_after(
-    signal: &str,
-    restart: Restart,
-    success: &Statuses,
-    prevent: &Statuses,
-    force: &Statuses,
-) -> Option<String> {
-    let clean = success.names(signal);
-    if prevent.names(signal) {
-        return Some(format!("RestartPreventExitStatus= names SIG{signal}"));
-    }
-    if force.names(signal) {
-        return None;
-    }
-    let restart_is = || format!("Restart={}", restart.as_str());
-    match (restart, clean) {
-        (Restart::Always, _)
-        | (Restart::OnFailure | Restart::OnAbnormal | Restart::OnAbort, false)
-        | (Restart::OnSuccess, true) => None,
-        (Restart::OnFailure | Restart::OnAbnormal | Restart::OnAbort, true) => Some(format!(
-            "{}, and SuccessExitStatus= names SIG{signal}",
-            restart_is()
-        )),
-        (Restart::No | Restart::OnSuccess | Restart::OnWatchdog, _) => Some(restart_is()),
-    }
 }
 
 fn no_job(unit: &UnitState, name: &str, scope: Scope) -> Passed {

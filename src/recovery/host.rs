@@ -9,12 +9,12 @@ use nix::sys::signal::Signal;
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::geteuid;
 
-use super::guards::{self, Process, Vitals};
+use super::facts::{Process, Vitals};
 use super::pidfd::PidFd;
 use super::steps::{Host, NotSent, Sent};
 use super::systemctl::Systemctl;
 use super::unit::UnitState;
-use super::{Evidence, Knock, MainPid, evidence, proc};
+use super::{Evidence, Knock, MainPid, evidence, guards, proc};
 use crate::clock::Monotonic;
 use crate::manifest::Source;
 use crate::text::escape;

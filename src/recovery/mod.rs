@@ -2,11 +2,13 @@
 //! why not. It knows nothing of HTTP: the prober is asked through [`Backend`].
 
 mod evidence;
+mod facts;
 mod guards;
 mod host;
 mod pidfd;
 mod prober;
 mod proc;
+mod restart;
 #[cfg(test)]
 mod simulation;
 mod steps;
@@ -19,7 +21,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 pub use self::evidence::{Cpu, Evidence, Reading, ThreadGroup};
-use self::guards::Standing;
+use self::facts::Standing;
 use self::host::Machine;
 use self::steps::{Story, Task};
 use self::systemctl::Systemctl;

@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use super::guards::{self, Look, Process, Standing};
+use super::facts::{Look, Process, Standing};
+use super::guards;
 use super::systemctl::typed;
 use super::unit::UnitState;
 use super::{Backend, Evidence, Guard, Heard, Knock, MainPid, Outcome};

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::restart::{Restart, Statuses};
 use crate::clock::Monotonic;
 use crate::text::escape;
 
@@ -74,61 +75,6 @@ pub(super) struct UnitState {
     pub(super) stale: Property<bool>,
     /// The units that start this one.
     pub(super) triggered_by: Vec<String>,
-}
-
-/// `Restart=`, systemd.service(5).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Restart {
-    No,
-    Always,
-    OnSuccess,
-    OnFailure,
-    OnAbnormal,
-    OnAbort,
-    OnWatchdog,
-}
-
-impl Restart {
-    /// As the unit file writes it.
-    pub(super) const fn as_str(self) -> &'static str {
-        match self {
-            Self::No => "no",
-            Self::Always => "always",
-            Self::OnSuccess => "on-success",
-            Self::OnFailure => "on-failure",
-            Self::OnAbnormal => "on-abnormal",
-            Self::OnAbort => "on-abort",
-            Self::OnWatchdog => "on-watchdog",
-        }
-    }
-
-    fn parse(text: &str) -> Option<Self> {
-        [
-            Self::No,
-            Self::Always,
-            Self::OnSuccess,
-            Self::OnFailure,
-            Self::OnAbnormal,
-            Self::OnAbort,
-            Self::OnWatchdog,
-        ]
-        .into_iter()
-        .find(|restart| restart.as_str() == text)
-    }
-}
-
-/// A list of exit statuses (numbers) and signals (names).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Statuses(Vec<String>);
-
-impl Statuses {
-    /// Whether the list names `signal`, given as `KILL`: systemd prints it so, the unit file may
-    /// have had `SIGKILL`. A number is always an exit status.
-    pub(super) fn names(&self, signal: &str) -> bool {
-        self.0
-            .iter()
-            .any(|status| status.strip_prefix("SIG").unwrap_or(status) == signal)
-    }
 }
 
 impl UnitState {
@@ -263,11 +209,7 @@ impl<'a> Raw<'a> {
     }
 
     fn statuses(&self, name: &str) -> Property<Statuses> {
-        self.parsed(name, |text| {
-            Some(Statuses(
-                text.split_whitespace().map(str::to_owned).collect(),
-            ))
-        })
+        self.parsed(name, |text| Some(Statuses::parse(text)))
     }
 }
 
@@ -277,191 +219,4 @@ fn shown(text: &str) -> String {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use super::*;
-
-    /// Captured from systemd 252.
-    pub(in crate::recovery) const RUNNING: &str = "\
-Restart=always
-RestartUSec=300ms
-TimeoutStopUSec=2min 5s
-RestartPreventExitStatus=1 3 ABRT
-RestartForceExitStatus=USR1
-SuccessExitStatus=4 KILL TERM
-MainPID=30
-Result=success
-ExecMainStartTimestampMonotonic=2993160532
-TriggeredBy=demo.timer
-LoadState=loaded
-ActiveState=active
-FreezerState=running
-SubState=running
-Job=
-NeedDaemonReload=no
-InvocationID=fe5921ce7fb248c7935c4f07c95f822f
-";
-
-    /// Captured from systemd 252.
-    const NOT_FOUND: &str = "\
-Restart=no
-RestartUSec=100ms
-TimeoutStopUSec=1min 30s
-RestartPreventExitStatus=
-RestartForceExitStatus=
-SuccessExitStatus=
-MainPID=0
-Result=success
-ExecMainStartTimestampMonotonic=0
-TriggeredBy=
-LoadState=not-found
-ActiveState=inactive
-FreezerState=running
-SubState=dead
-Job=
-NeedDaemonReload=no
-InvocationID=
-";
-
-    fn word<T>(text: &str) -> Property<T>
-    where
-        T: From<String>,
-    {
-        Ok(text.to_owned().into())
-    }
-
-    #[test]
-    fn parse_reads_a_running_service() {
-        let unit = UnitState::parse(RUNNING.as_bytes()).unwrap();
-        assert_eq!(unit.load, word("loaded"));
-        assert_eq!(unit.active, word("active"));
-        assert_eq!(unit.sub, word("running"));
-        assert_eq!(unit.result, word("success"));
-        assert_eq!(unit.main_pid, Ok(30));
-        assert_eq!(unit.invocation, word("fe5921ce7fb248c7935c4f07c95f822f"));
-        assert_eq!(unit.started, Ok(Monotonic::from_micros(2_993_160_532)));
-        assert_eq!(unit.restart, Ok(Restart::Always));
-        assert!(unit.success.unwrap().names("KILL"));
-        assert!(unit.prevent.as_ref().unwrap().names("ABRT"));
-        assert!(!unit.prevent.unwrap().names("KILL"));
-        assert!(unit.force.unwrap().names("USR1"));
-        assert_eq!(unit.job, Ok(None));
-        assert_eq!(unit.freezer.as_deref(), Some("running"));
-        assert_eq!(unit.restart_takes, Some(Duration::from_millis(125_300)));
-        assert_eq!(unit.stale, Ok(false));
-        assert_eq!(unit.triggered_by, ["demo.timer"]);
-    }
-
-    #[test]
-    fn parse_reads_a_unit_that_does_not_exist() {
-        let unit = UnitState::parse(NOT_FOUND.as_bytes()).unwrap();
-        assert_eq!(unit.load, word("not-found"));
-        assert_eq!(unit.main_pid, Ok(0));
-        assert_eq!(unit.restart, Ok(Restart::No));
-        assert!(unit.started.is_err(), "0 is no point in time");
-        assert!(unit.invocation.is_err());
-        assert!(unit.triggered_by.is_empty());
-    }
-
-    #[test]
-    fn parse_names_each_property_that_is_missing_or_makes_no_sense() {
-        let empty = UnitState::parse(b"Foo=bar\n").unwrap();
-        assert_eq!(
-            empty.main_pid,
-            Err(Unreadable("systemctl did not tell MainPID=".to_owned()))
-        );
-        assert_eq!(empty.freezer, None);
-        assert_eq!(empty.restart_takes, None);
-        for (line, name) in [
-            ("MainPID=-1", "MainPID"),
-            ("MainPID=", "MainPID"),
-            ("MainPID=99999999999", "MainPID"),
-            ("InvocationID=", "InvocationID"),
-            ("InvocationID=fe5921", "InvocationID"),
-            ("Restart=sometimes", "Restart"),
-            ("ExecMainStartTimestampMonotonic=0", "ExecMainStart"),
-            ("ExecMainStartTimestampMonotonic=[not set]", "ExecMainStart"),
-            ("NeedDaemonReload=maybe", "NeedDaemonReload"),
-            ("ActiveState=", "ActiveState"),
-        ] {
-            let unit = UnitState::parse(line.as_bytes()).unwrap();
-            let complaints = [
-                unit.main_pid.err(),
-                unit.invocation.err(),
-                unit.restart.err(),
-                unit.started.err(),
-                unit.stale.err(),
-                unit.active.err(),
-            ];
-            assert!(
-                complaints
-                    .iter()
-                    .flatten()
-                    .any(|complaint| complaint.0.contains(name)
-                        && complaint.0.contains("makes no sense")),
-                "{line}: {complaints:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn parse_takes_any_other_job_for_a_queued_one() {
-        for (line, job) in [
-            ("Job=", Ok(None)),
-            ("Job=0", Ok(None)),
-            ("Job=68", Ok(Some("68".to_owned()))),
-            ("Job=68 restart", Ok(Some("68 restart".to_owned()))),
-        ] {
-            assert_eq!(
-                UnitState::parse(line.as_bytes()).unwrap().job,
-                job,
-                "{line}"
-            );
-        }
-        assert!(UnitState::parse(b"MainPID=1").unwrap().job.is_err());
-    }
-
-    #[test]
-    fn parse_refuses_garbage() {
-        let twice = format!("{RUNNING}MainPID=31\n");
-        let two_units = format!("{RUNNING}\n{NOT_FOUND}");
-        for (printed, complaint) in [
-            (&b""[..], "nothing"),
-            (b"\n\n", "nothing"),
-            (b"\nMainPID=1\n", "nothing"),
-            (b"hello world\n", "garbage: \"hello world\""),
-            (
-                b"MainPID=1\nhello\x1b[31m\n",
-                "garbage: \"hello\\u{1b}[31m\"",
-            ),
-            (b"MainPID=1\0\n", "garbage"),
-            (b"MainPID=\xff\n", "not UTF-8"),
-            (twice.as_bytes(), "MainPID= twice"),
-            (two_units.as_bytes(), "more than one unit"),
-        ] {
-            let error = UnitState::parse(printed).unwrap_err();
-            assert!(error.contains(complaint), "{error}");
-        }
-    }
-
-    #[test]
-    fn span_reads_what_systemd_writes() {
-        for (text, seconds) in [
-            ("0", Some(0.0)),
-            ("100ms", Some(0.1)),
-            ("1.500000s", Some(1.5)),
-            ("2min 5s", Some(125.0)),
-            ("1min 30s", Some(90.0)),
-            ("1h 1us", Some(3_600.000_001)),
-            ("1w 2d", Some(777_600.0)),
-            ("1y 1month", Some(34_187_400.0)),
-            ("infinity", None),
-            ("", None),
-            ("5 parsecs", None),
-            ("-1s", None),
-            ("1.2.3s", None),
-            ("99999999999999999999999999y", None),
-        ] {
-            assert_eq!(span(text).map(|span| span.as_secs_f64()), seconds, "{text}");
-        }
-    }
-}
+pub(super) mod tests;

@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 
+use super::super::facts::Vitals;
 use super::*;
 
 const NAME: &str = "demo.service";
@@ -222,16 +223,8 @@ fn judge_compares_the_two_looks() {
             Some(Guard::Changed),
         ),
         (
-            &["ExecMainStartTimestampMonotonic=1590000000"],
-            Some(Guard::Changed),
-        ),
-        (
             &["MainPID=4712", "ExecMainStartTimestampMonotonic=1590000000"],
             Some(Guard::Changed),
-        ),
-        (
-            &["ExecMainStartTimestampMonotonic="],
-            Some(Guard::Unreadable),
         ),
         (&["InvocationID="], Some(Guard::Unreadable)),
         (&["MainPID=0"], Some(Guard::MainPid)),

@@ -1,3 +1,5 @@
+//! Scripted stories: one watchdog, no mischief, and one thing about the machine that is special.
+
 use super::*;
 
 /// Runs one watchdog against a machine without mischief.
@@ -31,7 +33,6 @@ fn abort() -> Task<'static> {
     task
 }
 
-/// The time from the last announcement of a signal to the end, by the machine's clock.
 fn signals(machine: &Machine) -> &[Sent] {
     &machine.records[0].signals
 }
