@@ -66,6 +66,7 @@ fn run(cli: &Cli) -> anyhow::Result<Status> {
         say: &|line| say(Level::Info, line),
     };
     let recovery = recovery::attempt(&case, permission, &prober);
+    let warnings = watch.map_or_else(Vec::new, |watch| watch.finish(PATIENCE));
     let report = Report {
         started_at,
         elapsed: started.elapsed(),
@@ -73,7 +74,7 @@ fn run(cli: &Cli) -> anyhow::Result<Status> {
         outcomes: sweep.outcomes,
         verdict,
         recovery,
-        warnings: watch.map_or_else(Vec::new, |watch| watch.finish(PATIENCE)),
+        warnings,
     };
     let written = report::write_all(&report, outputs);
     Ok(Status::of(report.verdict.healthy, written))

@@ -110,8 +110,8 @@ pub(super) fn parsed<T: FromStr<Err = String>>(value: &Scalar<'_>) -> Result<T, 
 /// `user_agent`: non-empty, visible ASCII and spaces.
 pub(super) fn user_agent(value: &Scalar<'_>) -> Result<String, String> {
     let text = text(value)?;
-    if text.is_empty() {
-        return Err("is empty; give a name, or leave the key out".to_owned());
+    if text.trim().is_empty() {
+        return Err("is empty or blank; give a name, or leave the key out".to_owned());
     }
     match text.chars().find(|c| !matches!(c, ' '..='~')) {
         None => Ok(text.to_owned()),

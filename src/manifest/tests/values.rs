@@ -124,11 +124,12 @@ fn words_and_texts_are_held_to_their_rules() {
     }
     accepts("$schema", &["\"./routes.schema.json\""]);
     rejects("$schema", &[("1", "give a string")]);
-    accepts("user_agent", &["\"probe (a; b) ~\"", "\" \""]);
+    accepts("user_agent", &["\"probe (a; b) ~\""]);
     rejects(
         "user_agent",
         &[
             ("\"\"", "is empty"),
+            ("\" \"", "blank"),
             ("\"a\\tb\"", "holds \"\\t\""),
             ("\"é\"", "visible ASCII"),
             ("7", "7 is a number"),

@@ -148,7 +148,7 @@ fn a_body_is_read_no_further_than_its_limit() {
     };
     let mut client = client(|stream| {
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
-        while stream.write_all(b"endless ").is_ok() {}
+        while stream.write_all(&b"endless ".repeat(1024)).is_ok() {}
     });
     let reply = client.attempt("/", &limited, true, Monotonic::now() + LIMIT);
     assert_eq!(told(&reply), "response \"endle\"");
