@@ -158,7 +158,10 @@ impl Client {
             };
             match next {
                 Some(_) if followed == options.max_redirects => return Ok(End::TooManyRedirects),
-                Some(next) => *url = next,
+                Some(next) => {
+                    *url = next;
+                    *status = None;
+                }
                 // Any other status is judged at the head, so its body is not waited for.
                 None if options.expect.accepts(code) => {
                     return Ok(End::Response(self.body(response, options, keep_body)?));
