@@ -22,6 +22,7 @@ mod command_line;
 mod guards;
 mod hang;
 mod limits;
+mod monitoring;
 mod output;
 mod recovery;
 mod schema;
