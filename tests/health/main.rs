@@ -25,6 +25,7 @@ mod limits;
 mod monitoring;
 mod output;
 mod recovery;
+mod reports;
 mod schema;
 mod servers;
 mod shipped;
