@@ -124,9 +124,10 @@ fn junit_readers_get_what_their_schema_demands() {
         .core("/fine", ok())
         .aux("/slow", silent())
         .aux("/broken", raw("\x01\r\n\r\n"))
+        .aux("/gone", status(404))
         .aux("/page", ok());
     let run = scene.run(["--junit", "out.xml"]);
-    run.exits(1).stderr_is_empty().tally([2, 1, 1, 2, 0]);
+    run.exits(1).stderr_is_empty().tally([2, 1, 1, 3, 0]);
     let text = fs::read_to_string(scene.dir().join("out.xml")).unwrap();
     let document = Document::parse(&text).unwrap();
     is_formed(document.root_element());
@@ -138,7 +139,10 @@ fn junit_readers_get_what_their_schema_demands() {
             .collect::<Vec<_>>()
     };
     let failures = cases_of("failure", "failures");
-    assert_eq!(names(failures), ["GET /up?a=1&b=<\">", "GET /broken"]);
+    assert_eq!(
+        names(failures),
+        ["GET /up?a=1&b=<\">", "GET /broken", "GET /gone"]
+    );
     assert_eq!(
         names(cases_of("skipped", "skipped")),
         ["GET /limited", "GET /slow"]
@@ -152,14 +156,14 @@ fn junit_readers_get_what_their_schema_demands() {
         .filter_map(|node| node.attribute("tests"));
     assert_eq!(
         (all.count(), tests.collect::<Vec<_>>()),
-        (6, vec!["6", "6"])
+        (7, vec!["7", "7"])
     );
     let told = document
         .descendants()
         .find(|node| node.has_tag_name("system-out"));
     let told = told.and_then(|node| node.text()).unwrap();
     assert!(
-        told.starts_with("2 OK, 1 timeout/unreachable, 1 rate-limited, 2 HTTP error\nunhealthy"),
+        told.starts_with("2 OK, 1 timeout/unreachable, 1 rate-limited, 3 HTTP error\nunhealthy"),
         "{told}"
     );
 }
