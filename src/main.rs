@@ -33,7 +33,7 @@ fn run(cli: &Cli) -> anyhow::Result<Status> {
     if cli.validate {
         return Ok(Status::of(true, report::write_summary(&manifest)));
     }
-    let outputs = Outputs::prepare(cli);
+    let outputs = Outputs::prepare(cli)?;
     let prober = Prober::new(&manifest)?;
     let permission = permission(cli);
 

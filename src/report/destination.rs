@@ -186,6 +186,21 @@ fn follow(path: &Path) -> io::Result<PathBuf> {
     Err(Errno::ELOOP.into())
 }
 
+/// Whether two paths lead to the same file, which may not exist yet.
+pub(super) fn is_same(one: &Path, other: &Path) -> bool {
+    let place = |path: &Path| -> io::Result<PathBuf> {
+        path.canonicalize().or_else(|_| {
+            let path = follow(path)?;
+            let name = path.file_name().unwrap_or_default();
+            Ok(directory(&path).canonicalize()?.join(name))
+        })
+    };
+    match (place(one), place(other)) {
+        (Ok(one), Ok(other)) => one == other,
+        _ => one == other,
+    }
+}
+
 fn directory(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,

@@ -70,7 +70,18 @@ pub struct Outputs {
 impl Outputs {
     /// Looks at every place that the report is to go to. A path that cannot work is complained of
     /// now, while somebody may still be watching; it does not keep the run from its work.
-    pub fn prepare(cli: &Cli) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// Two reports that would replace each other.
+    pub fn prepare(cli: &Cli) -> anyhow::Result<Self> {
+        if let (Some(junit), Some(metrics)) = (&cli.junit, &cli.metrics)
+            && destination::is_same(junit, metrics)
+        {
+            anyhow::bail!(
+                "--junit {junit:?} and --metrics {metrics:?} are the same file; give each a file of its own"
+            );
+        }
         let prepare = |what, path: &Option<_>| {
             let mut destination = Destination::new(what, path.as_deref()?);
             if let Err(complaint) = destination.prepare() {
@@ -78,13 +89,13 @@ impl Outputs {
             }
             Some(destination)
         };
-        Self {
+        Ok(Self {
             format: cli.format,
             quiet: cli.quiet,
             look: Look::of_stdout(cli.color),
             junit: prepare("JUnit report", &cli.junit),
             metrics: prepare("metrics", &cli.metrics),
-        }
+        })
     }
 }
 

@@ -40,23 +40,11 @@ pub(crate) struct Systemd {
 }
 
 impl Systemd {
-    /// A manager that runs, or `None` with a visible line where this machine cannot have one.
-    ///
-    /// In CI, or with `SCIDEX_REQUIRE_SYSTEMD` set, "cannot" fails the test: it must not turn green
-    /// because the thing it tests is missing.
+    /// A manager that runs, or `None` where this machine cannot have one: see [`lacking`].
     pub(crate) fn start() -> Option<Self> {
-        match Self::try_start() {
-            Ok(systemd) => Some(systemd),
-            Err(why) => {
-                let required = ["CI", "SCIDEX_REQUIRE_SYSTEMD"].map(std::env::var_os);
-                assert!(
-                    required.iter().all(Option::is_none),
-                    "no real systemd: {why}"
-                );
-                skip(&format!("no real systemd: {why}"));
-                None
-            }
-        }
+        Self::try_start()
+            .inspect_err(|why| lacking(&format!("no real systemd: {why}")))
+            .ok()
     }
 
     fn try_start() -> Result<Self, String> {
@@ -301,6 +289,14 @@ pub(crate) fn recovery(unit: &str, more: Value) -> Value {
         recovery[key] = value.clone();
     }
     recovery
+}
+
+/// Skips a test that lacks a tool which CI installs. With `CI` set, it fails instead: it must not turn
+/// green because the thing that it tests is missing.
+#[track_caller]
+pub(crate) fn lacking(why: &str) {
+    assert!(std::env::var_os("CI").is_none(), "{why}");
+    skip(why);
 }
 
 /// Says aloud that a test is skipped because this machine lacks something.

@@ -1,0 +1,213 @@
+//! What monitoring sees: real runs' metrics, judged by promtool, served by a real node_exporter,
+//! scraped and alerted on by a real Prometheus.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::command_line::{healthy, unhealthy};
+use crate::play::{ok, silent, status};
+use crate::scene::Scene;
+use crate::systemd::{lacking, within};
+
+/// How long a tool may take to start, or to notice a change; it scrapes once a second.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn rules() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib/prometheus")
+}
+
+/// A finished run of promtool, or `None` where there is none.
+fn promtool(args: &[&str], stdin: Stdio) -> Option<Output> {
+    Command::new("promtool")
+        .args(args)
+        .current_dir(rules())
+        .stdin(stdin)
+        .output()
+        .inspect_err(|error| lacking(&format!("no promtool: {error}")))
+        .ok()
+}
+
+/// An address of this machine with a port that nobody listens on.
+fn free_address() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().to_string()
+}
+
+/// A tool that listens on a free port; it ends with its test.
+struct Daemon {
+    child: Child,
+    address: String,
+    log: PathBuf,
+}
+
+impl Daemon {
+    /// Starts the tool and waits until it serves `path`, or `None` where it is not installed.
+    fn start(dir: &Path, program: &str, args: &[&str], path: &str) -> Option<Self> {
+        let log = dir.join(format!("{program}.log"));
+        // A free port may be taken by somebody else before the tool binds it.
+        for _ in 0..3 {
+            let address = free_address();
+            let file = File::create(&log).unwrap();
+            let child = Command::new(program)
+                .args(args)
+                .arg(format!("--web.listen-address={address}"))
+                .current_dir(dir)
+                .stdin(Stdio::null())
+                .stdout(file.try_clone().unwrap())
+                .stderr(file)
+                .spawn()
+                .inspect_err(|error| lacking(&format!("no {program}: {error}")))
+                .ok()?;
+            let log = log.clone();
+            let mut daemon = Self {
+                child,
+                address,
+                log,
+            };
+            let mut over = false;
+            let up = within(PATIENCE, || {
+                over = !matches!(daemon.child.try_wait(), Ok(None));
+                over || daemon.get(path).is_ok()
+            });
+            assert!(up, "{program} does not come up: {}", daemon.log());
+            if !over {
+                return Some(daemon);
+            }
+        }
+        let log = fs::read_to_string(log).unwrap_or_default();
+        panic!("{program} ends at once: {log}");
+    }
+
+    /// The body of a 200 answer. HTTP/1.0, so that it ends with the connection, in one piece.
+    fn get(&self, path: &str) -> io::Result<String> {
+        let mut stream = TcpStream::connect(&self.address)?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        write!(stream, "GET {path} HTTP/1.0\r\n\r\n")?;
+        let answer = io::read_to_string(stream)?;
+        match answer.split_once("\r\n\r\n") {
+            Some((head, body)) if head.split(' ').nth(1) == Some("200") => Ok(body.to_owned()),
+            _ => Err(io::Error::other(answer)),
+        }
+    }
+
+    /// What Prometheus answers to this query: the value of each series, in order.
+    fn query(&self, query: &str) -> Vec<String> {
+        let path = format!("/api/v1/query?query={query}");
+        let answer: Value = serde_json::from_str(&self.get(&path).unwrap()).unwrap();
+        assert_eq!(answer["status"], "success", "{answer}");
+        let series = answer["data"]["result"].as_array().unwrap();
+        let values = series.iter().map(|one| one["value"][1].as_str());
+        values.map(|value| value.unwrap().to_owned()).collect()
+    }
+
+    #[track_caller]
+    fn wait_for(&self, query: &str, value: &str) {
+        let reached = within(PATIENCE, || self.query(query) == [value]);
+        let last = self.query(query);
+        assert!(
+            reached,
+            "{query} stays {last:?}, not {value}: {}",
+            self.log()
+        );
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _over = self.child.kill();
+        let _over = self.child.wait();
+    }
+}
+
+#[test]
+fn promtool_has_nothing_to_say_about_the_metrics() {
+    if promtool(&["--version"], Stdio::null()).is_none() {
+        return;
+    }
+    let hung = Scene::new().core("/up", silent()).aux("/page", ok());
+    let odd = r#"/a"b\c?x={y}&ž=1"#;
+    let odd = Scene::new().core("/up", status(429)).aux(odd, ok());
+    for scene in [healthy(), unhealthy(), hung, odd] {
+        let run = scene.run(["--metrics", "out.prom"]);
+        let file = scene.dir().join("out.prom");
+        let file = File::open(file).unwrap();
+        let output = promtool(&["check", "metrics"], file.into()).unwrap();
+        let silent = output.stdout.is_empty() && output.stderr.is_empty();
+        assert!(output.status.success() && silent, "{output:?}\n{run:?}");
+    }
+}
+
+#[test]
+fn the_alert_rules_pass_their_tests() {
+    let args = ["test", "rules", "scidex-route-health.test.yml"];
+    let Some(output) = promtool(&args, Stdio::null()) else {
+        return;
+    };
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+fn a_real_prometheus_answers_and_alerts_by_way_of_a_real_node_exporter() {
+    let dir = TempDir::new().unwrap();
+    let textfiles = dir.path().join("textfiles");
+    fs::create_dir(&textfiles).unwrap();
+    let metrics = textfiles.join("scidex-route-health.prom");
+    let metrics = metrics.to_str().unwrap();
+    let args = [
+        "--collector.disable-defaults",
+        "--collector.textfile",
+        "--collector.textfile.directory=textfiles",
+    ];
+    let Some(exporter) = Daemon::start(dir.path(), "prometheus-node-exporter", &args, "/metrics")
+    else {
+        return;
+    };
+    let config = format!(
+        "global: {{ scrape_interval: 1s, evaluation_interval: 1s }}\n\
+         rule_files: [{:?}]\n\
+         scrape_configs:\n\
+         - {{ job_name: node, static_configs: [{{ targets: [{:?}] }}] }}\n",
+        rules().join("scidex-route-health.rules.yml"),
+        exporter.address
+    );
+    fs::write(dir.path().join("prometheus.yml"), config).unwrap();
+    let args = ["--config.file=prometheus.yml", "--storage.tsdb.path=tsdb"];
+    let Some(prometheus) = Daemon::start(dir.path(), "prometheus", &args, "/-/ready") else {
+        return;
+    };
+
+    healthy().run(["--metrics", metrics]).exits(0);
+    let served = exporter.get("/metrics").unwrap();
+    assert!(
+        served.contains("\nscidex_route_health_healthy 1\n")
+            && served.contains("\nnode_textfile_scrape_error 0\n"),
+        "{served}"
+    );
+    prometheus.wait_for("scidex_route_health_healthy", "1");
+    prometheus.wait_for("sum(scidex_route_health_routes)", "2");
+    prometheus.wait_for("sum(scidex_route_health_route_up{core=\"true\"})", "1");
+    prometheus.wait_for(
+        "time()-scidex_route_health_last_run_timestamp_seconds<bool(60)",
+        "1",
+    );
+    assert_eq!(prometheus.query("ALERTS"), [""; 0]);
+
+    unhealthy().run(["--metrics", metrics]).exits(1);
+    prometheus.wait_for("scidex_route_health_healthy", "0");
+    prometheus.wait_for("scidex_route_health_route_up{path=\"/page\"}", "0");
+    prometheus.wait_for(
+        "ALERTS{alertname=\"ScidexBackendUnhealthy\",alertstate=\"firing\"}",
+        "1",
+    );
+}

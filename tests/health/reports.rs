@@ -1,0 +1,286 @@
+//! Report files: what CI's JUnit readers demand, and paths that cannot work, which must keep nobody
+//! from being rescued.
+
+use std::fs::{self, Permissions};
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::process::Stdio;
+use std::time::Duration;
+
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+use roxmltree::{Document, Node};
+use serde_json::{Value, json};
+
+use crate::command_line::{healthy, unhealthy};
+use crate::fake::Fake;
+use crate::play::{answer, ok, raw, silent, status};
+use crate::scene::Scene;
+use crate::systemd::within;
+
+/// What the schema that Jenkins' xUnit plugin publishes (junit-10.xsd) lets an element have, as far as
+/// we write it: required attributes, others, children.
+type Form = (
+    &'static str,
+    &'static [&'static str],
+    &'static [&'static str],
+    &'static [&'static str],
+);
+const FORMS: [Form; 7] = [
+    (
+        "testsuites",
+        &[],
+        &["name", "time", "tests", "failures", "errors"],
+        &["testsuite"],
+    ),
+    (
+        "testsuite",
+        &["name", "tests", "failures", "errors"],
+        &["time", "skipped", "timestamp"],
+        &["testcase", "system-out", "system-err"],
+    ),
+    (
+        "testcase",
+        &["name"],
+        &["time", "classname"],
+        &["skipped", "failure"],
+    ),
+    ("failure", &[], &["type", "message"], &[]),
+    ("skipped", &[], &["type", "message"], &[]),
+    ("system-out", &[], &[], &[]),
+    ("system-err", &[], &[], &[]),
+];
+
+#[track_caller]
+fn is_formed(node: Node) {
+    let name = node.tag_name().name();
+    let form = FORMS.iter().find(|(known, ..)| *known == name);
+    let (_, required, optional, children) = form.unwrap_or_else(|| panic!("<{name}>"));
+    for attribute in *required {
+        assert!(node.has_attribute(*attribute), "{attribute} of {node:?}");
+    }
+    for attribute in node.attributes() {
+        let (key, value) = (attribute.name(), attribute.value());
+        let known = required.iter().chain(*optional).any(|known| *known == key);
+        assert!(known, "{key} of {node:?}");
+        match key {
+            "tests" | "failures" | "errors" | "skipped" => {
+                value.parse::<u32>().unwrap();
+            }
+            // No sign and no exponent.
+            "time" => assert!(
+                value.parse::<f64>().is_ok()
+                    && value.chars().all(|c| c.is_ascii_digit() || c == '.'),
+                "{value}"
+            ),
+            _ => assert!(!value.is_empty(), "{key} of {node:?}"),
+        }
+    }
+    for child in node.children().filter(Node::is_element) {
+        assert!(
+            children.contains(&child.tag_name().name()),
+            "{child:?} in <{name}>"
+        );
+        is_formed(child);
+    }
+}
+
+/// Cases that hold this element, by name; the suites' own count must be theirs.
+fn cases<'a>(document: &'a Document, element: &str, attribute: &str) -> Vec<(&'a str, &'a str)> {
+    let with = |case: &Node<'a, '_>| case.children().find(|child| child.has_tag_name(element));
+    let all = document
+        .descendants()
+        .filter(|node| node.has_tag_name("testcase"));
+    let found: Vec<_> = all
+        .filter_map(|case| {
+            let message = with(&case)?.attribute("message").unwrap_or("");
+            assert!(
+                !message.is_empty(),
+                "{element} of {case:?} without a message"
+            );
+            Some((case.attribute("name").unwrap(), message))
+        })
+        .collect();
+    let counts = document
+        .descendants()
+        .filter_map(|node| node.attribute(attribute));
+    for count in counts {
+        assert_eq!(count, found.len().to_string(), "{attribute}");
+    }
+    found
+}
+
+#[test]
+fn junit_readers_get_what_their_schema_demands() {
+    let body = "{\"status\":\"\\u0000\\u001b]]>&\\uffff\"}";
+    let scene = Scene::new()
+        .route(
+            "/up?a=1&b=<\">",
+            answer(200, &[], body),
+            json!({ "core": true, "json": { "/status": "healthy" } }),
+        )
+        .core("/limited", status(429))
+        .core("/fine", ok())
+        .aux("/slow", silent())
+        .aux("/broken", raw("\x01\r\n\r\n"))
+        .aux("/gone", status(404))
+        .aux("/page", ok());
+    let run = scene.run(["--junit", "out.xml"]);
+    run.exits(1).stderr_is_empty().tally([2, 1, 1, 3, 0]);
+    let text = fs::read_to_string(scene.dir().join("out.xml")).unwrap();
+    let document = Document::parse(&text).unwrap();
+    is_formed(document.root_element());
+
+    let cases_of = |element, attribute| cases(&document, element, attribute);
+    let names = |list: Vec<(&str, &str)>| {
+        list.iter()
+            .map(|(name, _)| (*name).to_owned())
+            .collect::<Vec<_>>()
+    };
+    let failures = cases_of("failure", "failures");
+    assert_eq!(
+        names(failures),
+        ["GET /up?a=1&b=<\">", "GET /broken", "GET /gone"]
+    );
+    assert_eq!(
+        names(cases_of("skipped", "skipped")),
+        ["GET /limited", "GET /slow"]
+    );
+    assert_eq!(names(cases_of("error", "errors")), [""; 0]);
+    let all = document
+        .descendants()
+        .filter(|node| node.has_tag_name("testcase"));
+    let tests = document
+        .descendants()
+        .filter_map(|node| node.attribute("tests"));
+    assert_eq!(
+        (all.count(), tests.collect::<Vec<_>>()),
+        (7, vec!["7", "7"])
+    );
+    let told = document
+        .descendants()
+        .find(|node| node.has_tag_name("system-out"));
+    let told = told.and_then(|node| node.text()).unwrap();
+    assert!(
+        told.starts_with("2 OK, 1 timeout/unreachable, 1 rate-limited, 3 HTTP error\nunhealthy"),
+        "{told}"
+    );
+}
+
+#[test]
+fn a_hang_is_a_failure_of_its_core_and_skips_the_rest() {
+    let scene = Scene::new().core("/up", silent()).aux("/page", ok());
+    scene.run(["--junit", "out.xml"]).exits(1).hung(true);
+    let text = fs::read_to_string(scene.dir().join("out.xml")).unwrap();
+    let document = Document::parse(&text).unwrap();
+    is_formed(document.root_element());
+    let failures = cases(&document, "failure", "failures");
+    assert_eq!(failures[0].0, "GET /up");
+    assert!(failures[0].1.contains("timeout"), "{failures:?}");
+    let skipped = cases(&document, "skipped", "skipped");
+    assert_eq!(skipped, [("GET /page", "skipped, the backend hung")]);
+    assert!(text.contains("recovery: not_configured"), "{text}");
+}
+
+#[test]
+fn reports_are_written_whatever_the_verdict_and_others_may_read_them() {
+    for (scene, code) in [(healthy(), 0), (unhealthy(), 1)] {
+        let old = scene.dir().join("out.xml");
+        fs::write(&old, "old").unwrap();
+        fs::set_permissions(&old, Permissions::from_mode(0o600)).unwrap();
+        let run = scene.run(["--junit", "out.xml", "--metrics", "out.prom"]);
+        run.exits(code).stderr_is_empty();
+        for (name, part) in [("out.xml", "</testsuites>"), ("out.prom", "_healthy ")] {
+            let path = scene.dir().join(name);
+            assert!(fs::read_to_string(&path).unwrap().contains(part), "{name}");
+            // The old file's mode does not count: node_exporter runs as another user.
+            let umask = fs::metadata(scene.dir().join("routes.json"))
+                .unwrap()
+                .mode();
+            assert_eq!(path.metadata().unwrap().mode(), umask, "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_hopeless_path_is_complained_of_before_the_first_probe_and_the_rescue_goes_on() {
+    let fake = Fake::new();
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let size = fcntl(&writer, FcntlArg::F_GETPIPE_SZ).unwrap();
+    writer
+        .write_all(&vec![b' '; size.try_into().unwrap()])
+        .unwrap();
+    let mut command = fake
+        .scene
+        .command(["--format", "json", "--dry-run", "--metrics", "no/out"]);
+    command.stdout(Stdio::piped()).stderr(writer);
+    let child = command.spawn().unwrap();
+    drop(command);
+
+    // The pipe takes no more, so the program stands still at its first word (proc_pid_syscall(5)).
+    let syscall = format!("/proc/{}/syscall", child.id());
+    let complains = format!("{} 0x2 ", nix::libc::SYS_write);
+    assert!(within(Duration::from_secs(5), || {
+        fs::read_to_string(&syscall).is_ok_and(|text| text.starts_with(&complains))
+    }));
+    assert_eq!(fake.scene.server().connections(), 0);
+
+    let said = std::io::read_to_string(reader).unwrap();
+    let complaint = r#"cannot write the metrics "no/out": no such file or directory; create its directory first"#;
+    assert!(said.trim_start().starts_with(complaint), "{said}");
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["recovery"]["outcome"], "would_kill", "{report}");
+}
+
+#[test]
+fn a_report_that_cannot_be_written_is_exit_status_2_unless_the_backend_is_unhealthy() {
+    for (scene, code) in [(healthy(), 2), (unhealthy(), 1)] {
+        let pipe = scene.dir().join("pipe");
+        mkfifo(&pipe, Mode::S_IRWXU).unwrap();
+        for path in [
+            ".",
+            "missing/out",
+            "pipe",
+            "/dev/full",
+            "routes.json/out",
+            "",
+        ] {
+            let run = scene.run(["--metrics", path, "--junit", "out.xml"]);
+            run.exits(code).stderr_has("cannot write the metrics");
+            // The other report is written all the same.
+            let junit = fs::read_to_string(scene.dir().join("out.xml")).unwrap();
+            assert!(junit.contains("</testsuites>"), "{path}: {junit}");
+            fs::remove_file(scene.dir().join("out.xml")).unwrap();
+        }
+        assert!(!pipe.metadata().unwrap().is_file());
+    }
+}
+
+#[test]
+fn two_reports_never_replace_each_other() {
+    let scene = healthy();
+    scene.server().may_stay_unused();
+    symlink("out", scene.dir().join("link")).unwrap();
+    symlink(".", scene.dir().join("folder")).unwrap();
+    let here = scene.dir().join("out");
+    let names = ["out", "./out", "link", "folder/out", here.to_str().unwrap()];
+    for there in [false, true] {
+        for name in names {
+            let run = scene.run(["--junit", "out", "--metrics", name]);
+            run.exits(2)
+                .stdout_is_empty()
+                .stderr_has("are the same file; give each");
+        }
+        assert_eq!(here.exists(), there);
+        fs::write(&here, "old").unwrap();
+    }
+    for name in ["missing/out", "/dev/stderr"] {
+        let run = scene.run(["--junit", name, "--metrics", name]);
+        run.exits(2).stdout_is_empty();
+    }
+    assert_eq!(scene.server().connections(), 0);
+    scene.run(["--junit", "out", "--metrics", "out2"]).exits(0);
+}
