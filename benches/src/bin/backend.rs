@@ -81,6 +81,8 @@ fn answer(stream: &mut impl Write) {
 fn tls(ca_file: &str) -> Result<Arc<rustls::ServerConfig>, Box<dyn std::error::Error + Send + Sync>> {
     let ca_key = rcgen::KeyPair::generate()?;
     let mut ca = rcgen::CertificateParams::new(Vec::new())?;
+    // Another name than the leaf's, or that one looks signed by itself.
+    ca.distinguished_name.push(rcgen::DnType::CommonName, "bench CA");
     ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     std::fs::write(ca_file, ca.self_signed(&ca_key)?.pem())?;
     let key = rcgen::KeyPair::generate()?;
