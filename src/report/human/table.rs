@@ -181,7 +181,7 @@ pub(super) fn bar(elapsed: Duration, longest: Duration) -> String {
     let share = (decades(elapsed) / decades(longest)).clamp(0.0, 1.0);
     // Drawn in half columns. Between 0 and 20: the cast cannot lose anything.
     let halves = ((share * SCALE as f64 * 2.0).round() as usize).max(1);
-    "━".repeat(halves / 2) + if halves % 2 == 1 { "╸" } else { "" }
+    "━".repeat(halves / 2) + if halves % 2 == 1 { "╾" } else { "" }
 }
 
 /// Takes out of the middle what is beyond `columns`: both ends of a path tell routes apart.
