@@ -9,7 +9,7 @@ use std::io::{self, Write};
 
 use anstyle::{AnsiColor, Style};
 
-use self::table::Table;
+use self::table::{NARROWEST, Table, wrap};
 use super::stderr::Level;
 use super::stream::{Look, Stream};
 use super::{Report, words};
@@ -59,13 +59,14 @@ fn end(report: &Report, look: Look, out: &mut dyn Write) -> io::Result<()> {
     };
     let recovery = &report.recovery;
     if let Some(evidence) = &recovery.evidence {
-        let summary = evidence.summary();
-        writeln!(
-            out,
-            "{}evidence: {}",
-            prefix(Severity::Soft),
-            escape(&summary)
-        )?;
+        let line = format!("evidence: {}", evidence.summary());
+        let columns = match look.stream {
+            Stream::Terminal { columns } => columns,
+            Stream::Journal | Stream::Plain => usize::MAX,
+        };
+        for line in wrap(&escape(&line), columns.max(NARROWEST)) {
+            writeln!(out, "{}{line}", prefix(Severity::Soft))?;
+        }
     }
     let verdict = &report.verdict;
     writeln!(

@@ -42,6 +42,8 @@ fn help_and_version_are_no_failures() {
         "--dry-run",
         "--wait",
         "--format",
+        "--junit",
+        "--metrics",
         "--validate",
         "--quiet",
         "--color",

@@ -240,14 +240,7 @@ fn a_report_that_cannot_be_written_is_exit_status_2_unless_the_backend_is_unheal
     for (scene, code) in [(healthy(), 2), (unhealthy(), 1)] {
         let pipe = scene.dir().join("pipe");
         mkfifo(&pipe, Mode::S_IRWXU).unwrap();
-        for path in [
-            ".",
-            "missing/out",
-            "pipe",
-            "/dev/full",
-            "routes.json/out",
-            "",
-        ] {
+        for path in [".", "missing/out", "pipe", "routes.json/out", ""] {
             let run = scene.run(["--metrics", path, "--junit", "out.xml"]);
             run.exits(code).stderr_has("cannot write the metrics");
             // The other report is written all the same.
@@ -277,10 +270,8 @@ fn two_reports_never_replace_each_other() {
         assert_eq!(here.exists(), there);
         fs::write(&here, "old").unwrap();
     }
-    for name in ["missing/out", "/dev/stderr"] {
-        let run = scene.run(["--junit", name, "--metrics", name]);
-        run.exits(2).stdout_is_empty();
-    }
+    let missing = scene.run(["--junit", "missing/out", "--metrics", "missing/out"]);
+    missing.exits(2).stdout_is_empty();
     assert_eq!(scene.server().connections(), 0);
     scene.run(["--junit", "out", "--metrics", "out2"]).exits(0);
 }

@@ -15,6 +15,8 @@ use crate::verdict::{Class, Outcome, Reason};
 
 /// From this width on, a terminal has room for the scale, and for notes beside the paths.
 const WIDE: usize = 80;
+/// The fewest columns that text is wrapped into.
+pub(super) const NARROWEST: usize = 8;
 /// The scale's width, and the time at its left end.
 const SCALE: usize = 10;
 const SCALE_BEGINS: Duration = Duration::from_millis(1);
@@ -57,7 +59,9 @@ impl Table {
         let scale = longest.filter(|longest| drawn && *longest > SCALE_BEGINS);
         let scale_columns = scale.map_or(0, |_| SCALE + gap.len());
         let lead = "rate-limited".len() + "core".len() + 3 + 7 + 4 * gap.len() + scale_columns;
-        let room = columns.map_or(PLAIN_PATH, |columns| columns.saturating_sub(lead).max(8));
+        let room = columns.map_or(PLAIN_PATH, |columns| {
+            columns.saturating_sub(lead).max(NARROWEST)
+        });
         // Notes are aligned beside the paths that have one and leave as much room to it.
         let cap = columns.map_or(room, |_| room / 2);
         let noted = report.results().filter(|(_, o)| !note(o).is_empty());
@@ -79,7 +83,10 @@ impl Table {
         let base_url = report.manifest.base_url.to_string();
         let count = report.manifest.routes.len();
         let line = format!("{base_url}, {count} routes of {source}");
-        for line in wrap(&escape(&line), self.columns.unwrap_or(usize::MAX).max(8)) {
+        for line in wrap(
+            &escape(&line),
+            self.columns.unwrap_or(usize::MAX).max(NARROWEST),
+        ) {
             writeln!(out, "{line}")?;
         }
         let Some(longest) = self.scale else {
@@ -111,17 +118,14 @@ impl Table {
             time.as_deref().unwrap_or("-"),
         )?;
         if let Some(longest) = self.scale {
-            let bar = if attempted {
-                bar(outcome.elapsed, longest)
-            } else {
-                String::new()
+            let bar = match attempted {
+                true => bar(outcome.elapsed, longest),
+                false => String::new(),
             };
-            write!(
-                out,
-                "{style}{bar}{style:#}{:1$}{gap}",
-                "",
-                SCALE - bar.width()
-            )?;
+            let rest = SCALE - bar.width();
+            let rest = if attempted { "─" } else { " " }.repeat(rest);
+            let dim = dim(self.look);
+            write!(out, "{style}{bar}{style:#}{dim}{rest}{dim:#}{gap}")?;
         }
         self.path(&escape(&words::target(route)), &escape(&note(outcome)), out)
     }
@@ -144,7 +148,7 @@ impl Table {
         }
         let indent = if columns < WIDE { 0 } else { self.lead } + INDENT;
         let dim = dim(self.look);
-        for line in wrap(note, columns.saturating_sub(indent).max(8)) {
+        for line in wrap(note, columns.saturating_sub(indent).max(NARROWEST)) {
             writeln!(out, "{:indent$}{dim}{line}{dim:#}", "")?;
         }
         Ok(())
@@ -177,7 +181,7 @@ pub(super) fn bar(elapsed: Duration, longest: Duration) -> String {
     let share = (decades(elapsed) / decades(longest)).clamp(0.0, 1.0);
     // Drawn in half columns. Between 0 and 20: the cast cannot lose anything.
     let halves = ((share * SCALE as f64 * 2.0).round() as usize).max(1);
-    "━".repeat(halves / 2) + if halves % 2 == 1 { "╸" } else { "" }
+    "━".repeat(halves / 2) + if halves % 2 == 1 { "╾" } else { "" }
 }
 
 /// Takes out of the middle what is beyond `columns`: both ends of a path tell routes apart.

@@ -145,9 +145,9 @@ fn the_tally_stands_alone_before_verdict_and_recovery() {
 fn bar_grows_with_the_logarithm() {
     let longest = Duration::from_secs(10);
     for (millis, columns) in [
-        (0, "╸"),
-        (1, "╸"),
-        (10, "━━╸"),
+        (0, "╾"),
+        (1, "╾"),
+        (10, "━━╾"),
         (100, "━━━━━"),
         (99_000, "━━━━━━━━━━"),
     ] {
