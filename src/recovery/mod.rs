@@ -7,6 +7,8 @@ mod host;
 mod pidfd;
 mod prober;
 mod proc;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod properties;
 #[cfg(test)]
 mod simulation;
 mod steps;
