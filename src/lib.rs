@@ -7,6 +7,9 @@
 
 pub mod cli;
 pub mod clock;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod manifest;
 pub mod recovery;
 pub mod report;

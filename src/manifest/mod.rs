@@ -5,6 +5,8 @@ mod headers;
 mod json;
 mod load;
 mod place;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod properties;
 mod raw;
 mod rules;
 mod settle;

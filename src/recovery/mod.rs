@@ -8,6 +8,8 @@ mod host;
 mod pidfd;
 mod prober;
 mod proc;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod properties;
 mod restart;
 #[cfg(test)]
 mod simulation;

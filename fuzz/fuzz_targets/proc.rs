@@ -1,0 +1,6 @@
+//! What reads `/proc/PID/stat`, `/proc/PID/status` and `/proc/net/tcp`.
+#![no_main]
+
+use scidex_route_health::fuzzing::proc_property;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| proc_property(data));
