@@ -19,7 +19,7 @@ const CALL: Duration = Duration::from_secs(5);
 /// test's own that says so.
 pub(crate) struct Fake {
     pub(crate) scene: Scene,
-    pub(crate) victim: Child,
+    pub(crate) victim: Sleeper,
     /// When the victim started, in microseconds of systemd's clock.
     started: u128,
 }
@@ -34,11 +34,7 @@ impl Fake {
     }
 
     pub(crate) fn with(core: Play, recovery: Value) -> Self {
-        let victim = Command::new("sleep")
-            .arg("infinity")
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap();
+        let victim = Sleeper::start();
         let started = clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap();
         let scene = Scene::new()
             .core("/up", core)
@@ -76,7 +72,7 @@ impl Fake {
 
     /// The answer of systemd 252 for a running unit, as far as anybody might ask.
     pub(crate) fn answer(&self) -> String {
-        self.answer_about(self.victim.id())
+        self.answer_about(self.victim.pid())
     }
 
     pub(crate) fn answer_about(&self, pid: u32) -> String {
@@ -121,13 +117,12 @@ impl Fake {
     }
 
     pub(crate) fn pid(&self) -> u32 {
-        self.victim.id()
+        self.victim.pid()
     }
 
     #[track_caller]
     pub(crate) fn spared(&mut self, run: &Run) {
-        let ended = self.victim.try_wait().unwrap();
-        assert!(ended.is_none(), "the process was killed: {run:?}");
+        assert!(self.victim.is_alive(), "the process was killed: {run:?}");
         // Two calls at most, the probes, and what starting many processes takes.
         run.within(CALL * 2 + Duration::from_secs(2));
     }
@@ -149,9 +144,33 @@ impl Fake {
     }
 }
 
-impl Drop for Fake {
+/// A process that somebody might get killed: it ends by itself soon after a test that was cut short.
+pub(crate) struct Sleeper(Child);
+
+impl Sleeper {
+    pub(crate) fn start() -> Self {
+        let mut command = Command::new("sleep");
+        // Without the test's streams: who waits for their end must not wait for this.
+        command
+            .arg("120")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        Self(command.spawn().unwrap())
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
+    pub(crate) fn is_alive(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_none()
+    }
+}
+
+impl Drop for Sleeper {
     fn drop(&mut self) {
-        let _over = self.victim.kill();
-        let _over = self.victim.wait();
+        let _over = self.0.kill();
+        let _over = self.0.wait();
     }
 }

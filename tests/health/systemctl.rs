@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::fake::Fake;
+use crate::fake::{Fake, Sleeper};
 use crate::play::ok;
 use crate::run::Run;
 use crate::systemd::within;
@@ -22,11 +22,7 @@ fn an_honest_answer_leads_to_the_signal() {
     fake.spared(&run);
     // Once it is dead, this systemctl goes on telling of the same process.
     let mut running = fake.scene.start([]);
-    assert!(within(Duration::from_secs(10), || fake
-        .victim
-        .try_wait()
-        .unwrap()
-        .is_some()));
+    assert!(within(Duration::from_secs(10), || !fake.victim.is_alive()));
     let told = format!("{}", fake.pid());
     assert!(
         running.stderr().contains(&told),
@@ -294,8 +290,8 @@ fn changing(change: impl FnOnce(&Fake)) -> (Fake, Run) {
 
 #[test]
 fn answers_that_change_between_the_looks() {
-    let mut other = Command::new("sleep").arg("infinity").spawn().unwrap();
-    let pid = other.id();
+    let mut other = Sleeper::start();
+    let pid = other.pid();
     for (guard, property, value) in [
         ("changed", "MainPID", Some(pid.to_string())),
         ("changed", "InvocationID", Some("0".repeat(32))),
@@ -308,12 +304,7 @@ fn answers_that_change_between_the_looks() {
         run.refused(guard);
         fake.spared(&run);
     }
-    assert!(
-        other.try_wait().unwrap().is_none(),
-        "the new main process was killed"
-    );
-    other.kill().unwrap();
-    other.wait().unwrap();
+    assert!(other.is_alive(), "the new main process was killed");
 }
 
 #[test]
