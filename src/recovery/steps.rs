@@ -314,7 +314,7 @@ impl<H: Host> Run<'_, H> {
     fn await_restart(&self, convict: &Convict<H::Process>) -> Step<MainPid> {
         let takes = convict.unit.restart_takes;
         let bound = takes.map_or(RESTART_CAP, |takes| {
-            (takes + RESTART_SLACK).min(RESTART_CAP)
+            takes.saturating_add(RESTART_SLACK).min(RESTART_CAP)
         });
         let until = self.host.now() + bound;
         let mut pause = Duration::from_millis(50);

@@ -143,7 +143,7 @@ impl UnitState {
             let delay = span(raw.optional("RestartUSec")?)?;
             // Since systemd 254, with RestartSteps=, the next delay may be the longer one.
             let next = raw.optional("RestartUSecNext").and_then(span);
-            Some(span(raw.optional("TimeoutStopUSec")?)? + delay.max(next.unwrap_or_default()))
+            span(raw.optional("TimeoutStopUSec")?)?.checked_add(delay.max(next.unwrap_or_default()))
         };
         Ok(Self {
             load: raw.word("LoadState"),
@@ -263,10 +263,15 @@ impl<'a> Raw<'a> {
     }
 
     fn statuses(&self, name: &str) -> Property<Statuses> {
+        // Whatever else a line holds, such as the "[unprintable]" of systemctl, it may stand for a
+        // list that names our signal.
+        let printed = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || "+-".contains(c);
         self.parsed(name, |text| {
-            Some(Statuses(
-                text.split_whitespace().map(str::to_owned).collect(),
-            ))
+            let words = text.split_whitespace();
+            words
+                .map(|word| word.chars().all(printed).then(|| word.to_owned()))
+                .collect::<Option<_>>()
+                .map(Statuses)
         })
     }
 }
@@ -400,6 +405,41 @@ InvocationID=
                         && complaint.0.contains("makes no sense")),
                 "{line}: {complaints:?}"
             );
+        }
+    }
+
+    #[test]
+    fn parse_takes_no_restart_time_that_cannot_be_added_up() {
+        let longest = "10000000000000000000s";
+        let printed = format!("TimeoutStopUSec={longest}\nRestartUSec={longest}");
+        let unit = UnitState::parse(printed.as_bytes()).unwrap();
+        assert_eq!(unit.restart_takes, None);
+    }
+
+    #[test]
+    fn parse_takes_no_garbage_for_a_list_without_our_signal() {
+        for (list, readable) in [
+            ("", true),
+            ("4 KILL TERM", true),
+            ("SIGKILL RTMIN+3", true),
+            ("[unprintable]", false),
+            ("kill", false),
+            ("KILL,TERM", false),
+            ("{ status=9 }", false),
+        ] {
+            for name in [
+                "SuccessExitStatus",
+                "RestartPreventExitStatus",
+                "RestartForceExitStatus",
+            ] {
+                let unit = UnitState::parse(format!("{name}={list}").as_bytes()).unwrap();
+                let lists = [unit.success, unit.prevent, unit.force];
+                assert_eq!(
+                    lists.iter().any(Result::is_ok),
+                    readable,
+                    "{name}={list}: {lists:?}"
+                );
+            }
         }
     }
 
