@@ -45,6 +45,8 @@ struct Knobs {
     not_permitted: bool,
     /// How long a reader of stderr keeps the first announcement waiting.
     slow_announcement: Duration,
+    /// How long each look into /proc takes.
+    slow_inspection: Duration,
     /// A job is queued while the announcement waits.
     job_meanwhile: bool,
 }
@@ -289,6 +291,7 @@ impl Host for Watchdog {
 
     fn inspect(&self, held: &Held) -> Process {
         self.act(|machine| {
+            machine.world.pass(machine.knobs.slow_inspection);
             let world = &machine.world;
             let found = world
                 .processes
