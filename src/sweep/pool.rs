@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use super::Progress;
 use super::http::{Client, Setup};
@@ -13,11 +14,16 @@ use crate::clock::Monotonic;
 use crate::manifest::Manifest;
 use crate::verdict::{self, Backend, Outcome, Reason};
 
+/// How far beyond the deadline the core may be probed where a recovery depends on it. The manifest
+/// grants the core just the time that its attempts take on paper; in truth each begins and ends some
+/// milliseconds late, and a last attempt that is cut short proves nothing.
+const GRACE: Duration = Duration::from_millis(500);
+
 /// One sweep over some of the routes.
 pub(super) struct Pool<'a> {
     pub(super) manifest: &'a Manifest,
     pub(super) setup: Setup,
-    /// When the sweep ends, whatever the probes do.
+    /// When the sweep ends, whatever the probes do; but see [`GRACE`].
     pub(super) deadline: Monotonic,
     /// Whether routes have their own retry budgets; else one attempt each.
     pub(super) retries: bool,
@@ -101,11 +107,11 @@ impl Pool<'_> {
             let skipped = if core {
                 None
             } else {
-                work.gate.pass(self.deadline)
+                work.gate.pass(self.core_deadline())
             };
             let outcome = match skipped {
                 Some(reason) => probe::skipped(reason),
-                None => self.probe_one(&mut client, *index),
+                None => self.probe_one(&mut client, *index, core),
             };
             // Each turn is taken once, so the slot is empty.
             let _ = slot.set(outcome);
@@ -124,7 +130,16 @@ impl Pool<'_> {
         }
     }
 
-    fn probe_one(&self, client: &mut Client, index: usize) -> Outcome {
+    /// When the core's probes end, whatever they do.
+    fn core_deadline(&self) -> Monotonic {
+        if self.retries && self.manifest.recovery.is_some() {
+            self.deadline + GRACE
+        } else {
+            self.deadline
+        }
+    }
+
+    fn probe_one(&self, client: &mut Client, index: usize, core: bool) -> Outcome {
         let Some(route) = self.manifest.routes.get(index) else {
             return probe::skipped(Reason::Deadline);
         };
@@ -133,7 +148,12 @@ impl Pool<'_> {
         } else {
             0
         };
+        let deadline = if core {
+            self.core_deadline()
+        } else {
+            self.deadline
+        };
         let error = self.earlier.and_then(|earlier| earlier.error(index));
-        probe::probe(client, route, retries, self.deadline, error)
+        probe::probe(client, route, retries, deadline, error)
     }
 }

@@ -3,14 +3,19 @@ use std::net::{IpAddr, Ipv4Addr, TcpListener};
 
 use super::*;
 use crate::manifest::{LoadOptions, Source, Variables};
+use crate::verdict::Reason;
 
 /// A manifest with one core route, at `localhost` and the listener's port.
 fn manifest(listener: &TcpListener, method: &str) -> Manifest {
+    manifest_with(
+        listener,
+        &format!(r#""routes": [{{"path": "/", "core": true, "method": "{method}"}}]"#),
+    )
+}
+
+fn manifest_with(listener: &TcpListener, keys: &str) -> Manifest {
     let port = listener.local_addr().unwrap().port();
-    let text = format!(
-        r#"{{"base_url": "http://localhost:{port}",
-            "routes": [{{"path": "/", "core": true, "method": "{method}"}}]}}"#
-    );
+    let text = format!(r#"{{"base_url": "http://localhost:{port}", {keys}}}"#);
     let options = LoadOptions {
         base_url: None,
         variables: Variables::MayBeMissing,
@@ -62,4 +67,29 @@ fn a_knock_is_a_get_also_where_the_core_is_probed_by_head() {
     let prober = Prober::new(&manifest).unwrap();
     let _knock = prober.knock().unwrap();
     assert_eq!(answer(&listener), "GET");
+}
+
+#[test]
+fn the_shortest_deadline_that_a_manifest_may_have_proves_a_hang() {
+    let mute = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let options = r#""timeout_seconds": 0.2, "retries": 1, "retry_backoff_seconds": 0.05"#;
+    let keys = |deadline: &str, recovery: &str| {
+        format!(
+            r#""deadline_seconds": {deadline}, "defaults": {{{options}}}, {recovery}
+               "routes": [{{"path": "/", "core": true}}, {{"path": "/papers"}}]"#
+        )
+    };
+    let recovery = r#""recovery": {"unit": "demo.service"},"#;
+    for (recovery, proved) in [(recovery, true), ("", false)] {
+        let manifest = manifest_with(&mute, &keys("0.45", recovery));
+        let prober = Prober::new(&manifest).unwrap();
+        let sweep = prober.sweep(None, &|_, _| {});
+        let silent = sweep.outcomes[0].proof.silent;
+        assert_eq!(silent, proved, "{:?}", sweep.outcomes);
+        let reason = match proved {
+            true => Reason::BackendHung,
+            false => Reason::Deadline,
+        };
+        assert_eq!(sweep.outcomes[1].class, Class::Skipped(reason));
+    }
 }
