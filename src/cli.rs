@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::error::{ContextKind, ContextValue};
 use clap::{Parser, ValueEnum};
 
 use crate::manifest::BaseUrl;
@@ -119,6 +120,7 @@ impl Cli {
         T: Into<OsString> + Clone,
     {
         Self::try_parse_from(arguments).map_err(|answer| {
+            let answer = without_user_info(answer);
             if answer.use_stderr() {
                 // clap's own printing knows nothing of the journal.
                 if stderr_is_journal() {
@@ -140,6 +142,17 @@ impl Cli {
             }
         })
     }
+}
+
+/// Hides a value that may hold a password: clap shows each value that it refuses.
+fn without_user_info(mut error: clap::Error) -> clap::Error {
+    let holds =
+        |value: &ContextValue| matches!(value, ContextValue::String(text) if text.contains('@'));
+    if error.get(ContextKind::InvalidValue).is_some_and(holds) {
+        let hidden = ContextValue::String("…@…".to_owned());
+        error.insert(ContextKind::InvalidValue, hidden);
+    }
+    error
 }
 
 /// Parses a number of seconds, which may be fractional.
@@ -172,7 +185,24 @@ mod tests {
 
     fn parse(arguments: &[&str]) -> Result<Cli, String> {
         let arguments = ["scidex-route-health"].iter().chain(arguments);
-        Cli::try_parse_from(arguments).map_err(|error| error.to_string())
+        Cli::try_parse_from(arguments).map_err(|error| without_user_info(error).to_string())
+    }
+
+    #[test]
+    fn a_password_in_an_address_is_not_shown() {
+        for url in [
+            "http://me:secret@h",
+            "http://me:sec/secret@h",
+            "me:secret@h",
+        ] {
+            let error = parse(&["--base-url", url]).unwrap_err();
+            assert!(
+                error.contains("--base-url") && !error.contains("secret"),
+                "{error}"
+            );
+        }
+        let error = parse(&["--base-url", "h:8000"]).unwrap_err();
+        assert!(error.contains("'h:8000'"), "{error}");
     }
 
     #[test]

@@ -219,12 +219,15 @@ pub(super) fn restarts(unit: &UnitState, name: &str, scope: Scope, signal: KillS
     let (restart, success) = (*known(&unit.restart)?, known(&unit.success)?);
     let (prevent, force) = (known(&unit.prevent)?, known(&unit.force)?);
     // A process that does not obey SIGABRT gets SIGKILL, so systemd must restart it after both.
-    let signals: &[&str] = match signal {
-        KillSignal::Kill => &["KILL"],
-        KillSignal::Abort => &["ABRT", "KILL"],
+    // One that dumped core did not end cleanly, whatever SuccessExitStatus= says (is_clean_exit() in
+    // src/shared/exit-status.c), and whether it will dump core cannot be known.
+    let ends: &[(&str, bool)] = match signal {
+        KillSignal::Kill => &[("KILL", false)],
+        KillSignal::Abort => &[("ABRT", false), ("ABRT", true), ("KILL", false)],
     };
-    for &signal in signals {
-        if let Some(why) = no_restart_after(signal, restart, success, prevent, force) {
+    for &(signal, dumped) in ends {
+        let clean = success.names(signal) && !dumped;
+        if let Some(why) = no_restart_after(signal, restart, clean, prevent, force) {
             return refuse(
                 Guard::NoRestart,
                 format!(

@@ -10,7 +10,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use super::Heard;
-use super::guards::{self, Look, Process, Standing, Vitals};
+use super::facts::{Look, Process, Standing, Vitals};
+use super::guards;
 use super::proc::{self, Socket, Stat, Status};
 use super::unit::{PROPERTIES, Property, UnitState, Unreadable};
 use crate::clock::Monotonic;

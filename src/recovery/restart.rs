@@ -47,8 +47,13 @@ impl Restart {
 pub(super) struct Statuses(Vec<String>);
 
 impl Statuses {
-    pub(super) fn parse(text: &str) -> Self {
-        Self(text.split_whitespace().map(str::to_owned).collect())
+    /// None where the text is no such list. Whatever else it holds, such as the `[unprintable]` of
+    /// systemctl, it may stand for a list that names our signal.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let printed = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || "+-".contains(c);
+        let words = text.split_whitespace();
+        let words = words.map(|word| word.chars().all(printed).then(|| word.to_owned()));
+        words.collect::<Option<_>>().map(Self)
     }
 
     /// Whether the list names `signal`, given as `KILL`: systemd prints it so, the unit file may
@@ -61,15 +66,15 @@ impl Statuses {
 }
 
 /// Why systemd does not restart a service whose main process dies by `signal` (given as `KILL`), if
-/// it does not: service_shall_restart() of its src/core/service.c.
+/// it does not: service_shall_restart() of its src/core/service.c. `clean` says whether it takes that
+/// death for a success.
 pub(super) fn no_restart_after(
     signal: &str,
     restart: Restart,
-    success: &Statuses,
+    clean: bool,
     prevent: &Statuses,
     force: &Statuses,
 ) -> Option<String> {
-    let clean = success.names(signal);
     if prevent.names(signal) {
         return Some(format!("RestartPreventExitStatus= names SIG{signal}"));
     }

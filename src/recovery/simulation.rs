@@ -45,6 +45,8 @@ struct Knobs {
     not_permitted: bool,
     /// How long a reader of stderr keeps the first announcement waiting.
     slow_announcement: Duration,
+    /// How long each look into /proc takes.
+    slow_inspection: Duration,
     /// A job is queued while the announcement waits.
     job_meanwhile: bool,
 }

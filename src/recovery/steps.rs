@@ -16,6 +16,8 @@ use crate::text::escape;
 const LAST_GET: Duration = Duration::from_millis(250);
 /// A look older than this is no ground for a signal.
 const STALE: Duration = Duration::from_secs(1);
+/// How often a stale look is taken anew before the signal is given up.
+const FRESH_LOOKS: usize = 3;
 /// How long a process has to die of SIGKILL.
 const DEATH: Duration = Duration::from_secs(10);
 /// How long a process has to die of SIGABRT before it gets SIGKILL.
@@ -219,7 +221,7 @@ impl<H: Host> Run<'_, H> {
     }
 
     /// Says what is about to happen, before it happens.
-    fn announce(&self, convict: Convict<H::Process>) -> Step<Convict<H::Process>> {
+    fn announce(&self, mut convict: Convict<H::Process>) -> Step<Convict<H::Process>> {
         let evidence = self.evidence.as_ref().map(Evidence::summary);
         self.host.announce(&format!(
             "sending {} to process {}, the main process of {}: no core route answered within its time-outs; {}",
@@ -230,10 +232,14 @@ impl<H: Host> Run<'_, H> {
         ));
         // A reader that keeps stderr waiting (Ctrl-S at a terminal) lets the last look grow old, and
         // so does a pause of this whole program.
-        if self.host.now().since(convict.told) > STALE {
-            return self.look_again(convict);
+        for _ in 0..FRESH_LOOKS {
+            if self.host.now().since(convict.told) <= STALE {
+                return Ok(convict);
+            }
+            convict = self.look_again(convict)?;
         }
-        Ok(convict)
+        let why = "this program itself is starved: whatever it looks at is out of date before it can act on it";
+        Err(Outcome::Refused(Guard::Starved, why.to_owned()))
     }
 
     /// Sends the first signal, or asks whether that would be permitted.
@@ -315,7 +321,7 @@ impl<H: Host> Run<'_, H> {
     fn await_restart(&self, convict: &Convict<H::Process>) -> Step<MainPid> {
         let takes = convict.unit.restart_takes;
         let bound = takes.map_or(RESTART_CAP, |takes| {
-            (takes + RESTART_SLACK).min(RESTART_CAP)
+            takes.saturating_add(RESTART_SLACK).min(RESTART_CAP)
         });
         let until = self.host.now() + bound;
         let mut pause = Duration::from_millis(50);

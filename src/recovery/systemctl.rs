@@ -137,13 +137,15 @@ impl Running {
             let ended = process.died_within(Duration::ZERO);
             answer.drain()?;
             complaints.drain()?;
+            // An answer that is found only now may be as old as a pause of this whole program
+            // (Ctrl-Z) was long.
+            if until.has_passed() {
+                return Err(Trouble::Slow);
+            }
             // Its death ends the answer, not the end of the pipe: a process that it started may
             // hold the pipe for as long as it likes.
             if ended {
                 break;
-            }
-            if until.has_passed() {
-                return Err(Trouble::Slow);
             }
             let sources = [Some(process.as_fd()), answer.open(), complaints.open()];
             let mut fds: Vec<PollFd> = sources
@@ -345,6 +347,19 @@ mod tests {
             assert!(took < Duration::from_secs(5), "{took:?}");
             assert!(!runs(&fake.file("pid")), "{script}");
         }
+    }
+
+    #[test]
+    fn an_answer_that_is_read_too_late_is_none() {
+        let child = Command::new("echo")
+            .arg("MainPID=4711")
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let process = PidFd::open(child.id()).unwrap();
+        assert!(process.died_within(LONG));
+        let collected = Running(child).collect(Monotonic::now());
+        assert!(matches!(collected, Err(Trouble::Slow)));
     }
 
     #[test]

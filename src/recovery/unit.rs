@@ -89,7 +89,7 @@ impl UnitState {
             let delay = span(raw.optional("RestartUSec")?)?;
             // Since systemd 254, with RestartSteps=, the next delay may be the longer one.
             let next = raw.optional("RestartUSecNext").and_then(span);
-            Some(span(raw.optional("TimeoutStopUSec")?)? + delay.max(next.unwrap_or_default()))
+            span(raw.optional("TimeoutStopUSec")?)?.checked_add(delay.max(next.unwrap_or_default()))
         };
         Ok(Self {
             load: raw.word("LoadState"),
@@ -209,7 +209,7 @@ impl<'a> Raw<'a> {
     }
 
     fn statuses(&self, name: &str) -> Property<Statuses> {
-        self.parsed(name, |text| Some(Statuses::parse(text)))
+        self.parsed(name, Statuses::parse)
     }
 }
 

@@ -23,7 +23,7 @@ use self::names::Unresolved;
 use self::pool::Pool;
 use self::wait::Earlier;
 use crate::clock::Monotonic;
-use crate::manifest::{Manifest, Proxy, Route, Scheme};
+use crate::manifest::{Manifest, Method, Options, Proxy, Route, Scheme};
 use crate::verdict::{Class, Outcome};
 
 pub use self::wait::{Wait, until_healthy};
@@ -124,11 +124,12 @@ impl<'m> Prober<'m> {
     }
 
     /// A pool that probes the `picked` routes, the first `core` of which are core, until
-    /// `deadline`. No name is looked up yet, since names may change between two sweeps.
+    /// `deadline`. Names are looked up anew, since they may change between two sweeps.
     fn pool(&self, deadline: Monotonic, picked: Vec<usize>, core: usize) -> Pool<'_> {
+        self.setup.names.forget();
         Pool {
             manifest: self.manifest,
-            setup: self.fresh_setup(),
+            setup: self.setup.clone(),
             deadline,
             retries: true,
             earlier: None,
@@ -139,15 +140,19 @@ impl<'m> Prober<'m> {
     }
 
     /// Sends one GET to the first core route on a fresh connection, in a thread of its own that
-    /// nobody needs to wait for.
+    /// nobody needs to wait for, and to the addresses that the last sweep probed.
     ///
     /// # Errors
     ///
     /// Where the thread cannot be started.
     pub fn knock(&self) -> anyhow::Result<Knock> {
         let (_, route) = self.core().next().ok_or_else(|| anyhow!("no core route"))?;
-        let (path, options) = (route.path.clone(), Arc::clone(&route.options));
-        let mut client = Client::new(self.fresh_setup());
+        let path = route.path.clone();
+        let options = Options {
+            method: Method::Get,
+            ..Options::clone(&route.options)
+        };
+        let mut client = Client::new(self.setup.clone());
         let line = client.line();
         let end = Arc::new(OnceLock::new());
         let told = Arc::clone(&end);
@@ -168,8 +173,8 @@ impl<'m> Prober<'m> {
         Ok(Knock { line, end })
     }
 
-    /// A look-up of the addresses that the base URL leads to, for any thread at any time. It fails
-    /// with a sentence where the name has no address or its resolver does not answer within 5 s.
+    /// A look-up of the addresses that the base URL leads to, for any thread at any time: those that
+    /// the present or the last sweep probes, where there was one. It fails with a sentence where the name has no address or its resolver does not answer within 5 s.
     pub fn lookup(&self) -> impl Fn() -> Result<Vec<SocketAddr>, String> + Send + 'static {
         const PATIENCE: Duration = Duration::from_secs(5);
         let (names, url) = (Arc::clone(&self.setup.names), self.setup.base_url.clone());
@@ -194,14 +199,6 @@ impl<'m> Prober<'m> {
             .iter()
             .enumerate()
             .filter(|(_, route)| route.core)
-    }
-
-    /// The setup with no name looked up yet.
-    fn fresh_setup(&self) -> Setup {
-        Setup {
-            names: Arc::default(),
-            ..self.setup.clone()
-        }
     }
 }
 
@@ -228,3 +225,6 @@ impl Knock {
         self.line.connection()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -41,6 +41,22 @@ pub(super) enum Unresolved {
 }
 
 impl Names {
+    /// Makes the next that asks for a name look it up anew.
+    pub(super) fn forget(&self) {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
+    }
+
+    /// Takes `address` for the answer to a look-up of `host`.
+    #[cfg(test)]
+    pub(super) fn plant(&self, host: &str, address: IpAddr) {
+        let lookup = Arc::new(Lookup::default());
+        lookup.finish(Ok(vec![address]));
+        self.0.lock().unwrap().insert(host.to_owned(), lookup);
+    }
+
     /// The addresses of `host`, a name or a number without brackets, by `end`.
     pub(super) fn resolve(&self, host: &str, end: Monotonic) -> Result<Vec<IpAddr>, Unresolved> {
         if let Ok(number) = host.parse() {

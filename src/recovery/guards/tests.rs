@@ -446,8 +446,15 @@ fn restarts_after_an_abort_asks_for_both_signals() {
         let passed = restarts(&unit, NAME, Scope::System, KillSignal::Abort).is_ok();
         assert_eq!(passed, expected, "{list}");
     }
-    let unit = unit(&["RestartPreventExitStatus=ABRT"]);
-    assert!(restarts(&unit, NAME, Scope::System, KillSignal::Kill).is_ok());
+    let prevented = unit(&["RestartPreventExitStatus=ABRT"]);
+    assert!(restarts(&prevented, NAME, Scope::System, KillSignal::Kill).is_ok());
+
+    let clean = unit(&["Restart=on-success", "SuccessExitStatus=ABRT KILL"]);
+    assert!(restarts(&clean, NAME, Scope::System, KillSignal::Kill).is_ok());
+    assert!(
+        restarts(&clean, NAME, Scope::System, KillSignal::Abort).is_err(),
+        "a core dump is no success"
+    );
 }
 
 #[test]

@@ -125,6 +125,17 @@ fn an_announcement_that_was_kept_waiting_is_followed_by_another_look() {
 }
 
 #[test]
+fn a_look_that_is_always_out_of_date_is_no_ground_for_a_signal() {
+    let knobs = Knobs {
+        slow_inspection: Duration::from_secs(2),
+        ..Knobs::default()
+    };
+    let (outcome, machine) = story(&task(), knobs, |_| {});
+    assert_eq!(outcome.guard(), Some(Guard::Starved), "{outcome:?}");
+    assert!(signals(&machine).is_empty());
+}
+
+#[test]
 fn a_process_that_nothing_ends_is_told_as_such() {
     for task in [task(), abort()] {
         let (outcome, _) = story(&task, Knobs::default(), with_nature(Nature::Stuck));

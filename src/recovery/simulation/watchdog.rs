@@ -212,6 +212,7 @@ impl Host for Watchdog {
 
     fn inspect(&self, held: &Held) -> Process {
         self.act(|machine| {
+            machine.world.pass(machine.knobs.slow_inspection);
             let world = &machine.world;
             let found = world
                 .processes
