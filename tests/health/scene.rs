@@ -115,9 +115,9 @@ impl Scene {
         self
     }
 
-    /// Runs the program through this command.
+    /// Runs the program through this command, beside systemd where [`Scene::beside`] came before.
     pub(crate) fn through<const N: usize>(mut self, command: [&str; N]) -> Self {
-        self.wrapper = command.map(OsString::from).to_vec();
+        self.wrapper.extend(command.map(OsString::from));
         self
     }
 
