@@ -28,8 +28,9 @@ use crate::verdict::{Class, Outcome};
 
 pub use self::wait::{Wait, until_healthy};
 
-/// Longer than anything that happens between the last GET and the signal.
-const KNOCK_LIMIT: Duration = Duration::from_secs(60);
+/// How long the last GET listens. A reader that keeps stderr waiting delays the signal for as long
+/// as it likes, and a backend that wakes up meanwhile must be heard.
+const KNOCK_LIMIT: Duration = Duration::from_secs(86_400);
 
 /// How far a sweep is: probes done, and probes to do.
 pub type Progress<'a> = &'a (dyn Fn(usize, usize) + Sync);
