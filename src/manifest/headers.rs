@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use serde::de::MapAccess;
 
 use super::json::{AnyScalar, Context, Read, Scalar, Shape};
-use super::place::{Place, quoted};
+use super::place::{Place, QUOTED, quoted};
 use super::{Header, Secret, Variables};
 
 /// Headers in one table, and bytes of their names and values together. Servers allow no more
@@ -138,7 +138,11 @@ impl Variables<'_> {
         let Self::Required(environment) = self else {
             return Ok(String::new());
         };
-        let what = format!("the environment variable {variable}");
+        let what = match variable.len() {
+            0..=QUOTED => format!("the environment variable {variable}"),
+            // Cut short by it.
+            _ => format!("the environment variable {}", quoted(variable)),
+        };
         let Some(value) = environment(variable) else {
             return Err(format!("{what} is not set; set it, or remove the header"));
         };

@@ -8,7 +8,7 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 use serde_json::{Map, Number, Value};
 
 use super::Variables;
-use super::place::{Place, Problems, quoted};
+use super::place::{Place, Problems, QUOTED, quoted};
 
 /// What goes along on the pass.
 pub(super) struct Context<'v> {
@@ -270,7 +270,8 @@ impl<'de, T: Table<'de>> Shape<'de> for Fill<'_, '_, T> {
                 Key::Unknown(key) => {
                     table.next_value::<IgnoredAny>()?;
                     let plain = key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-                    let place = if plain && !key.is_empty() {
+                    // Quoted where it is long, since that cuts it short.
+                    let place = if plain && (1..=QUOTED).contains(&key.len()) {
                         Place::Key(self.place, &key)
                     } else {
                         Place::Entry(self.place, &key)

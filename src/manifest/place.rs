@@ -9,7 +9,7 @@ use crate::text::escape;
 const TOLD: usize = 100;
 
 /// Characters of a quoted text; more say no more to a reader.
-const QUOTED: usize = 80;
+pub(super) const QUOTED: usize = 80;
 
 /// A place in a manifest, as a chain of borrowed links: nothing is formatted while all is well.
 #[derive(Clone, Copy)]

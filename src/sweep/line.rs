@@ -35,8 +35,19 @@ struct State {
     failure: Option<Failure>,
     tunnelled: bool,
     connection: Option<(SocketAddr, SocketAddr)>,
+    tap: Tap,
     /// The buffers of the connection before, so that not every one has to clear new memory.
     spare: Buffers,
+}
+
+/// A second descriptor of the connection, for somebody who must see bytes that nobody has read yet.
+/// Only where one asks for it, because it would keep the connection open.
+#[derive(Debug, Default)]
+enum Tap {
+    #[default]
+    Unwanted,
+    Wanted,
+    On(TcpStream),
 }
 
 /// How the wire failed.
@@ -60,6 +71,7 @@ impl Line {
             failure: None,
             tunnelled: false,
             connection: None,
+            tap: Tap::Unwanted,
             spare: Buffers::default(),
         }))
     }
@@ -68,6 +80,10 @@ impl Line {
     pub(super) fn begin(&self, end: Monotonic, request_bytes: usize) {
         let mut state = self.state();
         let spare = std::mem::take(&mut state.spare);
+        let tap = match state.tap {
+            Tap::Unwanted => Tap::Unwanted,
+            Tap::Wanted | Tap::On(_) => Tap::Wanted,
+        };
         *state = State {
             end,
             request_bytes,
@@ -75,6 +91,7 @@ impl Line {
             failure: None,
             tunnelled: false,
             connection: None,
+            tap,
             spare,
         };
     }
@@ -89,9 +106,16 @@ impl Line {
         self.state().request_bytes
     }
 
+    /// Lets [`Line::heard`] see also what lies in the socket unread.
+    pub(super) fn tap(&self) {
+        self.state().tap = Tap::Wanted;
+    }
+
     /// Whether a single byte came back during the attempt.
     pub(super) fn heard(&self) -> bool {
-        self.state().heard
+        let state = self.state();
+        state.heard
+            || matches!(&state.tap, Tap::On(stream) if stream.peek(&mut [0]).is_ok_and(|n| n > 0))
     }
 
     /// Whether a tunnel through a proxy was established.
@@ -201,7 +225,7 @@ impl<In: Transport> Connector<In> for LineConnector {
 impl LineConnector {
     /// Tries the addresses in order. Each gets an equal share of the time that is left, so the
     /// last one gets all of it.
-    fn open(&self, addresses: &[SocketAddr]) -> Result<TcpStream, Error> {
+    pub(super) fn open(&self, addresses: &[SocketAddr]) -> Result<TcpStream, Error> {
         let line = &self.0;
         let mut last = Error::HostNotFound;
         for (tried, &address) in addresses.iter().enumerate() {
@@ -217,6 +241,9 @@ impl LineConnector {
                     let mut state = line.state();
                     state.failure = None;
                     state.connection = stream.local_addr().ok().zip(Some(address));
+                    if let (Tap::Wanted, Ok(tap)) = (&state.tap, stream.try_clone()) {
+                        state.tap = Tap::On(tap);
+                    }
                     return Ok(stream);
                 }
                 Ok(None) => {

@@ -3,6 +3,20 @@
 use super::*;
 
 #[test]
+fn a_name_of_any_length_is_told_in_a_short_line() {
+    let name = "x".repeat(100_000);
+    let key = lines(&with(&format!("defaults.{name}"), "1"));
+    let cut = format!("\"{}…\"", "x".repeat(80));
+    assert!(key[0].starts_with(&format!("defaults[{cut}]: unknown key")));
+    let variable = with("routes[0].headers", &format!("{{\"X\":\"${{{name}}}\"}}"));
+    let told = format!("routes[0].headers[\"X\"]: the environment variable {cut} is not set");
+    assert!(lines(&variable)[0].starts_with(&told));
+    for line in [&key[0], &lines(&variable)[0]] {
+        assert!(line.len() < 400, "{} bytes", line.len());
+    }
+}
+
+#[test]
 fn unknown_and_repeated_keys_are_told_with_their_place() {
     let text = r#"{"base_url":"http://h","base_url":"ftp://h","defaults":{"retrys":1,"path":"/","timeout":3},
         "routes":[{"path":"/","core":true,"core":false,"Path":"/"}],"a b\u001b":{"x":[1]},"x":1,

@@ -233,3 +233,21 @@ fn a_full_accept_queue_is_a_mute_backend() {
         ("Timeout true", false)
     );
 }
+
+#[test]
+fn a_tap_hears_what_nobody_has_read() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let line = Arc::new(Line::new());
+    line.tap();
+    line.begin(Monotonic::now() + LIMIT, 0);
+    let connector = LineConnector(Arc::clone(&line));
+    let _stream = connector.open(&[listener.local_addr().unwrap()]).unwrap();
+    assert!(!line.heard());
+    let (mut accepted, _) = listener.accept().unwrap();
+    accepted.write_all(b"H").unwrap();
+    let end = Monotonic::now() + LIMIT;
+    while !line.heard() {
+        assert!(!end.has_passed(), "never heard");
+        thread::yield_now();
+    }
+}

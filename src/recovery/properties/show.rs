@@ -1,0 +1,334 @@
+//! What reads `systemctl show`, and the guards that judge it.
+
+use std::time::Duration;
+
+use super::Choices;
+use crate::clock::Monotonic;
+use crate::manifest::{KillSignal, Scope};
+use crate::recovery::Heard;
+use crate::recovery::guards::{self, Look, Process, Standing, Vitals};
+use crate::recovery::unit::{PROPERTIES, Property, UnitState, Unreadable};
+use crate::text::deceives;
+
+/// Every property of what reads `systemctl show`.
+///
+/// # Panics
+///
+/// Where one does not hold.
+pub fn show_property(data: &[u8]) {
+    match UnitState::parse(data) {
+        Err(why) => {
+            assert!(!why.contains(deceives), "raw control: {why:?}");
+            assert!(why.chars().count() < 1_500, "{} bytes", why.len());
+        }
+        Ok(state) => stands_line_by_line(data, &state),
+    }
+    comes_back(&mut Choices(data.iter()));
+}
+
+/// Each line stands for itself: their order, lines of others, and what else is missing change
+/// nothing; and what is missing is told, and no guard takes it for good.
+fn stands_line_by_line(data: &[u8], state: &UnitState) {
+    let text = String::from_utf8_lossy(data);
+    let lines: Vec<&str> = text.trim_end_matches('\n').split('\n').collect();
+    let parse = |lines: &[&str]| UnitState::parse(lines.join("\n").as_bytes());
+    let same = Ok(state.clone());
+    assert_eq!(parse(&lines), same, "parsed twice");
+    let mut others: Vec<&str> = lines.iter().rev().copied().collect();
+    assert_eq!(parse(&others), same, "in the other order");
+    others.rotate_left(lines.len() / 2);
+    others.push("=a line of another systemd=");
+    if !lines.iter().any(|line| line.starts_with('=')) {
+        assert_eq!(parse(&others), same, "rotated, and with another line");
+    }
+    passes_only_if_all_is_well(&lines, state);
+    for name in PROPERTIES {
+        let left: Vec<&str> = lines
+            .iter()
+            .filter(|line| !sets(line, name))
+            .copied()
+            .collect();
+        if left.is_empty() {
+            assert!(parse(&left).is_err());
+        } else {
+            let expected = without(state.clone(), name);
+            assert_eq!(parse(&left), Ok(expected.clone()), "without {name}");
+            passes_only_if_all_is_well(&left, &expected);
+        }
+    }
+}
+
+fn sets(line: &str, name: &str) -> bool {
+    line.split_once('=').is_some_and(|(key, _)| key == name)
+}
+
+/// `state`, had systemd not told `name`.
+fn without(mut state: UnitState, name: &str) -> UnitState {
+    fn missing<T>(name: &str) -> Property<T> {
+        Err(Unreadable(format!("systemctl did not tell {name}=")))
+    }
+    match name {
+        "LoadState" => state.load = missing(name),
+        "ActiveState" => state.active = missing(name),
+        "SubState" => state.sub = missing(name),
+        "Result" => state.result = missing(name),
+        "MainPID" => state.main_pid = missing(name),
+        "InvocationID" => state.invocation = missing(name),
+        "ExecMainStartTimestampMonotonic" => state.started = missing(name),
+        "Restart" => state.restart = missing(name),
+        "SuccessExitStatus" => state.success = missing(name),
+        "RestartPreventExitStatus" => state.prevent = missing(name),
+        "RestartForceExitStatus" => state.force = missing(name),
+        "Job" => state.job = missing(name),
+        "FreezerState" => state.freezer = None,
+        "TimeoutStopUSec" | "RestartUSec" => state.restart_takes = None,
+        "NeedDaemonReload" => state.stale = missing(name),
+        "TriggeredBy" => state.triggered_by.clear(),
+        _ => {}
+    }
+    state
+}
+
+/// The guards let a unit pass only if each line that one of them needs is there, and says so.
+fn passes_only_if_all_is_well(lines: &[&str], state: &UnitState) {
+    const OWN: u32 = 99;
+    let at = Monotonic::from_micros(u64::MAX);
+    let standing = Standing {
+        unit: "demo.service",
+        scope: Scope::System,
+        signal: KillSignal::Abort,
+        min_uptime: Duration::ZERO,
+        sweep_began: at,
+        starved: false,
+        own_pid: OWN,
+        not_local: None,
+        manifest_writable: None,
+    };
+    let look = |before| Look {
+        at,
+        unit: state,
+        before,
+        process: Process::Alive(Vitals {
+            state: 'S',
+            tracer: 0,
+            dumping: false,
+            kill_pending: false,
+            age: Duration::MAX - Duration::from_secs(1),
+        }),
+        heard: Heard::Nothing,
+    };
+    let first = guards::judge(&standing, &look(None));
+    assert_eq!(
+        first,
+        guards::judge(&standing, &look(Some(state))),
+        "nothing changed"
+    );
+    if let Err((_, why)) = first {
+        assert!(!why.contains(deceives), "raw control: {why:?}");
+        return;
+    }
+    let told = |name: &str| {
+        lines
+            .iter()
+            .find_map(|line| line.strip_prefix(&format!("{name}=")[..]))
+    };
+    assert_eq!(told("LoadState"), Some("loaded"));
+    assert_eq!(told("ActiveState"), Some("active"));
+    let pid: u32 = told("MainPID")
+        .and_then(|pid| pid.parse().ok())
+        .unwrap_or(0);
+    assert!(pid > 1 && pid != OWN, "MainPID={pid}");
+    assert_eq!(told("InvocationID").map(str::len), Some(32));
+    let started = told("ExecMainStartTimestampMonotonic").unwrap_or("0");
+    assert_ne!(started.trim_start_matches(['+', '0']), "");
+    assert!(matches!(told("Job"), Some("" | "0")));
+    assert!(matches!(told("FreezerState"), None | Some("running")));
+    for list in [
+        "SuccessExitStatus",
+        "RestartPreventExitStatus",
+        "RestartForceExitStatus",
+    ] {
+        assert!(told(list).is_some(), "without {list}");
+    }
+    let names = |list: &str, signal: &str| {
+        let told = told(list).unwrap_or_default();
+        told.split_whitespace()
+            .any(|word| word == signal || word == format!("SIG{signal}"))
+    };
+    let restart = told("Restart").unwrap_or("no");
+    for signal in ["ABRT", "KILL"] {
+        assert!(
+            !names("RestartPreventExitStatus", signal),
+            "prevented after {signal}"
+        );
+        let fails = ["on-failure", "on-abnormal", "on-abort"];
+        assert!(
+            names("RestartForceExitStatus", signal)
+                || restart == "always"
+                || restart == "on-success" && names("SuccessExitStatus", signal)
+                || fails.contains(&restart) && !names("SuccessExitStatus", signal),
+            "Restart={restart} after {signal}"
+        );
+    }
+}
+
+/// A unit as systemd could tell it, written in systemd's way and in any order, is read as it was.
+fn comes_back(choices: &mut Choices<'_>) {
+    let words = [
+        "loaded",
+        "active",
+        "not-found",
+        "running",
+        "failed",
+        "a b=c",
+        "é",
+    ];
+    let restarts = [
+        "no",
+        "always",
+        "on-success",
+        "on-failure",
+        "on-abnormal",
+        "on-abort",
+        "on-watchdog",
+    ];
+    let mut lines = Vec::new();
+    let mut told = |choices: &mut Choices<'_>, name: &str, value: String| {
+        let there = choices.byte() % 8 != 7;
+        if there {
+            lines.insert(choices.below(lines.len() + 1), format!("{name}={value}"));
+        }
+        there.then_some(value)
+    };
+    let mut word = |choices: &mut Choices<'_>, name| {
+        let word = choices.of(&words);
+        told(choices, name, word.to_owned())
+    };
+    let load = word(choices, "LoadState");
+    let active = word(choices, "ActiveState");
+    let sub = word(choices, "SubState");
+    let result = word(choices, "Result");
+    let freezer = word(choices, "FreezerState");
+    let pid = u64::from(choices.number() as u32);
+    let pid_told = told(choices, "MainPID", pid.to_string());
+    let invocation = format!("{:016x}{:016x}", choices.number(), choices.number());
+    let invocation = told(choices, "InvocationID", invocation);
+    let started = choices.number().max(1);
+    let started_told = told(
+        choices,
+        "ExecMainStartTimestampMonotonic",
+        started.to_string(),
+    );
+    let restart = choices.of(&restarts);
+    let restart = told(choices, "Restart", restart.to_owned());
+    let mut lists = Vec::new();
+    for name in [
+        "SuccessExitStatus",
+        "RestartPreventExitStatus",
+        "RestartForceExitStatus",
+    ] {
+        let count = choices.below(4);
+        let list: Vec<&str> = (0..count)
+            .map(|_| choices.of(&["KILL", "ABRT", "TERM", "9", "0", "255"]))
+            .collect();
+        lists.push(told(choices, name, list.join(" ")).map(|_| list));
+    }
+    let job = choices.of(&["", "0", "68"]);
+    let job = told(choices, "Job", job.to_owned());
+    let mut span = |choices: &mut Choices<'_>, name| {
+        let micros = choices.number();
+        let finite = (micros != u64::MAX).then(|| Duration::from_micros(micros));
+        told(choices, name, span_as_systemd(micros)).map(|_| finite)
+    };
+    let stop = span(choices, "TimeoutStopUSec");
+    let delay = span(choices, "RestartUSec");
+    let next = span(choices, "RestartUSecNext");
+    let stale = choices.of(&["yes", "no"]);
+    let stale = told(choices, "NeedDaemonReload", stale.to_owned());
+    let triggered_by = choices.of(&["", "demo.timer", "demo.timer demo.socket"]);
+    let triggered_by = told(choices, "TriggeredBy", triggered_by.to_owned());
+
+    if lines.is_empty() {
+        return;
+    }
+    let text = format!("{}\n", lines.join("\n"));
+    let state = UnitState::parse(text.as_bytes());
+    let state = state.unwrap_or_else(|why| unreachable!("{why} in {text}"));
+    assert_eq!(state.load.ok(), load, "{text}");
+    assert_eq!(state.active.ok(), active, "{text}");
+    assert_eq!(state.sub.ok(), sub, "{text}");
+    assert_eq!(state.result.ok(), result, "{text}");
+    assert_eq!(state.freezer, freezer, "{text}");
+    assert_eq!(
+        state.main_pid.ok().map(u64::from),
+        pid_told.map(|_| pid),
+        "{text}"
+    );
+    assert_eq!(state.invocation.ok(), invocation, "{text}");
+    let started = started_told.map(|_| Monotonic::from_micros(started));
+    assert_eq!(state.started.ok(), started, "{text}");
+    assert_eq!(
+        state.restart.ok().map(|restart| restart.as_str()),
+        restart.as_deref(),
+        "{text}"
+    );
+    for (read, list) in [state.success, state.prevent, state.force]
+        .into_iter()
+        .zip(lists)
+    {
+        for signal in ["KILL", "ABRT", "TERM", "HUP"] {
+            let expected = list.as_ref().map(|list| list.contains(&signal));
+            assert_eq!(
+                read.as_ref().ok().map(|read| read.names(signal)),
+                expected,
+                "{text}"
+            );
+        }
+    }
+    let job = job.map(|job| (job == "68").then_some(job));
+    assert_eq!(state.job.ok(), job, "{text}");
+    let takes = match (stop.flatten(), delay.flatten()) {
+        (Some(stop), Some(delay)) => Some(stop + delay.max(next.flatten().unwrap_or_default())),
+        _ => None,
+    };
+    assert_eq!(state.restart_takes, takes, "{text}");
+    assert_eq!(
+        state.stale.ok(),
+        stale.map(|stale| stale == "yes"),
+        "{text}"
+    );
+    assert_eq!(
+        state.triggered_by.join(" "),
+        triggered_by.unwrap_or_default(),
+        "{text}"
+    );
+}
+
+/// A span as format_timespan() of systemd's src/basic/time-util.c writes it.
+fn span_as_systemd(micros: u64) -> String {
+    const UNITS: [(&str, u64); 9] = [
+        ("y", 31_557_600_000_000),
+        ("month", 2_629_800_000_000),
+        ("w", 604_800_000_000),
+        ("d", 86_400_000_000),
+        ("h", 3_600_000_000),
+        ("min", 60_000_000),
+        ("s", 1_000_000),
+        ("ms", 1_000),
+        ("us", 1),
+    ];
+    match micros {
+        u64::MAX => return "infinity".to_owned(),
+        0 => return "0".to_owned(),
+        _ => {}
+    }
+    let mut left = micros;
+    let mut words = Vec::new();
+    for (name, length) in UNITS {
+        if left >= length {
+            words.push(format!("{}{name}", left / length));
+            left %= length;
+        }
+    }
+    words.join(" ")
+}
