@@ -9,19 +9,8 @@
 mod proc;
 mod show;
 
-<<<<<<< HEAD
-use super::Heard;
-use super::facts::{Look, Process, Standing, Vitals};
-use super::guards;
-use super::proc::{self, Socket, Stat, Status};
-use super::unit::{PROPERTIES, Property, UnitState, Unreadable};
-use crate::clock::Monotonic;
-use crate::manifest::{KillSignal, Scope};
-use crate::text::deceives;
-=======
 pub use self::proc::proc_property;
 pub use self::show::show_property;
->>>>>>> fuzz
 
 /// Bytes as a source of choices; when it is dry, each choice is the first.
 struct Choices<'a>(std::slice::Iter<'a, u8>);

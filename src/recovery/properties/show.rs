@@ -6,7 +6,8 @@ use super::Choices;
 use crate::clock::Monotonic;
 use crate::manifest::{KillSignal, Scope};
 use crate::recovery::Heard;
-use crate::recovery::guards::{self, Look, Process, Standing, Vitals};
+use crate::recovery::facts::{Look, Process, Standing, Vitals};
+use crate::recovery::guards;
 use crate::recovery::unit::{PROPERTIES, Property, UnitState, Unreadable};
 use crate::text::deceives;
 
