@@ -31,4 +31,5 @@ mod servers;
 mod shipped;
 mod sweep;
 mod systemctl;
+mod timing;
 mod tls;

@@ -1,0 +1,79 @@
+//! Time that others rely on: a time-out is exact, because the starvation guard rests on it, and a
+//! kill follows a hang at a time that can be worked out beforehand.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::play::{ok, silent};
+use crate::recovery::mute;
+use crate::scene::Scene;
+use crate::server::NeverAccepts;
+use crate::systemd::{Systemd, recovery};
+
+/// How late a time-out may be.
+const LATE: f64 = 0.02;
+
+/// Probes that wait for the same time. The least late one tells how exact the program is; how late
+/// the others are, how busy the machine.
+const SAMPLES: usize = 5;
+
+/// Holds silent routes with this time-out to it.
+#[track_caller]
+fn is_exact(seconds: f64, scene: Scene) {
+    let paths: Vec<String> = (0..SAMPLES).map(|n| format!("/{n}")).collect();
+    let scene = scene
+        .default("timeout_seconds", seconds)
+        .top("concurrency", SAMPLES);
+    let scene = paths
+        .iter()
+        .fold(scene, |scene, path| scene.core(path, silent()));
+    let run = scene.run([]);
+    run.exits(1).hung(true);
+    let took = paths
+        .iter()
+        .map(|path| run.route(path)["elapsed_seconds"].as_f64().unwrap());
+    let least = took.fold(f64::INFINITY, f64::min);
+    assert!(
+        (0.0..=LATE).contains(&(least - seconds)),
+        "{seconds} s took {least} s"
+    );
+}
+
+#[test]
+fn a_time_out_is_late_by_at_most_20_ms() {
+    std::thread::scope(|scope| {
+        for seconds in [0.5, 5.0, 20.0] {
+            scope.spawn(move || is_exact(seconds, Scene::new()));
+            scope.spawn(move || {
+                let never = NeverAccepts::start();
+                let url = never.url().replace("http:", "https:");
+                is_exact(seconds, Scene::new().at(url));
+            });
+        }
+    });
+}
+
+#[test]
+fn the_kill_comes_on_time_whatever_the_number_of_auxiliary_routes() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    systemd.sleeper("late.service", "Restart=always");
+    let mut scene = mute(&systemd, recovery("late.service", json!({})))
+        .default("timeout_seconds", 0.5)
+        .default("retries", 1)
+        .default("retry_backoff_seconds", 0.1)
+        .core("/second", silent())
+        .core("/third", silent());
+    for number in 0..100 {
+        scene = scene.aux(&format!("/page/{number}"), ok());
+    }
+    let run = scene.run(["--dry-run"]);
+    run.outcome("would_kill").tally([0, 3, 0, 0, 100]);
+    // Two rounds, the pause between them, a second for everything else; and the rest is the time
+    // to start a program in a namespace.
+    let bound = Duration::from_millis(500 * 2 + 100 + 1000);
+    let elapsed = run.report["elapsed_seconds"].as_f64().unwrap();
+    assert!(elapsed <= bound.as_secs_f64(), "{elapsed} s");
+}
