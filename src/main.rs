@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use scidex_route_health::cli::Cli;
 use scidex_route_health::manifest::{LoadOptions, Manifest, Variables};
 use scidex_route_health::recovery::{self, Case, Permission, warnings};
-use scidex_route_health::report::{self, Level, Outputs, Progress, Report, say};
+use scidex_route_health::report::{self, Level, Outputs, Progress, Report, announce, say};
 use scidex_route_health::status::Status;
 use scidex_route_health::sweep::{self, Prober, Wait};
 
@@ -63,7 +63,7 @@ fn run(cli: &Cli) -> anyhow::Result<Status> {
         manifest: &manifest,
         verdict: &verdict,
         sweep_began: sweep.began,
-        say: &|line| say(Level::Info, line),
+        say: &|line| announce(Level::Info, line),
     };
     let recovery = recovery::attempt(&case, permission, &prober);
     let warnings = watch.map_or_else(Vec::new, |watch| watch.finish(PATIENCE));

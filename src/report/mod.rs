@@ -24,7 +24,7 @@ use crate::verdict::{self, Verdict};
 pub use self::destination::Destination;
 pub(crate) use self::destination::reason;
 pub use self::progress::Progress;
-pub use self::stderr::{Level, say, stderr_is_journal};
+pub use self::stderr::{Level, announce, say, stderr_is_journal};
 pub use self::stream::{Look, Stream};
 pub use self::words::unhealthy_sweep;
 

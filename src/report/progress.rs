@@ -2,12 +2,10 @@
 //! tell it; they never wait for it.
 
 use std::io::{self, Write};
-use std::os::fd::AsFd;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-
+use super::stderr::takes_text;
 use super::stream::Stream;
 
 /// Drawing more often would only cost time.
@@ -63,29 +61,7 @@ impl Drop for Progress {
 /// must not hold the sweep up.
 fn write(text: &str) {
     let stderr = io::stderr();
-    if takes(&stderr) {
+    if takes_text(&stderr, Duration::ZERO) {
         let _ = stderr.lock().write_all(text.as_bytes());
-    }
-}
-
-/// Whether a few bytes can be written to `stream` without waiting.
-fn takes(stream: &impl AsFd) -> bool {
-    let mut polled = [PollFd::new(stream.as_fd(), PollFlags::POLLOUT)];
-    poll(&mut polled, PollTimeout::ZERO) == Ok(1)
-}
-
-#[cfg(test)]
-mod tests {
-    use nix::fcntl::{FcntlArg, OFlag, fcntl};
-
-    use super::*;
-
-    #[test]
-    fn takes_says_no_where_a_write_would_wait() {
-        let (_reader, mut writer) = io::pipe().unwrap();
-        assert!(takes(&writer));
-        fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
-        while writer.write(&[0; 4_096]).is_ok() {}
-        assert!(!takes(&writer));
     }
 }

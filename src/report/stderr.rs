@@ -2,7 +2,11 @@
 //! without a panic where nobody does.
 
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::sync::OnceLock;
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::stream::Stream;
 
@@ -41,6 +45,23 @@ pub fn say(level: Level, text: &str) {
     let _ = io::stderr().write_all(lines.as_bytes());
 }
 
+/// As [`say`], but goes on without the line where standard error takes nothing for a second: a
+/// stopped terminal or a reader that hangs must not keep a rescue waiting.
+pub fn announce(level: Level, text: &str) {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    if takes_text(io::stderr(), PATIENCE) {
+        say(level, text);
+    }
+}
+
+/// Whether `stream` takes at least one short line within `patience`: a pipe is writable only where
+/// it has room for `PIPE_BUF` bytes (pipe(7)).
+pub(super) fn takes_text(stream: impl AsFd, patience: Duration) -> bool {
+    let mut fds = [PollFd::new(stream.as_fd(), PollFlags::POLLOUT)];
+    let timeout = PollTimeout::try_from(patience).unwrap_or(PollTimeout::ZERO);
+    matches!(poll(&mut fds, timeout), Ok(1..))
+}
+
 fn lines(level: Level, text: &str, journal: bool) -> String {
     let prefix = if journal { level.prefix() } else { "" };
     // An empty line has no message to have a level.
@@ -50,7 +71,18 @@ fn lines(level: Level, text: &str, journal: bool) -> String {
 
 #[cfg(test)]
 mod tests {
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+
     use super::*;
+
+    #[test]
+    fn takes_text_waits_for_no_reader() {
+        let (_reader, mut writer) = io::pipe().unwrap();
+        assert!(takes_text(&writer, Duration::ZERO));
+        fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+        while writer.write(&[0; 4_096]).is_ok() {}
+        assert!(!takes_text(&writer, Duration::from_millis(10)));
+    }
 
     #[test]
     fn every_line_has_its_level_in_the_journal_alone() {
