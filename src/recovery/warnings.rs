@@ -69,9 +69,9 @@ impl Watch {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Unit {
-    name: String,
-    scope: Scope,
+pub(super) struct Unit {
+    pub(super) name: String,
+    pub(super) scope: Scope,
 }
 
 /// What is looked at.
@@ -213,7 +213,7 @@ fn not_seen(unit: &Unit, why: &str) -> String {
 
 /// The service that the process with this `/proc/self/cgroup` runs in; none in a session, a
 /// scope, or a container.
-fn own_unit(cgroup: &str) -> Option<Unit> {
+pub(super) fn own_unit(cgroup: &str) -> Option<Unit> {
     let path = cgroup.lines().find_map(|line| line.strip_prefix("0::"))?;
     let (above, name) = path.rsplit_once('/')?;
     let manager = |part: &str| part.starts_with("user@") && part.ends_with(".service");

@@ -4,7 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use super::Choices;
+use crate::manifest::Scope;
 use crate::recovery::proc::{self, Socket, Stat, Status};
+use crate::recovery::warnings::own_unit;
 
 /// Every property of what reads `/proc`.
 ///
@@ -40,6 +42,7 @@ pub fn proc_property(data: &[u8]) {
     stat_comes_back(&text, &mut Choices(data.iter()));
     status_comes_back(&text, &mut Choices(data.iter()));
     socket_comes_back(&mut Choices(data.iter()));
+    own_unit_comes_back(&text, &mut Choices(data.iter()));
 }
 
 /// With any name, and with any fields behind those that are read.
@@ -176,4 +179,33 @@ fn socket_as_linux(socket: &Socket, mapped: bool) -> String {
         socket.waiting,
         socket.inode
     )
+}
+
+/// With any names, and with the hierarchies of cgroups(7), version 1, before and behind.
+fn own_unit_comes_back(name: &str, choices: &mut Choices<'_>) {
+    if let Some(unit) = own_unit(name) {
+        assert!(unit.name.ends_with(".service") && !unit.name.contains(['/', '\n']));
+        assert!(name.contains(&unit.name));
+    }
+    let name = name.replace(['/', '\n', '\r'], "_");
+    let end = choices.of(&[".service", ".scope", ".service.d"]);
+    let (above, scope) = choices.of(&[
+        ("/system.slice", Scope::System),
+        ("", Scope::System),
+        (
+            "/user.slice/user-1.slice/user@1.service/app.slice",
+            Scope::User,
+        ),
+    ]);
+    let old = choices.of(&[
+        "",
+        "3:cpu,cpuacct:/x/0::/y.service\n1:name=systemd:/z.service\n",
+    ]);
+    let text = format!("{old}0::{above}/{name}{end}\n{old}");
+    let expected = (end == ".service").then(|| (format!("{name}{end}"), scope));
+    assert_eq!(
+        own_unit(&text).map(|unit| (unit.name, unit.scope)),
+        expected,
+        "{text}"
+    );
 }
