@@ -366,6 +366,16 @@ mod tests {
     }
 
     #[test]
+    fn judge_tells_hung_from_down() {
+        let hung = judge([(true, &lost(Loss::Timeout, SILENT))]);
+        assert!(hung.hung() && !hung.down());
+        let down = judge([(true, &lost(Loss::Refused, NOTHING))]);
+        assert!(down.down() && !down.hung());
+        let up = judge([(true, &outcome(Class::Ok, HEARD))]);
+        assert!(!up.hung() && !up.down());
+    }
+
+    #[test]
     fn judge_sees_starvation_in_core_attempts_only() {
         let starved = outcome(
             Class::Ok,
