@@ -177,7 +177,8 @@ impl<'m> Prober<'m> {
     }
 
     /// A look-up of the addresses that the base URL leads to, for any thread at any time: those that
-    /// the present or the last sweep probes, where there was one. It fails with a sentence where the name has no address or its resolver does not answer within 5 s.
+    /// the present or the last sweep probes, where there was one. It fails with a sentence where the
+    /// name has no address or its resolver does not answer within 5 s.
     pub fn lookup(&self) -> impl Fn() -> Result<Vec<SocketAddr>, String> + Send + 'static {
         const PATIENCE: Duration = Duration::from_secs(5);
         let (names, url) = (Arc::clone(&self.setup.names), self.setup.base_url.clone());
