@@ -43,12 +43,10 @@ pub(super) fn status(value: &Scalar<'_>) -> Result<u16, String> {
     Ok(whole(value, 200, 599)? as u16)
 }
 
-/// Seconds, more than none. What is less than a nanosecond counts as one.
+/// Seconds, more than none.
 pub(super) fn positive_seconds(value: &Scalar<'_>, max: u32) -> Result<Duration, String> {
-    match length(value, |seconds| seconds <= 0.0, max) {
-        Ok(length) => Ok(length.max(Duration::from_nanos(1))),
-        Err(wrong) => Err(value.objection(wrong, format!("give more than 0 and at most {max}"))),
-    }
+    length(value, |seconds| seconds <= 0.0, max)
+        .map_err(|wrong| value.objection(wrong, format!("give more than 0 and at most {max}")))
 }
 
 /// Seconds from `min` to `max`.
@@ -57,6 +55,7 @@ pub(super) fn seconds(value: &Scalar<'_>, min: u32, max: u32) -> Result<Duration
         .map_err(|wrong| value.objection(wrong, format!("give a number from {min} to {max}")))
 }
 
+/// A length of time. More than nothing, but less than a nanosecond, counts as one.
 fn length(
     value: &Scalar<'_>,
     is_too_small: impl FnOnce(f64) -> bool,
@@ -70,8 +69,9 @@ fn length(
     if is_too_small(seconds) {
         return Err("too small");
     }
+    let least = Duration::from_nanos(u64::from(seconds > 0.0));
     match Duration::try_from_secs_f64(seconds) {
-        Ok(length) if seconds <= max.into() => Ok(length),
+        Ok(length) if seconds <= max.into() => Ok(length.max(least)),
         _ => Err("too large"),
     }
 }
