@@ -159,6 +159,7 @@ impl Client {
             match next {
                 Some(_) if followed == options.max_redirects => return Ok(End::TooManyRedirects),
                 Some(next) => {
+                    self.line.make_room(next.len());
                     *url = next;
                     *status = None;
                 }

@@ -111,6 +111,12 @@ impl Line {
         self.state().tap = Tap::Wanted;
     }
 
+    /// Makes room for a request of `bytes` on the attempt's next connection.
+    pub(super) fn make_room(&self, bytes: usize) {
+        let mut state = self.state();
+        state.request_bytes = state.request_bytes.max(bytes);
+    }
+
     /// Whether a single byte came back during the attempt.
     pub(super) fn heard(&self) -> bool {
         let state = self.state();

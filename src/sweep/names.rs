@@ -120,6 +120,12 @@ impl Lookup {
     }
 }
 
+/// The host of `uri`: a name, or a number without brackets.
+pub(super) fn bare_host(uri: &Uri) -> &str {
+    let host = uri.host().unwrap_or_default();
+    host.trim_start_matches('[').trim_end_matches(']')
+}
+
 /// Resolves for one client, by the end of its attempt.
 #[derive(Debug)]
 pub(super) struct LineResolver {
@@ -131,8 +137,7 @@ pub(super) struct LineResolver {
 
 impl Resolver for LineResolver {
     fn resolve(&self, uri: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
-        let host = uri.host().unwrap_or_default();
-        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let host = bare_host(uri);
         let default = if uri.scheme_str() == Some("https") {
             443
         } else {

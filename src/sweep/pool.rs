@@ -104,14 +104,13 @@ impl Pool<'_> {
                 return;
             };
             let core = turn < self.core;
-            let skipped = if core {
-                None
-            } else {
-                work.gate.pass(self.core_deadline())
+            let (deadline, skipped) = match core {
+                true => (self.core_deadline(), None),
+                false => (self.deadline, work.gate.pass(self.core_deadline())),
             };
             let outcome = match skipped {
                 Some(reason) => probe::skipped(reason),
-                None => self.probe_one(&mut client, *index, core),
+                None => self.probe_one(&mut client, *index, deadline),
             };
             // Each turn is taken once, so the slot is empty.
             let _ = slot.set(outcome);
@@ -139,7 +138,7 @@ impl Pool<'_> {
         }
     }
 
-    fn probe_one(&self, client: &mut Client, index: usize, core: bool) -> Outcome {
+    fn probe_one(&self, client: &mut Client, index: usize, deadline: Monotonic) -> Outcome {
         let Some(route) = self.manifest.routes.get(index) else {
             return probe::skipped(Reason::Deadline);
         };
@@ -147,11 +146,6 @@ impl Pool<'_> {
             route.options.retries
         } else {
             0
-        };
-        let deadline = if core {
-            self.core_deadline()
-        } else {
-            self.deadline
         };
         let error = self.earlier.and_then(|earlier| earlier.error(index));
         probe::probe(client, route, retries, deadline, error)

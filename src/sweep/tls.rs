@@ -14,6 +14,7 @@ use ureq::unversioned::transport::{
 
 use super::buffers::Buffers;
 use super::line::Line;
+use super::names::bare_host;
 use crate::verdict::Loss;
 
 /// Reads the roots that this system trusts, or those of `SSL_CERT_FILE` and `SSL_CERT_DIR`.
@@ -67,9 +68,8 @@ impl<In: Transport> Connector<In> for TlsConnector {
         if transport.is_tls() {
             return Ok(Some(Either::A(transport)));
         }
-        let host = details.uri.host().unwrap_or_default();
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        let name = ServerName::try_from(host.to_owned()).map_err(|error| {
+        let host = bare_host(details.uri).to_owned();
+        let name = ServerName::try_from(host).map_err(|error| {
             self.line.fail(Loss::Tls, false, error.to_string());
             Error::Tls("not a name that a certificate can hold")
         })?;

@@ -251,3 +251,26 @@ fn a_tap_hears_what_nobody_has_read() {
         thread::yield_now();
     }
 }
+
+#[test]
+fn a_redirect_may_lead_to_a_longer_address_than_the_route_has() {
+    let target = format!("/{}", "x".repeat(20_000));
+    let location = format!("HTTP/1.1 302 Found\r\nLocation: {target}\r\n\r\n");
+    let mut first = true;
+    let replies = std::sync::Mutex::new(move || std::mem::replace(&mut first, false));
+    let mut client = client(move |stream| {
+        let redirected = (replies.lock().unwrap())();
+        let text = if redirected {
+            location.as_str()
+        } else {
+            "HTTP/1.1 200 OK\r\n\r\nhi"
+        };
+        stream.write_all(text.as_bytes()).unwrap();
+    });
+    let following = Options {
+        max_redirects: 1,
+        ..options()
+    };
+    let reply = client.attempt("/", &following, true, Monotonic::now() + LIMIT);
+    assert_eq!(told(&reply), "response \"hi\"", "{reply:?}");
+}
