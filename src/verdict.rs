@@ -166,6 +166,27 @@ pub struct Tally {
     pub skipped: usize,
 }
 
+impl Tally {
+    /// Every class, as machine-readable reports name it, with its count. Taken apart field by field,
+    /// so that a new one stops the build here.
+    pub fn by_class(self) -> [(&'static str, usize); 5] {
+        let Self {
+            ok,
+            timeout_unreachable,
+            rate_limited,
+            http_error,
+            skipped,
+        } = self;
+        [
+            ("ok", ok),
+            ("timeout_unreachable", timeout_unreachable),
+            ("rate_limited", rate_limited),
+            ("http_error", http_error),
+            ("skipped", skipped),
+        ]
+    }
+}
+
 /// The state of the backend, as the core routes prove it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backend {

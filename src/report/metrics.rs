@@ -11,7 +11,7 @@ use std::time::UNIX_EPOCH;
 use super::Report;
 use crate::manifest::Route;
 use crate::recovery;
-use crate::verdict::{Class, Outcome, Tally};
+use crate::verdict::{Class, Outcome};
 
 const PREFIX: &str = "scidex_route_health";
 
@@ -30,7 +30,7 @@ pub fn render(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "{PREFIX}_hung {hung}")?;
 
     head(out, "routes", "Routes by class.")?;
-    for (class, count) in classes(verdict.tally) {
+    for (class, count) in verdict.tally.by_class() {
         writeln!(out, "{PREFIX}_routes{{class=\"{class}\"}} {count}")?;
     }
     of_routes(
@@ -106,24 +106,6 @@ fn of_routes(
         )?;
     }
     Ok(())
-}
-
-/// Every class with its count, taken apart so that a new one stops the build here.
-fn classes(tally: Tally) -> [(&'static str, usize); 5] {
-    let Tally {
-        ok,
-        timeout_unreachable,
-        rate_limited,
-        http_error,
-        skipped,
-    } = tally;
-    [
-        ("ok", ok),
-        ("timeout_unreachable", timeout_unreachable),
-        ("rate_limited", rate_limited),
-        ("http_error", http_error),
-        ("skipped", skipped),
-    ]
 }
 
 /// A label's value (prometheus.io/docs/instrumenting/exposition_formats).
