@@ -36,7 +36,7 @@ pub(super) fn choose(
     let proxy = ureq::Proxy::new(value.trim())
         .map_err(|_| format!("{name}: not the address of a proxy; give http://HOST:PORT"))?;
     match proxy.protocol() {
-        ureq::ProxyProtocol::Http | ureq::ProxyProtocol::Https => Ok(Some(proxy)),
+        ureq::ProxyProtocol::Http => Ok(Some(proxy)),
         _ => Err(format!(
             "{name}: only HTTP proxies are supported; give http://HOST:PORT"
         )),
@@ -132,11 +132,13 @@ mod tests {
 
     #[test]
     fn a_proxy_of_another_kind_is_refused_without_its_password() {
-        let error = chosen("http://x", &[("http_proxy", "socks5://me:secret@h:1")]).unwrap_err();
-        assert!(
-            error.starts_with("http_proxy: only HTTP proxies"),
-            "{error}"
-        );
+        for value in ["socks5://me:secret@h:1", "https://me:secret@h:1"] {
+            let error = chosen("http://x", &[("http_proxy", value)]).unwrap_err();
+            assert_eq!(
+                error,
+                "http_proxy: only HTTP proxies are supported; give http://HOST:PORT"
+            );
+        }
         let error = chosen("http://x", &[("ALL_PROXY", "ht!tp://me:secret@h")]).unwrap_err();
         assert!(
             error.contains("ALL_PROXY") && !error.contains("secret"),
