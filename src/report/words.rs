@@ -99,7 +99,8 @@ impl Counts {
     }
 }
 
-fn routes(count: usize, kind: &str) -> String {
+/// So many routes, perhaps of one kind.
+pub(super) fn routes(count: usize, kind: &str) -> String {
     let plural = if count == 1 { "" } else { "s" };
     format!("{count} {kind}route{plural}")
 }

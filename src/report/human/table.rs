@@ -81,8 +81,8 @@ impl Table {
     pub(super) fn heading(&self, report: &Report, out: &mut dyn Write) -> io::Result<()> {
         let source = &report.manifest.source;
         let base_url = report.manifest.base_url.to_string();
-        let count = report.manifest.routes.len();
-        let line = format!("{base_url}, {count} routes of {source}");
+        let count = words::routes(report.manifest.routes.len(), "");
+        let line = format!("{base_url}, {count} of {source}");
         for line in wrap(
             &escape(&line),
             self.columns.unwrap_or(usize::MAX).max(NARROWEST),
@@ -92,7 +92,7 @@ impl Table {
         let Some(longest) = self.scale else {
             return writeln!(out);
         };
-        let right = words::time(longest).replace(".00", "").replace(".0", "");
+        let right = brief(longest);
         let left = self.lead - SCALE - self.gap.len();
         let dim = dim(self.look);
         let labels = SCALE - "1 ms".len();
@@ -165,6 +165,18 @@ fn note(outcome: &Outcome) -> String {
         | Class::TimeoutUnreachable(_)
         | Class::RateLimited
         | Class::HttpError(_) => words::note(outcome),
+    }
+}
+
+/// A time-out as short as it can be written.
+pub(super) fn brief(length: Duration) -> String {
+    let time = words::time(length);
+    match time.split_once(' ') {
+        Some((number, unit)) if number.contains('.') => {
+            let number = number.trim_end_matches('0').trim_end_matches('.');
+            format!("{number} {unit}")
+        }
+        Some(_) | None => time,
     }
 }
 

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use unicode_width::UnicodeWidthStr;
 
-use super::table::{bar, shorten, wrap};
+use super::table::{bar, brief, shorten, wrap};
 use super::*;
 use crate::report::samples::*;
 
@@ -173,4 +173,32 @@ fn wrap_breaks_at_spaces_and_long_words() {
     assert_eq!(wrap("one two three", 8), ["one two", "three"]);
     assert_eq!(wrap("averylongword x", 8), ["averylon", "gword x"]);
     assert_eq!(wrap("", 8), [""]);
+}
+
+#[test]
+fn the_scale_ends_at_the_longest_time_out() {
+    for (millis, label) in [
+        (20, "20 ms"),
+        (1_050, "1.05 s"),
+        (1_500, "1.5 s"),
+        (2_070, "2.07 s"),
+        (9_090, "9.09 s"),
+        (10_000, "10 s"),
+        (10_500, "10.5 s"),
+        (100_000, "100 s"),
+        (3_600_000, "3600 s"),
+    ] {
+        assert_eq!(brief(Duration::from_millis(millis)), label);
+    }
+}
+
+#[test]
+fn the_heading_counts_one_route_as_one() {
+    with_report(vec![case("/", Class::Ok, Some(200), 0).core()], |report| {
+        let text = shown(report, PLAIN, false);
+        assert!(
+            text.starts_with("http://127.0.0.1:8000, 1 route of "),
+            "{text}"
+        );
+    });
 }
