@@ -1,7 +1,6 @@
 //! The binary: the pipeline on one screen.
 
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use scidex_route_health::cli::Cli;
@@ -41,7 +40,7 @@ fn run(cli: &Cli) -> anyhow::Result<Status> {
     let watch = may_recover.then(|| warnings::start(&manifest, prober.lookup()));
 
     let progress = Progress::new(manifest.routes.len());
-    let sweeps = AtomicUsize::new(0);
+    let mut sweeps = 0;
     let wait = Wait {
         limit: cli.wait,
         ends_at_hang: may_recover && manifest.recovery.is_some(),
@@ -50,9 +49,9 @@ fn run(cli: &Cli) -> anyhow::Result<Status> {
         &prober,
         wait,
         &|done, total| progress.tell(done, total),
-        &|sweep, verdict, left| {
-            let number = sweeps.fetch_add(1, Ordering::Relaxed) + 1;
-            let line = report::unhealthy_sweep(number, &manifest, &sweep.outcomes, verdict, left);
+        &mut |sweep, verdict, left| {
+            sweeps += 1;
+            let line = report::unhealthy_sweep(sweeps, &manifest, &sweep.outcomes, verdict, left);
             progress.clear();
             say(Level::Soft, &line);
         },

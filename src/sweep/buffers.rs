@@ -25,10 +25,11 @@ pub(super) struct Buffers {
 }
 
 impl Buffers {
-    /// Makes these the empty buffers of a new connection, for requests of up to `request_bytes`.
-    pub(super) fn prepare(mut self, request_bytes: usize) -> Self {
+    /// Makes these the empty buffers of a new connection, for requests without a line of more than
+    /// `longest_line` bytes.
+    pub(super) fn prepare(mut self, longest_line: usize) -> Self {
         self.input.resize(INPUT.max(self.input.len()), 0);
-        self.output.resize(OUTPUT + request_bytes, 0);
+        self.output.resize(OUTPUT + longest_line, 0);
         Self {
             start: 0,
             filled: 0,

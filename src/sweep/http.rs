@@ -1,5 +1,5 @@
-//! One attempt over HTTP, its redirects included: what came back, told without an opinion. With
-//! the rooms below it (line, buffers, tls, names) the only place that knows ureq.
+//! One attempt over HTTP, its redirects included: what came back, told without an opinion. Outside
+//! this room, those below it (line, buffers, tls, names) and the choice of a proxy, nobody knows ureq.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -23,7 +23,7 @@ const HEAD_MAX: usize = 64 * 1024;
 const CHUNK: usize = 8 * 1024;
 
 /// What every client of a sweep shares.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Setup {
     pub(super) base_url: BaseUrl,
     pub(super) user_agent: String,
@@ -38,6 +38,8 @@ pub(super) struct Client {
     agent: Agent,
     line: Arc<Line>,
     base_url: BaseUrl,
+    /// The User-Agent's length.
+    agent_bytes: usize,
     proxied: bool,
     chunk: Vec<u8>,
 }
@@ -59,14 +61,7 @@ pub(super) enum End {
     /// With a response; its body, as far as it was asked for.
     Response(Vec<u8>),
     /// Without a complete response.
-    Lost {
-        /// Why.
-        loss: Loss,
-        /// Whether the attempt's end cut it short, rather than the other side.
-        at_end: bool,
-        /// What the system or the library says.
-        detail: String,
-    },
+    Lost(Failure),
     /// With something that is no HTTP response.
     Broken(String),
     /// With one more redirect than allowed.
@@ -75,35 +70,35 @@ pub(super) enum End {
 
 impl Client {
     /// A client of the given setup.
-    pub(super) fn new(setup: Setup) -> Self {
+    pub(super) fn new(setup: &Setup) -> Self {
         let line = Arc::new(Line::new());
-        let proxied = setup.proxy.is_some();
         let config = Config::builder()
             .http_status_as_error(false)
             .max_redirects(0)
             .max_redirects_will_error(false)
             .max_response_header_size(HEAD_MAX)
             .max_idle_connections(0)
-            .user_agent(setup.user_agent)
-            .proxy(setup.proxy)
+            .user_agent(&setup.user_agent)
+            .proxy(setup.proxy.clone())
             .build();
         let connector =
             ().chain(ConnectProxyConnector::default())
                 .chain(LineConnector(Arc::clone(&line)))
                 .chain(TlsConnector {
                     line: Arc::clone(&line),
-                    trust: setup.trust,
+                    trust: setup.trust.clone(),
                 });
         let resolver = LineResolver {
             line: Arc::clone(&line),
-            names: setup.names,
+            names: Arc::clone(&setup.names),
         };
         let agent = Agent::with_parts(config, connector, resolver);
         Self {
             agent,
             line,
-            base_url: setup.base_url,
-            proxied,
+            base_url: setup.base_url.clone(),
+            agent_bytes: setup.user_agent.len(),
+            proxied: setup.proxy.is_some(),
             chunk: vec![0; CHUNK],
         }
     }
@@ -122,12 +117,10 @@ impl Client {
         end: Monotonic,
     ) -> Reply {
         let mut url = self.base_url.url(path);
-        let longest = options
-            .headers
-            .iter()
-            .map(|h| h.name.len() + h.value.reveal().len())
-            .max();
-        self.line.begin(end, url.len().max(longest.unwrap_or(0)));
+        let headers = options.headers.iter();
+        let lines = headers.map(|header| header.name.len() + header.value.reveal().len());
+        let longest = lines.fold(url.len().max(self.agent_bytes), usize::max);
+        self.line.begin(end, longest);
         let mut status = None;
         let end = self
             .follow(&mut url, options, keep_body, &mut status)
@@ -159,7 +152,7 @@ impl Client {
             match next {
                 Some(_) if followed == options.max_redirects => return Ok(End::TooManyRedirects),
                 Some(next) => {
-                    self.line.make_room(next.len());
+                    self.line.follow(next.len());
                     *url = next;
                     *status = None;
                 }
@@ -212,46 +205,69 @@ impl Client {
         }
     }
 
-    /// What an error means. The line's own record comes first: it saw the wire itself.
+    /// What an error means.
     fn diagnose(&self, error: Error) -> End {
-        if let Some(failure) = self.line.failure() {
-            let Failure {
-                mut loss,
-                at_end,
-                detail,
-            } = failure;
-            // What a proxy does says nothing of the backend behind it.
-            if self.proxied && !self.line.tunnelled() && loss != Loss::Timeout {
-                loss = Loss::Network;
-            }
-            return End::Lost {
-                loss,
-                at_end,
-                detail,
-            };
+        // The line's own record comes first: it saw the wire itself.
+        let end = match self.line.failure() {
+            Some(failure) => End::Lost(failure),
+            None => meaning(error),
+        };
+        if self.proxied && !self.line.tunnelled() {
+            by_proxy(end)
+        } else {
+            end
         }
-        let lost = |loss, detail| End::Lost {
+    }
+}
+
+/// What an error means of which the line knows nothing.
+fn meaning(error: Error) -> End {
+    let lost = |loss, detail| {
+        End::Lost(Failure {
             loss,
             at_end: false,
             detail,
-        };
-        match error {
-            Error::Protocol(_) | Error::Http(_) | Error::BadUri(_) | Error::BodyStalled => {
-                End::Broken(error.to_string())
-            }
-            Error::LargeResponseHeader(..) => End::Broken("more than 64 KiB of headers".to_owned()),
-            Error::Tls(text) => lost(Loss::Tls, text.to_owned()),
-            Error::Io(error) => match error.get_ref().and_then(|e| e.downcast_ref()) {
-                Some::<&rustls::Error>(tls) => lost(Loss::Tls, tls.to_string()),
-                None if error.kind() == io::ErrorKind::UnexpectedEof => lost(
-                    Loss::Reset,
-                    "closed before the response was complete".to_owned(),
-                ),
-                None => lost(Loss::Network, error.to_string()),
-            },
-            other => lost(Loss::Network, other.to_string()),
+        })
+    };
+    match error {
+        Error::Protocol(_) | Error::Http(_) | Error::BadUri(_) | Error::BodyStalled => {
+            End::Broken(error.to_string())
         }
+        Error::LargeResponseHeader(..) => End::Broken("more than 64 KiB of headers".to_owned()),
+        Error::Tls(text) => lost(Loss::Tls, text.to_owned()),
+        Error::Io(error) => match error.get_ref().and_then(|e| e.downcast_ref()) {
+            Some::<&rustls::Error>(tls) => lost(Loss::Tls, tls.to_string()),
+            None if error.kind() == io::ErrorKind::UnexpectedEof => lost(
+                Loss::Reset,
+                "closed before the response was complete".to_owned(),
+            ),
+            None => lost(Loss::Network, error.to_string()),
+        },
+        other => lost(Loss::Network, other.to_string()),
     }
+}
+
+/// How an attempt ended that never came past its proxy: what a proxy does says nothing of the
+/// backend behind it.
+fn by_proxy(end: End) -> End {
+    let (at_end, detail) = match end {
+        End::Lost(failure) => match failure.loss {
+            Loss::Timeout => return End::Lost(failure),
+            Loss::Refused
+            | Loss::Reset
+            | Loss::Dns
+            | Loss::Tls
+            | Loss::Network
+            | Loss::Deadline => (failure.at_end, failure.detail),
+        },
+        End::Broken(detail) => (false, detail),
+        End::Response(_) | End::TooManyRedirects => return end,
+    };
+    End::Lost(Failure {
+        loss: Loss::Network,
+        at_end,
+        detail,
+    })
 }
 
 /// The request for one hop.

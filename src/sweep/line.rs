@@ -30,7 +30,7 @@ pub(super) struct Line(Mutex<State>);
 #[derive(Debug)]
 struct State {
     end: Monotonic,
-    request_bytes: usize,
+    longest_line: usize,
     heard: bool,
     failure: Option<Failure>,
     tunnelled: bool,
@@ -57,27 +57,34 @@ pub(super) struct Failure {
     pub(super) loss: Loss,
     /// Whether the attempt's end cut it short, rather than the other side.
     pub(super) at_end: bool,
-    /// What the system says.
+    /// What the system or the library says.
     pub(super) detail: String,
 }
 
-impl Line {
-    /// A line that has not begun an attempt.
-    pub(super) fn new() -> Self {
-        Self(Mutex::new(State {
-            end: Monotonic::from_micros(0),
-            request_bytes: 0,
+impl State {
+    fn new(end: Monotonic, longest_line: usize) -> Self {
+        Self {
+            end,
+            longest_line,
             heard: false,
             failure: None,
             tunnelled: false,
             connection: None,
             tap: Tap::Unwanted,
             spare: Buffers::default(),
-        }))
+        }
+    }
+}
+
+impl Line {
+    /// A line that has not begun an attempt.
+    pub(super) fn new() -> Self {
+        Self(Mutex::new(State::new(Monotonic::from_micros(0), 0)))
     }
 
-    /// Begins an attempt that ends at `end` and sends requests of up to `request_bytes`.
-    pub(super) fn begin(&self, end: Monotonic, request_bytes: usize) {
+    /// Begins an attempt that ends at `end` and whose requests have no line of more than
+    /// `longest_line` bytes.
+    pub(super) fn begin(&self, end: Monotonic, longest_line: usize) {
         let mut state = self.state();
         let spare = std::mem::take(&mut state.spare);
         let tap = match state.tap {
@@ -85,15 +92,17 @@ impl Line {
             Tap::Wanted | Tap::On(_) => Tap::Wanted,
         };
         *state = State {
-            end,
-            request_bytes,
-            heard: false,
-            failure: None,
-            tunnelled: false,
-            connection: None,
             tap,
             spare,
+            ..State::new(end, longest_line)
         };
+    }
+
+    /// Goes on with another connection, for an address of `bytes`.
+    pub(super) fn follow(&self, bytes: usize) {
+        let mut state = self.state();
+        state.longest_line = state.longest_line.max(bytes);
+        state.tunnelled = false;
     }
 
     /// When the attempt ends.
@@ -101,20 +110,14 @@ impl Line {
         self.state().end
     }
 
-    /// The longest request that the attempt sends.
-    pub(super) fn request_bytes(&self) -> usize {
-        self.state().request_bytes
+    /// The bytes of the longest line that the attempt sends.
+    pub(super) fn longest_line(&self) -> usize {
+        self.state().longest_line
     }
 
     /// Lets [`Line::heard`] see also what lies in the socket unread.
     pub(super) fn tap(&self) {
         self.state().tap = Tap::Wanted;
-    }
-
-    /// Makes room for a request of `bytes` on the attempt's next connection.
-    pub(super) fn make_room(&self, bytes: usize) {
-        let mut state = self.state();
-        state.request_bytes = state.request_bytes.max(bytes);
     }
 
     /// Whether a single byte came back during the attempt.
@@ -124,7 +127,7 @@ impl Line {
             || matches!(&state.tap, Tap::On(stream) if stream.peek(&mut [0]).is_ok_and(|n| n > 0))
     }
 
-    /// Whether a tunnel through a proxy was established.
+    /// Whether the present connection is a tunnel through a proxy.
     pub(super) fn tunnelled(&self) -> bool {
         self.state().tunnelled
     }
@@ -147,6 +150,14 @@ impl Line {
             detail: detail.into(),
         };
         self.state().failure.get_or_insert(failure);
+    }
+
+    fn opened(&self, stream: &TcpStream, address: SocketAddr) {
+        let mut state = self.state();
+        state.connection = stream.local_addr().ok().zip(Some(address));
+        if let (Tap::Wanted, Ok(tap)) = (&state.tap, stream.try_clone()) {
+            state.tap = Tap::On(tap);
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -219,7 +230,7 @@ impl<In: Transport> Connector<In> for LineConnector {
                 .map_err(|error| self.0.broken(error))?;
         }
         let spare = std::mem::take(&mut self.0.state().spare);
-        let buffers = spare.prepare(self.0.request_bytes());
+        let buffers = spare.prepare(self.0.longest_line());
         Ok(Some(Either::B(LineTransport {
             line: Arc::clone(&self.0),
             stream,
@@ -230,10 +241,10 @@ impl<In: Transport> Connector<In> for LineConnector {
 
 impl LineConnector {
     /// Tries the addresses in order. Each gets an equal share of the time that is left, so the
-    /// last one gets all of it.
+    /// last one gets all of it. The last one's failure stands.
     pub(super) fn open(&self, addresses: &[SocketAddr]) -> Result<TcpStream, Error> {
         let line = &self.0;
-        let mut last = Error::HostNotFound;
+        let mut last = None;
         for (tried, &address) in addresses.iter().enumerate() {
             let waiting = u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
             let share = line.end().remaining() / waiting;
@@ -242,29 +253,19 @@ impl LineConnector {
             } else {
                 Monotonic::now() + share
             };
-            match dial(address, end) {
+            last = match dial(address, end) {
                 Ok(Some(stream)) => {
-                    let mut state = line.state();
-                    state.failure = None;
-                    state.connection = stream.local_addr().ok().zip(Some(address));
-                    if let (Tap::Wanted, Ok(tap)) = (&state.tap, stream.try_clone()) {
-                        state.tap = Tap::On(tap);
-                    }
+                    line.opened(&stream, address);
                     return Ok(stream);
                 }
-                Ok(None) => {
-                    line.state().failure = None;
-                    last = line.timed_out(&format!("connecting to {address}"));
-                }
-                Err(error) => {
-                    line.state().failure = None;
-                    let text = format!("{address}: {error}");
-                    line.fail(loss_of(&error), false, text);
-                    last = Error::Io(error);
-                }
-            }
+                Ok(None) => Some((Loss::Timeout, true, format!("connecting to {address}"))),
+                Err(error) => Some((loss_of(&error), false, format!("{address}: {error}"))),
+            };
         }
-        Err(last)
+        if let Some((loss, at_end, detail)) = last {
+            line.fail(loss, at_end, detail);
+        }
+        Err(Error::ConnectionFailed)
     }
 }
 

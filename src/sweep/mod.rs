@@ -19,18 +19,24 @@ use std::time::Duration;
 use anyhow::anyhow;
 
 use self::http::{Client, End, Setup};
+use self::line::Failure;
 use self::names::Unresolved;
 use self::pool::Pool;
 use self::wait::Earlier;
 use crate::clock::Monotonic;
 use crate::manifest::{Manifest, Method, Options, Proxy, Route, Scheme};
-use crate::verdict::{Class, Outcome};
+use crate::verdict::{Outcome, Severity};
 
 pub use self::wait::{Wait, until_healthy};
 
 /// How long the last GET listens. A reader that keeps stderr waiting delays the signal for as long
 /// as it likes, and a backend that wakes up meanwhile must be heard.
 const KNOCK_LIMIT: Duration = Duration::from_secs(86_400);
+
+/// How far beyond the deadline the core may be probed where a recovery depends on it. The manifest
+/// grants the core just the time that its attempts take on paper; in truth each begins and ends some
+/// milliseconds late, and a last attempt that is cut short proves nothing.
+const GRACE: Duration = Duration::from_millis(500);
 
 /// How far a sweep is: probes done, and probes to do.
 pub type Progress<'a> = &'a (dyn Fn(usize, usize) + Sync);
@@ -80,60 +86,64 @@ impl<'m> Prober<'m> {
     }
 
     /// Probes the core routes, then the others, unless the core proves the backend hung or down.
-    /// After an earlier sweep of the same run only the routes that are due are probed; the other
+    /// Only the routes that are due after the `earlier` sweeps of the same run are probed; the other
     /// outcomes stand.
-    fn sweep(&self, earlier: Option<&Earlier>, progress: Progress) -> Sweep {
+    fn sweep(&self, earlier: &mut Earlier, progress: Progress) -> Sweep {
         let began = Monotonic::now();
-        let due = |core: bool| {
-            let routes = self.manifest.routes.iter().enumerate();
-            let mine = routes.filter(move |(_, route)| route.core == core);
-            let due = mine.filter(|(index, route)| earlier.is_none_or(|e| e.due(*index, route)));
-            due.map(|(index, _)| index)
+        let due = |core| {
+            let routes = self.routes(core);
+            routes.filter(|(index, route)| earlier.due(*index, route))
         };
-        let mut picked: Vec<usize> = due(true).collect();
+        let mut picked: Vec<_> = due(true).collect();
         let core = picked.len();
         picked.extend(due(false));
         let deadline = began + self.manifest.deadline;
         let pool = Pool {
-            earlier,
+            core_deadline: match self.manifest.recovery {
+                Some(_) => deadline + GRACE,
+                None => deadline,
+            },
             progress,
             ..self.pool(deadline, picked, core)
         };
-        let probed = pool.probe();
-        let mut probed: Vec<(usize, Outcome)> = pool.picked.into_iter().zip(probed).collect();
+        let mut probed = pool.probe();
         probed.sort_unstable_by_key(|(index, _)| *index);
-        let outcomes = match earlier {
-            None => probed.into_iter().map(|(_, outcome)| outcome).collect(),
-            Some(earlier) => earlier.with(probed),
-        };
-        Sweep { began, outcomes }
+        Sweep {
+            began,
+            outcomes: earlier.with(probed),
+        }
     }
 
     /// Probes every core route once, by `until` at the latest, and says whether all are as they
     /// should be or rate-limited.
     pub fn core_answers(&self, until: Monotonic) -> bool {
-        let core: Vec<usize> = self.core().map(|(index, _)| index).collect();
+        let core: Vec<_> = self.routes(true).collect();
         let count = core.len();
-        let outcomes = Pool {
+        let pool = Pool {
             retries: false,
             ..self.pool(until, core, count)
-        }
-        .probe();
+        };
+        let outcomes = pool.probe();
         outcomes
             .iter()
-            .all(|outcome| matches!(outcome.class, Class::Ok | Class::RateLimited))
+            .all(|(_, outcome)| outcome.class.severity(true) != Severity::Hard)
     }
 
     /// A pool that probes the `picked` routes, the first `core` of which are core, until
     /// `deadline`. Names are looked up anew, since they may change between two sweeps.
-    fn pool(&self, deadline: Monotonic, picked: Vec<usize>, core: usize) -> Pool<'_> {
+    fn pool<'p>(
+        &'p self,
+        deadline: Monotonic,
+        picked: Vec<(usize, &'p Route)>,
+        core: usize,
+    ) -> Pool<'p> {
         self.setup.names.forget();
         Pool {
-            manifest: self.manifest,
-            setup: self.setup.clone(),
+            setup: &self.setup,
+            concurrency: self.manifest.concurrency,
             deadline,
+            core_deadline: deadline,
             retries: true,
-            earlier: None,
             progress: &|_, _| {},
             picked,
             core,
@@ -147,13 +157,16 @@ impl<'m> Prober<'m> {
     ///
     /// Where the thread cannot be started.
     pub fn knock(&self) -> anyhow::Result<Knock> {
-        let (_, route) = self.core().next().ok_or_else(|| anyhow!("no core route"))?;
+        let (_, route) = self
+            .routes(true)
+            .next()
+            .ok_or_else(|| anyhow!("no core route"))?;
         let path = route.path.clone();
         let options = Options {
             method: Method::Get,
             ..Options::clone(&route.options)
         };
-        let mut client = Client::new(self.setup.clone());
+        let mut client = Client::new(&self.setup);
         let line = client.line();
         // Whoever asks after a pause of this whole process may be faster than the thread.
         line.tap();
@@ -166,8 +179,8 @@ impl<'m> Prober<'m> {
                 let reply = client.attempt(&path, &options, false, limit);
                 let text = match reply.end {
                     // Still mute.
-                    End::Lost { at_end: true, .. } => return,
-                    End::Lost { detail, .. } | End::Broken(detail) => detail,
+                    End::Lost(failure) if failure.at_end => return,
+                    End::Lost(Failure { detail, .. }) | End::Broken(detail) => detail,
                     End::Response(_) | End::TooManyRedirects => "answered".to_owned(),
                 };
                 // Set once, here.
@@ -197,12 +210,10 @@ impl<'m> Prober<'m> {
         }
     }
 
-    fn core(&self) -> impl Iterator<Item = (usize, &'m Route)> {
-        self.manifest
-            .routes
-            .iter()
-            .enumerate()
-            .filter(|(_, route)| route.core)
+    /// The core routes, or all others, with their places in the manifest.
+    fn routes(&self, core: bool) -> impl Iterator<Item = (usize, &'m Route)> {
+        let all = self.manifest.routes.iter().enumerate();
+        all.filter(move |(_, route)| route.core == core)
     }
 }
 

@@ -1,36 +1,31 @@
 //! Hands routes out to threads and puts the outcomes back in order. The core routes come first, and
 //! a gate keeps the others back until it is known whether probing them still makes sense.
 
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 use std::thread;
-use std::time::Duration;
 
 use super::Progress;
 use super::http::{Client, Setup};
 use super::probe;
-use super::wait::Earlier;
 use crate::clock::Monotonic;
-use crate::manifest::Manifest;
+use crate::manifest::Route;
 use crate::verdict::{self, Backend, Outcome, Reason};
-
-/// How far beyond the deadline the core may be probed where a recovery depends on it. The manifest
-/// grants the core just the time that its attempts take on paper; in truth each begins and ends some
-/// milliseconds late, and a last attempt that is cut short proves nothing.
-const GRACE: Duration = Duration::from_millis(500);
 
 /// One sweep over some of the routes.
 pub(super) struct Pool<'a> {
-    pub(super) manifest: &'a Manifest,
-    pub(super) setup: Setup,
-    /// When the sweep ends, whatever the probes do; but see [`GRACE`].
+    pub(super) setup: &'a Setup,
+    pub(super) concurrency: NonZeroUsize,
+    /// When the sweep ends, whatever the probes do.
     pub(super) deadline: Monotonic,
+    /// The same for the core, which may have a little more time.
+    pub(super) core_deadline: Monotonic,
     /// Whether routes have their own retry budgets; else one attempt each.
     pub(super) retries: bool,
-    pub(super) earlier: Option<&'a Earlier>,
     pub(super) progress: Progress<'a>,
-    /// The routes to probe, by their index; the first `core` of them are core.
-    pub(super) picked: Vec<usize>,
+    /// The routes to probe, with their places in the manifest; the first `core` of them are core.
+    pub(super) picked: Vec<(usize, &'a Route)>,
     pub(super) core: usize,
 }
 
@@ -73,14 +68,14 @@ impl Gate {
 }
 
 impl Pool<'_> {
-    /// Probes the picked routes; the outcomes are in their order.
-    pub(super) fn probe(&self) -> Vec<Outcome> {
+    /// Probes the picked routes; what came of each stands beside its place in the manifest.
+    pub(super) fn probe(&self) -> Vec<(usize, Outcome)> {
         let slots = self.picked.iter().map(|_| OnceLock::new()).collect();
         let work = Work {
             slots,
             ..Work::default()
         };
-        let threads = self.manifest.concurrency.get().min(self.picked.len());
+        let threads = self.concurrency.get().min(self.picked.len());
         thread::scope(|scope| {
             for _ in 1..threads {
                 let thread = thread::Builder::new().name("probe".to_owned());
@@ -89,28 +84,38 @@ impl Pool<'_> {
             }
             self.work(&work);
         });
-        let outcomes = work.slots.into_iter().map(OnceLock::into_inner);
-        outcomes
-            .map(|outcome| outcome.unwrap_or_else(|| probe::skipped(Reason::Deadline)))
-            .collect()
+        let outcomes = work.slots.into_iter().map(|slot| {
+            let outcome = slot.into_inner();
+            outcome.unwrap_or_else(|| probe::skipped(Reason::Deadline))
+        });
+        let places = self.picked.iter().map(|(index, _)| *index);
+        places.zip(outcomes).collect()
     }
 
     /// Takes one route after the other until none is left.
     fn work(&self, work: &Work) {
-        let mut client = Client::new(self.setup.clone());
+        let mut client = Client::new(self.setup);
         loop {
             let turn = work.next.fetch_add(1, Ordering::Relaxed);
-            let (Some(index), Some(slot)) = (self.picked.get(turn), work.slots.get(turn)) else {
+            let (Some((_, route)), Some(slot)) = (self.picked.get(turn), work.slots.get(turn))
+            else {
                 return;
             };
             let core = turn < self.core;
             let (deadline, skipped) = match core {
-                true => (self.core_deadline(), None),
-                false => (self.deadline, work.gate.pass(self.core_deadline())),
+                true => (self.core_deadline, None),
+                false => (self.deadline, work.gate.pass(self.core_deadline)),
             };
             let outcome = match skipped {
                 Some(reason) => probe::skipped(reason),
-                None => self.probe_one(&mut client, *index, deadline),
+                None => {
+                    let retries = if self.retries {
+                        route.options.retries
+                    } else {
+                        0
+                    };
+                    probe::probe(&mut client, route, retries, deadline)
+                }
             };
             // Each turn is taken once, so the slot is empty.
             let _ = slot.set(outcome);
@@ -127,27 +132,5 @@ impl Pool<'_> {
                 });
             }
         }
-    }
-
-    /// When the core's probes end, whatever they do.
-    fn core_deadline(&self) -> Monotonic {
-        if self.retries && self.manifest.recovery.is_some() {
-            self.deadline + GRACE
-        } else {
-            self.deadline
-        }
-    }
-
-    fn probe_one(&self, client: &mut Client, index: usize, deadline: Monotonic) -> Outcome {
-        let Some(route) = self.manifest.routes.get(index) else {
-            return probe::skipped(Reason::Deadline);
-        };
-        let retries = if self.retries {
-            route.options.retries
-        } else {
-            0
-        };
-        let error = self.earlier.and_then(|earlier| earlier.error(index));
-        probe::probe(client, route, retries, deadline, error)
     }
 }

@@ -5,6 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::http::{Client, End, Reply};
+use super::line::Failure;
 use crate::clock::Monotonic;
 use crate::manifest::{BodyChecks, Route};
 use crate::verdict::{Class, Loss, Objection, Outcome, Proof, Reason};
@@ -13,18 +14,15 @@ use crate::verdict::{Class, Loss, Objection, Outcome, Proof, Reason};
 /// running.
 const OVERRUN: Duration = Duration::from_secs(1);
 
-/// Probes `route` with up to `retries` further attempts, all within `deadline`. `earlier` is what
-/// an HTTP error of the same route in an earlier sweep of this run came to.
+/// Probes `route` with up to `retries` further attempts, all within `deadline`.
 pub(super) fn probe(
     client: &mut Client,
     route: &Route,
     retries: u32,
     deadline: Monotonic,
-    earlier: Option<&Outcome>,
 ) -> Outcome {
     let options = &route.options;
-    let carried = earlier.map_or(0, |outcome| outcome.attempts);
-    let mut error = earlier.cloned();
+    let mut error = None;
     let mut attempts: u16 = 0;
     let mut pause = options.backoff;
     let mut proof = Proof {
@@ -47,15 +45,16 @@ pub(super) fn probe(
         let elapsed = Monotonic::now().since(start);
         attempts += 1;
 
-        let (class, detail) = judge(route, &reply, full);
-        let mute = class == Class::TimeoutUnreachable(Loss::Timeout) && !reply.heard;
+        let Reply { status, heard, end } = reply;
+        let (class, detail) = judge(route, status, end, full);
+        let mute = class == Class::TimeoutUnreachable(Loss::Timeout) && !heard;
         proof.silent &= mute;
-        proof.heard |= reply.heard;
+        proof.heard |= heard;
         proof.overran |= elapsed > options.timeout + OVERRUN;
 
         let outcome = Outcome {
             class,
-            status: reply.status,
+            status,
             detail,
             attempts,
             elapsed,
@@ -63,8 +62,8 @@ pub(super) fn probe(
         };
         let spent = u32::from(attempts) > retries;
         let late = Monotonic::now() + pause >= deadline;
-        if spent || late || !retried(class, reply.status) {
-            return settle(outcome, spent, error, carried);
+        if spent || late || !retried(class, status) {
+            return settle(outcome, spent, error);
         }
         if let Class::HttpError(_) = class {
             error = Some(outcome);
@@ -87,20 +86,30 @@ pub(super) fn skipped(reason: Reason) -> Outcome {
 }
 
 /// The route's outcome from its last attempt: `spent` says whether the retry budget was used,
-/// `error` is the route's latest HTTP error before this attempt, and `carried` counts the attempts
-/// of the sweeps before.
-fn settle(mut last: Outcome, spent: bool, error: Option<Outcome>, carried: u16) -> Outcome {
+/// `error` is the route's latest HTTP error before this attempt.
+fn settle(mut last: Outcome, spent: bool, error: Option<Outcome>) -> Outcome {
     last.proof.silent &= spent;
-    match (last.class, error) {
-        // What a provoked limiter says must not hide an error that was seen.
-        (Class::RateLimited, Some(error)) => Outcome {
+    match error {
+        Some(error) => {
+            let attempts = last.attempts;
+            unhidden(last, &error, attempts)
+        }
+        None => last,
+    }
+}
+
+/// `last`, unless it is a rate limit: what a provoked limiter says must not hide an HTTP error that
+/// the same route gave before. Then all `attempts` count.
+pub(super) fn unhidden(last: Outcome, error: &Outcome, attempts: u16) -> Outcome {
+    match last.class {
+        Class::RateLimited => Outcome {
             class: error.class,
             status: error.status,
-            detail: error.detail,
-            attempts: last.attempts.saturating_add(carried),
+            detail: error.detail.clone(),
+            attempts,
             ..last
         },
-        _ => last,
+        Class::Ok | Class::TimeoutUnreachable(_) | Class::HttpError(_) | Class::Skipped(_) => last,
     }
 }
 
@@ -111,32 +120,38 @@ fn retried(class: Class, status: Option<u16>) -> bool {
             Loss::Timeout | Loss::Refused | Loss::Reset | Loss::Dns | Loss::Network => true,
             Loss::Tls | Loss::Deadline => false,
         },
-        Class::HttpError(Objection::Status) => matches!(status, Some(502..=504)),
-        Class::Ok | Class::RateLimited | Class::HttpError(_) | Class::Skipped(_) => false,
+        Class::HttpError(objection) => match objection {
+            Objection::Status => matches!(status, Some(502..=504)),
+            Objection::Body | Objection::Protocol | Objection::Redirects => false,
+        },
+        Class::Ok | Class::RateLimited | Class::Skipped(_) => false,
     }
 }
 
-/// What one attempt's reply is called, and what more there is to say. `full` says that the attempt
-/// had its whole time-out, rather than what the deadline left of it.
-fn judge(route: &Route, reply: &Reply, full: bool) -> (Class, Option<Box<str>>) {
-    let say = |text: String| Some(text.into_boxed_str());
-    match &reply.end {
-        End::Lost {
-            at_end: true,
+/// What one attempt is called, and what more there is to say. `full` says that the attempt had its
+/// whole time-out, rather than what the deadline left of it.
+fn judge(route: &Route, status: Option<u16>, end: End, full: bool) -> (Class, Option<Box<str>>) {
+    let said = |class, text: String| (class, Some(text.into_boxed_str()));
+    match end {
+        End::Lost(Failure {
+            loss,
+            at_end,
             detail,
-            ..
-        } if !full => (
-            Class::TimeoutUnreachable(Loss::Deadline),
-            say(detail.clone()),
-        ),
-        End::Lost { loss, detail, .. } => (Class::TimeoutUnreachable(*loss), say(detail.clone())),
-        End::Broken(text) => (Class::HttpError(Objection::Protocol), say(text.clone())),
+        }) => {
+            let loss = if at_end && !full {
+                Loss::Deadline
+            } else {
+                loss
+            };
+            said(Class::TimeoutUnreachable(loss), detail)
+        }
+        End::Broken(text) => said(Class::HttpError(Objection::Protocol), text),
         End::TooManyRedirects => {
             let text = format!("more than {} redirects", route.options.max_redirects);
-            (Class::HttpError(Objection::Redirects), say(text))
+            said(Class::HttpError(Objection::Redirects), text)
         }
         End::Response(body) => {
-            let status = reply.status.unwrap_or_default();
+            let status = status.unwrap_or_default();
             if !route.options.expect.accepts(status) {
                 let class = match status {
                     429 => Class::RateLimited,
@@ -144,12 +159,9 @@ fn judge(route: &Route, reply: &Reply, full: bool) -> (Class, Option<Box<str>>) 
                 };
                 return (class, None);
             }
-            match route
-                .checks
-                .as_ref()
-                .and_then(|checks| objection(checks, body))
-            {
-                Some(text) => (Class::HttpError(Objection::Body), say(text)),
+            let checks = route.checks.as_ref();
+            match checks.and_then(|checks| objection(checks, &body)) {
+                Some(text) => said(Class::HttpError(Objection::Body), text),
                 None => (Class::Ok, None),
             }
         }
@@ -221,25 +233,16 @@ mod tests {
         }
     }
 
-    fn response(status: u16, body: &str) -> Reply {
-        Reply {
-            status: Some(status),
-            heard: true,
-            end: End::Response(body.into()),
-        }
+    fn response() -> End {
+        End::Response(Vec::new())
     }
 
-    fn lost(loss: Loss, at_end: bool) -> Reply {
-        let end = End::Lost {
+    fn lost(loss: Loss, at_end: bool) -> End {
+        End::Lost(Failure {
             loss,
             at_end,
             detail: "as it was".to_owned(),
-        };
-        Reply {
-            status: None,
-            heard: false,
-            end,
-        }
+        })
     }
 
     fn outcome(class: Class, status: Option<u16>, attempts: u16) -> Outcome {
@@ -261,36 +264,26 @@ mod tests {
     const BAD_STATUS: Class = Class::HttpError(Objection::Status);
 
     #[test]
-    fn judge_names_every_reply() {
+    fn judge_names_every_end() {
         let loss = Class::TimeoutUnreachable;
-        for (reply, full, expected) in [
-            (response(200, ""), true, Class::Ok),
-            (response(302, ""), true, Class::Ok),
-            (response(404, ""), true, BAD_STATUS),
-            (response(429, ""), true, Class::RateLimited),
-            (lost(Loss::Timeout, true), true, loss(Loss::Timeout)),
-            (lost(Loss::Timeout, true), false, loss(Loss::Deadline)),
-            (lost(Loss::Dns, true), false, loss(Loss::Deadline)),
-            (lost(Loss::Refused, false), false, loss(Loss::Refused)),
+        let broken = End::Broken("no".to_owned());
+        let protocol = Class::HttpError(Objection::Protocol);
+        for (status, end, full, expected) in [
+            (Some(200), response(), true, Class::Ok),
+            (Some(302), response(), true, Class::Ok),
+            (Some(404), response(), true, BAD_STATUS),
+            (Some(429), response(), true, Class::RateLimited),
+            (None, lost(Loss::Timeout, true), true, loss(Loss::Timeout)),
+            (None, lost(Loss::Timeout, true), false, loss(Loss::Deadline)),
+            (None, lost(Loss::Dns, true), false, loss(Loss::Deadline)),
+            (None, lost(Loss::Refused, false), false, loss(Loss::Refused)),
+            (Some(200), broken, true, protocol),
         ] {
-            assert_eq!(judge(&route(None), &reply, full).0, expected, "{reply:?}");
+            let told = format!("{status:?} {end:?} {full}");
+            let (class, _) = judge(&route(None), status, end, full);
+            assert_eq!(class, expected, "{told}");
         }
-        let broken = Reply {
-            end: End::Broken("no".to_owned()),
-            ..response(200, "")
-        };
-        assert_eq!(
-            judge(&route(None), &broken, true).0,
-            Class::HttpError(Objection::Protocol)
-        );
-        let (class, detail) = judge(
-            &route(None),
-            &Reply {
-                end: End::TooManyRedirects,
-                ..broken
-            },
-            true,
-        );
+        let (class, detail) = judge(&route(None), Some(302), End::TooManyRedirects, true);
         assert_eq!(class, Class::HttpError(Objection::Redirects));
         assert_eq!(detail.as_deref(), Some("more than 3 redirects"));
     }
@@ -299,8 +292,8 @@ mod tests {
     fn judge_takes_a_listed_429_as_expected() {
         let mut route = route(None);
         Arc::make_mut(&mut route.options).expect = Expect::Listed(vec![429]);
-        assert_eq!(judge(&route, &response(429, ""), true).0, Class::Ok);
-        assert_eq!(judge(&route, &response(200, ""), true).0, BAD_STATUS);
+        assert_eq!(judge(&route, Some(429), response(), true).0, Class::Ok);
+        assert_eq!(judge(&route, Some(200), response(), true).0, BAD_STATUS);
     }
 
     #[test]
@@ -373,25 +366,20 @@ mod tests {
     fn settle_lets_no_limiter_hide_an_error() {
         let limited = || outcome(Class::RateLimited, Some(429), 2);
         let error = Some(outcome(BAD_STATUS, Some(503), 1));
-        let settled = settle(limited(), true, error.clone(), 0);
+        let settled = settle(limited(), true, error.clone());
         assert_eq!(
             (settled.class, settled.status, settled.attempts),
             (BAD_STATUS, Some(503), 2)
         );
-        let settled = settle(limited(), true, error.clone(), 3);
-        assert_eq!(
-            settled.attempts, 5,
-            "those of an earlier sweep are counted too"
-        );
-        assert_eq!(settle(limited(), true, None, 3).class, Class::RateLimited);
-        let settled = settle(outcome(Class::Ok, Some(200), 2), true, error, 3);
+        assert_eq!(settle(limited(), true, None).class, Class::RateLimited);
+        let settled = settle(outcome(Class::Ok, Some(200), 2), true, error);
         assert_eq!((settled.class, settled.attempts), (Class::Ok, 2));
     }
 
     #[test]
     fn settle_takes_an_unused_budget_for_no_silence() {
         let mute = || outcome(Class::TimeoutUnreachable(Loss::Timeout), None, 2);
-        assert!(settle(mute(), true, None, 0).proof.silent);
-        assert!(!settle(mute(), false, None, 0).proof.silent);
+        assert!(settle(mute(), true, None).proof.silent);
+        assert!(!settle(mute(), false, None).proof.silent);
     }
 }

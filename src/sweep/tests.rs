@@ -3,7 +3,7 @@ use std::net::{IpAddr, Ipv4Addr, TcpListener};
 
 use super::*;
 use crate::manifest::{LoadOptions, Source, Variables};
-use crate::verdict::Reason;
+use crate::verdict::{Class, Reason};
 
 /// A manifest with one core route, at `localhost` and the listener's port.
 fn manifest(listener: &TcpListener, method: &str) -> Manifest {
@@ -83,7 +83,7 @@ fn the_shortest_deadline_that_a_manifest_may_have_proves_a_hang() {
     for (recovery, proved) in [(recovery, true), ("", false)] {
         let manifest = manifest_with(&mute, &keys("0.45", recovery));
         let prober = Prober::new(&manifest).unwrap();
-        let sweep = prober.sweep(None, &|_, _| {});
+        let sweep = prober.sweep(&mut Earlier::default(), &|_, _| {});
         let silent = sweep.outcomes[0].proof.silent;
         assert_eq!(silent, proved, "{:?}", sweep.outcomes);
         let reason = match proved {

@@ -62,12 +62,14 @@ impl<In: Transport> Connector<In> for TlsConnector {
         let Some(transport) = chained else {
             return Ok(None);
         };
-        let Some(trust) = self.trust.as_ref().filter(|_| details.needs_tls()) else {
-            return Ok(Some(Either::A(transport)));
-        };
-        if transport.is_tls() {
+        if !details.needs_tls() || transport.is_tls() {
             return Ok(Some(Either::A(transport)));
         }
+        let trust = self.trust.as_ref().ok_or_else(|| {
+            let detail = "no trusted root certificate was read";
+            self.line.fail(Loss::Tls, false, detail);
+            Error::TlsRequired
+        })?;
         let host = bare_host(details.uri).to_owned();
         let name = ServerName::try_from(host).map_err(|error| {
             self.line.fail(Loss::Tls, false, error.to_string());
@@ -78,12 +80,12 @@ impl<In: Transport> Connector<In> for TlsConnector {
         let adapter = TransportAdapter::new(transport.boxed(), details.current_time.clone());
         let mut stream = StreamOwned::new(connection, adapter);
         stream.conn.complete_io(&mut stream.sock)?;
-        let request_bytes = self.line.request_bytes();
+        let longest_line = self.line.longest_line();
         let line = Arc::clone(&self.line);
         Ok(Some(Either::B(TlsTransport {
             line,
             stream,
-            buffers: Buffers::default().prepare(request_bytes),
+            buffers: Buffers::default().prepare(longest_line),
         })))
     }
 }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::thread;
 use std::time::Duration;
 
+use super::probe::unhidden;
 use super::{Prober, Progress, Sweep};
 use crate::clock::Monotonic;
 use crate::manifest::{Manifest, Route};
@@ -25,8 +26,12 @@ pub struct Wait {
 /// What the sweeps before brought back.
 #[derive(Debug, Default)]
 pub(super) struct Earlier {
+    /// Of the last sweep, by route.
     outcomes: Vec<Outcome>,
+    /// The HTTP error that a route gave last, unless it has been as it should be since.
     errors: HashMap<usize, Outcome>,
+    /// All attempts since a route was last as it should be, by route.
+    attempts: Vec<u16>,
 }
 
 /// Judges the outcomes of all routes of `manifest`.
@@ -40,12 +45,12 @@ pub fn until_healthy(
     prober: &Prober,
     wait: Wait,
     progress: Progress,
-    unhealthy: &dyn Fn(&Sweep, &Verdict, Duration),
+    unhealthy: &mut dyn FnMut(&Sweep, &Verdict, Duration),
 ) -> (Sweep, Verdict) {
     let end = Monotonic::now() + wait.limit;
     let mut earlier = Earlier::default();
-    let mut sweep = prober.sweep(None, progress);
     loop {
+        let sweep = prober.sweep(&mut earlier, progress);
         let verdict = judge(prober.manifest, &sweep.outcomes);
         let over = Monotonic::now() + PAUSE > end;
         if verdict.healthy || over || (wait.ends_at_hang && verdict.hung()) {
@@ -54,13 +59,13 @@ pub fn until_healthy(
         unhealthy(&sweep, &verdict, end.remaining());
         thread::sleep(PAUSE);
         earlier.remember(sweep.outcomes);
-        sweep = prober.sweep(Some(&earlier), progress);
     }
 }
 
 impl Earlier {
-    /// Whether a later sweep probes this route again: a core one, or one that failed hard or was
-    /// skipped. Probing all of them every second would provoke rate limits.
+    /// Whether the next sweep probes this route: in the first sweep every one, later a core one, or
+    /// one that failed hard or was skipped. Probing all of them every second would provoke rate
+    /// limits.
     pub(super) fn due(&self, index: usize, route: &Route) -> bool {
         route.core
             || self.outcomes.get(index).is_none_or(|outcome| {
@@ -69,30 +74,120 @@ impl Earlier {
             })
     }
 
-    /// The HTTP error that the route gave before, unless it has been as it should be since.
-    pub(super) fn error(&self, index: usize) -> Option<&Outcome> {
-        self.errors.get(&index)
-    }
-
-    /// All outcomes, with `probed` in their routes' places.
-    pub(super) fn with(&self, probed: Vec<(usize, Outcome)>) -> Vec<Outcome> {
-        let mut outcomes = self.outcomes.clone();
+    /// The outcomes of all routes, `probed` being those of the routes that were due, in their order.
+    pub(super) fn with(&mut self, probed: Vec<(usize, Outcome)>) -> Vec<Outcome> {
+        let mut outcomes = std::mem::take(&mut self.outcomes);
+        if outcomes.is_empty() {
+            return probed.into_iter().map(|(_, outcome)| outcome).collect();
+        }
         for (index, outcome) in probed {
             if let Some(place) = outcomes.get_mut(index) {
-                *place = outcome;
+                *place = self.together(index, outcome);
             }
         }
         outcomes
     }
 
+    /// A later sweep's outcome, together with what the route gave before.
+    fn together(&mut self, index: usize, outcome: Outcome) -> Outcome {
+        let mut attempts = outcome.attempts;
+        if let Some(sum) = self.attempts.get_mut(index) {
+            *sum = sum.saturating_add(attempts);
+            attempts = *sum;
+        }
+        match self.errors.get(&index) {
+            Some(error) => unhidden(outcome, error, attempts),
+            None => outcome,
+        }
+    }
+
     fn remember(&mut self, outcomes: Vec<Outcome>) {
-        for (index, outcome) in outcomes.iter().enumerate() {
+        if self.attempts.is_empty() {
+            self.attempts = outcomes.iter().map(|outcome| outcome.attempts).collect();
+        }
+        for (index, (outcome, attempts)) in outcomes.iter().zip(&mut self.attempts).enumerate() {
             match outcome.class {
                 Class::HttpError(_) => drop(self.errors.insert(index, outcome.clone())),
-                Class::Ok => drop(self.errors.remove(&index)),
+                Class::Ok => {
+                    self.errors.remove(&index);
+                    *attempts = 0;
+                }
                 Class::TimeoutUnreachable(_) | Class::RateLimited | Class::Skipped(_) => {}
             }
         }
         self.outcomes = outcomes;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verdict::{Loss, Objection, Proof};
+
+    const ERROR: Class = Class::HttpError(Objection::Status);
+    const TIMEOUT: Class = Class::TimeoutUnreachable(Loss::Timeout);
+
+    /// What the last of several sweeps over one route says, each with so many attempts.
+    fn last(sweeps: &[(Class, u16, u16)]) -> (Class, Option<u16>, u16) {
+        let mut earlier = Earlier::default();
+        let mut last = None;
+        for &(class, status, attempts) in sweeps {
+            let outcome = Outcome {
+                class,
+                status: Some(status),
+                detail: None,
+                attempts,
+                elapsed: Duration::ZERO,
+                proof: Proof::default(),
+            };
+            let outcomes = earlier.with(vec![(0, outcome)]);
+            last = Some((outcomes[0].class, outcomes[0].status, outcomes[0].attempts));
+            earlier.remember(outcomes);
+        }
+        last.unwrap()
+    }
+
+    #[test]
+    fn a_limiter_hides_no_error_of_an_earlier_sweep_and_all_attempts_count() {
+        let limited = |attempts| (Class::RateLimited, 429, attempts);
+        for (sweeps, expected) in [
+            (
+                &[(ERROR, 500, 1), (ERROR, 502, 3), limited(1)] as &[_],
+                (ERROR, Some(502), 5),
+            ),
+            (
+                &[(ERROR, 500, 1), limited(1), limited(1), limited(1)],
+                (ERROR, Some(500), 4),
+            ),
+            (
+                &[
+                    (TIMEOUT, 0, 3),
+                    (ERROR, 500, 1),
+                    (TIMEOUT, 0, 3),
+                    limited(1),
+                ],
+                (ERROR, Some(500), 8),
+            ),
+            (
+                &[(ERROR, 500, 9), (Class::Ok, 200, 1), limited(1)],
+                (Class::RateLimited, Some(429), 1),
+            ),
+            (
+                &[
+                    (ERROR, 500, 9),
+                    (Class::Ok, 200, 1),
+                    (ERROR, 503, 2),
+                    limited(1),
+                ],
+                (ERROR, Some(503), 3),
+            ),
+            (&[(ERROR, 500, 1), (ERROR, 503, 2)], (ERROR, Some(503), 2)),
+            (
+                &[(ERROR, 500, 1), (Class::Ok, 200, 2)],
+                (Class::Ok, Some(200), 2),
+            ),
+        ] {
+            assert_eq!(last(sweeps), expected, "{sweeps:?}");
+        }
     }
 }

@@ -148,13 +148,16 @@ fn a_429_does_not_hide_an_earlier_http_error() {
         .status("/busy", 503)
         .attempts("/busy", 2)
         .class("/slow", "rate_limited");
-    Scene::new()
+    let scene = Scene::new()
         .core("/up", ok())
-        .aux("/broken", in_turn([status(500), status(429)]))
-        .run(["--wait", "2"])
-        .exits(1)
+        .aux("/broken", in_turn([status(500), status(500), status(429)]));
+    let run = scene.run(["--wait", "3"]);
+    let attempts = scene.server().count("/broken");
+    assert!(attempts >= 3, "{run:?}");
+    run.exits(1)
         .class("/broken", "http_error")
-        .status("/broken", 500);
+        .status("/broken", 500)
+        .attempts("/broken", attempts.try_into().unwrap());
 }
 
 #[test]

@@ -23,29 +23,57 @@ fn options() -> Options {
     }
 }
 
-/// A client of a server that answers each connection as `script` does, after the request's head.
-fn client(script: impl Fn(&mut TcpStream) + Send + 'static) -> Client {
+/// Reads one request's head.
+fn read_head(stream: &mut TcpStream) {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|count| count == 1) {
+        head.push(byte[0]);
+    }
+}
+
+/// The address of a server that answers each connection as `script` does, after the request's head.
+fn server(script: impl Fn(&mut TcpStream) + Send + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
+    let address = listener.local_addr().unwrap();
     thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
-            let mut head = Vec::new();
-            while !head.ends_with(b"\r\n\r\n") {
-                let mut byte = [0];
-                match stream.read(&mut byte) {
-                    Ok(1) => head.push(byte[0]),
-                    _ => break,
-                }
-            }
+            read_head(&mut stream);
             script(&mut stream);
         }
     });
-    Client::new(Setup {
-        base_url: format!("http://127.0.0.1:{port}").parse().unwrap(),
+    address.to_string()
+}
+
+fn reset_at_the_end(stream: &TcpStream) {
+    let abort = nix::libc::linger {
+        l_onoff: 1,
+        l_linger: 0,
+    };
+    nix::sys::socket::setsockopt(stream, nix::sys::socket::sockopt::Linger, &abort).unwrap();
+}
+
+fn setup(base_url: &str) -> Setup {
+    Setup {
+        base_url: base_url.parse().unwrap(),
         user_agent: "tester".to_owned(),
         proxy: None,
         trust: None,
         names: Arc::default(),
+    }
+}
+
+/// A client of a server that answers each connection as `script` does, after the request's head.
+fn client(script: impl Fn(&mut TcpStream) + Send + 'static) -> Client {
+    Client::new(&setup(&format!("http://{}", server(script))))
+}
+
+/// A client whose proxy answers each CONNECT as `script` does.
+fn proxied(script: impl Fn(&mut TcpStream) + Send + 'static) -> Client {
+    let proxy = ureq::Proxy::new(&format!("http://{}", server(script))).unwrap();
+    Client::new(&Setup {
+        proxy: Some(proxy),
+        ..setup("http://backend.example")
     })
 }
 
@@ -62,7 +90,7 @@ fn reply_to(text: impl AsRef<[u8]>, options: &Options) -> Reply {
 fn told(reply: &Reply) -> String {
     match &reply.end {
         End::Response(body) => format!("response {:?}", String::from_utf8_lossy(body)),
-        End::Lost { loss, at_end, .. } => format!("{loss:?} {at_end}"),
+        End::Lost(Failure { loss, at_end, .. }) => format!("{loss:?} {at_end}"),
         End::Broken(_) => "broken".to_owned(),
         End::TooManyRedirects => "redirects".to_owned(),
     }
@@ -125,15 +153,7 @@ fn a_reset_is_never_a_normal_end() {
     for text in ["", "HTTP/1.1 200 OK\r\n", "HTTP/1.1 200 OK\r\n\r\nhal"] {
         let mut client = client(move |stream| {
             stream.write_all(text.as_bytes()).unwrap();
-            nix::sys::socket::setsockopt(
-                &*stream,
-                nix::sys::socket::sockopt::Linger,
-                &nix::libc::linger {
-                    l_onoff: 1,
-                    l_linger: 0,
-                },
-            )
-            .unwrap();
+            reset_at_the_end(stream);
         });
         let reply = client.attempt("/", &options(), false, Monotonic::now() + LIMIT);
         assert_eq!(told(&reply), "Reset false", "{text:?}");
@@ -273,4 +293,100 @@ fn a_redirect_may_lead_to_a_longer_address_than_the_route_has() {
     };
     let reply = client.attempt("/", &following, true, Monotonic::now() + LIMIT);
     assert_eq!(told(&reply), "response \"hi\"", "{reply:?}");
+}
+
+#[test]
+fn a_user_agent_may_be_of_any_length() {
+    let address = server(|stream| {
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\nhi");
+    });
+    let mut client = Client::new(&Setup {
+        user_agent: "x".repeat(20_000),
+        ..setup(&format!("http://{address}"))
+    });
+    let reply = client.attempt("/", &options(), true, Monotonic::now() + LIMIT);
+    assert_eq!(told(&reply), "response \"hi\"", "{reply:?}");
+}
+
+#[test]
+fn what_a_proxy_does_says_nothing_of_the_backend() {
+    let huge = format!("HTTP/1.1 200 OK\r\nX-Huge: {}\r\n", "x".repeat(200_000));
+    let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "A: b\r\n".repeat(50));
+    for text in [
+        "SSH-2.0-OpenSSH_9.2\r\n\r\n",
+        &huge,
+        &many,
+        "HTTP/1.1 502 Bad Gateway\r\n\r\n",
+        "HTTP/1.1 200 O",
+        "",
+    ] {
+        let text = text.to_owned();
+        let mut client = proxied(move |stream| {
+            let _ = stream.write_all(text.as_bytes());
+        });
+        let reply = client.attempt("/", &options(), true, Monotonic::now() + LIMIT);
+        assert_eq!(told(&reply), "Network false", "{reply:?}");
+    }
+    let mut client = proxied(|stream| {
+        let _ = stream.read(&mut [0]);
+    });
+    let reply = client.attempt("/", &options(), true, Monotonic::now() + LIMIT);
+    assert_eq!(told(&reply), "Timeout true");
+}
+
+#[test]
+fn what_comes_through_a_tunnel_is_the_backends() {
+    let through = |text: &'static str| {
+        proxied(move |stream| {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
+            read_head(stream);
+            let _ = stream.write_all(text.as_bytes());
+        })
+    };
+    for (text, expected) in [
+        ("HTTP/1.1 200 OK\r\n\r\nhi", "response \"hi\""),
+        ("SSH-2.0-OpenSSH_9.2\r\n", "broken"),
+        ("", "Reset false"),
+    ] {
+        let reply = through(text).attempt("/", &options(), true, Monotonic::now() + LIMIT);
+        assert_eq!(told(&reply), expected, "{reply:?}");
+    }
+}
+
+#[test]
+fn a_redirect_needs_a_tunnel_of_its_own() {
+    let first = std::sync::atomic::AtomicBool::new(true);
+    let mut client = proxied(move |stream| {
+        if first.swap(false, std::sync::atomic::Ordering::Relaxed) {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
+            read_head(stream);
+            let _ = stream.write_all(b"HTTP/1.1 302 Found\r\nLocation: /x\r\n\r\n");
+        } else {
+            reset_at_the_end(stream);
+        }
+    });
+    let following = Options {
+        max_redirects: 1,
+        ..options()
+    };
+    let reply = client.attempt("/", &following, true, Monotonic::now() + LIMIT);
+    assert_eq!(told(&reply), "Network false", "{reply:?}");
+}
+
+#[test]
+fn nothing_goes_in_clear_text_where_tls_is_due() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let secured = format!("https://{}", listener.local_addr().unwrap());
+    let by_proxy = Setup {
+        proxy: Some(ureq::Proxy::new(&secured.replace("//", "//me:secret@")).unwrap()),
+        ..setup("http://backend.example")
+    };
+    for (setup, expected) in [(by_proxy, "Network false"), (setup(&secured), "Tls false")] {
+        let reply = Client::new(&setup).attempt("/", &options(), true, Monotonic::now() + LIMIT);
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut sent = Vec::new();
+        stream.read_to_end(&mut sent).unwrap();
+        assert_eq!(String::from_utf8_lossy(&sent), "", "{reply:?}");
+        assert_eq!(told(&reply), expected, "{reply:?}");
+    }
 }
