@@ -7,7 +7,6 @@ mod generated;
 use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
@@ -15,8 +14,8 @@ use clap::error::{ContextKind, ContextValue};
 use clap::{Parser, ValueEnum};
 
 use crate::manifest::BaseUrl;
-use crate::report::{Level, reason, say, stderr_is_journal};
 use crate::status::Status;
+use crate::stderr::{Level, say, say_stdout_failed, stderr_is_journal};
 
 /// The longest `--wait`, a day like the longest deadline of a sweep.
 const LONGEST_WAIT: Duration = Duration::from_secs(86_400);
@@ -112,13 +111,9 @@ impl Cli {
     ///
     /// # Errors
     ///
-    /// The exit status of a run that ends here, everything being said: help and version were asked
-    /// for, or the arguments are bad.
-    pub fn parse_from<I, T>(arguments: I) -> Result<Self, ExitCode>
-    where
-        I: IntoIterator<Item = T>,
-        T: Into<OsString> + Clone,
-    {
+    /// How a run ends that ends here, everything being said: help and version were asked for, or
+    /// the arguments are bad.
+    pub fn from_arguments(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, Status> {
         Self::try_parse_from(arguments).map_err(|answer| {
             let answer = without_user_info(answer);
             if answer.use_stderr() {
@@ -129,28 +124,30 @@ impl Cli {
                     // There is nowhere left to complain of a closed stderr.
                     let _ = answer.print();
                 }
-                return Status::Unusable.into();
+                return Status::Unusable;
             }
-            match answer.print() {
+            let written = match answer.print() {
                 Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-                    let reason = reason(&error);
-                    let text = format!("cannot write to standard output: {reason}");
-                    say(Level::Failure, &text);
-                    Status::Unusable.into()
+                    say_stdout_failed(&error);
+                    false
                 }
-                _ => ExitCode::SUCCESS,
-            }
+                Ok(()) | Err(_) => true,
+            };
+            Status::of(true, written)
         })
     }
 }
 
-/// Hides a value that may hold a password: clap shows each value that it refuses.
+/// Hides arguments that may hold a password: clap shows what it refuses.
 fn without_user_info(mut error: clap::Error) -> clap::Error {
-    let holds =
-        |value: &ContextValue| matches!(value, ContextValue::String(text) if text.contains('@'));
-    if error.get(ContextKind::InvalidValue).is_some_and(holds) {
-        let hidden = ContextValue::String("…@…".to_owned());
-        error.insert(ContextKind::InvalidValue, hidden);
+    let typed = [ContextKind::InvalidArg, ContextKind::InvalidValue];
+    for kind in typed {
+        if error
+            .get(kind)
+            .is_some_and(|value| value.to_string().contains('@'))
+        {
+            error.insert(kind, ContextValue::String("…@…".to_owned()));
+        }
     }
     error
 }
@@ -201,6 +198,22 @@ mod tests {
                 "{error}"
             );
         }
+        for arguments in [
+            &["http://me:secret@h"] as &[_],
+            &["--quiet=http://me:secret@h"],
+            &["--base-ulr=http://me:secret@h"],
+            &["--http://me:secret@h"],
+            &["-http://me:secret@h"],
+            &["--format", "http://me:secret@h"],
+            &["--wait", "http://me:secret@h"],
+            &["--base-url", "http://h", "--base-url", "http://me:secret@h"],
+            &["--base-url", "http://h", "http://me:secret@h"],
+        ] {
+            let error = parse(arguments).unwrap_err();
+            assert!(!error.contains("secret"), "{arguments:?}: {error}");
+        }
+        let error = parse(&["stray"]).unwrap_err();
+        assert!(error.contains("'stray'"), "{error}");
         let error = parse(&["--base-url", "h:8000"]).unwrap_err();
         assert!(error.contains("'h:8000'"), "{error}");
     }

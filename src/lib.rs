@@ -14,6 +14,7 @@ pub mod manifest;
 pub mod recovery;
 pub mod report;
 pub mod status;
+pub mod stderr;
 pub mod sweep;
 pub mod text;
 pub mod verdict;

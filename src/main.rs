@@ -6,17 +6,18 @@ use std::time::{Duration, Instant, SystemTime};
 use scidex_route_health::cli::Cli;
 use scidex_route_health::manifest::{LoadOptions, Manifest, Variables};
 use scidex_route_health::recovery::{self, Case, Permission, warnings};
-use scidex_route_health::report::{self, Level, Outputs, Progress, Report, announce, say};
+use scidex_route_health::report::{self, Outputs, Progress, Report};
 use scidex_route_health::status::Status;
+use scidex_route_health::stderr::{Level, announce, say};
 use scidex_route_health::sweep::{self, Prober, Wait};
 
 /// How much longer than for the sweep a run waits for what systemd says of the units.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
-    let cli = match Cli::parse_from(std::env::args_os()) {
+    let cli = match Cli::from_arguments(std::env::args_os()) {
         Ok(cli) => cli,
-        Err(status) => return status,
+        Err(status) => return status.into(),
     };
     run(&cli)
         .unwrap_or_else(|error| {
@@ -53,7 +54,7 @@ fn run(cli: &Cli) -> anyhow::Result<Status> {
             sweeps += 1;
             let line = report::unhealthy_sweep(sweeps, &manifest, &sweep.outcomes, verdict, left);
             progress.clear();
-            say(Level::Soft, &line);
+            announce(Level::Soft, &line);
         },
     );
     drop(progress);

@@ -16,6 +16,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{AccessFlags, eaccess};
 
 use crate::clock::Monotonic;
+use crate::stderr::reason;
 
 /// Symbolic links that are followed before they are taken for a loop, as the kernel does
 /// (path_resolution(7)).
@@ -25,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A file that a report is to be written to.
 #[derive(Debug)]
-pub struct Destination {
+pub(super) struct Destination {
     what: &'static str,
     path: PathBuf,
     opened: Option<File>,
@@ -49,7 +50,7 @@ struct Patient {
 
 impl Destination {
     /// The file at `path` for the report called `what`.
-    pub fn new(what: &'static str, path: &Path) -> Self {
+    pub(super) fn new(what: &'static str, path: &Path) -> Self {
         Self {
             what,
             path: path.to_owned(),
@@ -63,7 +64,7 @@ impl Destination {
     /// # Errors
     ///
     /// A line that says what is wrong and what to do.
-    pub fn prepare(&mut self) -> Result<(), String> {
+    pub(super) fn prepare(&mut self) -> Result<(), String> {
         let checked = target(&self.path).and_then(|target| match target {
             Target::Stdout => Ok(()),
             Target::InPlace(file) => {
@@ -83,7 +84,7 @@ impl Destination {
     /// # Errors
     ///
     /// A line that says what is wrong and what to do.
-    pub fn write(
+    pub(super) fn write(
         mut self,
         render: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> Result<(), String> {
@@ -119,19 +120,6 @@ impl Destination {
         };
         let reason = reason(error);
         format!("cannot write the {what} {path:?}: {reason}{remedy}")
-    }
-}
-
-/// What the error is, in lower case and without its number.
-pub(crate) fn reason(error: &io::Error) -> String {
-    let text = match error.raw_os_error() {
-        Some(number) => Errno::from_raw(number).desc().to_owned(),
-        None => error.to_string(),
-    };
-    let mut characters = text.chars();
-    match characters.next() {
-        Some(first) => first.to_lowercase().chain(characters).collect(),
-        None => text,
     }
 }
 

@@ -9,11 +9,11 @@ use std::io::{self, Write};
 
 use anstyle::{AnsiColor, Style};
 
-use self::table::{NARROWEST, Table, wrap};
-use super::stderr::Level;
+use self::table::{Table, wrap};
 use super::stream::{Look, Stream};
 use super::{Report, words};
 use crate::manifest::Route;
+use crate::stderr::Level;
 use crate::text::escape;
 use crate::verdict::{Class, Outcome, Severity};
 
@@ -22,7 +22,12 @@ use crate::verdict::{Class, Outcome, Severity};
 /// # Errors
 ///
 /// Where `out` cannot be written.
-pub fn render(report: &Report, look: Look, quiet: bool, out: &mut dyn Write) -> io::Result<()> {
+pub(super) fn render(
+    report: &Report,
+    look: Look,
+    quiet: bool,
+    out: &mut dyn Write,
+) -> io::Result<()> {
     if quiet && report.verdict.healthy {
         return Ok(());
     }
@@ -60,11 +65,7 @@ fn end(report: &Report, look: Look, out: &mut dyn Write) -> io::Result<()> {
     let recovery = &report.recovery;
     if let Some(evidence) = &recovery.evidence {
         let line = format!("evidence: {}", evidence.summary());
-        let columns = match look.stream {
-            Stream::Terminal { columns } => columns,
-            Stream::Journal | Stream::Plain => usize::MAX,
-        };
-        for line in wrap(&escape(&line), columns.max(NARROWEST)) {
+        for line in wrap(&escape(&line), look.stream.columns()) {
             writeln!(out, "{}{line}", prefix(Severity::Soft))?;
         }
     }
@@ -75,11 +76,8 @@ fn end(report: &Report, look: Look, out: &mut dyn Write) -> io::Result<()> {
         prefix(Severity::Fine),
         words::tally(&verdict.tally)
     )?;
-    let severity = match (verdict.healthy, verdict.tally.ok == report.outcomes.len()) {
-        (true, true) => Severity::Fine,
-        (true, false) => Severity::Soft,
-        (false, _) => Severity::Hard,
-    };
+    let severities = report.results().map(|(r, o)| o.class.severity(r.core));
+    let severity = severities.max().unwrap_or(Severity::Fine);
     let (word, rest) = words::verdict(report.manifest, &report.outcomes, verdict);
     let style = style(look, severity);
     writeln!(out, "{}{style}{word}{style:#}{rest}", prefix(severity))?;

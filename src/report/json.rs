@@ -24,7 +24,7 @@ const SCHEMA_VERSION: u32 = 1;
 /// # Errors
 ///
 /// Where `out` cannot be written.
-pub fn render(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+pub(super) fn render(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let mut serializer = serde_json::Serializer::with_formatter(&mut *out, Lines::default());
     document(report).serialize(&mut serializer)?;
     out.write_all(b"\n")
@@ -53,7 +53,7 @@ struct Counts(Tally);
 struct Routes<'a>(&'a Report<'a>);
 
 #[derive(Serialize)]
-struct Result<'a> {
+struct Entry<'a> {
     path: &'a str,
     method: &'static str,
     core: bool,
@@ -108,7 +108,7 @@ fn document<'a>(report: &'a Report<'a>) -> Document<'a> {
     }
 }
 
-fn result<'a>(route: &'a Route, outcome: &'a Outcome) -> Result<'a> {
+fn entry<'a>(route: &'a Route, outcome: &'a Outcome) -> Entry<'a> {
     let Outcome {
         class,
         status,
@@ -117,7 +117,7 @@ fn result<'a>(route: &'a Route, outcome: &'a Outcome) -> Result<'a> {
         elapsed,
         proof: _,
     } = outcome;
-    Result {
+    Entry {
         path: &route.path,
         method: route.options.method.as_str(),
         core: route.core,
@@ -131,15 +131,15 @@ fn result<'a>(route: &'a Route, outcome: &'a Outcome) -> Result<'a> {
 }
 
 impl Serialize for Counts {
-    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.0.by_class())
     }
 }
 
 impl Serialize for Routes<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let results = self.0.results();
-        serializer.collect_seq(results.map(|(route, outcome)| result(route, outcome)))
+        serializer.collect_seq(results.map(|(route, outcome)| entry(route, outcome)))
     }
 }
 

@@ -18,7 +18,7 @@ use crate::verdict::{Outcome, Severity};
 /// # Errors
 ///
 /// Where `out` cannot be written.
-pub fn render(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+pub(super) fn render(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let of = |wanted| {
         let severities = report.results().map(|(r, o)| o.class.severity(r.core));
         severities.filter(|severity| *severity == wanted).count()

@@ -20,7 +20,7 @@ const PREFIX: &str = "scidex_route_health";
 /// # Errors
 ///
 /// Where `out` cannot be written.
-pub fn render(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+pub(super) fn render(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let verdict = &report.verdict;
     let healthy = u8::from(verdict.healthy);
     head(out, "healthy", "Whether no route failed the run.")?;

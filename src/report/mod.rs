@@ -2,30 +2,28 @@
 //! out, no I/O"; the writing is done in one place. No format knows the exit statuses.
 
 mod destination;
-pub mod human;
-pub mod json;
-pub mod junit;
-pub mod metrics;
+mod human;
+mod json;
+mod junit;
+mod metrics;
 mod progress;
 #[cfg(test)]
 mod samples;
-mod stderr;
 mod stream;
 mod words;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use self::destination::Destination;
+use self::stream::Look;
 use crate::cli::{Cli, Format};
 use crate::manifest::{Manifest, Route};
 use crate::recovery::Recovery;
+use crate::stderr::{Level, announce, say, say_stdout_failed};
 use crate::text::escape;
 use crate::verdict::{self, Verdict};
 
-pub use self::destination::Destination;
-pub(crate) use self::destination::reason;
 pub use self::progress::Progress;
-pub use self::stderr::{Level, announce, say, stderr_is_journal};
-pub use self::stream::{Look, Stream};
 pub use self::words::unhealthy_sweep;
 
 /// The last second that RFC 3339 can write, at the end of the year 9999.
@@ -52,7 +50,7 @@ pub struct Report<'a> {
 
 impl Report<'_> {
     /// Each route with what came of it, in the manifest's order.
-    pub fn results(&self) -> impl Iterator<Item = (&Route, &verdict::Outcome)> + Clone {
+    fn results(&self) -> impl Iterator<Item = (&Route, &verdict::Outcome)> + Clone {
         self.manifest.routes.iter().zip(&self.outcomes)
     }
 }
@@ -85,7 +83,7 @@ impl Outputs {
         let prepare = |what, path: &Option<_>| {
             let mut destination = Destination::new(what, path.as_deref()?);
             if let Err(complaint) = destination.prepare() {
-                say(Level::Failure, &complaint);
+                announce(Level::Failure, &complaint);
             }
             Some(destination)
         };
@@ -109,31 +107,27 @@ pub fn write_all(report: &Report, outputs: Outputs) -> bool {
         junit,
         metrics,
     } = outputs;
+    // First, because a reader of the streams may be slow to take what is said there.
+    let junit = junit.map_or(Ok(()), |file| file.write(|out| junit::render(report, out)));
+    let metrics = metrics.map_or(Ok(()), |file| {
+        file.write(|out| metrics::render(report, out))
+    });
     // In JSON, they are in the report itself.
     if format == Format::Human {
         for warning in &report.warnings {
             say(Level::Soft, &format!("warning: {}", escape(warning)));
         }
     }
-    let junit = junit.map_or(Ok(()), |file| file.write(|out| junit::render(report, out)));
-    let metrics = metrics.map_or(Ok(()), |file| {
-        file.write(|out| metrics::render(report, out))
-    });
-    // Last, because a reader may be slow to take it.
     let stdout = destination::write_stdout(|out| match format {
         Format::Human => human::render(report, look, quiet, out),
         Format::Json => json::render(report, out),
-    })
-    .map_err(|error| {
-        format!(
-            "cannot write the report to standard output: {}",
-            reason(&error)
-        )
     });
-    let mut complete = true;
-    for complaint in [junit, metrics, stdout].into_iter().filter_map(Result::err) {
+    let complete = junit.is_ok() && metrics.is_ok() && stdout.is_ok();
+    for complaint in [junit, metrics].into_iter().filter_map(Result::err) {
         say(Level::Failure, &complaint);
-        complete = false;
+    }
+    if let Err(error) = stdout {
+        say_stdout_failed(&error);
     }
     complete
 }
@@ -141,15 +135,9 @@ pub fn write_all(report: &Report, outputs: Outputs) -> bool {
 /// Prints one line about a manifest that is valid, and says whether it could be written.
 pub fn write_summary(manifest: &Manifest) -> bool {
     let line = words::valid_manifest(manifest);
-    let written = destination::write_stdout(|out| writeln!(out, "{}", escape(&line)));
-    if let Err(error) = &written {
-        let reason = reason(error);
-        say(
-            Level::Failure,
-            &format!("cannot write to standard output: {reason}"),
-        );
-    }
-    written.is_ok()
+    destination::write_stdout(|out| writeln!(out, "{}", escape(&line)))
+        .inspect_err(say_stdout_failed)
+        .is_ok()
 }
 
 /// A point in time as RFC 3339 writes it, in UTC with milliseconds. A clock that is out of what

@@ -5,8 +5,8 @@ use std::io::{self, Write};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use super::stderr::takes_text;
 use super::stream::Stream;
+use crate::stderr::takes_text;
 
 /// Drawing more often would only cost time.
 const PAUSE: Duration = Duration::from_millis(100);

@@ -4,16 +4,15 @@
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 
-use nix::sys::stat::fstat;
-
 use crate::cli::Color;
+use crate::stderr::is_journal;
 
 /// The width where a terminal does not tell it.
 const USUAL_COLUMNS: usize = 80;
 
 /// What a stream is connected to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stream {
+pub(super) enum Stream {
     /// The journal, which takes a line's level from a prefix (sd-daemon(3)).
     Journal,
     /// A terminal of so many columns.
@@ -27,13 +26,13 @@ pub enum Stream {
 
 /// How lines of text are to look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Look {
+pub(super) struct Look {
     /// What the lines are written to.
-    pub stream: Stream,
+    pub(super) stream: Stream,
     /// Whether they are coloured.
-    pub colour: bool,
+    pub(super) colour: bool,
     /// Whether characters beyond ASCII may be drawn with.
-    pub unicode: bool,
+    pub(super) unicode: bool,
 }
 
 /// What the environment says about the looks of text.
@@ -49,18 +48,17 @@ pub(super) struct Wishes<'a> {
 
 impl Stream {
     /// What standard output is connected to.
-    pub fn stdout() -> Self {
+    pub(super) fn stdout() -> Self {
         Self::of(&io::stdout())
     }
 
     /// What standard error is connected to.
-    pub fn stderr() -> Self {
+    pub(super) fn stderr() -> Self {
         Self::of(&io::stderr())
     }
 
     fn of(stream: &(impl AsFd + IsTerminal)) -> Self {
-        let journal = variable("JOURNAL_STREAM");
-        if journal.is_some_and(|text| is_journal(stream, &text)) {
+        if is_journal(stream) {
             Self::Journal
         } else if stream.is_terminal() {
             let told = terminal_size::terminal_size_of(stream).map(|(width, _)| width.0.into());
@@ -74,6 +72,14 @@ impl Stream {
         }
     }
 
+    /// The columns that lines have; none where they may be of any length.
+    pub(super) const fn columns(self) -> Option<usize> {
+        match self {
+            Self::Terminal { columns } => Some(columns),
+            Self::Journal | Self::Plain => None,
+        }
+    }
+
     /// Whether this is a terminal that can erase what was written.
     pub(super) fn erases(self) -> bool {
         matches!(self, Self::Terminal { .. }) && variable("TERM").is_none_or(|term| term != "dumb")
@@ -82,7 +88,7 @@ impl Stream {
 
 impl Look {
     /// How lines on standard output are to look.
-    pub fn of_stdout(choice: Color) -> Self {
+    pub(super) fn of_stdout(choice: Color) -> Self {
         let stream = Stream::stdout();
         let [no_color, clicolor_force, term] = ["NO_COLOR", "CLICOLOR_FORCE", "TERM"].map(variable);
         let wishes = Wishes {
@@ -132,25 +138,12 @@ fn is_utf8(names: [Option<&str>; 3]) -> bool {
     })
 }
 
-/// Whether `stream` is the file that `JOURNAL_STREAM` names as `device:inode` (systemd.exec(5)).
-fn is_journal(stream: &impl AsFd, variable: &str) -> bool {
-    let Some((device, inode)) = variable.split_once(':') else {
-        return false;
-    };
-    let Ok(stat) = fstat(stream) else {
-        return false;
-    };
-    device.parse() == Ok(stat.st_dev) && inode.parse() == Ok(stat.st_ino)
-}
-
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::MetadataExt;
-
     use super::*;
 
     const TERMINAL: Stream = Stream::Terminal { columns: 80 };
@@ -209,20 +202,5 @@ mod tests {
         assert!(is_utf8([Some(""), Some("C.utf8"), Some("C")]));
         assert!(!is_utf8([Some("C"), None, Some("C.UTF-8")]));
         assert!(!is_utf8([None, None, None]));
-    }
-
-    #[test]
-    fn is_journal_compares_device_and_inode() {
-        let file = tempfile::tempfile().unwrap();
-        let facts = file.metadata().unwrap();
-        assert!(is_journal(
-            &file,
-            &format!("{}:{}", facts.dev(), facts.ino())
-        ));
-        assert!(!is_journal(
-            &file,
-            &format!("{}:{}", facts.dev(), facts.ino() + 1)
-        ));
-        assert!(!is_journal(&file, "garbage"));
     }
 }

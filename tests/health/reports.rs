@@ -2,7 +2,7 @@
 //! from being rescued.
 
 use std::fs::{self, Permissions};
-use std::io::Write;
+use std::io::{PipeReader, PipeWriter, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::process::Stdio;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::command_line::{healthy, unhealthy};
 use crate::fake::Fake;
-use crate::play::{answer, ok, raw, silent, status};
+use crate::play::{answer, in_turn, ok, raw, silent, status};
 use crate::scene::Scene;
 use crate::systemd::within;
 
@@ -203,14 +203,20 @@ fn reports_are_written_whatever_the_verdict_and_others_may_read_them() {
     }
 }
 
-#[test]
-fn a_hopeless_path_is_complained_of_before_the_first_probe_and_the_rescue_goes_on() {
-    let fake = Fake::new();
+/// A pipe that takes no more until somebody reads.
+fn full_pipe() -> (PipeReader, PipeWriter) {
     let (reader, mut writer) = std::io::pipe().unwrap();
     let size = fcntl(&writer, FcntlArg::F_GETPIPE_SZ).unwrap();
     writer
         .write_all(&vec![b' '; size.try_into().unwrap()])
         .unwrap();
+    (reader, writer)
+}
+
+#[test]
+fn a_hopeless_path_is_complained_of_before_the_first_probe_and_the_rescue_goes_on() {
+    let fake = Fake::new();
+    let (reader, writer) = full_pipe();
     let mut command = fake
         .scene
         .command(["--format", "json", "--dry-run", "--metrics", "no/out"]);
@@ -218,11 +224,17 @@ fn a_hopeless_path_is_complained_of_before_the_first_probe_and_the_rescue_goes_o
     let child = command.spawn().unwrap();
     drop(command);
 
-    // The pipe takes no more, so the program stands still at its first word (proc_pid_syscall(5)).
+    // The pipe takes no more, so the program waits a moment at its first word, for the one
+    // descriptor that it speaks on (proc_pid_syscall(5)).
     let syscall = format!("/proc/{}/syscall", child.id());
-    let complains = format!("{} 0x2 ", nix::libc::SYS_write);
+    #[cfg(target_arch = "x86_64")]
+    let poll = nix::libc::SYS_poll;
+    #[cfg(not(target_arch = "x86_64"))]
+    let poll = nix::libc::SYS_ppoll;
     assert!(within(Duration::from_secs(5), || {
-        fs::read_to_string(&syscall).is_ok_and(|text| text.starts_with(&complains))
+        let text = fs::read_to_string(&syscall).unwrap_or_default();
+        let words: Vec<_> = text.split(' ').collect();
+        words.first() == Some(&poll.to_string().as_str()) && words.get(2) == Some(&"0x1")
     }));
     assert_eq!(fake.scene.server().connections(), 0);
 
@@ -233,6 +245,39 @@ fn a_hopeless_path_is_complained_of_before_the_first_probe_and_the_rescue_goes_o
     assert_eq!(output.status.code(), Some(1));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["recovery"]["outcome"], "would_kill", "{report}");
+}
+
+#[test]
+fn a_stderr_that_nobody_reads_keeps_back_neither_the_rescue_nor_a_report() {
+    let core = in_turn([status(500), silent()]);
+    let recovery = json!({ "unit": "backend.service", "min_uptime_seconds": 0 });
+    let fake = Fake::with(core, recovery);
+    fake.say(&fake.changed("NeedDaemonReload", Some("yes")));
+    let (reader, writer) = full_pipe();
+    let mut command = fake.scene.command([
+        "--dry-run",
+        "--wait",
+        "20",
+        "--metrics",
+        "no/out",
+        "--junit",
+        "out.xml",
+    ]);
+    command.stdout(Stdio::null()).stderr(writer);
+    let mut child = command.spawn().unwrap();
+    drop(command);
+
+    let path = fake.scene.dir().join("out.xml");
+    let written = within(Duration::from_secs(10), || path.exists());
+    // Whatever it still has to say.
+    let said = std::io::read_to_string(reader).unwrap();
+    let said = said.trim_start();
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    assert!(written, "{said}");
+    let junit = fs::read_to_string(path).unwrap();
+    assert!(junit.contains("recovery: would_kill"), "{junit}");
+    assert!(junit.contains("daemon-reload"), "{junit}");
+    assert!(said.contains("warning: "), "{said}");
 }
 
 #[test]

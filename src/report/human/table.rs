@@ -8,7 +8,7 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::style;
 use crate::manifest::Route;
-use crate::report::stream::{Look, Stream};
+use crate::report::stream::Look;
 use crate::report::{Report, words};
 use crate::text::escape;
 use crate::verdict::{Class, Outcome, Reason};
@@ -16,7 +16,7 @@ use crate::verdict::{Class, Outcome, Reason};
 /// From this width on, a terminal has room for the scale, and for notes beside the paths.
 const WIDE: usize = 80;
 /// The fewest columns that text is wrapped into.
-pub(super) const NARROWEST: usize = 8;
+const NARROWEST: usize = 8;
 /// The scale's width, and the time at its left end.
 const SCALE: usize = 10;
 const SCALE_BEGINS: Duration = Duration::from_millis(1);
@@ -43,10 +43,7 @@ pub(super) struct Table {
 
 impl Table {
     pub(super) fn new(report: &Report, look: Look) -> Self {
-        let columns = match look.stream {
-            Stream::Terminal { columns } => Some(columns),
-            Stream::Journal | Stream::Plain => None,
-        };
+        let columns = look.stream.columns();
         let narrow = columns.is_some_and(|columns| columns < WIDE);
         let gap = if narrow { " " } else { "  " };
         let longest = report
@@ -83,10 +80,7 @@ impl Table {
         let base_url = report.manifest.base_url.to_string();
         let count = words::routes(report.manifest.routes.len(), "");
         let line = format!("{base_url}, {count} of {source}");
-        for line in wrap(
-            &escape(&line),
-            self.columns.unwrap_or(usize::MAX).max(NARROWEST),
-        ) {
+        for line in wrap(&escape(&line), self.columns) {
             writeln!(out, "{line}")?;
         }
         let Some(longest) = self.scale else {
@@ -148,7 +142,7 @@ impl Table {
         }
         let indent = if columns < WIDE { 0 } else { self.lead } + INDENT;
         let dim = dim(self.look);
-        for line in wrap(note, columns.saturating_sub(indent).max(NARROWEST)) {
+        for line in wrap(note, Some(columns.saturating_sub(indent))) {
             writeln!(out, "{:indent$}{dim}{line}{dim:#}", "")?;
         }
         Ok(())
@@ -222,8 +216,10 @@ fn fitting(characters: impl Iterator<Item = char>, columns: usize) -> String {
         .collect()
 }
 
-/// Breaks text into lines at its spaces, and in the middle of words that are too long.
-pub(super) fn wrap(text: &str, columns: usize) -> Vec<String> {
+/// Breaks text into lines at its spaces, and in the middle of words that are too long. Where there
+/// are no columns, a line may be of any length.
+pub(super) fn wrap(text: &str, columns: Option<usize>) -> Vec<String> {
+    let columns = columns.unwrap_or(usize::MAX).max(NARROWEST);
     let mut lines = vec![];
     let mut line = String::new();
     for word in text.split(' ') {

@@ -170,9 +170,11 @@ fn shorten_keeps_both_ends() {
 
 #[test]
 fn wrap_breaks_at_spaces_and_long_words() {
-    assert_eq!(wrap("one two three", 8), ["one two", "three"]);
-    assert_eq!(wrap("averylongword x", 8), ["averylon", "gword x"]);
-    assert_eq!(wrap("", 8), [""]);
+    assert_eq!(wrap("one two three", Some(8)), ["one two", "three"]);
+    assert_eq!(wrap("averylongword x", Some(8)), ["averylon", "gword x"]);
+    assert_eq!(wrap("averylongword x", Some(0)), ["averylon", "gword x"]);
+    assert_eq!(wrap("averylongword x", None), ["averylongword x"]);
+    assert_eq!(wrap("", Some(8)), [""]);
 }
 
 #[test]

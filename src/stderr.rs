@@ -1,14 +1,15 @@
 //! Messages on standard error, for everybody: with the journal's levels where it listens, and
-//! without a panic where nobody does.
+//! without a panic where nobody does. It knows nothing of what is said.
 
+use std::env;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-
-use super::stream::Stream;
+use nix::sys::stat::fstat;
 
 /// How grave a line is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +24,7 @@ pub enum Level {
 
 impl Level {
     /// The prefix that tells the journal the level (sd-daemon(3)).
-    pub(super) const fn prefix(self) -> &'static str {
+    pub(crate) const fn prefix(self) -> &'static str {
         match self {
             Self::Failure => "<3>",
             Self::Soft => "<4>",
@@ -32,10 +33,26 @@ impl Level {
     }
 }
 
+/// Whether `stream` is connected to the journal, which takes a line's level from a prefix.
+pub(crate) fn is_journal(stream: &impl AsFd) -> bool {
+    env::var("JOURNAL_STREAM").is_ok_and(|named| is_file(stream, &named))
+}
+
+/// Whether `stream` is the file that is named as `device:inode` (systemd.exec(5)).
+fn is_file(stream: &impl AsFd, named: &str) -> bool {
+    let Some((device, inode)) = named.split_once(':') else {
+        return false;
+    };
+    let Ok(stat) = fstat(stream) else {
+        return false;
+    };
+    device.parse() == Ok(stat.st_dev) && inode.parse() == Ok(stat.st_ino)
+}
+
 /// Whether standard error is connected to the journal.
-pub fn stderr_is_journal() -> bool {
+pub(crate) fn stderr_is_journal() -> bool {
     static JOURNAL: OnceLock<bool> = OnceLock::new();
-    *JOURNAL.get_or_init(|| Stream::stderr() == Stream::Journal)
+    *JOURNAL.get_or_init(|| is_journal(&io::stderr()))
 }
 
 /// Writes `text` to standard error, one or more lines, in one piece so that no other process
@@ -56,10 +73,30 @@ pub fn announce(level: Level, text: &str) {
 
 /// Whether `stream` takes at least one short line within `patience`: a pipe is writable only where
 /// it has room for `PIPE_BUF` bytes (pipe(7)).
-pub(super) fn takes_text(stream: impl AsFd, patience: Duration) -> bool {
+pub(crate) fn takes_text(stream: impl AsFd, patience: Duration) -> bool {
     let mut fds = [PollFd::new(stream.as_fd(), PollFlags::POLLOUT)];
     let timeout = PollTimeout::try_from(patience).unwrap_or(PollTimeout::ZERO);
     matches!(poll(&mut fds, timeout), Ok(1..))
+}
+
+/// Says that standard output cannot be written.
+pub(crate) fn say_stdout_failed(error: &io::Error) {
+    let reason = reason(error);
+    let text = format!("cannot write to standard output: {reason}");
+    say(Level::Failure, &text);
+}
+
+/// What the error is, in lower case and without its number.
+pub(crate) fn reason(error: &io::Error) -> String {
+    let text = match error.raw_os_error() {
+        Some(number) => Errno::from_raw(number).desc().to_owned(),
+        None => error.to_string(),
+    };
+    let mut characters = text.chars();
+    match characters.next() {
+        Some(first) => first.to_lowercase().chain(characters).collect(),
+        None => text,
+    }
 }
 
 fn lines(level: Level, text: &str, journal: bool) -> String {
@@ -71,6 +108,8 @@ fn lines(level: Level, text: &str, journal: bool) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
     use super::*;
@@ -82,6 +121,16 @@ mod tests {
         fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
         while writer.write(&[0; 4_096]).is_ok() {}
         assert!(!takes_text(&writer, Duration::from_millis(10)));
+    }
+
+    #[test]
+    fn is_file_compares_device_and_inode() {
+        let file = tempfile::tempfile().unwrap();
+        let facts = file.metadata().unwrap();
+        let (device, inode) = (facts.dev(), facts.ino());
+        assert!(is_file(&file, &format!("{device}:{inode}")));
+        assert!(!is_file(&file, &format!("{device}:{}", inode + 1)));
+        assert!(!is_file(&file, "garbage"));
     }
 
     #[test]
