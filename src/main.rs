@@ -96,11 +96,11 @@ fn load(cli: &Cli) -> anyhow::Result<Manifest> {
 /// What the command line allows in a recovery.
 fn permission(cli: &Cli) -> Permission {
     if cli.no_recover {
-        Permission::Forbidden("--no-recover was given".to_owned())
+        Permission::Forbidden("--no-recover was given")
     } else if cli.base_url.is_some() {
-        let reason =
-            "--base-url was given, and the manifest's unit belongs to the manifest's own URL";
-        Permission::Forbidden(reason.to_owned())
+        Permission::Forbidden(
+            "--base-url was given, and the manifest's unit belongs to the manifest's own URL",
+        )
     } else if cli.dry_run {
         Permission::Rehearse
     } else {

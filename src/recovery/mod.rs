@@ -51,7 +51,7 @@ pub enum Permission {
     /// Up to the signal, which is not sent (`--dry-run`).
     Rehearse,
     /// Not at all; the sentence that says why.
-    Forbidden(String),
+    Forbidden(&'static str),
 }
 
 /// Recovers a hung backend as far as `permission` goes, or says why not. Takes the time that the
@@ -63,7 +63,7 @@ pub fn attempt(case: &Case<'_>, permission: Permission, backend: &dyn Backend) -
     let idle = |outcome| Recovery::idle(outcome, Some(plan.unit.clone()));
     let rehearse = match permission {
         _ if !case.verdict.hung() => return idle(Outcome::NotNeeded),
-        Permission::Forbidden(why) => return idle(Outcome::Disabled(why)),
+        Permission::Forbidden(why) => return idle(Outcome::Disabled(why.to_owned())),
         Permission::Rehearse => true,
         Permission::Act => false,
     };
