@@ -21,6 +21,21 @@ pub enum Loss {
     Deadline,
 }
 
+impl Loss {
+    /// The loss as reports name it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Timeout => "timeout",
+            Self::Refused => "refused",
+            Self::Reset => "reset",
+            Self::Dns => "dns",
+            Self::Tls => "tls",
+            Self::Network => "network",
+            Self::Deadline => "deadline",
+        }
+    }
+}
+
 /// What is wrong with a complete HTTP answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Objection {
@@ -80,15 +95,8 @@ impl Class {
             Self::HttpError(Objection::Body) => "body",
             Self::HttpError(Objection::Protocol) => "protocol",
             Self::HttpError(Objection::Redirects) => "redirects",
-            Self::TimeoutUnreachable(Loss::Timeout) => "timeout",
-            Self::TimeoutUnreachable(Loss::Refused) => "refused",
-            Self::TimeoutUnreachable(Loss::Reset) => "reset",
-            Self::TimeoutUnreachable(Loss::Dns) => "dns",
-            Self::TimeoutUnreachable(Loss::Tls) => "tls",
-            Self::TimeoutUnreachable(Loss::Network) => "network",
-            Self::TimeoutUnreachable(Loss::Deadline) | Self::Skipped(Reason::Deadline) => {
-                "deadline"
-            }
+            Self::TimeoutUnreachable(loss) => loss.name(),
+            Self::Skipped(Reason::Deadline) => "deadline",
             Self::Skipped(Reason::BackendHung) => "backend_hung",
             Self::Skipped(Reason::BackendDown) => "backend_down",
         })
@@ -209,8 +217,6 @@ pub struct Verdict {
     pub starved: bool,
     /// Routes by class.
     pub tally: Tally,
-    /// Auxiliary routes that did not answer or were not probed.
-    pub unanswered: usize,
 }
 
 impl Verdict {
@@ -231,8 +237,7 @@ pub fn backend<'a>(core: impl IntoIterator<Item = &'a Outcome>) -> Backend {
     for outcome in core {
         any = true;
         hung &= outcome.proof.silent;
-        down &= !outcome.proof.heard
-            && matches!(outcome.class, Class::TimeoutUnreachable(loss) if loss != Loss::Deadline);
+        down &= !outcome.proof.heard && unreachable(outcome.class);
     }
     match (any, hung, down) {
         (true, true, _) => Backend::Hung,
@@ -241,10 +246,23 @@ pub fn backend<'a>(core: impl IntoIterator<Item = &'a Outcome>) -> Backend {
     }
 }
 
+/// Whether an attempt ended without a response for a reason of the other side's.
+const fn unreachable(class: Class) -> bool {
+    match class {
+        Class::TimeoutUnreachable(loss) => match loss {
+            Loss::Timeout | Loss::Refused | Loss::Reset | Loss::Dns | Loss::Tls | Loss::Network => {
+                true
+            }
+            Loss::Deadline => false,
+        },
+        Class::Ok | Class::RateLimited | Class::HttpError(_) | Class::Skipped(_) => false,
+    }
+}
+
 /// Judges a sweep: each outcome with whether its route is core.
 pub fn judge<'a>(outcomes: impl IntoIterator<Item = (bool, &'a Outcome)> + Clone) -> Verdict {
     let mut tally = Tally::default();
-    let (mut healthy, mut starved, mut unanswered) = (true, false, 0);
+    let (mut healthy, mut starved) = (true, false);
     for (core, outcome) in outcomes.clone() {
         *match outcome.class {
             Class::Ok => &mut tally.ok,
@@ -255,13 +273,6 @@ pub fn judge<'a>(outcomes: impl IntoIterator<Item = (bool, &'a Outcome)> + Clone
         } += 1;
         healthy &= outcome.class.severity(core) != Severity::Hard;
         starved |= core && outcome.proof.overran;
-        unanswered += usize::from(
-            !core
-                && matches!(
-                    outcome.class,
-                    Class::TimeoutUnreachable(_) | Class::Skipped(_)
-                ),
-        );
     }
     let core = outcomes
         .into_iter()
@@ -272,7 +283,6 @@ pub fn judge<'a>(outcomes: impl IntoIterator<Item = (bool, &'a Outcome)> + Clone
         backend: backend(core),
         starved,
         tally,
-        unanswered,
     }
 }
 
@@ -364,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn judge_counts_each_class_and_the_unanswered() {
+    fn judge_counts_each_class() {
         let outcomes = [
             (true, outcome(Class::Ok, HEARD)),
             (true, outcome(Class::RateLimited, HEARD)),
@@ -382,7 +392,6 @@ mod tests {
             skipped: 1,
         };
         assert_eq!(verdict.tally, tally);
-        assert_eq!(verdict.unanswered, 2);
         assert!(!verdict.starved);
     }
 

@@ -34,7 +34,8 @@ impl Scheme {
         }
     }
 
-    const fn port(self) -> u16 {
+    /// The port where none is written.
+    pub const fn port(self) -> u16 {
         match self {
             Self::Http => 80,
             Self::Https => 443,

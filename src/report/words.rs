@@ -7,93 +7,81 @@ use std::time::Duration;
 
 use crate::manifest::{Manifest, Method, Route};
 use crate::recovery::{self, Recovery};
-use crate::verdict::{Backend, Class, Loss, Outcome, Reason, Severity, Tally, Verdict};
+use crate::verdict::{Backend, Class, Outcome, Reason, Severity, Tally, Verdict};
 
-/// How many routes weigh in which way.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Counts {
-    core: usize,
-    core_lost: usize,
-    core_skipped: usize,
-    http_error: usize,
-    rate_limited: usize,
+/// What a sweep's core routes came to; all else stands in the tally.
+#[derive(Debug, Default)]
+struct Core {
+    routes: usize,
     lost: usize,
     skipped: usize,
-    /// Why core routes were lost, each cause once.
+    /// Why they were lost, each cause once.
     causes: Vec<&'static str>,
 }
 
-impl Counts {
+impl Core {
     fn of(manifest: &Manifest, outcomes: &[Outcome]) -> Self {
-        let mut counts = Self::default();
-        for (route, outcome) in manifest.routes.iter().zip(outcomes) {
-            counts.core += usize::from(route.core);
-            match (outcome.class, route.core) {
-                (Class::Ok, _) => {}
-                (Class::RateLimited, _) => counts.rate_limited += 1,
-                (Class::HttpError(_), _) => counts.http_error += 1,
-                (Class::TimeoutUnreachable(_), false) => counts.lost += 1,
-                (Class::Skipped(_), false) => counts.skipped += 1,
-                (Class::Skipped(_), true) => counts.core_skipped += 1,
-                (Class::TimeoutUnreachable(loss), true) => {
-                    counts.core_lost += 1;
-                    if !counts.causes.contains(&loss_word(loss)) {
-                        counts.causes.push(loss_word(loss));
+        let mut core = Self::default();
+        let routes = manifest.routes.iter().zip(outcomes);
+        for (_, outcome) in routes.filter(|(route, _)| route.core) {
+            core.routes += 1;
+            match outcome.class {
+                Class::Ok | Class::RateLimited | Class::HttpError(_) => {}
+                Class::Skipped(_) => core.skipped += 1,
+                Class::TimeoutUnreachable(loss) => {
+                    core.lost += 1;
+                    if !core.causes.contains(&loss.name()) {
+                        core.causes.push(loss.name());
                     }
                 }
             }
         }
-        counts
+        core
     }
 
     /// What fails the run.
-    fn hard(&self, backend: Backend) -> Vec<String> {
-        let of_core = |count| format!("{count} of {} core routes", self.core);
+    fn hard(&self, verdict: &Verdict) -> Vec<String> {
+        let of_core = |count| format!("{count} of {} core routes", self.routes);
+        let lost = of_core(self.lost);
         let causes = self.causes.join(", ");
         let mut parts = Vec::new();
-        match backend {
-            Backend::Hung => parts.push(format!(
-                "the backend hung: {} stayed silent",
-                of_core(self.core_lost)
-            )),
+        match verdict.backend {
+            Backend::Hung => parts.push(format!("the backend hung: {lost} stayed silent")),
             Backend::Down => parts.push(format!(
-                "the backend is down: {} did not answer ({causes})",
-                of_core(self.core_lost)
+                "the backend is down: {lost} did not answer ({causes})"
             )),
-            Backend::Up if self.core_lost > 0 => parts.push(format!(
-                "{} did not answer ({causes})",
-                of_core(self.core_lost)
-            )),
+            Backend::Up if self.lost > 0 => {
+                parts.push(format!("{lost} did not answer ({causes})"));
+            }
             Backend::Up => {}
         }
-        if self.core_skipped > 0 {
-            let (subject, were) = (of_core(self.core_skipped), were(self.core_skipped));
+        if self.skipped > 0 {
+            let (subject, were) = (of_core(self.skipped), were(self.skipped));
             parts.push(format!("{subject} {were} not probed"));
         }
-        if self.http_error > 0 {
-            let subject = routes(self.http_error, "");
-            parts.push(format!("{subject} gave an HTTP error"));
+        let errors = verdict.tally.http_error;
+        if errors > 0 {
+            parts.push(format!("{} gave an HTTP error", routes(errors, "")));
         }
         parts
     }
 
     /// What is reported, but does not fail the run.
-    fn soft(&self) -> Vec<String> {
+    fn soft(&self, tally: &Tally) -> Vec<String> {
+        let lost = tally.timeout_unreachable.saturating_sub(self.lost);
+        let skipped = tally.skipped.saturating_sub(self.skipped);
+        let limited = tally.rate_limited;
         let mut parts = Vec::new();
-        if self.lost > 0 {
-            let subject = routes(self.lost, "auxiliary ");
-            parts.push(format!("{subject} did not answer"));
+        if lost > 0 {
+            parts.push(format!("{} did not answer", routes(lost, "auxiliary ")));
         }
-        if self.skipped > 0 {
-            let subject = routes(self.skipped, "auxiliary ");
-            parts.push(format!("{subject} {} not probed", were(self.skipped)));
+        if skipped > 0 {
+            let (subject, were) = (routes(skipped, "auxiliary "), were(skipped));
+            parts.push(format!("{subject} {were} not probed"));
         }
-        if self.rate_limited > 0 {
-            let subject = routes(self.rate_limited, "");
-            parts.push(format!(
-                "{subject} {} rate-limited",
-                were(self.rate_limited)
-            ));
+        if limited > 0 {
+            let (subject, were) = (routes(limited, ""), were(limited));
+            parts.push(format!("{subject} {were} rate-limited"));
         }
         parts
     }
@@ -142,8 +130,8 @@ pub(super) fn verdict(
     outcomes: &[Outcome],
     verdict: &Verdict,
 ) -> (&'static str, String) {
-    let counts = Counts::of(manifest, outcomes);
-    let soft = list(&counts.soft());
+    let core = Core::of(manifest, outcomes);
+    let soft = list(&core.soft(&verdict.tally));
     if verdict.healthy {
         let rest = match soft.is_empty() {
             true => ": all routes are OK".to_owned(),
@@ -151,7 +139,7 @@ pub(super) fn verdict(
         };
         return ("healthy", rest);
     }
-    let hard = list(&counts.hard(verdict.backend));
+    let hard = list(&core.hard(verdict));
     let rest = match soft.is_empty() {
         true => format!(": {hard}"),
         false => format!(": {hard}; {soft}"),
@@ -167,7 +155,7 @@ pub fn unhealthy_sweep(
     verdict: &Verdict,
     left: Duration,
 ) -> String {
-    let hard = list(&Counts::of(manifest, outcomes).hard(verdict.backend));
+    let hard = list(&Core::of(manifest, outcomes).hard(verdict));
     let seconds = left.as_secs_f64().ceil();
     format!("sweep {number}: {hard}; trying again for {seconds} s")
 }
@@ -191,22 +179,10 @@ pub(super) fn valid_manifest(manifest: &Manifest) -> String {
 pub(super) fn class(class: Class) -> &'static str {
     match class {
         Class::Ok => "OK",
-        Class::TimeoutUnreachable(loss) => loss_word(loss),
+        Class::TimeoutUnreachable(loss) => loss.name(),
         Class::RateLimited => "rate-limited",
         Class::HttpError(_) => "HTTP error",
         Class::Skipped(_) => "skipped",
-    }
-}
-
-fn loss_word(loss: Loss) -> &'static str {
-    match loss {
-        Loss::Timeout => "timeout",
-        Loss::Refused => "refused",
-        Loss::Reset => "reset",
-        Loss::Dns => "dns",
-        Loss::Tls => "tls",
-        Loss::Network => "network",
-        Loss::Deadline => "deadline",
     }
 }
 

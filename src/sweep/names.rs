@@ -15,6 +15,7 @@ use ureq::unversioned::transport::NextTimeout;
 
 use super::line::Line;
 use crate::clock::Monotonic;
+use crate::manifest::Scheme;
 use crate::verdict::Loss;
 
 /// What ureq's list of addresses holds.
@@ -138,12 +139,11 @@ pub(super) struct LineResolver {
 impl Resolver for LineResolver {
     fn resolve(&self, uri: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
         let host = bare_host(uri);
-        let default = if uri.scheme_str() == Some("https") {
-            443
-        } else {
-            80
+        let scheme = match uri.scheme_str() {
+            Some("https") => Scheme::Https,
+            Some(_) | None => Scheme::Http,
         };
-        let port = uri.port_u16().unwrap_or(default);
+        let port = uri.port_u16().unwrap_or(scheme.port());
         let addresses = self
             .names
             .resolve(host, self.line.end())

@@ -1,6 +1,7 @@
 use super::*;
 use crate::report::Report;
 use crate::report::samples::*;
+use crate::verdict::Loss;
 
 fn sentence(cases: Vec<Case>) -> String {
     with_report(cases, |report| {
