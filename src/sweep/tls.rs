@@ -5,7 +5,9 @@ use std::io::{self, Read, Write};
 use std::sync::Arc;
 
 use anyhow::{Context, ensure};
-use rustls::pki_types::ServerName;
+use rustls::crypto::{CryptoProvider, KeyProvider};
+use rustls::pki_types::{PrivateKeyDer, ServerName};
+use rustls::sign::SigningKey;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use ureq::Error;
 use ureq::unversioned::transport::{
@@ -33,13 +35,32 @@ pub(super) fn trust() -> anyhow::Result<Arc<ClientConfig>> {
         }
         _ => ensure!(usable > 0, "no trusted root certificate found; {advice}"),
     }
-    let config =
-        ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .context("could not set up TLS")?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+    let provider = CryptoProvider {
+        key_provider: &NoKeys,
+        ..rustls::crypto::ring::default_provider()
+    };
+    let config = ClientConfig::builder_with_provider(Arc::new(provider))
+        .with_safe_default_protocol_versions()
+        .context("could not set up TLS")?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
     Ok(Arc::new(config))
+}
+
+/// Loads no private key. The prober never presents a certificate, and all that signs with one can be
+/// left out of the program.
+#[derive(Debug)]
+struct NoKeys;
+
+impl KeyProvider for NoKeys {
+    fn load_private_key(
+        &self,
+        _: PrivateKeyDer<'static>,
+    ) -> Result<Arc<dyn SigningKey>, rustls::Error> {
+        Err(rustls::Error::General(
+            "client certificates are not supported".to_owned(),
+        ))
+    }
 }
 
 /// Wraps connections to `https` addresses.
