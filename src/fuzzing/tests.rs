@@ -116,6 +116,17 @@ fn unit() -> impl Strategy<Value = String> {
             "always",
             &["no", "on-failure", "on-success", "on-abort", "on-watchdog"],
         ),
+        line("RemainAfterExit", "no", &["yes"]),
+        line("ExitType", "main", &["cgroup"]),
+        line(
+            "ExecStart",
+            "{ path=sh ; argv[]=sh -c x ; ignore_errors=no ; start_time=[n/a] }",
+            &[
+                "{ path=sh ; argv[]=sh ; ignore_errors=yes ; start_time=[n/a] }",
+                "{ path=sh ; argv[]=sh\n\nJob=68\n} ; ignore_errors=yes ; start_time=[n/a] }",
+                "{ path=sh ; argv[]= ; ignore_errors=no ; start_time=[n/a] }\n= ; ignore_errors=yes ; start_time=[n/a] }",
+            ],
+        ),
         line("SuccessExitStatus", "", signals),
         line("RestartPreventExitStatus", "", signals),
         line("RestartForceExitStatus", "", signals),

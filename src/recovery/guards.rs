@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::facts::{Look, Process, Standing};
-use super::restart::no_restart_after;
+use super::restart::Policy;
 use super::systemctl::typed;
 use super::unit::{Property, UnitState, Unreadable};
 use super::{Guard, Heard};
@@ -216,18 +216,23 @@ fn unanswered(heard: &Heard) -> Passed {
 
 /// `no_restart`
 pub(super) fn restarts(unit: &UnitState, name: &str, scope: Scope, signal: KillSignal) -> Passed {
-    let (restart, success) = (*known(&unit.restart)?, known(&unit.success)?);
-    let (prevent, force) = (known(&unit.prevent)?, known(&unit.force)?);
-    // A process that does not obey SIGABRT gets SIGKILL, so systemd must restart it after both.
-    // One that dumped core did not end cleanly, whatever SuccessExitStatus= says (is_clean_exit() in
-    // src/shared/exit-status.c), and whether it will dump core cannot be known.
+    let policy = Policy {
+        restart: *known(&unit.restart)?,
+        remains: *known(&unit.remains)?,
+        exits_as_group: *known(&unit.exits_as_group)?,
+        ignores_failure: *known(&unit.ignores_failure)?,
+        success: known(&unit.success)?,
+        prevent: known(&unit.prevent)?,
+        force: known(&unit.force)?,
+    };
+    // A process that does not obey SIGABRT gets SIGKILL, so systemd must restart it after both; and
+    // whether it will dump core cannot be known.
     let ends: &[(&str, bool)] = match signal {
         KillSignal::Kill => &[("KILL", false)],
         KillSignal::Abort => &[("ABRT", false), ("ABRT", true), ("KILL", false)],
     };
-    for &(signal, dumped) in ends {
-        let clean = success.names(signal) && !dumped;
-        if let Some(why) = no_restart_after(signal, restart, clean, prevent, force) {
+    for &(signal, dumped_core) in ends {
+        if let Some(why) = policy.no_restart_after(signal, dumped_core) {
             return refuse(
                 Guard::NoRestart,
                 format!(
