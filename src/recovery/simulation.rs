@@ -45,10 +45,12 @@ struct Knobs {
     not_permitted: bool,
     /// How long a reader of stderr keeps the first announcement waiting.
     slow_announcement: Duration,
-    /// How long each look into /proc takes.
-    slow_inspection: Duration,
+    /// How many looks into /proc take too long.
+    slow_inspections: usize,
     /// A job is queued while the announcement waits.
     job_meanwhile: bool,
+    /// The backend wakes up while the announcement waits.
+    wakes_meanwhile: bool,
 }
 
 #[derive(Debug)]
@@ -123,7 +125,7 @@ fn round(seed: u64) -> (Vec<Option<Outcome>>, Machine) {
     world.service.fate = match world.random.below(8) {
         0 => Fate::Failed,
         1 => Fate::Limbo,
-        2 => Fate::Children(world.random.below(20_000)),
+        2 => Fate::Stops(world.random.below(20_000), "stop-sigterm"),
         fate => Fate::Restart(world.random.below(2_000), fate == 3),
     };
     let mut task = task();

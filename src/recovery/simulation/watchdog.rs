@@ -212,7 +212,10 @@ impl Host for Watchdog {
 
     fn inspect(&self, held: &Held) -> Process {
         self.act(|machine| {
-            machine.world.pass(machine.knobs.slow_inspection);
+            if let Some(left) = machine.knobs.slow_inspections.checked_sub(1) {
+                machine.knobs.slow_inspections = left;
+                machine.world.pass(Duration::from_secs(2));
+            }
             let world = &machine.world;
             let found = world
                 .processes
@@ -266,7 +269,13 @@ impl Host for Watchdog {
             let slow = std::mem::take(&mut machine.knobs.slow_announcement);
             machine.world.pass(slow);
             machine.world.service.job |= machine.knobs.job_meanwhile;
-            machine.records[self.me].announcements.push(line.to_owned());
+            let wakes = machine.knobs.wakes_meanwhile;
+            if let Some(main) = machine.world.main().filter(|_| wakes) {
+                main.mute = false;
+            }
+            let record = &mut machine.records[self.me];
+            record.against[2] = Some("last GET not looked at again");
+            record.announcements.push(line.to_owned());
         });
     }
 

@@ -88,8 +88,8 @@ pub(super) struct Service {
 pub(super) enum Fate {
     /// It is restarted this many milliseconds later; the new process is mute or not.
     Restart(u64, bool),
-    /// The same, but first there are children to be waited for.
-    Children(u64),
+    /// The same, but first the unit is in this state while it stops what is left.
+    Stops(u64, &'static str),
     /// The start limit is hit.
     Failed,
     /// The manager waits for something else.
@@ -269,7 +269,7 @@ impl World {
         let after = |millis| Some(self.now + Duration::from_millis(millis));
         (self.service.active, self.service.sub, self.service.starts) = match self.service.fate {
             Fate::Restart(millis, _) => ("activating", "auto-restart", after(millis)),
-            Fate::Children(millis) => ("deactivating", "stop-sigterm", after(millis)),
+            Fate::Stops(millis, sub) => ("deactivating", sub, after(millis)),
             Fate::Failed => ("failed", "failed", None),
             Fate::Limbo => ("activating", "auto-restart", None),
         };
