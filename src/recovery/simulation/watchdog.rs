@@ -9,7 +9,7 @@ use super::super::facts::{Process, Vitals};
 use super::super::steps::{self, Host, NotSent, Sent, Task};
 use super::super::unit::UnitState;
 use super::super::{Backend, Evidence, Heard, Knock, MainPid, Outcome};
-use super::world::Nature;
+use super::world::{Flaw, Nature};
 use super::{Machine, Shared};
 use crate::clock::Monotonic;
 
@@ -168,10 +168,13 @@ impl Host for Watchdog {
                 (identity != first, "changed"),
                 (service.job, "job queued"),
                 (service.frozen, "frozen"),
+                (world.flaw == Some(Flaw::NotFound), "no such unit"),
+                (world.flaw == Some(Flaw::Mortal), "not restarted"),
+                (world.flaw == Some(Flaw::NoJob), "perhaps a job"),
             ]
             .into_iter()
             .find_map(|(holds, what)| holds.then_some(what));
-            let text = format!(
+            let mut text = format!(
                 "LoadState=loaded\nActiveState={}\nSubState={}\nResult=start-limit-hit\nMainPID={}\n\
                  InvocationID={:032x}\nExecMainStartTimestampMonotonic={}\nRestart=always\n\
                  SuccessExitStatus=\nRestartPreventExitStatus=\nRestartForceExitStatus=\nJob={}\n\
@@ -184,6 +187,13 @@ impl Host for Watchdog {
                 if service.job { "68" } else { "" },
                 if service.frozen { "frozen" } else { "running" },
             );
+            let (from, to) = match world.flaw {
+                None => ("", ""),
+                Some(Flaw::NotFound) => ("=loaded", "=not-found"),
+                Some(Flaw::Mortal) => ("Restart=always", "Restart=no"),
+                Some(Flaw::NoJob) => ("Job=", "Jobs="),
+            };
+            text = text.replacen(from, to, 1);
             world.note(format_args!(
                 "watchdog {} sees {:?}, {}/{}",
                 self.me, identity, service.active.to_owned(), service.sub.to_owned()

@@ -96,6 +96,17 @@ pub(super) enum Fate {
     Limbo,
 }
 
+/// What is wrong with the unit's settings, or with the answer about them, for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Flaw {
+    /// There is no such unit.
+    NotFound,
+    /// `Restart=no`
+    Mortal,
+    /// The manager does not tell about jobs.
+    NoJob,
+}
+
 #[derive(Debug)]
 pub(super) struct World {
     pub(super) random: Random,
@@ -104,6 +115,7 @@ pub(super) struct World {
     pub(super) suspended: Duration,
     pub(super) processes: BTreeMap<u32, Process>,
     pub(super) service: Service,
+    pub(super) flaw: Option<Flaw>,
     /// Every main process there has been: its number and its identity.
     pub(super) mains: Vec<(u32, u64)>,
     pub(super) log: Vec<String>,
@@ -132,6 +144,7 @@ impl World {
                 starts: None,
                 fate: Fate::Restart(100, false),
             },
+            flaw: None,
             mains: Vec::new(),
             log: Vec::new(),
             mischief,
