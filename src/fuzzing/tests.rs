@@ -43,7 +43,8 @@ proptest! {
 
     #[test]
     fn a_manifest_with_recovery_obeys_the_limits(manifest in valid(true)) {
-        manifest_property(manifest.to_string().as_bytes());
+        // The deadline may be too short. Too many of those fail the test.
+        prop_assume!(manifest_property(manifest.to_string().as_bytes()));
     }
 
     #[test]
@@ -62,14 +63,13 @@ proptest! {
         manifest in any::<bool>().prop_flat_map(valid),
         start in any::<Index>(),
     ) {
-        if manifest_property(manifest.to_string().as_bytes()) {
-            let all = violations();
-            // A few for each manifest; together the cases go through nearly all of them.
-            for (place, value) in all.iter().cycle().skip(start.index(all.len())).step_by(7).take(20) {
-                let mut broken = manifest.clone();
-                set(&mut broken, place, value.clone());
-                prop_assert!(!manifest_property(broken.to_string().as_bytes()), "{place}: {value}");
-            }
+        prop_assume!(manifest_property(manifest.to_string().as_bytes()));
+        let all = violations();
+        // A few for each manifest; together the cases go through nearly all of them.
+        for (place, value) in all.iter().cycle().skip(start.index(all.len())).step_by(7).take(20) {
+            let mut broken = manifest.clone();
+            set(&mut broken, place, value.clone());
+            prop_assert!(!manifest_property(broken.to_string().as_bytes()), "{place}: {value}");
         }
     }
 
@@ -115,6 +115,17 @@ fn unit() -> impl Strategy<Value = String> {
             "Restart",
             "always",
             &["no", "on-failure", "on-success", "on-abort", "on-watchdog"],
+        ),
+        line("RemainAfterExit", "no", &["yes"]),
+        line("ExitType", "main", &["cgroup"]),
+        line(
+            "ExecStart",
+            "{ path=sh ; argv[]=sh -c x ; ignore_errors=no ; start_time=[n/a] }",
+            &[
+                "{ path=sh ; argv[]=sh ; ignore_errors=yes ; start_time=[n/a] }",
+                "{ path=sh ; argv[]=sh\n\nJob=68\n} ; ignore_errors=yes ; start_time=[n/a] }",
+                "{ path=sh ; argv[]= ; ignore_errors=no ; start_time=[n/a] }\n= ; ignore_errors=yes ; start_time=[n/a] }",
+            ],
         ),
         line("SuccessExitStatus", "", signals),
         line("RestartPreventExitStatus", "", signals),

@@ -48,19 +48,14 @@ pub enum ManifestError {
     /// The manifest could not be read: what, why, and what to do.
     Unreadable(String),
     /// The manifest breaks its own rules.
-    Invalid {
-        /// Where it was read from.
-        source: Source,
-        /// What is wrong.
-        problems: Problems,
-    },
+    Invalid(Problems),
 }
 
 impl fmt::Display for ManifestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unreadable(message) => f.write_str(message),
-            Self::Invalid { problems, .. } => problems.fmt(f),
+            Self::Invalid(problems) => problems.fmt(f),
         }
     }
 }
@@ -93,8 +88,7 @@ impl Manifest {
                 .map_err(|error| unreadable(path, &error))?,
             None => read_first(&DEFAULTS.map(Path::new))?,
         };
-        Self::parse(&bytes, source.clone(), options)
-            .map_err(|problems| ManifestError::Invalid { source, problems })
+        Self::parse(&bytes, source, options).map_err(ManifestError::Invalid)
     }
 
     /// Reads a manifest from its bytes.

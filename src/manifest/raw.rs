@@ -66,8 +66,8 @@ impl<'de> Table<'de> for Raw {
                 self.routes = table.next_value_seed(Read(routes))?.into();
             }
             "recovery" => self.recovery = fill(table, place, context)?,
-            // For editors only.
-            _ => {
+            last => {
+                debug_assert_eq!(last, "$schema", "for editors only");
                 scalar(table, place, context, |v| rules::text(v).map(|_| ()))?;
             }
         }
@@ -90,6 +90,18 @@ fn fill<'de, A: MapAccess<'de>, T: Table<'de> + Default>(
     Ok(Given::from(filled.then_some(target)))
 }
 
+/// The keys of the options.
+const OPTIONS: [&str; 8] = [
+    "method",
+    "expect",
+    "timeout_seconds",
+    "retries",
+    "retry_backoff_seconds",
+    "max_redirects",
+    "headers",
+    "max_body_bytes",
+];
+
 /// The options of `defaults` or of one route.
 #[derive(Default, PartialEq)]
 pub(super) struct RawOptions {
@@ -104,16 +116,7 @@ pub(super) struct RawOptions {
 }
 
 impl<'de> Table<'de> for RawOptions {
-    const KEYS: &'static [&'static str] = &[
-        "method",
-        "expect",
-        "timeout_seconds",
-        "retries",
-        "retry_backoff_seconds",
-        "max_redirects",
-        "headers",
-        "max_body_bytes",
-    ];
+    const KEYS: &'static [&'static str] = &OPTIONS;
     const REQUIRED: usize = 0;
 
     fn value<A: MapAccess<'de>>(
@@ -143,7 +146,8 @@ impl<'de> Table<'de> for RawOptions {
                 let headers = Headers { place, context };
                 self.headers = table.next_value_seed(Read(headers))?.into();
             }
-            _ => {
+            last => {
+                debug_assert_eq!(last, "max_body_bytes");
                 let most = 16 * 1024 * 1024;
                 self.max_body_bytes = scalar(table, place, context, |v| rules::whole(v, 1, most))?;
             }
@@ -252,7 +256,7 @@ impl RawRoutes {
         let options = entry.options.map(|options| self.number(options));
         let checks = entry.contains.is_some() || !entry.json.is_empty();
         self.routes.push(RawRoute {
-            path: entry.path.or(String::new()).filter(|path| !path.is_empty()),
+            path: entry.path.value(),
             core: entry.core.or(false).filter(|_| is_table),
             options,
             checks: checks.then(|| {
@@ -263,9 +267,7 @@ impl RawRoutes {
             }),
         });
     }
-}
 
-impl RawRoutes {
     /// The number of `options`, which is that of a recent route if it says the same: most of the
     /// routes that say something do.
     fn number(&mut self, options: RawOptions) -> usize {
@@ -290,20 +292,23 @@ struct RouteTable {
 }
 
 impl<'de> Table<'de> for RouteTable {
-    const KEYS: &'static [&'static str] = &[
-        "path",
-        "core",
-        "body_contains",
-        "json",
-        "method",
-        "expect",
-        "timeout_seconds",
-        "retries",
-        "retry_backoff_seconds",
-        "max_redirects",
-        "headers",
-        "max_body_bytes",
-    ];
+    const KEYS: &'static [&'static str] = &{
+        let [a, b, c, d, e, f, g, h] = OPTIONS;
+        [
+            "path",
+            "core",
+            "body_contains",
+            "json",
+            a,
+            b,
+            c,
+            d,
+            e,
+            f,
+            g,
+            h,
+        ]
+    };
     const REQUIRED: usize = 1;
 
     fn value<A: MapAccess<'de>>(
@@ -317,8 +322,7 @@ impl<'de> Table<'de> for RouteTable {
             "path" => self.path = scalar(table, place, context, rules::path)?,
             "core" => self.core = scalar(table, place, context, rules::boolean)?,
             "body_contains" => {
-                let text = scalar(table, place, context, rules::some_text)?;
-                self.contains = text.or(String::new()).filter(|text| !text.is_empty());
+                self.contains = scalar(table, place, context, rules::some_text)?.value();
             }
             "json" => self.json = table.next_value_seed(Read(JsonTable { place, context }))?,
             option => {
@@ -404,7 +408,10 @@ impl<'de> Table<'de> for RawRecovery {
             "min_uptime_seconds" => {
                 self.min_uptime = scalar(table, place, context, |v| rules::seconds(v, 0, 86_400))?;
             }
-            _ => self.verify = scalar(table, place, context, |v| rules::seconds(v, 1, 3600))?,
+            last => {
+                debug_assert_eq!(last, "verify_seconds");
+                self.verify = scalar(table, place, context, |v| rules::seconds(v, 1, 3600))?;
+            }
         }
         Ok(())
     }

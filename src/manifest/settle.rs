@@ -66,29 +66,21 @@ pub(super) fn settle(
         Given::Value(recovery) => plan(recovery).map(Some),
     };
     let user_agent = raw.user_agent.or(USER_AGENT.to_owned());
-    let known = (base_url, user_agent, deadline, concurrency, proxy, recovery);
-    match known {
-        (
-            Some(base_url),
-            Some(user_agent),
-            Some(deadline),
-            Some(concurrency),
-            Some(proxy),
-            Some(recovery),
-        ) if problems.count() == 0 => Ok(Manifest {
+    let manifest = || {
+        let routes = list.routes.into_iter().map(|raw| shared.route(raw));
+        Some(Manifest {
             source,
-            base_url,
-            user_agent,
-            deadline,
-            concurrency,
-            proxy,
-            routes: list
-                .routes
-                .into_iter()
-                .filter_map(|raw| shared.route(raw))
-                .collect(),
-            recovery,
-        }),
+            base_url: base_url?,
+            user_agent: user_agent?,
+            deadline: deadline?,
+            concurrency: concurrency?,
+            proxy: proxy?,
+            routes: routes.collect::<Option<_>>()?,
+            recovery: recovery?,
+        })
+    };
+    match manifest() {
+        Some(manifest) if problems.count() == 0 => Ok(manifest),
         _ => Err(problems),
     }
 }

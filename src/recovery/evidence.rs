@@ -2,7 +2,7 @@
 //! effort: it must neither delay the signal nor influence whether it is sent.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, File, ReadDir};
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -24,7 +24,7 @@ const FILE: u64 = 64 * 1_024;
 const CAP_SYS_PTRACE: u64 = 1 << 19;
 
 /// A datum, or why there is none. In JSON the datum itself, `"not permitted"`, or `null`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reading<T> {
     /// What was read.
     Known(T),
@@ -44,8 +44,12 @@ impl<T> Reading<T> {
     }
 
     fn map<U>(self, change: impl FnOnce(T) -> U) -> Reading<U> {
+        self.and_then(|datum| Reading::Known(change(datum)))
+    }
+
+    fn and_then<U>(self, next: impl FnOnce(T) -> Reading<U>) -> Reading<U> {
         match self {
-            Self::Known(datum) => Reading::Known(change(datum)),
+            Self::Known(datum) => next(datum),
             Self::NotPermitted => Reading::NotPermitted,
             Self::Unknown => Reading::Unknown,
         }
@@ -191,59 +195,47 @@ pub(super) fn gather(
         Reading::Known(_) if until.has_passed() => Reading::Unknown,
         descriptors => descriptors,
     };
+    let may_trace = || capabilities().is_some_and(|own| own & CAP_SYS_PTRACE != 0);
     let trusted = open_descriptors.known().is_some() || may_trace();
-    let threads = threads(&folder, trusted, until);
+    let threads = Reading::from(fs::read_dir(format!("{folder}/task")))
+        .and_then(|tasks| threads(tasks, trusted, until));
 
     // The last GET uses the time to connect.
     let wait = SAMPLE.saturating_sub(Monotonic::now().since(began));
     std::thread::sleep(wait.min(until.remaining()));
-    let cpu = match (&first, stat(&folder)) {
-        (Reading::Known(first), Reading::Known(second)) => Reading::Known(Cpu {
+    let cpu = first.clone().and_then(|first| {
+        stat(&folder).map(|second| Cpu {
             ticks: second.ticks.saturating_sub(first.ticks),
             interval_ms: u64::try_from(Monotonic::now().since(began).as_millis())
                 .unwrap_or(u64::MAX),
-        }),
-        (Reading::NotPermitted, _) | (_, Reading::NotPermitted) => Reading::NotPermitted,
-        _ => Reading::Unknown,
-    };
+        })
+    });
     let (accept_queue, accepted) = queue(&sockets(until), addresses, knock.connection());
     Evidence {
         name: first.clone().map(|stat| stat.name),
         state: first.map(|stat| stat.state),
         threads,
         cpu,
-        resident_bytes: match status {
-            Reading::Known(text) => proc::status(&text)
-                .and_then(|status| status.resident)
-                .into(),
-            Reading::NotPermitted => Reading::NotPermitted,
-            Reading::Unknown => Reading::Unknown,
-        },
+        resident_bytes: status.and_then(|text| {
+            let status = proc::status(&text);
+            status.and_then(|status| status.resident).into()
+        }),
         open_descriptors,
         accept_queue,
         accepted,
     }
 }
 
-/// Whether this process may look into any other.
-fn may_trace() -> bool {
-    match read("/proc/self/status") {
-        Reading::Known(text) => {
-            proc::status(&text).is_some_and(|status| status.capabilities & CAP_SYS_PTRACE != 0)
-        }
-        Reading::NotPermitted | Reading::Unknown => false,
-    }
+/// This process's own effective capabilities, where they can be read.
+pub(super) fn capabilities() -> Option<u64> {
+    let text = read("/proc/self/status");
+    Some(proc::status(text.known()?)?.capabilities)
 }
 
 /// The threads, grouped. Without permission (`trusted`) the kernel gives every wait channel as
 /// `0`, and calls that a success.
-fn threads(folder: &str, trusted: bool, until: Monotonic) -> Reading<Vec<ThreadGroup>> {
-    let tasks = match Reading::from(fs::read_dir(format!("{folder}/task"))) {
-        Reading::Known(tasks) => tasks,
-        Reading::NotPermitted => return Reading::NotPermitted,
-        Reading::Unknown => return Reading::Unknown,
-    };
-    let mut groups: BTreeMap<(char, Option<String>), usize> = BTreeMap::new();
+fn threads(tasks: ReadDir, trusted: bool, until: Monotonic) -> Reading<Vec<ThreadGroup>> {
+    let mut groups: BTreeMap<(char, Reading<String>), usize> = BTreeMap::new();
     for task in tasks.flatten().take(THREADS) {
         if until.has_passed() {
             break;
@@ -254,8 +246,8 @@ fn threads(folder: &str, trusted: bool, until: Monotonic) -> Reading<Vec<ThreadG
             continue;
         };
         let place = match read(&format!("{task}/wchan")) {
-            Reading::Known(place) if trusted || place != "0" => Some(place),
-            _ => None,
+            Reading::Known(place) if !trusted && place == "0" => Reading::NotPermitted,
+            place => place,
         };
         *groups.entry((stat.state, place)).or_default() += 1;
     }
@@ -264,9 +256,9 @@ fn threads(folder: &str, trusted: bool, until: Monotonic) -> Reading<Vec<ThreadG
     }
     let mut groups: Vec<_> = groups
         .into_iter()
-        .map(|((state, place), count)| ThreadGroup {
+        .map(|((state, wait_channel), count)| ThreadGroup {
             state,
-            wait_channel: place.map_or(Reading::NotPermitted, Reading::Known),
+            wait_channel,
             count,
         })
         .collect();
@@ -341,11 +333,7 @@ fn queue(
 }
 
 fn stat(folder: &str) -> Reading<proc::Stat> {
-    match read(&format!("{folder}/stat")) {
-        Reading::Known(text) => proc::stat(&text).into(),
-        Reading::NotPermitted => Reading::NotPermitted,
-        Reading::Unknown => Reading::Unknown,
-    }
+    read(&format!("{folder}/stat")).and_then(|text| proc::stat(&text).into())
 }
 
 /// The beginning of a file; a process name in it need not be UTF-8.

@@ -31,6 +31,22 @@ pub(super) struct Standing<'a> {
     pub(super) manifest_writable: Option<String>,
 }
 
+/// How a person types `systemctl` for this manager.
+pub(super) const fn systemctl(scope: Scope) -> &'static str {
+    match scope {
+        Scope::System => "systemctl",
+        Scope::User => "systemctl --user",
+    }
+}
+
+/// How a person types `journalctl` for this manager.
+pub(super) const fn journalctl(scope: Scope) -> &'static str {
+    match scope {
+        Scope::System => "journalctl",
+        Scope::User => "journalctl --user",
+    }
+}
+
 /// One look: everything that may be different a moment later.
 #[derive(Clone, Debug)]
 pub(super) struct Look<'a> {

@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use super::facts::{Look, Process, Standing};
-use super::restart::no_restart_after;
-use super::systemctl::typed;
+use super::facts::{Look, Process, Standing, systemctl};
+use super::restart::Policy;
 use super::unit::{Property, UnitState, Unreadable};
-use super::{Guard, Heard};
+use super::{Guard, Heard, MainPid};
 use crate::clock::Monotonic;
 use crate::manifest::{KillSignal, Scope, Source};
 use crate::text::escape;
@@ -16,7 +15,7 @@ pub(super) type Refusal = (Guard, String);
 
 type Passed = Result<(), Refusal>;
 
-/// Whether the process may be signalled, or the first refusal in the contract's order.
+/// Whether the process may be signalled, or the refusal of the first guard.
 pub(super) fn judge(standing: &Standing<'_>, look: &Look<'_>) -> Result<(), Refusal> {
     let name = standing.unit;
     let verdicts = [
@@ -36,21 +35,13 @@ pub(super) fn judge(standing: &Standing<'_>, look: &Look<'_>) -> Result<(), Refu
         refuse_if(Guard::NotLocal, standing.not_local.as_ref()),
         refuse_if(Guard::ManifestWritable, standing.manifest_writable.as_ref()),
     ];
-    let (unreadable, named): (Vec<_>, Vec<_>) = verdicts
-        .into_iter()
-        .filter_map(Result::err)
-        .partition(|(guard, _)| *guard == Guard::Unreadable);
-    // `unreadable` stands last in the contract's list.
-    named
-        .into_iter()
-        .chain(unreadable)
-        .next()
-        .map_or(Ok(()), Err)
+    let refusals = verdicts.into_iter().filter_map(Result::err);
+    refusals.min_by_key(|(guard, _)| *guard).map_or(Ok(()), Err)
 }
 
 /// `not_loaded`
 pub(super) fn loaded(unit: &UnitState, name: &str, scope: Scope) -> Passed {
-    let typed = typed(scope);
+    let typed = systemctl(scope);
     match known(&unit.load)?.as_str() {
         "loaded" => Ok(()),
         "not-found" => refuse(
@@ -91,23 +82,20 @@ fn active(unit: &UnitState, name: &str) -> Passed {
 }
 
 fn main_pid(unit: &UnitState, name: &str, own: u32) -> Passed {
-    match *known(&unit.main_pid)? {
-        0 => refuse(
-            Guard::MainPid,
-            format!("{name} has no main process (MainPID=0)"),
-        ),
-        1 => refuse(
-            Guard::MainPid,
-            format!("the main process of {name} is said to be process 1, which is never signalled"),
-        ),
-        pid if pid == own => refuse(
-            Guard::MainPid,
-            format!(
-                "the main process of {name} is this very program ({pid}): recovery.unit must name the backend's unit"
-            ),
-        ),
-        _ => Ok(()),
+    let pid = *known(&unit.main_pid)?;
+    if MainPid::new(pid, own).is_some() {
+        return Ok(());
     }
+    let why = match pid {
+        0 => format!("{name} has no main process (MainPID=0)"),
+        1 => {
+            format!("the main process of {name} is said to be process 1, which is never signalled")
+        }
+        _ => format!(
+            "the main process of {name} is this very program ({pid}): recovery.unit must name the backend's unit"
+        ),
+    };
+    refuse(Guard::MainPid, why)
 }
 
 fn old_enough(look: &Look<'_>, min_uptime: Duration) -> Passed {
@@ -197,7 +185,8 @@ fn still_there(look: &Look<'_>) -> Passed {
     }
 }
 
-fn unanswered(heard: &Heard) -> Passed {
+/// `answered`
+pub(super) fn unanswered(heard: &Heard) -> Passed {
     match heard {
         Heard::Nothing => Ok(()),
         Heard::Byte => refuse(
@@ -216,24 +205,29 @@ fn unanswered(heard: &Heard) -> Passed {
 
 /// `no_restart`
 pub(super) fn restarts(unit: &UnitState, name: &str, scope: Scope, signal: KillSignal) -> Passed {
-    let (restart, success) = (*known(&unit.restart)?, known(&unit.success)?);
-    let (prevent, force) = (known(&unit.prevent)?, known(&unit.force)?);
-    // A process that does not obey SIGABRT gets SIGKILL, so systemd must restart it after both.
-    // One that dumped core did not end cleanly, whatever SuccessExitStatus= says (is_clean_exit() in
-    // src/shared/exit-status.c), and whether it will dump core cannot be known.
+    let policy = Policy {
+        restart: *known(&unit.restart)?,
+        remains: *known(&unit.remains)?,
+        exits_as_group: *known(&unit.exits_as_group)?,
+        ignores_failure: *known(&unit.ignores_failure)?,
+        success: known(&unit.success)?,
+        prevent: known(&unit.prevent)?,
+        force: known(&unit.force)?,
+    };
+    // A process that does not obey SIGABRT gets SIGKILL, so systemd must restart it after both; and
+    // whether it will dump core cannot be known.
     let ends: &[(&str, bool)] = match signal {
         KillSignal::Kill => &[("KILL", false)],
         KillSignal::Abort => &[("ABRT", false), ("ABRT", true), ("KILL", false)],
     };
-    for &(signal, dumped) in ends {
-        let clean = success.names(signal) && !dumped;
-        if let Some(why) = no_restart_after(signal, restart, clean, prevent, force) {
+    for &(signal, dumped_core) in ends {
+        if let Some(why) = policy.no_restart_after(signal, dumped_core) {
             return refuse(
                 Guard::NoRestart,
                 format!(
                     "systemd would not restart {name} after SIG{signal} ({why}), so a kill would turn a hang into an outage: \
                      correct it with \"{} edit {name}\"",
-                    typed(scope)
+                    systemctl(scope)
                 ),
             );
         }
@@ -249,7 +243,7 @@ fn no_job(unit: &UnitState, name: &str, scope: Scope) -> Passed {
             format!(
                 "job {} is queued for {name}: somebody is starting or stopping it already (\"{} list-jobs\" shows it)",
                 escape(job),
-                typed(scope)
+                systemctl(scope)
             ),
         ),
     }
@@ -291,7 +285,7 @@ fn unfrozen(unit: &UnitState, name: &str, scope: Scope) -> Passed {
             format!(
                 "{name} is frozen (FreezerState={}): \"{} thaw {name}\" lets it run again",
                 escape(other),
-                typed(scope)
+                systemctl(scope)
             ),
         ),
     }

@@ -116,10 +116,7 @@ pub(super) fn manifest_writable(source: &Source) -> Option<String> {
     const CAP_KILL: u64 = 1 << 5;
     let euid = geteuid();
     // What cannot be read is taken for the worst.
-    let capable = fs::read_to_string("/proc/self/status")
-        .ok()
-        .and_then(|text| proc::status(&text))
-        .is_none_or(|status| status.capabilities & CAP_KILL != 0);
+    let capable = evidence::capabilities().is_none_or(|own| own & CAP_KILL != 0);
     guards::writable_by_others(source, euid.is_root() || capable, euid.as_raw())
 }
 

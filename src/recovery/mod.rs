@@ -61,8 +61,10 @@ pub fn attempt(case: &Case<'_>, permission: Permission, backend: &dyn Backend) -
         return Recovery::idle(Outcome::NotConfigured, None);
     };
     let idle = |outcome| Recovery::idle(outcome, Some(plan.unit.clone()));
+    if !case.verdict.hung() {
+        return idle(Outcome::NotNeeded);
+    }
     let rehearse = match permission {
-        _ if !case.verdict.hung() => return idle(Outcome::NotNeeded),
         Permission::Forbidden(why) => return idle(Outcome::Disabled(why.to_owned())),
         Permission::Rehearse => true,
         Permission::Act => false,
@@ -160,8 +162,8 @@ impl MainPid {
     }
 }
 
-/// Why a hung backend is left alone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// Why a hung backend is left alone. Where several guards refuse, the first in this order is named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Guard {
     /// The unit is not loaded.
     NotLoaded,
@@ -293,15 +295,25 @@ impl Outcome {
 
     /// The outcome's name in reports.
     pub const fn name(&self) -> &'static str {
+        let [
+            not_configured,
+            not_needed,
+            disabled,
+            would_kill,
+            refused,
+            failed,
+            recovered,
+            not_recovered,
+        ] = Self::NAMES;
         match self {
-            Self::NotConfigured => "not_configured",
-            Self::NotNeeded => "not_needed",
-            Self::Disabled(_) => "disabled",
-            Self::WouldKill => "would_kill",
-            Self::Refused(..) => "refused",
-            Self::Failed(_) => "failed",
-            Self::Recovered { .. } => "recovered",
-            Self::NotRecovered { .. } => "not_recovered",
+            Self::NotConfigured => not_configured,
+            Self::NotNeeded => not_needed,
+            Self::Disabled(_) => disabled,
+            Self::WouldKill => would_kill,
+            Self::Refused(..) => refused,
+            Self::Failed(_) => failed,
+            Self::Recovered { .. } => recovered,
+            Self::NotRecovered { .. } => not_recovered,
         }
     }
 
@@ -309,16 +321,27 @@ impl Outcome {
     pub const fn guard(&self) -> Option<Guard> {
         match self {
             Self::Refused(guard, _) => Some(*guard),
-            _ => None,
+            Self::NotConfigured
+            | Self::NotNeeded
+            | Self::Disabled(_)
+            | Self::WouldKill
+            | Self::Failed(_)
+            | Self::Recovered { .. }
+            | Self::NotRecovered { .. } => None,
         }
     }
 
     /// The new main process, where there is one.
-    pub fn new_pid(&self) -> Option<MainPid> {
+    pub const fn new_pid(&self) -> Option<MainPid> {
         match self {
             Self::Recovered { new_pid } => Some(*new_pid),
             Self::NotRecovered { new_pid, .. } => *new_pid,
-            _ => None,
+            Self::NotConfigured
+            | Self::NotNeeded
+            | Self::Disabled(_)
+            | Self::WouldKill
+            | Self::Refused(..)
+            | Self::Failed(_) => None,
         }
     }
 
@@ -327,7 +350,9 @@ impl Outcome {
         match self {
             Self::Disabled(text) | Self::Refused(_, text) | Self::Failed(text) => Some(text),
             Self::NotRecovered { detail, .. } => Some(detail),
-            _ => None,
+            Self::NotConfigured | Self::NotNeeded | Self::WouldKill | Self::Recovered { .. } => {
+                None
+            }
         }
     }
 }

@@ -39,12 +39,13 @@ pub(super) fn stat(text: &str) -> Option<Stat> {
     })
 }
 
-/// From `/proc/PID/status`. What an older kernel does not tell is none.
+/// From `/proc/PID/status`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Status {
     /// The tracer's PID, 0 where there is none.
     pub(super) tracer: u32,
-    /// Whether it is dumping core (told since Linux 4.15).
+    /// Whether it is dumping core. A process that has given up its memory is not said to, and does
+    /// not: proc_pid_status() of the kernel's fs/proc/array.c.
     pub(super) dumping: bool,
     /// Whether a SIGKILL has been sent and not yet obeyed.
     pub(super) kill_pending: bool,

@@ -65,31 +65,65 @@ impl Statuses {
     }
 }
 
-/// Why systemd does not restart a service whose main process dies by `signal` (given as `KILL`), if
-/// it does not: service_shall_restart() of its src/core/service.c. `clean` says whether it takes that
-/// death for a success.
-pub(super) fn no_restart_after(
-    signal: &str,
-    restart: Restart,
-    clean: bool,
-    prevent: &Statuses,
-    force: &Statuses,
-) -> Option<String> {
-    if prevent.names(signal) {
-        return Some(format!("RestartPreventExitStatus= names SIG{signal}"));
+/// The settings of a service that decide what follows the death of its main process.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Policy<'a> {
+    /// `Restart=`
+    pub(super) restart: Restart,
+    /// `RemainAfterExit=`
+    pub(super) remains: bool,
+    /// `ExitType=cgroup`
+    pub(super) exits_as_group: bool,
+    /// The `-` in `ExecStart=-`
+    pub(super) ignores_failure: bool,
+    /// `SuccessExitStatus=`
+    pub(super) success: &'a Statuses,
+    /// `RestartPreventExitStatus=`
+    pub(super) prevent: &'a Statuses,
+    /// `RestartForceExitStatus=`
+    pub(super) force: &'a Statuses,
+}
+
+impl Policy<'_> {
+    /// Why systemd does not restart the service once `signal` (given as `KILL`) has ended its main
+    /// process, if it does not: service_sigchld_event(), service_enter_running() and
+    /// service_shall_restart() of its src/core/service.c.
+    pub(super) fn no_restart_after(&self, signal: &str, dumped_core: bool) -> Option<String> {
+        // Which of its processes will be left then, nobody knows now.
+        if self.exits_as_group {
+            return Some("ExitType=cgroup waits for all other processes, too".to_owned());
+        }
+        let success = self.taken_for_success(signal, dumped_core);
+        if let Some(why) = success.as_ref().filter(|_| self.remains) {
+            return Some(format!("RemainAfterExit=yes, and {why}"));
+        }
+        if self.prevent.names(signal) {
+            return Some(format!("RestartPreventExitStatus= names SIG{signal}"));
+        }
+        if self.force.names(signal) {
+            return None;
+        }
+        let restart_is = format!("Restart={}", self.restart.as_str());
+        match (self.restart, success) {
+            (Restart::Always, _)
+            | (Restart::OnFailure | Restart::OnAbnormal | Restart::OnAbort, None)
+            | (Restart::OnSuccess, Some(_)) => None,
+            (Restart::OnFailure | Restart::OnAbnormal | Restart::OnAbort, Some(why)) => {
+                Some(format!("{restart_is}, and {why}"))
+            }
+            (Restart::OnSuccess, None) | (Restart::No | Restart::OnWatchdog, _) => Some(restart_is),
+        }
     }
-    if force.names(signal) {
-        return None;
-    }
-    let restart_is = || format!("Restart={}", restart.as_str());
-    match (restart, clean) {
-        (Restart::Always, _)
-        | (Restart::OnFailure | Restart::OnAbnormal | Restart::OnAbort, false)
-        | (Restart::OnSuccess, true) => None,
-        (Restart::OnFailure | Restart::OnAbnormal | Restart::OnAbort, true) => Some(format!(
-            "{}, and SuccessExitStatus= names SIG{signal}",
-            restart_is()
-        )),
-        (Restart::No | Restart::OnSuccess | Restart::OnWatchdog, _) => Some(restart_is()),
+
+    /// Why systemd takes that death for a success, if it does.
+    fn taken_for_success(&self, signal: &str, dumped_core: bool) -> Option<String> {
+        if self.ignores_failure {
+            Some("the \"-\" in ExecStart= makes a success of every death".to_owned())
+        } else if self.success.names(signal) && !dumped_core {
+            // A core dump is never clean: is_clean_exit() in src/shared/exit-status.c.
+            Some(format!("SuccessExitStatus= names SIG{signal}"))
+        } else {
+            None
+        }
     }
 }

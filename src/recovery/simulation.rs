@@ -11,7 +11,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use self::watchdog::Watchdog;
-use self::world::{Fate, Nature, World};
+use self::world::{Fate, Flaw, Nature, World};
 use super::facts::Standing;
 use super::steps::{Sent, Task};
 use super::{Guard, Outcome};
@@ -45,10 +45,12 @@ struct Knobs {
     not_permitted: bool,
     /// How long a reader of stderr keeps the first announcement waiting.
     slow_announcement: Duration,
-    /// How long each look into /proc takes.
-    slow_inspection: Duration,
+    /// How many looks into /proc take too long.
+    slow_inspections: usize,
     /// A job is queued while the announcement waits.
     job_meanwhile: bool,
+    /// The backend wakes up while the announcement waits.
+    wakes_meanwhile: bool,
 }
 
 #[derive(Debug)]
@@ -123,9 +125,11 @@ fn round(seed: u64) -> (Vec<Option<Outcome>>, Machine) {
     world.service.fate = match world.random.below(8) {
         0 => Fate::Failed,
         1 => Fate::Limbo,
-        2 => Fate::Children(world.random.below(20_000)),
+        2 => Fate::Stops(world.random.below(20_000), "stop-sigterm"),
         fate => Fate::Restart(world.random.below(2_000), fate == 3),
     };
+    let flaws = [Flaw::NotFound, Flaw::Mortal, Flaw::NoJob];
+    world.flaw = flaws.get(world.random.below(60) as usize).copied();
     let mut task = task();
     let standing = &mut task.standing;
     if world.random.chance(300) {
@@ -136,6 +140,7 @@ fn round(seed: u64) -> (Vec<Option<Outcome>>, Machine) {
     }
     standing.starved = world.random.chance(30);
     standing.not_local = world.random.chance(30).then(|| "far away".to_owned());
+    standing.manifest_writable = world.random.chance(30).then(|| "by all".to_owned());
     task.rehearse = world.random.chance(50);
 
     let shared = Shared::new(world, 2, Knobs::default());
@@ -190,6 +195,10 @@ fn no_round_signals_the_wrong_process() {
         ("too_young", 1),
         ("starved", 1),
         ("not_local", 1),
+        ("not_loaded", 1),
+        ("no_restart", 1),
+        ("manifest_writable", 1),
+        ("unreadable", 1),
     ] {
         let count = seen.get(name).copied().unwrap_or(0);
         assert!(count >= at_least, "{name}: {count} of {seen:?}");

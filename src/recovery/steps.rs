@@ -3,13 +3,12 @@
 
 use std::time::Duration;
 
-use super::facts::{Look, Process, Standing};
+use super::facts::{Look, Process, Standing, journalctl, systemctl};
 use super::guards;
-use super::systemctl::typed;
 use super::unit::UnitState;
 use super::{Backend, Evidence, Guard, Heard, Knock, MainPid, Outcome};
 use crate::clock::Monotonic;
-use crate::manifest::{KillSignal, Scope};
+use crate::manifest::KillSignal;
 use crate::text::escape;
 
 /// How long evidence and the last GET may delay the signal.
@@ -18,6 +17,8 @@ const LAST_GET: Duration = Duration::from_millis(250);
 const STALE: Duration = Duration::from_secs(1);
 /// How often a stale look is taken anew before the signal is given up.
 const FRESH_LOOKS: usize = 3;
+/// How long what obeys SIGTERM may take to end before it is called deaf.
+const OBEDIENCE: Duration = Duration::from_millis(1_500);
 /// How long a process has to die of SIGKILL.
 const DEATH: Duration = Duration::from_secs(10);
 /// How long a process has to die of SIGABRT before it gets SIGKILL.
@@ -120,8 +121,8 @@ struct Run<'a, H> {
     evidence: Option<Evidence>,
 }
 
-/// A process that passed all guards.
-struct Convict<P> {
+/// A process that is to be signalled, unless one more look finds a reason not to.
+struct Suspect<P> {
     pid: MainPid,
     process: P,
     /// As the last look found it.
@@ -136,19 +137,20 @@ type Step<T> = Result<T, Outcome>;
 
 impl<H: Host> Run<'_, H> {
     fn recover(&mut self) -> Step<Outcome> {
-        let convict = self.convict()?;
+        let suspect = self.look_twice()?;
         if self.task.rehearse {
-            self.send(&convict, Sent::Question)?;
+            self.send(&suspect, Sent::Question)?;
             return Ok(Outcome::WouldKill);
         }
-        let convict = self.announce(convict)?;
-        self.end(&convict)?;
-        let new_pid = self.await_restart(&convict)?;
+        self.announce(&suspect);
+        let suspect = self.fresh(suspect)?;
+        self.end(&suspect)?;
+        let new_pid = self.await_restart(&suspect)?;
         self.verify(new_pid)
     }
 
     /// Looks twice, with one more GET between the two.
-    fn convict(&mut self) -> Step<Convict<H::Process>> {
+    fn look_twice(&mut self) -> Step<Suspect<H::Process>> {
         let at = self.host.now();
         let first = self.host.show().map_err(Outcome::Failed)?;
         let pid = *first.main_pid.as_ref().unwrap_or(&0);
@@ -185,68 +187,74 @@ impl<H: Host> Run<'_, H> {
             let left = until.since(self.host.now());
             self.host.pause(left.min(Duration::from_millis(10)));
         }
-        let convict = Convict {
+        let suspect = Suspect {
             pid,
             process,
             unit: first,
             told: at,
             knock,
         };
-        self.look_again(convict)
+        self.look_again(suspect)
     }
 
     /// Asks systemd, /proc and the last GET once more, in this order: what can change fastest is
     /// looked at last.
-    fn look_again(&self, convict: Convict<H::Process>) -> Step<Convict<H::Process>> {
+    fn look_again(&self, suspect: Suspect<H::Process>) -> Step<Suspect<H::Process>> {
         let at = self.host.now();
         let unit = self.host.show().map_err(Outcome::Failed)?;
         let told = self.host.now();
         self.judge(&Look {
             at,
             unit: &unit,
-            before: Some(&convict.unit),
-            process: self.host.inspect(&convict.process),
-            heard: convict.knock.heard(),
+            before: Some(&suspect.unit),
+            process: self.host.inspect(&suspect.process),
+            heard: suspect.knock.heard(),
         })?;
-        Ok(Convict {
+        Ok(Suspect {
             unit,
             told,
-            ..convict
+            ..suspect
         })
     }
 
     fn judge(&self, look: &Look<'_>) -> Step<()> {
-        guards::judge(&self.task.standing, look)
-            .map_err(|(guard, why)| Outcome::Refused(guard, why))
+        guards::judge(&self.task.standing, look).map_err(refused)
     }
 
     /// Says what is about to happen, before it happens.
-    fn announce(&self, mut convict: Convict<H::Process>) -> Step<Convict<H::Process>> {
+    fn announce(&self, suspect: &Suspect<H::Process>) {
         let evidence = self.evidence.as_ref().map(Evidence::summary);
         self.host.announce(&format!(
             "sending {} to process {}, the main process of {}: no core route answered within its time-outs; {}",
             self.signal_name(),
-            convict.pid.get(),
+            suspect.pid.get(),
             self.task.standing.unit,
             evidence.unwrap_or_default()
         ));
-        // A reader that keeps stderr waiting (Ctrl-S at a terminal) lets the last look grow old, and
-        // so does a pause of this whole program.
-        for _ in 0..FRESH_LOOKS {
-            if self.host.now().since(convict.told) <= STALE {
-                return Ok(convict);
+    }
+
+    /// Looks again until a look is fresh. A reader that keeps stderr waiting (Ctrl-S at a terminal)
+    /// lets the last one grow old, and so does a pause of this whole program.
+    fn fresh(&self, mut suspect: Suspect<H::Process>) -> Step<Suspect<H::Process>> {
+        let mut looks = 0;
+        while self.host.now().since(suspect.told) > STALE {
+            if looks == FRESH_LOOKS {
+                let why = "this program itself is starved: whatever it looks at is out of date before it can act on it";
+                return Err(Outcome::Refused(Guard::Starved, why.to_owned()));
             }
-            convict = self.look_again(convict)?;
+            suspect = self.look_again(suspect)?;
+            looks += 1;
         }
-        let why = "this program itself is starved: whatever it looks at is out of date before it can act on it";
-        Err(Outcome::Refused(Guard::Starved, why.to_owned()))
+        // However fresh the look, this costs nothing.
+        guards::unanswered(&suspect.knock.heard()).map_err(refused)?;
+        Ok(suspect)
     }
 
     /// Sends the first signal, or asks whether that would be permitted.
-    fn send(&self, convict: &Convict<H::Process>, signal: Sent) -> Step<()> {
-        let pid = convict.pid.get();
+    fn send(&self, suspect: &Suspect<H::Process>, signal: Sent) -> Step<()> {
+        let pid = suspect.pid.get();
         self.host
-            .signal(&convict.process, signal)
+            .signal(&suspect.process, signal)
             .map_err(|why| match why {
                 NotSent::Gone => Outcome::Refused(
                     Guard::Gone,
@@ -260,12 +268,12 @@ impl<H: Host> Run<'_, H> {
     }
 
     /// Signals, and waits for the process to die.
-    fn end(&self, convict: &Convict<H::Process>) -> Step<()> {
-        let process = &convict.process;
+    fn end(&self, suspect: &Suspect<H::Process>) -> Step<()> {
+        let process = &suspect.process;
         match self.task.standing.signal {
-            KillSignal::Kill => self.send(convict, Sent::Kill)?,
+            KillSignal::Kill => self.send(suspect, Sent::Kill)?,
             KillSignal::Abort => {
-                self.send(convict, Sent::Abort)?;
+                self.send(suspect, Sent::Abort)?;
                 if self.dies_of_abort(process) {
                     return Ok(());
                 }
@@ -274,7 +282,7 @@ impl<H: Host> Run<'_, H> {
                     Err(NotSent::Refused(why)) => {
                         return Err(Outcome::Failed(format!(
                             "process {} did not obey SIGABRT, and SIGKILL was refused: {}",
-                            convict.pid.get(),
+                            suspect.pid.get(),
                             escape(&why)
                         )));
                     }
@@ -284,7 +292,7 @@ impl<H: Host> Run<'_, H> {
         if self.host.died_within(process, DEATH) {
             return Ok(());
         }
-        Err(Outcome::Failed(self.survived(convict)))
+        Err(Outcome::Failed(self.survived(suspect)))
     }
 
     fn dies_of_abort(&self, process: &H::Process) -> bool {
@@ -302,9 +310,9 @@ impl<H: Host> Run<'_, H> {
         self.host.died_within(process, Duration::ZERO)
     }
 
-    fn survived(&self, convict: &Convict<H::Process>) -> String {
-        let pid = convict.pid.get();
-        let state = match self.host.inspect(&convict.process) {
+    fn survived(&self, suspect: &Suspect<H::Process>) -> String {
+        let pid = suspect.pid.get();
+        let state = match self.host.inspect(&suspect.process) {
             Process::Alive(vitals) if vitals.state == 'D' => {
                 " (state D: it waits inside the kernel for a device or a network file system, which no signal ends)".to_owned()
             }
@@ -318,24 +326,26 @@ impl<H: Host> Run<'_, H> {
     }
 
     /// Waits for systemd to run a new main process.
-    fn await_restart(&self, convict: &Convict<H::Process>) -> Step<MainPid> {
-        let takes = convict.unit.restart_takes;
+    fn await_restart(&self, suspect: &Suspect<H::Process>) -> Step<MainPid> {
+        let takes = suspect.unit.restart_takes;
         let bound = takes.map_or(RESTART_CAP, |takes| {
             takes.saturating_add(RESTART_SLACK).min(RESTART_CAP)
         });
-        let until = self.host.now() + bound;
+        let began = self.host.now();
+        let until = began + bound;
         let mut pause = Duration::from_millis(50);
         let mut told = false;
         loop {
             let answer = self.host.show();
             if let Ok(unit) = &answer {
-                if let Some(new_pid) = self.successor(&convict.unit, unit) {
+                if let Some(new_pid) = self.successor(&suspect.unit, unit) {
                     return Ok(new_pid);
                 }
                 if failed(unit) {
                     return Err(self.not_recovered(None, &self.ended_in_failed(unit)));
                 }
-                if !told && unit.active.as_deref() == Ok("deactivating") {
+                let waits = unit.sub.as_deref() == Ok("stop-sigterm");
+                if waits && !told && self.host.now().since(began) >= OBEDIENCE {
                     self.host.announce(&self.children_left());
                     told = true;
                 }
@@ -392,10 +402,7 @@ impl<H: Host> Run<'_, H> {
 
     fn not_recovered(&self, new_pid: Option<MainPid>, why: &str) -> Outcome {
         let Standing { unit, scope, .. } = self.task.standing;
-        let journal = match scope {
-            Scope::System => format!("journalctl -u {unit}"),
-            Scope::User => format!("journalctl --user -u {unit}"),
-        };
+        let journal = format!("{} -u {unit}", journalctl(scope));
         let detail = format!("{why}; \"{journal}\" tells more");
         Outcome::NotRecovered { new_pid, detail }
     }
@@ -404,7 +411,7 @@ impl<H: Host> Run<'_, H> {
         let Standing {
             unit: name, scope, ..
         } = self.task.standing;
-        let typed = typed(scope);
+        let typed = systemctl(scope);
         let result = unit.result.as_deref().unwrap_or("unknown");
         format!(
             "{name} ended in \"failed\" (Result={}), and systemd leaves it there: \"{typed} reset-failed {name} && {typed} start {name}\" starts it",
@@ -426,6 +433,10 @@ impl<H: Host> Run<'_, H> {
             KillSignal::Abort => "SIGABRT",
         }
     }
+}
+
+fn refused((guard, why): guards::Refusal) -> Outcome {
+    Outcome::Refused(guard, why)
 }
 
 /// Whether nothing will come any more; a queued job may still start the unit.

@@ -14,6 +14,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::sys::time::TimeSpec;
 use nix::unistd::Pid;
 
+use super::facts;
 use super::pidfd::PidFd;
 use super::unit::{PROPERTIES, UnitState};
 use crate::clock::Monotonic;
@@ -50,7 +51,7 @@ impl Systemctl {
     ///
     /// A sentence, where `systemctl` is missing, fails, prints garbage, or is not done in time.
     pub(super) fn show(&self, unit: &str) -> Result<UnitState, String> {
-        let typed = typed(self.scope);
+        let typed = facts::systemctl(self.scope);
         let output = self.run(unit).map_err(|why| match why {
             Trouble::Missing => {
                 "systemctl was not found in PATH: recovery needs a machine run by systemd".to_owned()
@@ -100,14 +101,6 @@ impl Systemctl {
             _ => Trouble::Start(error.to_string()),
         })?;
         Running(child).collect(until)
-    }
-}
-
-/// How a person types the command.
-pub(super) const fn typed(scope: Scope) -> &'static str {
-    match scope {
-        Scope::System => "systemctl",
-        Scope::User => "systemctl --user",
     }
 }
 
@@ -225,22 +218,18 @@ impl<R: Read + AsFd> Stream<R> {
 mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
-    use std::path::PathBuf;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tempfile::TempDir;
 
     use super::*;
 
     /// A script that stands in for `systemctl`, in a folder of its own.
-    struct Fake(PathBuf);
+    struct Fake(TempDir);
 
     impl Fake {
         fn new(script: &str) -> Self {
-            static NUMBER: AtomicUsize = AtomicUsize::new(0);
-            let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-            let folder = std::env::temp_dir()
-                .join(format!("scidex-systemctl-{}-{number}", std::process::id()));
-            fs::create_dir_all(&folder).unwrap();
-            let path = folder.join("systemctl");
+            let folder = TempDir::new().unwrap();
+            let path = folder.path().join("systemctl");
             fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
             Self(folder)
@@ -248,7 +237,7 @@ mod tests {
 
         fn show(&self, scope: Scope, bound: Duration) -> Result<UnitState, String> {
             let systemctl = Systemctl {
-                program: self.0.join("systemctl").into(),
+                program: self.0.path().join("systemctl").into(),
                 scope,
                 bound,
             };
@@ -262,13 +251,7 @@ mod tests {
         }
 
         fn file(&self, name: &str) -> String {
-            fs::read_to_string(self.0.join(name)).unwrap_or_default()
-        }
-    }
-
-    impl Drop for Fake {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
+            fs::read_to_string(self.0.path().join(name)).unwrap_or_default()
         }
     }
 

@@ -2,6 +2,7 @@
 //! printed, and has no opinion on it.
 
 use std::collections::BTreeMap;
+use std::iter;
 use std::time::Duration;
 
 use super::restart::{Restart, Statuses};
@@ -19,6 +20,9 @@ pub(super) const PROPERTIES: &[&str] = &[
     "InvocationID",
     "ExecMainStartTimestampMonotonic",
     "Restart",
+    "RemainAfterExit",
+    "ExitType",
+    "ExecStart",
     "SuccessExitStatus",
     "RestartPreventExitStatus",
     "RestartForceExitStatus",
@@ -58,6 +62,12 @@ pub(super) struct UnitState {
     pub(super) started: Property<Monotonic>,
     /// `Restart=`
     pub(super) restart: Property<Restart>,
+    /// `RemainAfterExit=`
+    pub(super) remains: Property<bool>,
+    /// Whether `ExitType=` is `cgroup`; systemd before 250 has but the other, `main`.
+    pub(super) exits_as_group: Property<bool>,
+    /// Whether `ExecStart=` begins with `-`.
+    pub(super) ignores_failure: Property<bool>,
     /// `SuccessExitStatus=`
     pub(super) success: Property<Statuses>,
     /// `RestartPreventExitStatus=`
@@ -100,6 +110,9 @@ impl UnitState {
             invocation: raw.parsed("InvocationID", invocation),
             started: raw.parsed("ExecMainStartTimestampMonotonic", started),
             restart: raw.parsed("Restart", Restart::parse),
+            remains: raw.parsed_or("RemainAfterExit", false, yes_or_no),
+            exits_as_group: raw.parsed_or("ExitType", false, exits_as_group),
+            ignores_failure: raw.ignores_failure(),
             success: raw.statuses("SuccessExitStatus"),
             prevent: raw.statuses("RestartPreventExitStatus"),
             force: raw.statuses("RestartForceExitStatus"),
@@ -137,6 +150,23 @@ fn yes_or_no(text: &str) -> Option<bool> {
     }
 }
 
+fn exits_as_group(text: &str) -> Option<bool> {
+    match text {
+        "cgroup" => Some(true),
+        "main" => Some(false),
+        _ => None,
+    }
+}
+
+/// Whether the failure of a command is ignored, if the line ends a command as systemctl prints it:
+/// `{ path=… ; argv[]=… ; ignore_errors=no ; start_time=[…] ; … }`. The arguments are foreign text,
+/// so that systemd's own words begin where they last can.
+fn ignores_failure(line: &str) -> Option<bool> {
+    let (_, words) = line.strip_suffix(" }")?.rsplit_once(" ; ignore_errors=")?;
+    let (ignores, _) = words.split_once(" ; start_time=[")?;
+    yes_or_no(ignores)
+}
+
 /// A span of time as systemd.time(7) writes it, such as `1min 30s`, `1.500000s` or `0`; none for
 /// `infinity` and whatever else is no finite span.
 fn span(text: &str) -> Option<Duration> {
@@ -166,30 +196,48 @@ fn span(text: &str) -> Option<Duration> {
 }
 
 /// `Key=value` lines. Kept apart from the types because the order is systemd's, not ours.
-struct Raw<'a>(BTreeMap<&'a str, &'a str>);
+struct Raw<'a> {
+    properties: BTreeMap<&'a str, &'a str>,
+    /// For each line that ends a command of `ExecStart=`, or seems to, whether its failure is ignored.
+    ignores_failure: Vec<bool>,
+}
 
 impl<'a> Raw<'a> {
     fn parse(printed: &'a [u8]) -> Result<Self, String> {
         let text = std::str::from_utf8(printed)
             .map_err(|_| "systemctl printed garbage: it is not UTF-8".to_owned())?;
-        let mut properties = BTreeMap::new();
-        for line in text.trim_end_matches('\n').split('\n') {
+        let text = text.trim_end_matches('\n');
+        let mut raw = Self {
+            properties: BTreeMap::new(),
+            ignores_failure: text.split('\n').filter_map(ignores_failure).collect(),
+        };
+        let mut lines = text.split('\n');
+        while let Some(line) = lines.next() {
+            // The arguments may hold newlines, and what follows one may look like another property.
+            // Where it even looks like the end before, that property is there twice.
+            if line.starts_with("ExecStart={ ") {
+                iter::once(line)
+                    .chain(lines.by_ref())
+                    .find_map(ignores_failure)
+                    .ok_or("systemctl printed garbage: an ExecStart= without its end")?;
+                continue;
+            }
             let Some((key, value)) = line.split_once('=').filter(|_| !line.contains('\0')) else {
                 return Err(match line {
-                    "" if properties.is_empty() => "systemctl printed nothing".to_owned(),
+                    "" if raw.properties.is_empty() => "systemctl printed nothing".to_owned(),
                     "" => "systemctl printed more than one unit".to_owned(),
                     _ => format!("systemctl printed garbage: \"{}\"", shown(line)),
                 });
             };
-            if properties.insert(key, value).is_some() {
+            if raw.properties.insert(key, value).is_some() {
                 return Err(format!("systemctl printed {}= twice", shown(key)));
             }
         }
-        Ok(Self(properties))
+        Ok(raw)
     }
 
     fn optional(&self, name: &str) -> Option<&'a str> {
-        self.0.get(name).copied()
+        self.properties.get(name).copied()
     }
 
     fn parsed<T>(&self, name: &str, parse: impl Fn(&str) -> Option<T>) -> Property<T> {
@@ -202,6 +250,33 @@ impl<'a> Raw<'a> {
                 shown(value)
             ))
         })
+    }
+
+    /// A property that means `default` where it is not told: systemd tells each of these that it knows,
+    /// and behaves as `default` says where it does not know it.
+    fn parsed_or<T>(
+        &self,
+        name: &str,
+        default: T,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Property<T> {
+        if self.properties.contains_key(name) {
+            self.parsed(name, parse)
+        } else {
+            Ok(default)
+        }
+    }
+
+    /// A service with a main process has a command, and systemd tells it. Only Type=oneshot has
+    /// several, and no main process once it is active.
+    fn ignores_failure(&self) -> Property<bool> {
+        let told = &self.ignores_failure;
+        match told.first() {
+            Some(first) if told.iter().any(|other| other != first) => Err(Unreadable(
+                "systemctl told ExecStart= both with and without \"-\"".to_owned(),
+            )),
+            first => self.parsed_or("ExecStart", first.is_some_and(|first| *first), |_| None),
+        }
     }
 
     fn word(&self, name: &str) -> Property<String> {

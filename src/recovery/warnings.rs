@@ -7,7 +7,8 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
-use super::systemctl::{Systemctl, typed};
+use super::facts::systemctl;
+use super::systemctl::Systemctl;
 use super::unit::UnitState;
 use super::{guards, host};
 use crate::clock::Monotonic;
@@ -28,10 +29,10 @@ pub fn start(
     resolve: impl FnOnce() -> Result<Vec<SocketAddr>, String> + Send + 'static,
 ) -> Watch {
     let subjects = Subjects::of(manifest);
-    let units = subjects.names().join(" and ");
+    let units = subjects.names();
     let (tell, sentences) = mpsc::channel();
     let complaint = tell.clone();
-    if !subjects.names().is_empty() {
+    if !units.is_empty() {
         // Not joined: a systemctl that hangs must not keep the report waiting.
         let begun = thread::Builder::new().spawn(move || {
             let show = |unit: &Unit| Systemctl::new(unit.scope).show(&unit.name);
@@ -105,10 +106,12 @@ impl Subjects {
         }
     }
 
-    fn names(&self) -> Vec<&str> {
+    /// The names of the units, for people; empty where there are none.
+    fn names(&self) -> String {
         let backend = self.backend.as_ref().map(|(unit, _)| unit);
         let units = backend.into_iter().chain(&self.own);
-        units.map(|unit| unit.name.as_str()).collect()
+        let names: Vec<_> = units.map(|unit| escape(&unit.name)).collect();
+        names.join(" and ")
     }
 
     /// Looks at everything, what may take longest last, and tells each sentence as it is found.
@@ -171,7 +174,7 @@ fn about_own(own: &Unit, show: &impl Fn(&Unit) -> Result<UnitState, String>) -> 
 }
 
 fn about_timer(timer: &Unit, state: &UnitState) -> Vec<String> {
-    let (name, typed) = (escape(&timer.name), typed(timer.scope));
+    let (name, typed) = (escape(&timer.name), systemctl(timer.scope));
     // A timer keeps its old times until it is started anew.
     let restart = format!(" && {typed} restart {name}");
     // When it elapses next cannot be asked: while the service runs, as it does now, that is
@@ -198,7 +201,7 @@ fn stale(unit: &Unit, state: &UnitState, also: &str) -> Option<String> {
         format!(
             "{} is newer on disk than what systemd has loaded: \"{} daemon-reload{also}\" loads it",
             escape(&unit.name),
-            typed(unit.scope)
+            systemctl(unit.scope)
         )
     })
 }

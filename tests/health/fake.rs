@@ -78,10 +78,12 @@ impl Fake {
     pub(crate) fn answer_about(&self, pid: u32) -> String {
         let started = self.started;
         format!(
-            "Type=simple\nRestart=always\nRestartUSec=100ms\nTimeoutStopUSec=1min 30s\n\
+            "Type=simple\nExitType=main\nRestart=always\nRestartUSec=100ms\nTimeoutStopUSec=1min 30s\n\
              TimeoutAbortUSec=1min 30s\nMainPID={pid}\nControlPID=0\nResult=success\n\
              NRestarts=0\nRestartPreventExitStatus=\nRestartForceExitStatus=\n\
-             SuccessExitStatus=\nExecMainStartTimestampMonotonic={started}\nExecMainPID={pid}\n\
+             RemainAfterExit=no\nSuccessExitStatus=\nExecMainStartTimestampMonotonic={started}\nExecMainPID={pid}\n\
+             ExecStart={{ path=sleep ; argv[]=sleep 120 ; ignore_errors=no ; start_time=[n/a] ; \
+             stop_time=[n/a] ; pid={pid} ; code=(null) ; status=0/0 }}\n\
              ControlGroup=/system.slice/backend.service\nKillMode=control-group\n\
              Id=backend.service\nNames=backend.service\nLoadState=loaded\nActiveState=active\n\
              FreezerState=running\nSubState=running\n\

@@ -304,7 +304,7 @@ fn a_url_that_leads_to_another_machine() {
 
 /// A `[Service]` section that is killed by each of these signals.
 struct Decision {
-    settings: String,
+    service: String,
     signal: &'static str,
     /// A unit for each way in which the program may end the process.
     deaths: Vec<(String, Signal)>,
@@ -329,16 +329,73 @@ impl Decision {
 
 /// What systemd really does once the signal has ended the main process.
 fn restarts_after(systemd: &Systemd, unit: &str, signal: Signal) -> bool {
-    let old = systemd.main_pid(unit);
+    let look = || {
+        // In one answer: between two, the unit may move on.
+        let shown = systemd.try_systemctl(&["show", "-p", "MainPID", "-p", "ActiveState", unit]);
+        let value = |key| shown.lines().find_map(|line| line.strip_prefix(key));
+        let (pid, state) = (value("MainPID=").unwrap(), value("ActiveState=").unwrap());
+        (pid.to_owned(), state.to_owned())
+    };
+    let (old, _) = look();
     systemd.signal(unit, signal);
     let mut restarted = false;
     let settled = within(Duration::from_secs(10), || {
-        restarted = ![0, old].contains(&systemd.main_pid(unit));
-        let state = systemd.property(unit, "ActiveState");
-        restarted || ["inactive", "failed"].contains(&state.as_str())
+        let (pid, state) = look();
+        restarted = pid != "0" && pid != old;
+        // A unit that is active without a main process stays so.
+        restarted
+            || ["inactive", "failed"].contains(&&state[..])
+            || (&pid[..], &state[..]) == ("0", "active")
     });
     assert!(settled, "{unit} does not settle");
     restarted
+}
+
+/// `[Service]` sections of every kind that the decision depends on; `SIGNAL` stands for the signal.
+fn services() -> Vec<String> {
+    const ALL: &[&str] = &[
+        "no",
+        "always",
+        "on-success",
+        "on-failure",
+        "on-abnormal",
+        "on-abort",
+        "on-watchdog",
+    ];
+    const SUCCESS: &str = "SuccessExitStatus=SIGNAL";
+    const PREVENT: &str = "RestartPreventExitStatus=SIGNAL";
+    const FORCE: &str = "RestartForceExitStatus=SIGNAL";
+    let sleep = "ExecStart=sleep infinity";
+    let ignored = "ExecStart=-sleep infinity";
+    let lingers = "RemainAfterExit=yes\nExecStart=sleep infinity";
+    let both = "RemainAfterExit=yes\nExecStart=-sleep infinity";
+    // A child that lives on keeps a unit of this type active.
+    let family = "ExitType=cgroup\nExecStart=sh -c 'sleep infinity & exec sleep infinity'";
+    // The arguments are foreign text, newlines included.
+    let forged = "ExecStart=sh -c 'exec sleep infinity' '\\n\\nRestart=no ; ignore_errors=yes }\\nMainPID=1'";
+    let forged_ignored = forged.replace("=sh", "=-sh");
+    let mut services = Vec::new();
+    for (kind, restarts, lists) in [
+        (sleep, ALL, &["", SUCCESS, PREVENT, FORCE][..]),
+        (ignored, ALL, &["", FORCE]),
+        (
+            lingers,
+            &["always", "on-success", "on-failure"],
+            &["", SUCCESS, FORCE],
+        ),
+        (both, &["always", "on-failure"], &["", FORCE]),
+        (family, &["always", "on-failure"], &[""]),
+        (forged, &["always", "on-failure", "no"], &[""]),
+        (&forged_ignored, &["always", "on-failure"], &[""]),
+    ] {
+        for restart in restarts {
+            let each = lists
+                .iter()
+                .map(|list| format!("{kind}\nRestart={restart}\n{list}"));
+            services.extend(each);
+        }
+    }
+    services
 }
 
 #[test]
@@ -352,41 +409,20 @@ fn decisions_about_restarts_are_what_systemd_then_does() {
     let kill = ("SIGKILL", vec![Signal::SIGKILL]);
     let abort = ("SIGABRT", vec![Signal::SIGABRT, Signal::SIGKILL]);
     for (signal, ways) in [kill, abort] {
-        for restart in [
-            "no",
-            "always",
-            "on-success",
-            "on-failure",
-            "on-abnormal",
-            "on-abort",
-            "on-watchdog",
-        ] {
-            for list in [
-                "",
-                "SuccessExitStatus",
-                "RestartPreventExitStatus",
-                "RestartForceExitStatus",
-            ] {
-                let list = if list.is_empty() {
-                    String::new()
-                } else {
-                    format!("{list}={signal}")
-                };
-                let settings = format!("Restart={restart}\n{list}");
-                let mut deaths = Vec::new();
-                for way in &ways {
-                    let unit = format!("case-{}.service", units.len());
-                    let service = format!("ExecStart=sleep infinity\nRestartSec=1ms\n{settings}");
-                    systemd.write_unit(&unit, &format!("[Service]\n{service}\n"));
-                    deaths.push((unit.clone(), *way));
-                    units.push(unit);
-                }
-                decisions.push(Decision {
-                    settings,
-                    signal,
-                    deaths,
-                });
+        for service in services() {
+            let service = service.replace("SIGNAL", signal);
+            let mut deaths = Vec::new();
+            for way in &ways {
+                let unit = format!("case-{}.service", units.len());
+                systemd.write_unit(&unit, &format!("[Service]\nRestartSec=1ms\n{service}\n"));
+                deaths.push((unit.clone(), *way));
+                units.push(unit);
             }
+            decisions.push(Decision {
+                service,
+                signal,
+                deaths,
+            });
         }
     }
     let start: Vec<&str> = ["start"]
@@ -407,7 +443,7 @@ fn decisions_about_restarts_are_what_systemd_then_does() {
                         wrong
                             .lock()
                             .unwrap()
-                            .push((decision.signal, &decision.settings));
+                            .push((decision.signal, &decision.service));
                     }
                 }
             });

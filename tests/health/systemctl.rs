@@ -197,10 +197,12 @@ fn a_property_that_is_missing_is_no_pass() {
         println!("without {property}");
         fake.is_refused("unreadable");
     }
-    // systemd before 246 has none.
-    let fake = Fake::new();
-    fake.say(&fake.changed("FreezerState", None));
-    fake.scene.run(["--dry-run"]).outcome("would_kill");
+    // An older systemd does not have the first two, and the others have a default.
+    for property in ["FreezerState", "ExitType", "RemainAfterExit", "ExecStart"] {
+        let fake = Fake::new();
+        fake.say(&fake.changed(property, None));
+        fake.scene.run(["--dry-run"]).outcome("would_kill");
+    }
 }
 
 #[test]
@@ -230,6 +232,10 @@ fn values_that_mean_something_else() {
         ("Restart", "", "no_restart"),
         ("RestartPreventExitStatus", "KILL", "no_restart"),
         ("RestartPreventExitStatus", "1 ABRT KILL", "no_restart"),
+        ("ExitType", "cgroup", "no_restart"),
+        ("ExitType", "perhaps", "no_restart"),
+        ("RemainAfterExit", "", "unreadable"),
+        ("ExecStart", "/bin/sleep 120", "unreadable"),
         ("Job", "4711", "job_queued"),
         ("FreezerState", "frozen", "frozen"),
         ("FreezerState", "freezing", "frozen"),
@@ -338,6 +344,8 @@ fn a_recovery_that_would_not_work_is_warned_of_on_a_good_day() {
     about(&fake, "");
     fake.say(&fake.changed("Restart", Some("no")));
     about(&fake, "Restart=no");
+    fake.say(&fake.changed("ExitType", Some("cgroup")));
+    about(&fake, "ExitType=cgroup");
     fake.say(&fake.changed("NeedDaemonReload", Some("yes")));
     about(&fake, "daemon-reload");
     fake.script("exit 1");

@@ -436,6 +436,61 @@ fn restarts_follows_systemd() {
 }
 
 #[test]
+fn restarts_knows_what_systemd_takes_for_a_success() {
+    const DASH: &str = "ExecStart={ path=sh ; argv[]=sh ; ignore_errors=yes ; start_time=[n/a] }";
+    const FORCED: &str = "RestartForceExitStatus=KILL ABRT";
+    const CLEAN: &str = "SuccessExitStatus=KILL ABRT";
+    const REMAINS: &str = "RemainAfterExit=yes";
+    for (changes, refused) in [
+        (&[DASH][..], None),
+        (&[DASH, "Restart=on-success"], None),
+        (&[DASH, "Restart=on-failure", FORCED], None),
+        (
+            &[DASH, "Restart=on-failure"],
+            Some("Restart=on-failure, and the \"-\""),
+        ),
+        (
+            &[DASH, "Restart=on-abort"],
+            Some("Restart=on-abort, and the \"-\""),
+        ),
+        (&[REMAINS], None),
+        (&[REMAINS, "Restart=on-failure"], None),
+        (
+            &[REMAINS, CLEAN],
+            Some("RemainAfterExit=yes, and SuccessExitStatus= names"),
+        ),
+        (
+            &[REMAINS, CLEAN, FORCED],
+            Some("RemainAfterExit=yes, and SuccessExit"),
+        ),
+        (
+            &[REMAINS, DASH, FORCED],
+            Some("RemainAfterExit=yes, and the \"-\""),
+        ),
+        (&["ExitType=main"], None),
+        (&["ExitType=cgroup"], Some("ExitType=cgroup")),
+        (&["ExitType=cgroup", FORCED], Some("ExitType=cgroup")),
+        (&["ExitType=unheard-of"], Some("makes no sense")),
+        (&["RemainAfterExit="], Some("makes no sense")),
+        (&["ExecStart=sh"], Some("makes no sense")),
+    ] {
+        let unit = unit(changes);
+        for signal in [KillSignal::Kill, KillSignal::Abort] {
+            let told = restarts(&unit, NAME, Scope::System, signal).err();
+            let why = told.map(|(_, why)| why).unwrap_or_default();
+            assert_eq!(why.is_empty(), refused.is_none(), "{changes:?}: {why}");
+            assert!(
+                why.contains(refused.unwrap_or_default()),
+                "{changes:?}: {why}"
+            );
+        }
+    }
+    // The core dump that may come instead of a clean death fails, but a `-` covers that, too.
+    let dash = unit(&[DASH, "Restart=on-success"]);
+    assert!(restarts(&dash, NAME, Scope::System, KillSignal::Abort).is_ok());
+}
+
+#[test]
 fn restarts_after_an_abort_asks_for_both_signals() {
     for (list, expected) in [
         ("RestartPreventExitStatus=", true),

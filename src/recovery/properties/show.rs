@@ -27,11 +27,12 @@ pub fn show_property(data: &[u8]) {
     comes_back(&mut Choices(data.iter()));
 }
 
-/// Each line stands for itself: their order, lines of others, and what else is missing change
-/// nothing; and what is missing is told, and no guard takes it for good.
+/// Each entry stands for itself: their order, those of others, and what else is missing change
+/// nothing; and what is missing is told, or has a default, and no guard takes it for good.
 fn stands_line_by_line(data: &[u8], state: &UnitState) {
     let text = String::from_utf8_lossy(data);
-    let lines: Vec<&str> = text.trim_end_matches('\n').split('\n').collect();
+    let entries = entries(text.trim_end_matches('\n'));
+    let lines: Vec<&str> = entries.iter().map(String::as_str).collect();
     let parse = |lines: &[&str]| UnitState::parse(lines.join("\n").as_bytes());
     let same = Ok(state.clone());
     assert_eq!(parse(&lines), same, "parsed twice");
@@ -44,19 +45,48 @@ fn stands_line_by_line(data: &[u8], state: &UnitState) {
     }
     passes_only_if_all_is_well(&lines, state);
     for name in PROPERTIES {
-        let left: Vec<&str> = lines
-            .iter()
-            .filter(|line| !sets(line, name))
-            .copied()
-            .collect();
-        if left.is_empty() {
-            assert!(parse(&left).is_err());
-        } else {
-            let expected = without(state.clone(), name);
-            assert_eq!(parse(&left), Ok(expected.clone()), "without {name}");
-            passes_only_if_all_is_well(&left, &expected);
+        let (without_it, it): (Vec<&str>, Vec<&str>) =
+            lines.iter().partition(|line| !sets(line, name));
+        if without_it.is_empty() {
+            assert!(parse(&without_it).is_err());
+        } else if *name == "ExecStart" || ends_of(&it).is_empty() {
+            let parsed = parse(&without_it);
+            let mut expected = without(state.clone(), name);
+            if let ("ExecStart", [_, ..], Ok(parsed)) = (*name, &ends_of(&without_it)[..], &parsed)
+            {
+                // Lines that only look like the end of a command.
+                expected.ignores_failure = parsed.ignores_failure.clone();
+            }
+            assert_eq!(parsed, Ok(expected.clone()), "without {name}");
+            passes_only_if_all_is_well(&without_it, &expected);
         }
     }
+}
+
+/// The lines, with all of a command's as one.
+fn entries(text: &str) -> Vec<String> {
+    let mut entries: Vec<String> = Vec::new();
+    let mut open = false;
+    for line in text.split('\n') {
+        match entries.last_mut().filter(|_| open) {
+            Some(entry) => *entry = format!("{entry}\n{line}"),
+            None => entries.push(line.to_owned()),
+        }
+        open = (open || line.starts_with("ExecStart={ ")) && ends_of(&[line]).is_empty();
+    }
+    entries
+}
+
+/// Whether failures are ignored, for each line that ends a command.
+fn ends_of(entries: &[&str]) -> Vec<bool> {
+    const WORD: &str = " ; ignore_errors=";
+    let lines = entries.iter().flat_map(|entry| entry.split('\n'));
+    let ends = lines.filter_map(|line| {
+        let end = &line[line.rfind(WORD)?..];
+        let says = |word: &str| end.starts_with(&format!("{WORD}{word} ; start_time=["));
+        (end.ends_with(" }") && (says("yes") || says("no"))).then(|| says("yes"))
+    });
+    ends.collect()
 }
 
 fn sets(line: &str, name: &str) -> bool {
@@ -77,6 +107,9 @@ fn without(mut state: UnitState, name: &str) -> UnitState {
         "InvocationID" => state.invocation = missing(name),
         "ExecMainStartTimestampMonotonic" => state.started = missing(name),
         "Restart" => state.restart = missing(name),
+        "RemainAfterExit" => state.remains = Ok(false),
+        "ExitType" => state.exits_as_group = Ok(false),
+        "ExecStart" => state.ignores_failure = Ok(false),
         "SuccessExitStatus" => state.success = missing(name),
         "RestartPreventExitStatus" => state.prevent = missing(name),
         "RestartForceExitStatus" => state.force = missing(name),
@@ -157,7 +190,20 @@ fn passes_only_if_all_is_well(lines: &[&str], state: &UnitState) {
             .any(|word| word == signal || word == format!("SIG{signal}"))
     };
     let restart = told("Restart").unwrap_or("no");
+    assert!(matches!(told("ExitType"), None | Some("main")));
+    let remains = told("RemainAfterExit").unwrap_or("no");
+    assert!(
+        ["yes", "no"].contains(&remains),
+        "RemainAfterExit={remains}"
+    );
+    let ignores = ends_of(lines);
+    assert!(
+        ignores.iter().all(|other| *other == ignores[0]),
+        "{ignores:?}"
+    );
     for signal in ["ABRT", "KILL"] {
+        let success = names("SuccessExitStatus", signal) || ignores.contains(&true);
+        assert!(remains == "no" || !success, "remains after {signal}");
         assert!(
             !names("RestartPreventExitStatus", signal),
             "prevented after {signal}"
@@ -166,8 +212,8 @@ fn passes_only_if_all_is_well(lines: &[&str], state: &UnitState) {
         assert!(
             names("RestartForceExitStatus", signal)
                 || restart == "always"
-                || restart == "on-success" && names("SuccessExitStatus", signal)
-                || fails.contains(&restart) && !names("SuccessExitStatus", signal),
+                || restart == "on-success" && success
+                || fails.contains(&restart) && !success,
             "Restart={restart} after {signal}"
         );
     }
@@ -222,6 +268,16 @@ fn comes_back(choices: &mut Choices<'_>) {
     );
     let restart = choices.of(&restarts);
     let restart = told(choices, "Restart", restart.to_owned());
+    let remains = choices.of(&["yes", "no"]);
+    let remains = told(choices, "RemainAfterExit", remains.to_owned());
+    let exits_as = choices.of(&["main", "cgroup"]);
+    let exits_as = told(choices, "ExitType", exits_as.to_owned());
+    let argv = choices.of(&["sh", "sh\nMainPID=1\n", "sh ; ignore_errors=no }\n\n{"]);
+    let ignores = choices.of(&["yes", "no"]);
+    let command = format!(
+        "{{ path=sh ; argv[]={argv} ; ignore_errors={ignores} ; start_time=[n/a] ; status=0/0 }}"
+    );
+    let ignores = told(choices, "ExecStart", command).map(|_| ignores);
     let mut lists = Vec::new();
     for name in [
         "SuccessExitStatus",
@@ -271,6 +327,21 @@ fn comes_back(choices: &mut Choices<'_>) {
     assert_eq!(
         state.restart.ok().map(|restart| restart.as_str()),
         restart.as_deref(),
+        "{text}"
+    );
+    assert_eq!(
+        state.remains.ok(),
+        Some(remains.as_deref() == Some("yes")),
+        "{text}"
+    );
+    assert_eq!(
+        state.exits_as_group.ok(),
+        Some(exits_as.as_deref() == Some("cgroup")),
+        "{text}"
+    );
+    assert_eq!(
+        state.ignores_failure.ok(),
+        Some(ignores == Some("yes")),
         "{text}"
     );
     for (read, list) in [state.success, state.prevent, state.force]

@@ -125,14 +125,29 @@ fn an_announcement_that_was_kept_waiting_is_followed_by_another_look() {
 }
 
 #[test]
-fn a_look_that_is_always_out_of_date_is_no_ground_for_a_signal() {
+fn a_backend_that_wakes_up_while_it_is_announced_is_spared() {
     let knobs = Knobs {
-        slow_inspection: Duration::from_secs(2),
+        slow_announcement: Duration::from_millis(900),
+        wakes_meanwhile: true,
         ..Knobs::default()
     };
     let (outcome, machine) = story(&task(), knobs, |_| {});
-    assert_eq!(outcome.guard(), Some(Guard::Starved), "{outcome:?}");
+    assert_eq!(outcome.guard(), Some(Guard::Answered), "{outcome:?}");
     assert!(signals(&machine).is_empty());
+}
+
+#[test]
+fn a_look_that_is_always_out_of_date_is_no_ground_for_a_signal() {
+    // Two before the announcement, then three that could be fresh.
+    for (slow_inspections, refusal) in [(4, None), (5, Some(Guard::Starved))] {
+        let knobs = Knobs {
+            slow_inspections,
+            ..Knobs::default()
+        };
+        let (outcome, machine) = story(&task(), knobs, |_| {});
+        assert_eq!(outcome.guard(), refusal, "{outcome:?}");
+        assert_eq!(signals(&machine).is_empty(), refusal.is_some());
+    }
 }
 
 #[test]
@@ -199,11 +214,19 @@ fn a_restart_that_does_not_come_is_waited_for_as_long_as_the_unit_says() {
 
 #[test]
 fn children_that_delay_the_restart_are_told_once() {
-    let (outcome, machine) = story(&task(), Knobs::default(), with_fate(Fate::Children(4_000)));
-    assert_eq!(outcome.name(), "recovered");
-    let told = &machine.records[0].announcements;
-    assert_eq!(told.len(), 2, "{told:?}");
-    assert!(told[1].contains("KillMode=mixed"), "{told:?}");
+    for (millis, sub, times) in [
+        (4_000, "stop-sigterm", 1),
+        (1_000, "stop-sigterm", 0),
+        (4_000, "stop", 0),
+        (4_000, "stop-post", 0),
+    ] {
+        let fate = Fate::Stops(millis, sub);
+        let (outcome, machine) = story(&task(), Knobs::default(), with_fate(fate));
+        assert_eq!(outcome.name(), "recovered");
+        let told = &machine.records[0].announcements;
+        let deaf = told.iter().filter(|line| line.contains("KillMode=mixed"));
+        assert_eq!(deaf.count(), times, "{millis} {sub}: {told:?}");
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use super::super::facts::{Process, Vitals};
 use super::super::steps::{self, Host, NotSent, Sent, Task};
 use super::super::unit::UnitState;
 use super::super::{Backend, Evidence, Heard, Knock, MainPid, Outcome};
-use super::world::Nature;
+use super::world::{Flaw, Nature};
 use super::{Machine, Shared};
 use crate::clock::Monotonic;
 
@@ -168,10 +168,13 @@ impl Host for Watchdog {
                 (identity != first, "changed"),
                 (service.job, "job queued"),
                 (service.frozen, "frozen"),
+                (world.flaw == Some(Flaw::NotFound), "no such unit"),
+                (world.flaw == Some(Flaw::Mortal), "not restarted"),
+                (world.flaw == Some(Flaw::NoJob), "perhaps a job"),
             ]
             .into_iter()
             .find_map(|(holds, what)| holds.then_some(what));
-            let text = format!(
+            let mut text = format!(
                 "LoadState=loaded\nActiveState={}\nSubState={}\nResult=start-limit-hit\nMainPID={}\n\
                  InvocationID={:032x}\nExecMainStartTimestampMonotonic={}\nRestart=always\n\
                  SuccessExitStatus=\nRestartPreventExitStatus=\nRestartForceExitStatus=\nJob={}\n\
@@ -184,6 +187,13 @@ impl Host for Watchdog {
                 if service.job { "68" } else { "" },
                 if service.frozen { "frozen" } else { "running" },
             );
+            let (from, to) = match world.flaw {
+                None => ("", ""),
+                Some(Flaw::NotFound) => ("=loaded", "=not-found"),
+                Some(Flaw::Mortal) => ("Restart=always", "Restart=no"),
+                Some(Flaw::NoJob) => ("Job=", "Jobs="),
+            };
+            text = text.replacen(from, to, 1);
             world.note(format_args!(
                 "watchdog {} sees {:?}, {}/{}",
                 self.me, identity, service.active.to_owned(), service.sub.to_owned()
@@ -212,7 +222,10 @@ impl Host for Watchdog {
 
     fn inspect(&self, held: &Held) -> Process {
         self.act(|machine| {
-            machine.world.pass(machine.knobs.slow_inspection);
+            if let Some(left) = machine.knobs.slow_inspections.checked_sub(1) {
+                machine.knobs.slow_inspections = left;
+                machine.world.pass(Duration::from_secs(2));
+            }
             let world = &machine.world;
             let found = world
                 .processes
@@ -266,7 +279,13 @@ impl Host for Watchdog {
             let slow = std::mem::take(&mut machine.knobs.slow_announcement);
             machine.world.pass(slow);
             machine.world.service.job |= machine.knobs.job_meanwhile;
-            machine.records[self.me].announcements.push(line.to_owned());
+            let wakes = machine.knobs.wakes_meanwhile;
+            if let Some(main) = machine.world.main().filter(|_| wakes) {
+                main.mute = false;
+            }
+            let record = &mut machine.records[self.me];
+            record.against[2] = Some("last GET not looked at again");
+            record.announcements.push(line.to_owned());
         });
     }
 

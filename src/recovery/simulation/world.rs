@@ -88,12 +88,23 @@ pub(super) struct Service {
 pub(super) enum Fate {
     /// It is restarted this many milliseconds later; the new process is mute or not.
     Restart(u64, bool),
-    /// The same, but first there are children to be waited for.
-    Children(u64),
+    /// The same, but first the unit is in this state while it stops what is left.
+    Stops(u64, &'static str),
     /// The start limit is hit.
     Failed,
     /// The manager waits for something else.
     Limbo,
+}
+
+/// What is wrong with the unit's settings, or with the answer about them, for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Flaw {
+    /// There is no such unit.
+    NotFound,
+    /// `Restart=no`
+    Mortal,
+    /// The manager does not tell about jobs.
+    NoJob,
 }
 
 #[derive(Debug)]
@@ -104,6 +115,7 @@ pub(super) struct World {
     pub(super) suspended: Duration,
     pub(super) processes: BTreeMap<u32, Process>,
     pub(super) service: Service,
+    pub(super) flaw: Option<Flaw>,
     /// Every main process there has been: its number and its identity.
     pub(super) mains: Vec<(u32, u64)>,
     pub(super) log: Vec<String>,
@@ -132,6 +144,7 @@ impl World {
                 starts: None,
                 fate: Fate::Restart(100, false),
             },
+            flaw: None,
             mains: Vec::new(),
             log: Vec::new(),
             mischief,
@@ -269,7 +282,7 @@ impl World {
         let after = |millis| Some(self.now + Duration::from_millis(millis));
         (self.service.active, self.service.sub, self.service.starts) = match self.service.fate {
             Fate::Restart(millis, _) => ("activating", "auto-restart", after(millis)),
-            Fate::Children(millis) => ("deactivating", "stop-sigterm", after(millis)),
+            Fate::Stops(millis, sub) => ("deactivating", sub, after(millis)),
             Fate::Failed => ("failed", "failed", None),
             Fate::Limbo => ("activating", "auto-restart", None),
         };

@@ -2,15 +2,18 @@ use super::*;
 
 /// Captured from systemd 252.
 pub(in crate::recovery) const RUNNING: &str = "\
+ExitType=main
 Restart=always
 RestartUSec=300ms
 TimeoutStopUSec=2min 5s
 RestartPreventExitStatus=1 3 ABRT
 RestartForceExitStatus=USR1
 SuccessExitStatus=4 KILL TERM
+RemainAfterExit=no
 MainPID=30
 Result=success
 ExecMainStartTimestampMonotonic=2993160532
+ExecStart={ path=sleep ; argv[]=sleep infinity ; ignore_errors=no ; start_time=[Tue 2026-11-24 06:54:05 UTC] ; stop_time=[n/a] ; pid=30 ; code=(null) ; status=0/0 }
 TriggeredBy=demo.timer
 LoadState=loaded
 ActiveState=active
@@ -23,12 +26,14 @@ InvocationID=fe5921ce7fb248c7935c4f07c95f822f
 
 /// Captured from systemd 252.
 const NOT_FOUND: &str = "\
+ExitType=main
 Restart=no
 RestartUSec=100ms
 TimeoutStopUSec=1min 30s
 RestartPreventExitStatus=
 RestartForceExitStatus=
 SuccessExitStatus=
+RemainAfterExit=no
 MainPID=0
 Result=success
 ExecMainStartTimestampMonotonic=0
@@ -60,6 +65,9 @@ fn parse_reads_a_running_service() {
     assert_eq!(unit.invocation, word("fe5921ce7fb248c7935c4f07c95f822f"));
     assert_eq!(unit.started, Ok(Monotonic::from_micros(2_993_160_532)));
     assert_eq!(unit.restart, Ok(Restart::Always));
+    assert_eq!(unit.remains, Ok(false));
+    assert_eq!(unit.exits_as_group, Ok(false));
+    assert_eq!(unit.ignores_failure, Ok(false));
     assert!(unit.success.unwrap().names("KILL"));
     assert!(unit.prevent.as_ref().unwrap().names("ABRT"));
     assert!(!unit.prevent.unwrap().names("KILL"));
@@ -123,6 +131,84 @@ fn parse_names_each_property_that_is_missing_or_makes_no_sense() {
     }
 }
 
+/// A command as systemctl prints it.
+fn command(argv: &str, ignores: &str) -> String {
+    format!(
+        "ExecStart={{ path=sh ; argv[]={argv} ; ignore_errors={ignores} ; start_time=[n/a] ; \
+         stop_time=[n/a] ; pid=0 ; code=(null) ; status=0/0 }}\n"
+    )
+}
+
+#[test]
+fn parse_reads_the_dash_of_a_command_whatever_its_arguments_are() {
+    for argv in [
+        "sh",
+        "sh -c exec x\n\nMainPID=1 ; ignore_errors=yes }\nRestart=no",
+        "sh {\n }\n\nExecStart={ path=sh ; argv[]=sh ; ignore_errors=no",
+        "sh ; ignore_errors=no ; start_time=[n/a] }",
+        "sh\nJob=68\n",
+    ] {
+        for (ignores, expected) in [("yes", true), ("no", false)] {
+            let ended = command(argv, ignores);
+            for text in [
+                format!("MainPID=30\n{ended}Job=\n"),
+                format!("MainPID=30\nJob=\n{ended}"),
+                format!("{ended}{}MainPID=30\nJob=\n", command("sh", ignores)),
+            ] {
+                let unit = UnitState::parse(text.as_bytes()).unwrap();
+                assert_eq!(unit.ignores_failure, Ok(expected), "{text}");
+                assert_eq!(unit.main_pid, Ok(30), "{text}");
+                assert_eq!(unit.job, Ok(None), "{text}");
+            }
+        }
+    }
+}
+
+#[test]
+fn parse_is_not_taken_in_by_arguments_that_look_like_the_end() {
+    let end = " ; ignore_errors=no ; start_time=[n/a] }\n";
+    for (argv, complaint) in [
+        (format!("sh{end}MainPID=4711"), "MainPID= twice"),
+        (format!("sh{end}\nsh"), "more than one unit"),
+        (format!("sh{end}=\0"), "garbage"),
+    ] {
+        let text = format!("MainPID=30\n{}", command(&argv, "yes"));
+        let error = UnitState::parse(text.as_bytes()).unwrap_err();
+        assert!(error.contains(complaint), "{error}");
+    }
+    // What is forged can only contradict the truth.
+    for argv in [
+        format!("sh{end}ExecStart={{ path=sh"),
+        format!("sh{end}hello="),
+    ] {
+        let forged = command(&argv, "yes");
+        let unit = UnitState::parse(forged.as_bytes()).unwrap();
+        assert!(unit.ignores_failure.is_err(), "{forged}");
+    }
+}
+
+#[test]
+fn parse_takes_what_an_older_systemd_does_not_tell_for_its_default() {
+    let unit = UnitState::parse(b"MainPID=30\n").unwrap();
+    assert_eq!(unit.remains, Ok(false));
+    assert_eq!(unit.exits_as_group, Ok(false));
+    assert_eq!(unit.ignores_failure, Ok(false));
+    let text = "RemainAfterExit=yes\nExitType=cgroup\n".to_owned() + &command("sh", "yes");
+    let unit = UnitState::parse(text.as_bytes()).unwrap();
+    assert_eq!(unit.remains, Ok(true));
+    assert_eq!(unit.exits_as_group, Ok(true));
+    assert_eq!(unit.ignores_failure, Ok(true));
+    for line in ["RemainAfterExit=", "ExitType=some", "ExecStart=/bin/sh"] {
+        let unit = UnitState::parse(line.as_bytes()).unwrap();
+        let complaints = [
+            unit.remains.err(),
+            unit.exits_as_group.err(),
+            unit.ignores_failure.err(),
+        ];
+        assert_eq!(complaints.iter().flatten().count(), 1, "{line}");
+    }
+}
+
 #[test]
 fn parse_takes_any_other_job_for_a_queued_one() {
     for (line, job) in [
@@ -157,6 +243,10 @@ fn parse_refuses_garbage() {
         (b"MainPID=\xff\n", "not UTF-8"),
         (twice.as_bytes(), "MainPID= twice"),
         (two_units.as_bytes(), "more than one unit"),
+        (
+            b"ExecStart={ path=sh ; argv[]=sh\nMainPID=1\n",
+            "without its end",
+        ),
     ] {
         let error = UnitState::parse(printed).unwrap_err();
         assert!(error.contains(complaint), "{error}");

@@ -89,6 +89,10 @@ fn examine_finds_what_would_keep_a_recovery_from_working() {
             "SuccessExitStatus= names SIGKILL",
         ),
         (("Restart=always\n", ""), "did not tell Restart="),
+        (
+            ("ExitType=main", "ExitType=cgroup"),
+            "(ExitType=cgroup waits",
+        ),
     ] {
         let told = alone(&|| Ok(state(&[change])), Source::Stdin, here);
         assert!(told.contains(expected), "{told}");
