@@ -7,9 +7,10 @@ use std::os::fd::AsFd;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::fstat;
+
+use crate::text::reason;
 
 /// How grave a line is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,19 +85,6 @@ pub(crate) fn say_stdout_failed(error: &io::Error) {
     let reason = reason(error);
     let text = format!("cannot write to standard output: {reason}");
     say(Level::Failure, &text);
-}
-
-/// What the error is, in lower case and without its number.
-pub(crate) fn reason(error: &io::Error) -> String {
-    let text = match error.raw_os_error() {
-        Some(number) => Errno::from_raw(number).desc().to_owned(),
-        None => error.to_string(),
-    };
-    let mut characters = text.chars();
-    match characters.next() {
-        Some(first) => first.to_lowercase().chain(characters).collect(),
-        None => text,
-    }
 }
 
 fn lines(level: Level, text: &str, journal: bool) -> String {

@@ -1,8 +1,11 @@
-//! Makes foreign text safe to show on one line. It knows nothing of who wrote the text, or of
-//! where it is shown.
+//! Makes foreign text fit for a message of one line: what others wrote, and what the system says of
+//! its errors. It knows nothing of who wrote the text, or of where it is shown.
 
 use std::borrow::Cow;
 use std::fmt::Write;
+use std::io;
+
+use nix::errno::Errno;
 
 /// `text` with everything escaped that would move the cursor, break the line, hide, or change the
 /// order in which the rest is read; all else as it is.
@@ -47,6 +50,19 @@ pub(crate) const fn deceives(character: char) -> bool {
     )
 }
 
+/// What the error is, in lower case and without its number.
+pub(crate) fn reason(error: &io::Error) -> String {
+    let text = match error.raw_os_error() {
+        Some(number) => Errno::from_raw(number).desc().to_owned(),
+        None => error.to_string(),
+    };
+    let mut characters = text.chars();
+    match characters.next() {
+        Some(first) => first.to_lowercase().chain(characters).collect(),
+        None => text,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -80,6 +96,14 @@ mod tests {
     fn escape_leaves_harmless_text_where_it_is() {
         assert!(matches!(escape("nothing to do"), Cow::Borrowed(_)));
         assert!(matches!(escape("one\u{7}bell"), Cow::Owned(_)));
+    }
+
+    #[test]
+    fn reason_is_lower_case_and_has_no_number() {
+        let denied = io::Error::from(Errno::EACCES);
+        assert_eq!(reason(&denied), "permission denied");
+        assert_eq!(reason(&io::Error::other("Ünlucky")), "ünlucky");
+        assert_eq!(reason(&io::Error::other("")), "");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
+use strsim::levenshtein;
 
 use super::Variables;
 use super::place::{Place, Problems, QUOTED, quoted};
@@ -316,35 +317,14 @@ impl<'de> Shape<'de> for KeyOf {
 
 /// What to write instead of an unknown key: the one that was probably meant, or the choice.
 fn advice(unknown: &str, keys: &[&str]) -> String {
-    let near = |key: &&&str| {
-        (unknown.len() >= 4 && key.starts_with(unknown)) || distance(unknown, key) <= 2
-    };
+    // Lengths first, because the distance of a long text takes long to find.
+    let alike =
+        |key: &str| unknown.len().abs_diff(key.len()) <= 2 && levenshtein(unknown, key) <= 2;
+    let near = |key: &&&str| (unknown.len() >= 4 && key.starts_with(unknown)) || alike(key);
     match keys.iter().find(near) {
         Some(key) => format!("did you mean \"{key}\"?"),
         None => format!("known are {}", keys.join(", ")),
     }
-}
-
-/// The edit distance (Levenshtein) of two keys, or more than 2 where their lengths say so already.
-fn distance(a: &str, b: &str) -> usize {
-    if a.len().abs_diff(b.len()) > 2 {
-        return usize::MAX;
-    }
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut cell = i + 1;
-        let mut next = vec![cell];
-        for (y, pair) in b.bytes().zip(row.windows(2)) {
-            if let [diagonal, above] = pair {
-                cell = (diagonal + usize::from(x != y))
-                    .min(above + 1)
-                    .min(cell + 1);
-                next.push(cell);
-            }
-        }
-        row = next;
-    }
-    row.last().copied().unwrap_or(0)
 }
 
 /// A value that is compared later, as it stands; only a key that is there twice is a problem.

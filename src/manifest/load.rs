@@ -16,7 +16,7 @@ use super::raw::Raw;
 use super::settle::settle;
 use super::url::BaseUrl;
 use super::{Manifest, Source};
-use crate::text::escape;
+use crate::text::{escape, reason};
 
 /// Where a manifest is looked for when none is named, in this order.
 const DEFAULTS: [&str; 2] = ["routes.json", "/etc/scidex-route-health/routes.json"];
@@ -248,15 +248,6 @@ fn unreadable(path: &Path, error: &io::Error) -> ManifestError {
     ))
 }
 
-fn reason(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::NotFound => "no such file".to_owned(),
-        io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
-        io::ErrorKind::IsADirectory => "it is a directory".to_owned(),
-        _ => error.to_string(),
-    }
-}
-
 /// A path in quotes, whole.
 fn shown(path: &Path) -> String {
     format!("\"{}\"", escape(&path.to_string_lossy()))
@@ -264,6 +255,8 @@ fn shown(path: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    use nix::errno::Errno;
+
     use super::*;
 
     const OPTIONS: LoadOptions<'_> = LoadOptions {
@@ -297,12 +290,22 @@ mod tests {
         let missing = Path::new("/nonexistent/a\u{1b}.json");
         assert_eq!(
             told(missing),
-            "could not read the manifest \"/nonexistent/a\\u{1b}.json\": no such file; check the path given with --manifest"
+            "could not read the manifest \"/nonexistent/a\\u{1b}.json\": no such file or directory; check the path given with --manifest"
         );
         let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
-        assert!(told(folder).contains("it is a directory"));
+        assert!(told(folder).contains("is a directory"));
         assert!(told(Path::new("/dev/zero")).starts_with("manifest: has more than 8 MiB"));
         assert!(told(Path::new("/dev/null")).starts_with("manifest: is empty"));
+    }
+
+    #[test]
+    fn a_file_that_may_not_be_read_is_one_line() {
+        // Root, who often runs the tests, may read any file.
+        let error = unreadable(Path::new("/etc/shadow"), &io::Error::from(Errno::EACCES));
+        assert_eq!(
+            error.to_string(),
+            "could not read the manifest \"/etc/shadow\": permission denied; let this user read it, or name another file with --manifest"
+        );
     }
 
     #[test]
@@ -320,6 +323,6 @@ mod tests {
         let error = read_first(&[&shipped.join("x"), &shipped]).expect_err("no directory");
         assert!(error.to_string().contains("routes.json/x\": "), "{error}");
         let error = read_first(&[folder, &shipped]).expect_err("a directory");
-        assert!(error.to_string().contains("\"/\": it is a directory"));
+        assert!(error.to_string().contains("\"/\": is a directory"));
     }
 }
