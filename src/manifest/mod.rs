@@ -235,3 +235,16 @@ pub enum KillSignal {
     /// Lets it dump core or print a traceback first.
     Abort,
 }
+
+impl KillSignal {
+    /// Every signal that a manifest may name.
+    pub const ALL: [Self; 2] = [Self::Kill, Self::Abort];
+
+    /// The signal as signal(7) names it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Kill => "SIGKILL",
+            Self::Abort => "SIGABRT",
+        }
+    }
+}

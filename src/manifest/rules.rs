@@ -148,11 +148,10 @@ pub(super) fn scope(value: &Scalar<'_>) -> Result<Scope, String> {
 }
 
 pub(super) fn signal(value: &Scalar<'_>) -> Result<KillSignal, String> {
-    let signals = [
-        ("SIGKILL", KillSignal::Kill),
-        ("SIGABRT", KillSignal::Abort),
-    ];
-    word(value, &signals)
+    word(
+        value,
+        &KillSignal::ALL.map(|signal| (signal.name(), signal)),
+    )
 }
 
 /// A path with maybe a query, as RFC 9112 calls the origin form. Characters that a URI cannot hold

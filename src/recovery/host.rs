@@ -11,7 +11,7 @@ use nix::unistd::geteuid;
 
 use super::facts::{Process, Vitals};
 use super::pidfd::PidFd;
-use super::steps::{Host, NotSent, Sent};
+use super::steps::{Host, NotSent};
 use super::systemctl::Systemctl;
 use super::unit::UnitState;
 use super::{Evidence, Knock, MainPid, evidence, guards, proc};
@@ -76,12 +76,7 @@ impl Host for Machine<'_> {
         (self.say)(line);
     }
 
-    fn signal(&self, process: &Held, signal: Sent) -> Result<(), NotSent> {
-        let signal = match signal {
-            Sent::Question => None,
-            Sent::Abort => Some(Signal::SIGABRT),
-            Sent::Kill => Some(Signal::SIGKILL),
-        };
+    fn signal(&self, process: &Held, signal: Option<Signal>) -> Result<(), NotSent> {
         process.fd.signal(signal).map_err(|error| match error {
             Errno::ESRCH => NotSent::Gone,
             error => NotSent::Refused(error.to_string()),

@@ -10,10 +10,12 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
+
 use self::watchdog::Watchdog;
 use self::world::{Fate, Flaw, Nature, World};
 use super::facts::Standing;
-use super::steps::{Sent, Task};
+use super::steps::Task;
 use super::{Guard, Outcome};
 use crate::clock::Monotonic;
 use crate::manifest::{KillSignal, Scope};
@@ -33,7 +35,7 @@ struct Record {
     /// What stood against a signal when it last asked the manager, /proc and the last GET, and all
     /// the time.
     against: [Option<&'static str>; 4],
-    signals: Vec<Sent>,
+    signals: Vec<Option<Signal>>,
     announcements: Vec<String>,
 }
 

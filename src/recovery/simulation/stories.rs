@@ -33,7 +33,7 @@ fn abort() -> Task<'static> {
     task
 }
 
-fn signals(machine: &Machine) -> &[Sent] {
+fn signals(machine: &Machine) -> &[Option<Signal>] {
     &machine.records[0].signals
 }
 
@@ -45,7 +45,7 @@ fn a_hung_process_is_killed_once_and_its_successor_named() {
         panic!("{outcome:?}");
     };
     assert_eq!(new_pid.get(), new);
-    assert_eq!(signals(&machine), [Sent::Kill]);
+    assert_eq!(signals(&machine), [Some(Signal::SIGKILL)]);
     assert_eq!(machine.records[0].announcements.len(), 1);
     let line = &machine.records[0].announcements[0];
     assert!(
@@ -65,7 +65,7 @@ fn a_rehearsal_asks_for_permission_and_signals_nothing() {
     };
     let (outcome, machine) = story(&rehearsal, Knobs::default(), |_| {});
     assert_eq!(outcome, Outcome::WouldKill);
-    assert_eq!(signals(&machine), [Sent::Question]);
+    assert_eq!(signals(&machine), [None]);
     assert!(machine.records[0].announcements.is_empty());
 }
 
@@ -164,10 +164,16 @@ fn a_process_that_nothing_ends_is_told_as_such() {
 #[test]
 fn an_abort_is_followed_by_a_kill_unless_it_worked() {
     for (nature, expected) in [
-        (Nature::Dies(4_000), &[Sent::Abort][..]),
-        (Nature::Deaf, &[Sent::Abort, Sent::Kill]),
-        (Nature::Dumps(50_000), &[Sent::Abort]),
-        (Nature::Dumps(80_000), &[Sent::Abort, Sent::Kill]),
+        (Nature::Dies(4_000), &[Some(Signal::SIGABRT)][..]),
+        (
+            Nature::Deaf,
+            &[Some(Signal::SIGABRT), Some(Signal::SIGKILL)],
+        ),
+        (Nature::Dumps(50_000), &[Some(Signal::SIGABRT)]),
+        (
+            Nature::Dumps(80_000),
+            &[Some(Signal::SIGABRT), Some(Signal::SIGKILL)],
+        ),
     ] {
         let (outcome, machine) = story(&abort(), Knobs::default(), with_nature(nature));
         assert_eq!(outcome.name(), "recovered", "{nature:?}");
@@ -244,7 +250,7 @@ fn a_new_process_that_hangs_too_is_not_recovered_and_not_killed() {
         detail.contains("no healthy core after verify_seconds (20)"),
         "{detail}"
     );
-    assert_eq!(signals(&machine), [Sent::Kill]);
+    assert_eq!(signals(&machine), [Some(Signal::SIGKILL)]);
     assert!(
         machine.world.now < Duration::from_secs(2_060),
         "{:?}",

@@ -4,9 +4,11 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
+
 use super::super::evidence::Reading;
 use super::super::facts::{Process, Vitals};
-use super::super::steps::{self, Host, NotSent, Sent, Task};
+use super::super::steps::{self, Host, NotSent, Task};
 use super::super::unit::UnitState;
 use super::super::{Backend, Evidence, Heard, Knock, MainPid, Outcome};
 use super::world::{Flaw, Nature};
@@ -103,7 +105,7 @@ fn check_story(machine: &mut Machine, me: usize, outcome: &Outcome) {
     let signals: Vec<_> = record
         .signals
         .iter()
-        .filter(|signal| **signal != Sent::Question)
+        .filter(|signal| signal.is_some())
         .collect();
     let honest = match outcome {
         Outcome::Recovered { .. } | Outcome::NotRecovered { .. } => {
@@ -289,7 +291,7 @@ impl Host for Watchdog {
         });
     }
 
-    fn signal(&self, held: &Held, signal: Sent) -> Result<(), NotSent> {
+    fn signal(&self, held: &Held, signal: Option<Signal>) -> Result<(), NotSent> {
         self.act(|machine| {
             if machine.knobs.not_permitted {
                 return Err(NotSent::Refused(
@@ -309,7 +311,7 @@ impl Host for Watchdog {
                 "watchdog {} signals #{} ({}): {signal:?}",
                 self.me, held.identity, held.number
             ));
-            if signal == Sent::Question {
+            if signal.is_none() {
                 return Ok(());
             }
             if observed != Some(held.identity) {
@@ -324,7 +326,9 @@ impl Host for Watchdog {
             if blind {
                 machine.violated(format!("watchdog {} did not look again", self.me));
             }
-            machine.world.strike(held.identity, signal == Sent::Kill);
+            machine
+                .world
+                .strike(held.identity, signal == Some(Signal::SIGKILL));
             Ok(())
         })
     }

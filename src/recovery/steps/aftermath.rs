@@ -1,0 +1,199 @@
+//! From the signal on: the death of the process, its restart by systemd, and whether the core answers
+//! again. The machine is touched only through [`Host`] here, too.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use super::super::facts::{Process, Standing, journalctl, systemctl};
+use super::super::unit::UnitState;
+use super::super::{MainPid, Outcome};
+use super::{Host, NotSent, Run, Step, Suspect};
+use crate::manifest::KillSignal;
+use crate::text::escape;
+
+/// How long what obeys SIGTERM may take to end before it is called deaf.
+const OBEDIENCE: Duration = Duration::from_millis(1_500);
+/// How long a process has to die of SIGKILL.
+const DEATH: Duration = Duration::from_secs(10);
+/// How long a process has to die of SIGABRT before it gets SIGKILL.
+const ABORT: Duration = Duration::from_secs(5);
+/// How long a process that dumps core is left alone, from SIGABRT on.
+const CORE_DUMP: Duration = Duration::from_secs(60);
+/// What systemd has for a restart beyond the unit's own settings.
+const RESTART_SLACK: Duration = Duration::from_secs(10);
+/// The longest wait for a restart.
+const RESTART_CAP: Duration = Duration::from_secs(300);
+
+impl<H: Host> Run<'_, H> {
+    /// Signals, and waits for the process to die.
+    pub(super) fn end(&self, suspect: &Suspect<H::Process>) -> Step<()> {
+        let process = &suspect.process;
+        match self.task.standing.signal {
+            KillSignal::Kill => self.send(suspect, Some(Signal::SIGKILL))?,
+            KillSignal::Abort => {
+                self.send(suspect, Some(Signal::SIGABRT))?;
+                if self.dies_of_abort(process) {
+                    return Ok(());
+                }
+                match self.host.signal(process, Some(Signal::SIGKILL)) {
+                    Ok(()) | Err(NotSent::Gone) => {}
+                    Err(NotSent::Refused(why)) => {
+                        return Err(Outcome::Failed(format!(
+                            "process {} did not obey SIGABRT, and SIGKILL was refused: {}",
+                            suspect.pid.get(),
+                            escape(&why)
+                        )));
+                    }
+                }
+            }
+        }
+        if self.host.died_within(process, DEATH) {
+            return Ok(());
+        }
+        Err(Outcome::Failed(self.survived(suspect)))
+    }
+
+    fn dies_of_abort(&self, process: &H::Process) -> bool {
+        let patience = self.host.now() + CORE_DUMP;
+        if self.host.died_within(process, ABORT) {
+            return true;
+        }
+        let dumps =
+            || matches!(self.host.inspect(process), Process::Alive(vitals) if vitals.dumping);
+        while self.host.now() < patience && dumps() {
+            if self.host.died_within(process, Duration::from_millis(250)) {
+                return true;
+            }
+        }
+        self.host.died_within(process, Duration::ZERO)
+    }
+
+    fn survived(&self, suspect: &Suspect<H::Process>) -> String {
+        let pid = suspect.pid.get();
+        let state = match self.host.inspect(&suspect.process) {
+            Process::Alive(vitals) if vitals.state == 'D' => {
+                " (state D: it waits inside the kernel for a device or a network file system, which no signal ends)".to_owned()
+            }
+            Process::Alive(vitals) => format!(" (state {})", vitals.state),
+            Process::None | Process::Gone(_) | Process::Hidden => String::new(),
+        };
+        format!(
+            "process {pid} survived SIGKILL for {} s{state}: \"cat /proc/{pid}/stack\" as root shows what it waits for",
+            DEATH.as_secs()
+        )
+    }
+
+    /// Waits for systemd to run a new main process.
+    pub(super) fn await_restart(&self, suspect: &Suspect<H::Process>) -> Step<MainPid> {
+        let takes = suspect.unit.restart_takes;
+        let bound = takes.map_or(RESTART_CAP, |takes| {
+            takes.saturating_add(RESTART_SLACK).min(RESTART_CAP)
+        });
+        let began = self.host.now();
+        let until = began + bound;
+        let mut pause = Duration::from_millis(50);
+        let mut told = false;
+        loop {
+            let answer = self.host.show();
+            if let Ok(unit) = &answer {
+                if let Some(new_pid) = self.successor(&suspect.unit, unit) {
+                    return Ok(new_pid);
+                }
+                if failed(unit) {
+                    return Err(self.not_recovered(None, &self.ended_in_failed(unit)));
+                }
+                let waits = unit.sub.as_deref() == Ok("stop-sigterm");
+                if waits && !told && self.host.now().since(began) >= OBEDIENCE {
+                    self.host.announce(&self.children_left());
+                    told = true;
+                }
+            }
+            let now = self.host.now();
+            if now >= until {
+                return Err(self.not_recovered(
+                    None,
+                    &format!(
+                        "systemd ran no new main process within {} s ({})",
+                        bound.as_secs(),
+                        answer.map_or_else(|why| why, |unit| state(&unit))
+                    ),
+                ));
+            }
+            self.host.pause(pause.min(until.since(now)));
+            pause = (pause * 2).min(Duration::from_secs(1));
+        }
+    }
+
+    /// The main process that follows the one that was ended. The invocation alone tells the two
+    /// apart: a new process may have been given the old number.
+    fn successor(&self, old: &UnitState, new: &UnitState) -> Option<MainPid> {
+        let (Ok(was), Ok(is), Ok(pid)) = (&old.invocation, &new.invocation, &new.main_pid) else {
+            return None;
+        };
+        MainPid::new(*pid, self.task.standing.own_pid).filter(|_| was != is)
+    }
+
+    pub(super) fn verify(&self, new_pid: MainPid) -> Step<Outcome> {
+        let until = self.host.now() + self.task.verify;
+        let mut pause = Duration::from_millis(500);
+        loop {
+            if self.backend.core_answers(until) {
+                return Ok(Outcome::Recovered { new_pid });
+            }
+            let now = self.host.now();
+            if now >= until {
+                break;
+            }
+            self.host.pause(pause.min(until.since(now)));
+            pause = Duration::from_secs(1);
+        }
+        let why = match self.host.show() {
+            Ok(unit) if failed(&unit) => self.ended_in_failed(&unit),
+            _ => format!(
+                "the new main process {} has no healthy core after verify_seconds ({})",
+                new_pid.get(),
+                self.task.verify.as_secs_f64()
+            ),
+        };
+        Err(self.not_recovered(Some(new_pid), &why))
+    }
+
+    fn not_recovered(&self, new_pid: Option<MainPid>, why: &str) -> Outcome {
+        let Standing { unit, scope, .. } = self.task.standing;
+        let journal = format!("{} -u {unit}", journalctl(scope));
+        let detail = format!("{why}; \"{journal}\" tells more");
+        Outcome::NotRecovered { new_pid, detail }
+    }
+
+    fn ended_in_failed(&self, unit: &UnitState) -> String {
+        let Standing {
+            unit: name, scope, ..
+        } = self.task.standing;
+        let typed = systemctl(scope);
+        let result = unit.result.as_deref().unwrap_or("unknown");
+        format!(
+            "{name} ended in \"failed\" (Result={}), and systemd leaves it there: \"{typed} reset-failed {name} && {typed} start {name}\" starts it",
+            escape(result)
+        )
+    }
+
+    fn children_left(&self) -> String {
+        format!(
+            "{} still has processes that do not obey SIGTERM, and systemd waits for them up to TimeoutStopSec= before the restart; \
+             KillMode=mixed in the unit would end them at once",
+            self.task.standing.unit
+        )
+    }
+}
+
+/// Whether nothing will come any more; a queued job may still start the unit.
+fn failed(unit: &UnitState) -> bool {
+    unit.active.as_deref() == Ok("failed") && unit.job == Ok(None)
+}
+
+fn state(unit: &UnitState) -> String {
+    let active = unit.active.as_deref().unwrap_or("unknown");
+    let sub = unit.sub.as_deref().unwrap_or("unknown");
+    format!("ActiveState={}, SubState={}", escape(active), escape(sub))
+}
