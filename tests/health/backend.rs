@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 
+use crate::patience::within;
 use crate::scene::BINARY;
-use crate::systemd::{Systemd, within};
+use crate::systemd::Systemd;
 
 /// A real backend, run by a unit.
 pub(crate) struct Backend<'a> {

@@ -12,10 +12,11 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 
 use crate::backend::Backend;
+use crate::lacking::skip;
+use crate::patience::within;
 use crate::play::{in_turn, ok, silent};
-use crate::recovery::mute;
-use crate::scene::Scene;
-use crate::systemd::{Systemd, recovery, skip, within};
+use crate::scene::{Scene, mute};
+use crate::systemd::{Systemd, recovery};
 
 const RESTARTS: &str = "Restart=always";
 

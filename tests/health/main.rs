@@ -10,7 +10,10 @@
 )]
 
 mod backend;
+mod case;
 mod fake;
+mod lacking;
+mod patience;
 mod play;
 mod run;
 mod scene;

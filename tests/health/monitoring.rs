@@ -11,10 +11,10 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::command_line::{healthy, unhealthy};
+use crate::lacking::lacking;
+use crate::patience::within;
 use crate::play::{ok, silent, status};
-use crate::scene::Scene;
-use crate::systemd::{lacking, within};
+use crate::scene::{Scene, healthy, unhealthy};
 
 /// How long a tool may take to start, or to notice a change; it scrapes once a second.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::fake::{Fake, Sleeper};
+use crate::patience::within;
 use crate::play::ok;
 use crate::run::Run;
-use crate::systemd::within;
 
 #[test]
 fn an_honest_answer_leads_to_the_signal() {

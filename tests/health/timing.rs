@@ -6,8 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::play::{ok, silent};
-use crate::recovery::mute;
-use crate::scene::Scene;
+use crate::scene::{Scene, mute};
 use crate::server::NeverAccepts;
 use crate::systemd::{Systemd, recovery};
 
