@@ -189,9 +189,13 @@ fn text_from_servers_is_printed_with_its_controls_escaped() {
             json!({ "core": true, "json": { "/status": "healthy" } }),
         )
         .aux("/raw", raw("\x1b]0;title\x07\u{202e}\r\n\r\n"));
-    for args in [["--format", "human"], ["--format", "json"]] {
-        let run = scene.run_as_is(args);
-        run.exits(1);
+    // JSON escapes the backslashes of the quoted value once more, and the rest in its own way.
+    for (format, shown) in [
+        ("human", r#""\u001b[31mred\u{202e}\u0007""#),
+        ("json", r#"\"\\u001b[31mred\u202e\\u0007\""#),
+    ] {
+        let run = scene.run_as_is(["--format", format]);
+        run.exits(1).stdout_has(shown);
         let text = format!("{}{}", run.stdout, run.stderr);
         let raw = text
             .chars()
