@@ -9,6 +9,8 @@
     clippy::unwrap_used
 )]
 
+#[path = "../../examples/demo/address.rs"]
+mod address;
 mod backend;
 mod case;
 mod fake;
