@@ -6,6 +6,7 @@
 
 mod address;
 mod backend;
+mod build;
 
 use std::env;
 use std::io::{self, Write};
@@ -156,17 +157,7 @@ fn program() -> anyhow::Result<PathBuf> {
         .context("no target folder")?;
     let program = profile.join("scidex-route-health");
     if let Some(cargo) = env::var_os("CARGO") {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let mut build = Command::new(cargo);
-        build.args(["build", "--quiet", "--bin", "scidex-route-health"]);
-        build.arg("--manifest-path").arg(root.join("Cargo.toml"));
-        build
-            .arg("--target-dir")
-            .arg(profile.parent().context("no target folder")?);
-        if profile.ends_with("release") {
-            build.arg("--release");
-        }
-        ensure!(build.status()?.success(), "cannot build the program");
+        build::build(cargo, profile, ["--bin", "scidex-route-health"])?;
     }
     ensure!(
         program.exists(),

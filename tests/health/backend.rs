@@ -1,16 +1,15 @@
 //! The demo's backend as a service of a test's own systemd, and the two ways to make it hang.
 
-use std::ffi::OsStr;
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::LazyLock;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 
 use crate::address::own_address;
+use crate::build::build;
 use crate::patience::within;
 use crate::scene::BINARY;
 use crate::systemd::Systemd;
@@ -72,17 +71,8 @@ impl<'a> Backend<'a> {
 pub(crate) fn backend_program() -> &'static Path {
     static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
         let folder = Path::new(BINARY).parent().unwrap();
-        let profile = match folder.file_name().and_then(OsStr::to_str).unwrap() {
-            "debug" => "dev",
-            other => other,
-        };
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let built = Command::new(cargo)
-            .args(["build", "--quiet", "--locked", "--example", "demo"])
-            .args(["--profile", profile, "--target-dir"])
-            .arg(folder.parent().unwrap())
-            .status();
-        assert!(built.unwrap().success(), "cannot build the demo");
+        build(cargo, folder, ["--example", "demo"]).unwrap();
         folder.join("examples/demo")
     });
     &PROGRAM

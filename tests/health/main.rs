@@ -12,6 +12,8 @@
 #[path = "../../examples/demo/address.rs"]
 mod address;
 mod backend;
+#[path = "../../examples/demo/build.rs"]
+mod build;
 mod case;
 mod fake;
 mod lacking;
