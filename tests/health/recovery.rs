@@ -213,30 +213,6 @@ fn a_rehearsal_decides_and_touches_nothing() {
 }
 
 #[test]
-fn recovery_that_is_switched_off_touches_nothing() {
-    let Some(systemd) = Systemd::start() else {
-        return;
-    };
-    let backend = Backend::start(&systemd, "off.service", RESTARTS);
-    let scene = watching(&systemd, &backend);
-    let old = backend.pid();
-    backend.freeze();
-    scene
-        .run(["--no-recover"])
-        .exits(1)
-        .hung(true)
-        .outcome("disabled")
-        .pid("pid", None);
-    scene
-        .run(["--base-url", &backend.url()])
-        .exits(1)
-        .hung(true)
-        .outcome("disabled");
-    assert!(systemd.is_alive(old));
-    assert_eq!(backend.pid(), old);
-}
-
-#[test]
 fn only_a_hang_is_recovered() {
     let Some(systemd) = Systemd::start() else {
         return;

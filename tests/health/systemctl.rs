@@ -84,7 +84,7 @@ fn systemctl_is_left_alone_where_recovery_is_off() {
         fake.scene.run(["--no-recover"]),
         fake.scene.run(["--base-url", &url]),
     ] {
-        run.exits(1).hung(true).outcome("disabled");
+        run.exits(1).hung(true).outcome("disabled").pid("pid", None);
         fake.spared(&run);
     }
     assert!(!fake.scene.dir().join("asked").exists());
