@@ -3,6 +3,7 @@ use std::io::Read;
 use std::os::unix::fs::symlink;
 use std::process::Command;
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::unistd::mkfifo;
 use tempfile::TempDir;
@@ -150,6 +151,8 @@ fn a_pipe_is_kept_open_from_the_look_at_it_to_the_report() {
     let error = (&reader).read(&mut [0]).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
     destination.write(|out| out.write_all(b"whole")).unwrap();
+    // A process that another test starts holds the pipe for a moment, so its end is waited for.
+    fcntl(&reader, FcntlArg::F_SETFL(OFlag::empty())).unwrap();
     assert_eq!(io::read_to_string(reader).unwrap(), "whole");
 }
 
