@@ -223,6 +223,8 @@ fn signals_end_a_run_at_once_and_leave_nothing_half_written() {
         let scene = Scene::new()
             .at(never.url())
             .default("timeout_seconds", 20)
+            // A shell that runs the tests in the background has them ignore SIGINT.
+            .through(["env", "--default-signal=INT"])
             .core("/up", ok());
         let running = scene.start([]);
         assert!(within(Duration::from_secs(5), || has_a_socket(
