@@ -10,6 +10,9 @@ pub mod clock;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
+#[cfg(test)]
+#[path = "../tests/health/lacking.rs"]
+mod lacking;
 pub mod manifest;
 pub mod recovery;
 pub mod report;

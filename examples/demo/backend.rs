@@ -2,7 +2,7 @@
 //! be busy or to hang. The tests run it under systemd, too.
 
 use std::io::{self, BufRead, BufReader, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,13 +14,13 @@ use serde_json::{Value, json};
 /// How long a heavy page takes on a busy day: longer than the story's time-outs.
 const BUSY_PAGE: Duration = Duration::from_secs(5);
 
-/// Serves on this loopback port until it is ended.
+/// Serves on this address until it is ended.
 ///
 /// # Errors
 ///
-/// Where the port cannot be had.
-pub(crate) fn serve(port: u16) -> io::Result<()> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
+/// Where the address cannot be had.
+pub(crate) fn serve(address: SocketAddr) -> io::Result<()> {
+    let listener = TcpListener::bind(address)?;
     let busy = Arc::new(AtomicBool::new(false));
     loop {
         let (stream, _) = listener.accept()?;
@@ -59,13 +59,13 @@ pub(crate) fn end_with(pid: u32) {
     });
 }
 
-/// Asks a backend on this port for a path.
+/// Asks the backend on this address for a path.
 ///
 /// # Errors
 ///
 /// Where it does not answer.
-pub(crate) fn tell(port: u16, path: &str) -> io::Result<()> {
-    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+pub(crate) fn tell(address: SocketAddr, path: &str) -> io::Result<()> {
+    let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
     let mut line = String::new();

@@ -1,14 +1,16 @@
 //! The whole story on one machine in half a minute: a backend is healthy, has a bad day, and hangs.
 //! Each time the real program looks at it; the hang it ends, where a user's systemd is at hand.
 //!
-//! `demo --backend PORT [PID]` is the backend of the story: it serves until it is ended, or until
+//! `demo --backend ADDRESS [PID]` is the backend of the story: it serves until it is ended, or until
 //! the process PID is gone.
 
+mod address;
 mod backend;
+mod build;
 
 use std::env;
 use std::io::{self, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::thread;
@@ -25,8 +27,8 @@ fn main() -> ExitCode {
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     let ended = match words.as_slice() {
         [] => story(),
-        ["--backend", port] => serve(port, None),
-        ["--backend", port, pid] => serve(port, Some(pid)),
+        ["--backend", address] => serve(address, None),
+        ["--backend", address, pid] => serve(address, Some(pid)),
         _ => Err(anyhow::anyhow!("the demo takes no arguments")),
     };
     match ended {
@@ -38,11 +40,11 @@ fn main() -> ExitCode {
     }
 }
 
-fn serve(port: &str, pid: Option<&&str>) -> anyhow::Result<()> {
+fn serve(address: &str, pid: Option<&&str>) -> anyhow::Result<()> {
     if let Some(pid) = pid {
         backend::end_with(pid.parse().context("PID")?);
     }
-    Ok(backend::serve(port.parse().context("PORT")?)?)
+    Ok(backend::serve(address.parse().context("ADDRESS")?)?)
 }
 
 fn story() -> anyhow::Result<()> {
@@ -61,11 +63,11 @@ fn story() -> anyhow::Result<()> {
     say(
         "2. A bad day: two pages are slow, the rate limiter says no to the rest. No alarm: exit 0.",
     );
-    backend::tell(backend.port, "/__busy")?;
+    backend::tell(backend.address, "/__busy")?;
     look(&program, &manifest, args, 0)?;
 
     say("3. The backend hangs: the kernel still takes connections, nobody answers.");
-    backend::tell(backend.port, "/__hang")?;
+    backend::tell(backend.address, "/__hang")?;
     match &backend.host {
         Host::Unit(unit) => {
             let old = unit.main_pid()?;
@@ -124,7 +126,7 @@ fn manifest(backend: &Backend) -> anyhow::Result<Value> {
     put(
         &mut manifest,
         "base_url",
-        format!("http://127.0.0.1:{}", backend.port).into(),
+        format!("http://{}", backend.address).into(),
     );
     let defaults = json!({ "timeout_seconds": 1, "retries": 1, "retry_backoff_seconds": 0.2 });
     put(&mut manifest, "defaults", defaults);
@@ -155,17 +157,7 @@ fn program() -> anyhow::Result<PathBuf> {
         .context("no target folder")?;
     let program = profile.join("scidex-route-health");
     if let Some(cargo) = env::var_os("CARGO") {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let mut build = Command::new(cargo);
-        build.args(["build", "--quiet", "--bin", "scidex-route-health"]);
-        build.arg("--manifest-path").arg(root.join("Cargo.toml"));
-        build
-            .arg("--target-dir")
-            .arg(profile.parent().context("no target folder")?);
-        if profile.ends_with("release") {
-            build.arg("--release");
-        }
-        ensure!(build.status()?.success(), "cannot build the program");
+        build::build(cargo, profile, ["--bin", "scidex-route-health"])?;
     }
     ensure!(
         program.exists(),
@@ -177,7 +169,7 @@ fn program() -> anyhow::Result<PathBuf> {
 
 /// The backend of the story, ended on drop.
 struct Backend {
-    port: u16,
+    address: SocketAddr,
     host: Host,
 }
 
@@ -190,12 +182,9 @@ enum Host {
 
 impl Backend {
     fn start() -> anyhow::Result<Self> {
-        // Free now; the backend takes it a moment later.
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
-            .local_addr()?
-            .port();
+        let address = address::own_address()?;
         let own = env::current_exe()?;
-        let words = [port.to_string(), std::process::id().to_string()];
+        let words = [address.to_string(), std::process::id().to_string()];
         let host = match Unit::start(&own, &words) {
             Ok(unit) => Host::Unit(unit),
             Err(why) => {
@@ -204,11 +193,11 @@ impl Backend {
                 Host::Child(command.spawn()?, format!("{why:#}"))
             }
         };
-        let backend = Self { port, host };
+        let backend = Self { address, host };
         let begun = Instant::now();
-        while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
+        while TcpStream::connect(address).is_err() {
             if begun.elapsed() > Duration::from_secs(10) {
-                bail!("the backend does not listen on port {port}");
+                bail!("the backend does not listen on {address}");
             }
             thread::sleep(Duration::from_millis(20));
         }

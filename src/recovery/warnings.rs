@@ -147,7 +147,7 @@ fn about_backend(unit: &Unit, signal: KillSignal, state: &UnitState) -> Vec<Stri
         .and_then(|()| guards::restarts(state, &unit.name, unit.scope, signal))
         .err()
         .map(|(_, why)| would_refuse(unit, &why));
-    refusal.into_iter().chain(stale(unit, state, "")).collect()
+    refusal.into_iter().chain(stale(unit, state)).collect()
 }
 
 fn about_own(own: &Unit, show: &impl Fn(&Unit) -> Result<UnitState, String>) -> Vec<String> {
@@ -155,7 +155,7 @@ fn about_own(own: &Unit, show: &impl Fn(&Unit) -> Result<UnitState, String>) -> 
         Ok(state) => state,
         Err(why) => return vec![not_seen(own, &why)],
     };
-    let mut sentences: Vec<_> = stale(own, &state, "").into_iter().collect();
+    let mut sentences: Vec<_> = stale(own, &state).into_iter().collect();
     for name in state
         .triggered_by
         .iter()
@@ -175,13 +175,11 @@ fn about_own(own: &Unit, show: &impl Fn(&Unit) -> Result<UnitState, String>) -> 
 
 fn about_timer(timer: &Unit, state: &UnitState) -> Vec<String> {
     let (name, typed) = (escape(&timer.name), systemctl(timer.scope));
-    // A timer keeps its old times until it is started anew.
-    let restart = format!(" && {typed} restart {name}");
     // When it elapses next cannot be asked: while the service runs, as it does now, that is
     // `infinity` for a timer in good order, too.
     let over = match (state.active.as_deref(), state.sub.as_deref()) {
         (Ok("active"), Ok("elapsed")) => Some(format!(
-            "{name} has elapsed and will not start this program again: give it a time that recurs (OnCalendar=), then \"{typed} daemon-reload{restart}\""
+            "{name} has elapsed and will not start this program again: give it a time that recurs (OnCalendar=), then \"{typed} daemon-reload && {typed} restart {name}\""
         )),
         (Ok("active"), _) | (Err(_), _) => None,
         (Ok(other), _) => Some(format!(
@@ -189,17 +187,14 @@ fn about_timer(timer: &Unit, state: &UnitState) -> Vec<String> {
             escape(other)
         )),
     };
-    stale(timer, state, &restart)
-        .into_iter()
-        .chain(over)
-        .collect()
+    stale(timer, state).into_iter().chain(over).collect()
 }
 
-/// `also` is what has to be typed besides.
-fn stale(unit: &Unit, state: &UnitState, also: &str) -> Option<String> {
+/// Of a timer, too: a reload alone gives it its new times.
+fn stale(unit: &Unit, state: &UnitState) -> Option<String> {
     (state.stale == Ok(true)).then(|| {
         format!(
-            "{} is newer on disk than what systemd has loaded: \"{} daemon-reload{also}\" loads it",
+            "{} is newer on disk than what systemd has loaded: \"{} daemon-reload\" loads it",
             escape(&unit.name),
             systemctl(unit.scope)
         )

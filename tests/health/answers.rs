@@ -1,11 +1,9 @@
-//! Answers that are complete but wrong, odd, or lead elsewhere: one line each, as in `servers`.
+//! Answers that are complete but wrong, odd, or lead elsewhere: one line each.
 
 use serde_json::json;
 
+use crate::case::{CHUNKED, HEAD, ONCE, RETRIED, TEN, UNTIL_CLOSE, case, check, fine, lost, wrong};
 use crate::play::{answer, raw, redirect, status};
-use crate::servers::{
-    CHUNKED, HEAD, ONCE, RETRIED, TEN, UNTIL_CLOSE, case, check, fine, lost, wrong,
-};
 
 #[test]
 fn what_is_not_http_is_a_protocol_error() {

@@ -7,20 +7,12 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use crate::play::{ok, silent, status};
-use crate::scene::Scene;
+use crate::patience::within;
+use crate::play::{ok, silent};
+use crate::scene::{Scene, healthy, unhealthy};
 use crate::server::NeverAccepts;
-use crate::systemd::within;
 
 const HALF_A_SECOND: Duration = Duration::from_millis(500);
-
-pub(crate) fn healthy() -> Scene {
-    Scene::new().core("/up", ok()).aux("/page", ok())
-}
-
-pub(crate) fn unhealthy() -> Scene {
-    Scene::new().core("/up", ok()).aux("/page", status(500))
-}
 
 /// A scene whose manifest must not lead to a single connection.
 fn unprobed(manifest: &str) -> Scene {
@@ -231,6 +223,8 @@ fn signals_end_a_run_at_once_and_leave_nothing_half_written() {
         let scene = Scene::new()
             .at(never.url())
             .default("timeout_seconds", 20)
+            // A shell that runs the tests in the background has them ignore SIGINT.
+            .through(["env", "--default-signal=INT"])
             .core("/up", ok());
         let running = scene.start([]);
         assert!(within(Duration::from_secs(5), || has_a_socket(

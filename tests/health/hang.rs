@@ -53,25 +53,9 @@ fn a_core_that_accepts_but_never_answers_is_hung() {
     assert_eq!(scene.server().count("/page"), 0);
     let told = scene.run_as_is([]);
     told.exits(1)
-        .line("0 OK, 2 timeout/unreachable, 0 rate-limited, 0 HTTP error, 1 skipped");
-    let verdict = told
-        .stdout
-        .lines()
-        .find(|line| line.starts_with("unhealthy"));
-    assert!(
-        verdict.is_some_and(|line| line.contains("hung")),
-        "{}",
-        told.stdout
-    );
-    let recovery = told
-        .stdout
-        .lines()
-        .find(|line| line.starts_with("recovery: "));
-    assert!(
-        recovery.is_some_and(|line| line.contains("not_configured")),
-        "{}",
-        told.stdout
-    );
+        .line("0 OK, 2 timeout/unreachable, 0 rate-limited, 0 HTTP error, 1 skipped")
+        .line_with("unhealthy", "hung")
+        .line_with("recovery: ", "not_configured");
 }
 
 #[test]

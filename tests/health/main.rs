@@ -9,8 +9,15 @@
     clippy::unwrap_used
 )]
 
+#[path = "../../examples/demo/address.rs"]
+mod address;
 mod backend;
+#[path = "../../examples/demo/build.rs"]
+mod build;
+mod case;
 mod fake;
+mod lacking;
+mod patience;
 mod play;
 mod run;
 mod scene;

@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
@@ -11,10 +11,11 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::command_line::{healthy, unhealthy};
+use crate::address::own_address;
+use crate::lacking::lacking;
+use crate::patience::within;
 use crate::play::{ok, silent, status};
-use crate::scene::Scene;
-use crate::systemd::{lacking, within};
+use crate::scene::{Scene, healthy, unhealthy};
 
 /// How long a tool may take to start, or to notice a change; it scrapes once a second.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -34,16 +35,10 @@ fn promtool(args: &[&str], stdin: Stdio) -> Option<Output> {
         .ok()
 }
 
-/// An address of this machine with a port that nobody listens on.
-fn free_address() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().to_string()
-}
-
-/// A tool that listens on a free port; it ends with its test.
+/// A tool that listens; it ends with its test.
 struct Daemon {
     child: Child,
-    address: String,
+    address: SocketAddr,
     log: PathBuf,
 }
 
@@ -51,43 +46,35 @@ impl Daemon {
     /// Starts the tool and waits until it serves `path`, or `None` where it is not installed.
     fn start(dir: &Path, program: &str, args: &[&str], path: &str) -> Option<Self> {
         let log = dir.join(format!("{program}.log"));
-        // A free port may be taken by somebody else before the tool binds it.
-        for _ in 0..3 {
-            let address = free_address();
-            let file = File::create(&log).unwrap();
-            let child = Command::new(program)
-                .args(args)
-                .arg(format!("--web.listen-address={address}"))
-                .current_dir(dir)
-                .stdin(Stdio::null())
-                .stdout(file.try_clone().unwrap())
-                .stderr(file)
-                .spawn()
-                .inspect_err(|error| lacking(&format!("no {program}: {error}")))
-                .ok()?;
-            let log = log.clone();
-            let mut daemon = Self {
-                child,
-                address,
-                log,
-            };
-            let mut over = false;
-            let up = within(PATIENCE, || {
-                over = !matches!(daemon.child.try_wait(), Ok(None));
-                over || daemon.get(path).is_ok()
-            });
-            assert!(up, "{program} does not come up: {}", daemon.log());
-            if !over {
-                return Some(daemon);
-            }
-        }
-        let log = fs::read_to_string(log).unwrap_or_default();
-        panic!("{program} ends at once: {log}");
+        let address = own_address().unwrap();
+        let file = File::create(&log).unwrap();
+        let child = Command::new(program)
+            .args(args)
+            .arg(format!("--web.listen-address={address}"))
+            .current_dir(dir)
+            .stdin(Stdio::null())
+            .stdout(file.try_clone().unwrap())
+            .stderr(file)
+            .spawn()
+            .inspect_err(|error| lacking(&format!("no {program}: {error}")))
+            .ok()?;
+        let mut daemon = Self {
+            child,
+            address,
+            log,
+        };
+        let mut over = false;
+        let up = within(PATIENCE, || {
+            over = !matches!(daemon.child.try_wait(), Ok(None));
+            over || daemon.get(path).is_ok()
+        });
+        assert!(up && !over, "{program} does not come up: {}", daemon.log());
+        Some(daemon)
     }
 
     /// The body of a 200 answer. HTTP/1.0, so that it ends with the connection, in one piece.
     fn get(&self, path: &str) -> io::Result<String> {
-        let mut stream = TcpStream::connect(&self.address)?;
+        let mut stream = TcpStream::connect(self.address)?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
         write!(stream, "GET {path} HTTP/1.0\r\n\r\n")?;
         let answer = io::read_to_string(stream)?;
@@ -177,7 +164,7 @@ fn a_real_prometheus_answers_and_alerts_by_way_of_a_real_node_exporter() {
         "global: {{ scrape_interval: 1s, evaluation_interval: 1s }}\n\
          rule_files: [{:?}]\n\
          scrape_configs:\n\
-         - {{ job_name: node, static_configs: [{{ targets: [{:?}] }}] }}\n",
+         - {{ job_name: node, static_configs: [{{ targets: [\"{}\"] }}] }}\n",
         rules().join("scidex-route-health.rules.yml"),
         exporter.address
     );

@@ -13,11 +13,10 @@ use nix::unistd::mkfifo;
 use roxmltree::{Document, Node};
 use serde_json::{Value, json};
 
-use crate::command_line::{healthy, unhealthy};
 use crate::fake::Fake;
+use crate::patience::within;
 use crate::play::{answer, in_turn, ok, raw, silent, status};
-use crate::scene::Scene;
-use crate::systemd::within;
+use crate::scene::{Scene, healthy, unhealthy};
 
 /// What the schema that Jenkins' xUnit plugin publishes (junit-10.xsd) lets an element have, as far as
 /// we write it: required attributes, others, children.

@@ -175,6 +175,16 @@ impl Run {
         self.check(self.stderr.is_empty(), "nothing on stderr")
     }
 
+    /// A line on stdout that begins with `start` and holds `part`.
+    #[track_caller]
+    pub(crate) fn line_with(&self, start: &str, part: &str) -> &Self {
+        let mut lines = self.stdout.lines().filter(|line| line.starts_with(start));
+        self.check(
+            lines.any(|line| line.contains(part)),
+            format_args!("a line {start:?} with {part:?} on stdout"),
+        )
+    }
+
     /// A line of its own on stdout.
     #[track_caller]
     pub(crate) fn line(&self, line: &str) -> &Self {

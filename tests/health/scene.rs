@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::play::Play;
+use crate::play::{Play, ok, silent, status};
 use crate::run::Run;
 use crate::server::Server;
 use crate::systemd::Systemd;
@@ -195,6 +195,24 @@ impl Scene {
     pub(crate) fn run_as_is<const N: usize>(&self, args: [&str; N]) -> Run {
         self.start_as_is(args).finish()
     }
+}
+
+/// A backend whose every route answers.
+pub(crate) fn healthy() -> Scene {
+    Scene::new().core("/up", ok()).aux("/page", ok())
+}
+
+/// A backend that is up and answers an auxiliary route with an error.
+pub(crate) fn unhealthy() -> Scene {
+    Scene::new().core("/up", ok()).aux("/page", status(500))
+}
+
+/// A core that is silent for good and a unit that may be killed for it.
+pub(crate) fn mute(systemd: &Systemd, recovery: Value) -> Scene {
+    Scene::new()
+        .beside(systemd)
+        .core("/up", silent())
+        .top("recovery", recovery)
 }
 
 /// A run under way; killed if its test ends first.

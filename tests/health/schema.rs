@@ -1,6 +1,7 @@
 //! `routes.schema.json` and the program speak the same language: one corpus of manifests, good and
 //! bad, goes through both. Rules that a schema cannot say are listed by name.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
@@ -262,6 +263,30 @@ fn program_says(manifest: &Value) -> Option<String> {
         Some(0) => None,
         Some(2) => Some(String::from_utf8(output.stderr).unwrap()),
         other => panic!("{other:?} for {manifest}"),
+    }
+}
+
+#[test]
+fn schema_and_program_know_the_same_keys() {
+    let schema: Value = serde_json::from_str(include_str!("../../routes.schema.json")).unwrap();
+    let table = json!({ "unknown": 0 });
+    let unknown = json!({ "unknown": 0, "defaults": table, "routes": [table], "recovery": table });
+    let said = program_says(&unknown).unwrap();
+    for (table, at) in [
+        ("", ""),
+        ("defaults.", "/properties/defaults"),
+        ("routes[0].", "/$defs/route"),
+        ("recovery.", "/properties/recovery"),
+    ] {
+        let start = format!("{table}unknown: unknown key; known are ");
+        let known = said.lines().find_map(|line| line.strip_prefix(&start));
+        let known: BTreeSet<&str> = known
+            .unwrap_or_else(|| panic!("{said}"))
+            .split(", ")
+            .collect();
+        let described = schema.pointer(&format!("{at}/properties")).unwrap();
+        let described = described.as_object().unwrap().keys().map(String::as_str);
+        assert_eq!(known, described.collect(), "program and schema: {table}");
     }
 }
 

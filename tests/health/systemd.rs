@@ -3,18 +3,19 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::Write;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+use crate::lacking::lacking;
+use crate::patience::within;
 
 /// The manager itself; as PID 1 of the namespace it would take itself for a system's, so a shell
 /// has that place. The shell ends with the test's end of its stdin, and all the others with it.
@@ -190,31 +191,31 @@ impl Systemd {
 
     /// The number that a process of the namespace has outside.
     pub(crate) fn host_pid(&self, inner: u32) -> Pid {
-        let ns = |pid: &str, name: &str| fs::read_link(format!("/proc/{pid}/ns/{name}")).ok();
-        let ours = ns(&self.namespace.id().to_string(), "pid_for_children");
-        let found = fs::read_dir("/proc").unwrap().find_map(|entry| {
-            let pid = entry.ok()?.file_name().into_string().ok()?;
-            let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-            let numbers = status
-                .lines()
-                .find_map(|line| line.strip_prefix("NSpid:"))?;
-            let last = numbers.split_whitespace().last()?;
-            (last == inner.to_string() && ns(&pid, "pid") == ours).then(|| pid.parse().unwrap())
+        let found = self.process_where("status", |status| {
+            let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+            let last = numbers.and_then(|numbers| numbers.split_whitespace().last());
+            last == Some(&inner.to_string())
         });
-        Pid::from_raw(found.unwrap_or_else(|| panic!("no process {inner} in the namespace")))
+        found.unwrap_or_else(|| panic!("no process {inner} in the namespace"))
     }
 
     /// The process in the namespace whose command line holds this text.
     pub(crate) fn find(&self, text: &str) -> Pid {
+        let found = self.process_where("cmdline", |line| line.contains(text));
+        found.unwrap_or_else(|| panic!("no process with {text} in the namespace"))
+    }
+
+    /// The process in the namespace whose file of this name in `/proc` is as wanted; its number is
+    /// the one outside.
+    fn process_where(&self, file: &str, wanted: impl Fn(&str) -> bool) -> Option<Pid> {
         let ns = |pid: &str, name: &str| fs::read_link(format!("/proc/{pid}/ns/{name}")).ok();
         let ours = ns(&self.namespace.id().to_string(), "pid_for_children");
-        let found = fs::read_dir("/proc").unwrap().find_map(|entry| {
+        fs::read_dir("/proc").unwrap().find_map(|entry| {
             let pid = entry.ok()?.file_name().into_string().ok()?;
-            let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-            let line = String::from_utf8_lossy(&line).into_owned();
-            (line.contains(text) && ns(&pid, "pid") == ours).then(|| pid.parse().unwrap())
-        });
-        Pid::from_raw(found.unwrap_or_else(|| panic!("no process with {text} in the namespace")))
+            let text = fs::read(format!("/proc/{pid}/{file}")).ok()?;
+            let found = wanted(&String::from_utf8_lossy(&text)) && ns(&pid, "pid") == ours;
+            found.then(|| Pid::from_raw(pid.parse().unwrap()))
+        })
     }
 
     /// A process in a unit's control group that SIGTERM does not end; it ends with the manager.
@@ -289,35 +290,6 @@ pub(crate) fn recovery(unit: &str, more: Value) -> Value {
         recovery[key] = value.clone();
     }
     recovery
-}
-
-/// Skips a test that lacks a tool which CI installs. With `CI` set, it fails instead: it must not turn
-/// green because the thing that it tests is missing.
-#[track_caller]
-pub(crate) fn lacking(why: &str) {
-    assert!(std::env::var_os("CI").is_none(), "{why}");
-    skip(why);
-}
-
-/// Says aloud that a test is skipped because this machine lacks something.
-pub(crate) fn skip(why: &str) {
-    let test = thread::current().name().unwrap_or("?").to_owned();
-    // Not by `eprintln!`, whose output a passing test keeps to itself.
-    let _unseen = writeln!(std::io::stderr(), "SKIP {test}: {why}");
-}
-
-/// Whether the condition holds before the limit.
-pub(crate) fn within(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
-    let start = Instant::now();
-    loop {
-        if condition() {
-            return true;
-        }
-        if start.elapsed() > limit {
-            return false;
-        }
-        thread::sleep(Duration::from_millis(5));
-    }
 }
 
 fn join(dir: &Path, name: &str) -> OsString {

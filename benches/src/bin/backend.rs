@@ -15,17 +15,26 @@ const BODY: &str = "{\"status\":\"healthy\"}";
 const ACCEPTORS: usize = 4;
 
 fn main() -> io::Result<()> {
-    let ca_file = std::env::args().nth(1).ok_or_else(|| io::Error::other("usage: backend CA-FILE"))?;
+    let ca_file = std::env::args()
+        .nth(1)
+        .ok_or_else(|| io::Error::other("usage: backend CA-FILE"))?;
     let tls = tls(&ca_file).map_err(io::Error::other)?;
     let plain = TcpListener::bind("127.0.0.1:0")?;
     let secure = TcpListener::bind("127.0.0.1:0")?;
-    println!("{} {}", plain.local_addr()?.port(), secure.local_addr()?.port());
+    println!(
+        "{} {}",
+        plain.local_addr()?.port(),
+        secure.local_addr()?.port()
+    );
     for _ in 0..ACCEPTORS {
         let (plain, secure) = (plain.try_clone()?, secure.try_clone()?);
         let tls = Arc::clone(&tls);
         thread::spawn(move || plain.incoming().flatten().for_each(serve_plain));
         thread::spawn(move || {
-            secure.incoming().flatten().for_each(|stream| serve_tls(stream, &tls));
+            secure
+                .incoming()
+                .flatten()
+                .for_each(|stream| serve_tls(stream, &tls));
         });
     }
     io::stdin().read_to_end(&mut Vec::new())?;
@@ -34,7 +43,9 @@ fn main() -> io::Result<()> {
 
 /// Answers at once in the acceptor's thread; only a delay gets a thread of its own.
 fn serve_plain(mut stream: TcpStream) {
-    let Some(path) = request(&mut stream) else { return };
+    let Some(path) = request(&mut stream) else {
+        return;
+    };
     let mut parts = path.split('/').skip(1);
     match (parts.next(), parts.next().and_then(|ms| ms.parse().ok())) {
         (Some("silent"), _) => {
@@ -51,7 +62,9 @@ fn serve_plain(mut stream: TcpStream) {
 }
 
 fn serve_tls(mut stream: TcpStream, tls: &Arc<rustls::ServerConfig>) {
-    let Ok(mut connection) = rustls::ServerConnection::new(Arc::clone(tls)) else { return };
+    let Ok(mut connection) = rustls::ServerConnection::new(Arc::clone(tls)) else {
+        return;
+    };
     let _ = stream.set_nodelay(true);
     let mut secure = rustls::Stream::new(&mut connection, &mut stream);
     if request(&mut secure).is_some() {
@@ -65,9 +78,15 @@ fn serve_tls(mut stream: TcpStream, tls: &Arc<rustls::ServerConfig>) {
 fn request(stream: &mut impl Read) -> Option<String> {
     let (mut head, mut filled) = ([0; 4096], 0);
     loop {
-        filled += stream.read(&mut head[filled..]).ok().filter(|count| *count > 0)?;
+        filled += stream
+            .read(&mut head[filled..])
+            .ok()
+            .filter(|count| *count > 0)?;
         if head[..filled].ends_with(b"\r\n\r\n") {
-            return String::from_utf8_lossy(&head[..filled]).split(' ').nth(1).map(str::to_owned);
+            return String::from_utf8_lossy(&head[..filled])
+                .split(' ')
+                .nth(1)
+                .map(str::to_owned);
         }
     }
 }
@@ -78,11 +97,14 @@ fn answer(stream: &mut impl Write) {
     let _ = stream.flush();
 }
 
-fn tls(ca_file: &str) -> Result<Arc<rustls::ServerConfig>, Box<dyn std::error::Error + Send + Sync>> {
+fn tls(
+    ca_file: &str,
+) -> Result<Arc<rustls::ServerConfig>, Box<dyn std::error::Error + Send + Sync>> {
     let ca_key = rcgen::KeyPair::generate()?;
     let mut ca = rcgen::CertificateParams::new(Vec::new())?;
     // Another name than the leaf's, or that one looks signed by itself.
-    ca.distinguished_name.push(rcgen::DnType::CommonName, "bench CA");
+    ca.distinguished_name
+        .push(rcgen::DnType::CommonName, "bench CA");
     ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     std::fs::write(ca_file, ca.self_signed(&ca_key)?.pem())?;
     let key = rcgen::KeyPair::generate()?;

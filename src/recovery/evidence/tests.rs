@@ -2,6 +2,7 @@ use std::net::{TcpListener, TcpStream};
 
 use super::super::Heard;
 use super::*;
+use crate::lacking::lacking;
 
 struct Connected(Option<(SocketAddr, SocketAddr)>);
 
@@ -24,7 +25,8 @@ fn soon() -> Monotonic {
 fn gather_sees_whether_a_connection_is_accepted() {
     for address in ["127.0.0.1:0", "[::1]:0"] {
         let Ok(listener) = TcpListener::bind(address) else {
-            continue; // no IPv6 here
+            lacking("no IPv6");
+            continue;
         };
         let server = listener.local_addr().unwrap();
         let first = TcpStream::connect(server).unwrap();

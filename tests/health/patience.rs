@@ -1,0 +1,18 @@
+//! Waiting for what happens sooner or later.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Whether the condition holds before the limit.
+pub(crate) fn within(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let start = Instant::now();
+    loop {
+        if condition() {
+            return true;
+        }
+        if start.elapsed() > limit {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+}
