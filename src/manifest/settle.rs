@@ -42,7 +42,10 @@ pub(super) fn settle(
         check_count(list, &mut problems);
     }
     let list = list.unwrap_or_default();
-    let shared = Shared::new(list.options, raw.defaults.or(RawOptions::default()));
+    let shared = Shared::new(
+        list.options,
+        raw.defaults.or(RawOptions::default()).as_ref(),
+    );
     check_routes(&list.routes, &shared, base_url.as_ref(), &mut problems);
 
     if !matches!(raw.recovery, Given::Absent) {
@@ -166,8 +169,8 @@ struct Shared {
 }
 
 impl Shared {
-    fn new(own: Vec<RawOptions>, defaults: Option<RawOptions>) -> Self {
-        let fill_in = |own| fill_in(own, defaults.as_ref()?).map(Arc::new);
+    fn new(own: Vec<RawOptions>, defaults: Option<&RawOptions>) -> Self {
+        let fill_in = |own| fill_in(own, defaults?).map(Arc::new);
         Self {
             plain: fill_in(RawOptions::default()),
             own: own.into_iter().map(fill_in).collect(),

@@ -44,7 +44,7 @@ pub struct Case<'a> {
 }
 
 /// How far a recovery may go.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Permission {
     /// Up to the end.
     Act,

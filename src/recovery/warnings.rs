@@ -159,7 +159,7 @@ fn about_own(own: &Unit, show: &impl Fn(&Unit) -> Result<UnitState, String>) -> 
     for name in state
         .triggered_by
         .iter()
-        .filter(|name| name.ends_with(".timer"))
+        .filter(|name| matches!(name.rsplit_once('.'), Some((_, "timer"))))
     {
         let timer = Unit {
             name: name.clone(),
@@ -181,7 +181,7 @@ fn about_timer(timer: &Unit, state: &UnitState) -> Vec<String> {
         (Ok("active"), Ok("elapsed")) => Some(format!(
             "{name} has elapsed and will not start this program again: give it a time that recurs (OnCalendar=), then \"{typed} daemon-reload && {typed} restart {name}\""
         )),
-        (Ok("active"), _) | (Err(_), _) => None,
+        (Ok("active") | Err(_), _) => None,
         (Ok(other), _) => Some(format!(
             "{name} is not active (ActiveState={}) and will not start this program again: \"{typed} enable --now {name}\" starts it",
             escape(other)

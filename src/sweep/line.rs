@@ -194,7 +194,10 @@ fn wait(fd: impl AsFd, events: PollFlags, end: Monotonic) -> io::Result<bool> {
     const LAST: Duration = Duration::from_secs(1);
     loop {
         let left = end.remaining();
-        let slice = if left > LAST * 2 { left - LAST } else { left };
+        let slice = match left > LAST * 2 {
+            true => left.saturating_sub(LAST),
+            false => left,
+        };
         let mut fds = [PollFd::new(fd.as_fd(), events)];
         match ppoll(&mut fds, Some(TimeSpec::from_duration(slice)), None) {
             Ok(0) if end.has_passed() => return Ok(false),

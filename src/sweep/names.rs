@@ -148,13 +148,11 @@ impl Resolver for LineResolver {
             .names
             .resolve(host, self.line.end())
             .map_err(|unresolved| {
-                match unresolved {
-                    Unresolved::Late => {
-                        self.line
-                            .fail(Loss::Dns, true, "the resolver did not answer")
-                    }
-                    Unresolved::Failed(text) => self.line.fail(Loss::Dns, false, text),
-                }
+                let (late, text) = match unresolved {
+                    Unresolved::Late => (true, "the resolver did not answer".to_owned()),
+                    Unresolved::Failed(text) => (false, text),
+                };
+                self.line.fail(Loss::Dns, late, text);
                 Error::HostNotFound
             })?;
         let mut resolved = self.empty();

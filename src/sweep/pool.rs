@@ -42,28 +42,28 @@ struct Work {
 /// Closed until all core routes are done.
 #[derive(Default)]
 struct Gate {
-    /// Once open: why the other routes are not probed, if they are not.
-    open: Mutex<Option<Option<Reason>>>,
-    opened: Condvar,
+    /// Once the core is judged: whether the other routes are probed, or why not.
+    leave: Mutex<Option<Result<(), Reason>>>,
+    judged: Condvar,
 }
 
 impl Gate {
-    fn open(&self, reason: Option<Reason>) {
-        *self.open.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
-        self.opened.notify_all();
+    fn open(&self, leave: Result<(), Reason>) {
+        *self.leave.lock().unwrap_or_else(PoisonError::into_inner) = Some(leave);
+        self.judged.notify_all();
     }
 
-    /// Waits until the gate is open, or the sweep's time is over.
-    fn pass(&self, deadline: Monotonic) -> Option<Reason> {
-        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let closed = |open: &mut Option<_>| open.is_none();
+    /// Waits until the core is judged, or the sweep's time is over.
+    fn pass(&self, deadline: Monotonic) -> Result<(), Reason> {
+        let leave = self.leave.lock().unwrap_or_else(PoisonError::into_inner);
+        let closed = |leave: &mut Option<_>| leave.is_none();
         let waited = self
-            .opened
-            .wait_timeout_while(open, deadline.remaining(), closed);
+            .judged
+            .wait_timeout_while(leave, deadline.remaining(), closed);
         waited
             .unwrap_or_else(PoisonError::into_inner)
             .0
-            .unwrap_or(Some(Reason::Deadline))
+            .unwrap_or(Err(Reason::Deadline))
     }
 }
 
@@ -102,20 +102,17 @@ impl Pool<'_> {
                 return;
             };
             let core = turn < self.core;
-            let (deadline, skipped) = match core {
-                true => (self.core_deadline, None),
+            let (deadline, leave) = match core {
+                true => (self.core_deadline, Ok(())),
                 false => (self.deadline, work.gate.pass(self.core_deadline)),
             };
-            let outcome = match skipped {
-                Some(reason) => probe::skipped(reason),
-                None => {
-                    let retries = if self.retries {
-                        route.options.retries
-                    } else {
-                        0
-                    };
-                    probe::probe(&mut client, route, retries, deadline)
-                }
+            let retries = match self.retries {
+                true => route.options.retries,
+                false => 0,
+            };
+            let outcome = match leave {
+                Ok(()) => probe::probe(&mut client, route, retries, deadline),
+                Err(reason) => probe::skipped(reason),
             };
             // Each turn is taken once, so the slot is empty.
             let _ = slot.set(outcome);
@@ -126,9 +123,9 @@ impl Pool<'_> {
             if core && work.core_done.fetch_add(1, Ordering::AcqRel) + 1 == self.core {
                 let outcomes = work.slots.iter().take(self.core).filter_map(OnceLock::get);
                 work.gate.open(match verdict::backend(outcomes) {
-                    Backend::Up => None,
-                    Backend::Hung => Some(Reason::BackendHung),
-                    Backend::Down => Some(Reason::BackendDown),
+                    Backend::Up => Ok(()),
+                    Backend::Hung => Err(Reason::BackendHung),
+                    Backend::Down => Err(Reason::BackendDown),
                 });
             }
         }

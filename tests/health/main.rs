@@ -1,11 +1,13 @@
 //! The whole program, run as its callers run it: against misbehaving servers, a real systemd and
 //! faulty tools. One test binary, so that the helpers are compiled once and dead ones are noticed.
 
-// The lints exempt functions marked `#[test]`, but not the helpers that those call.
+// The lints exempt functions marked `#[test]`, but not the helpers that those call; and tables of
+// cases may be as long as they like.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
+    clippy::pedantic,
     clippy::unwrap_used
 )]
 
