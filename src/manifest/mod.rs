@@ -1,9 +1,11 @@
 //! What shall be probed, and what may be killed: the manifest after every rule about input has
 //! been applied. Nobody past this module checks a value again; it knows nothing of the network.
 
+mod given;
 mod headers;
 mod json;
 mod load;
+mod parse;
 mod place;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod properties;

@@ -60,7 +60,7 @@ impl Problems {
     }
 
     /// How many problems there are.
-    pub fn count(&self) -> usize {
+    pub(super) fn count(&self) -> usize {
         self.told.len() + self.untold + usize::from(self.end.is_some())
     }
 }

@@ -88,7 +88,7 @@ fn are_located(problems: &Problems) {
 /// Contract 4, limit by limit.
 fn obeys_every_limit(manifest: &Manifest) {
     let second = Duration::from_secs(1);
-    let base_url = manifest.base_url.written();
+    let base_url = manifest.base_url.to_string();
     let (_, rest) = base_url.split_once("://").unwrap_or_default();
     let authority = rest.split('/').next().unwrap_or_default();
     assert!(
@@ -308,7 +308,7 @@ fn means_what_is_written(manifest: &Manifest, data: &[u8]) {
     let written: Value = serde_json::from_slice(data).unwrap_or_default();
     assert!(written.is_object(), "no JSON object, but it loads");
     has_only(&written, &[TOP]);
-    assert_eq!(written["base_url"], manifest.base_url.written());
+    assert_eq!(written["base_url"], manifest.base_url.to_string());
     assert_eq!(
         manifest.deadline,
         seconds(&written["deadline_seconds"], 120.0)

@@ -7,8 +7,9 @@ use std::time::Duration;
 use serde::de::{IgnoredAny, MapAccess, SeqAccess};
 use serde_json::Value;
 
+use super::given::Given;
 use super::headers::Headers;
-use super::json::{AnyScalar, Context, Exact, Fill, Given, Read, Scalar, Shape, Table, scalar};
+use super::json::{AnyScalar, Context, Exact, Fill, Read, Scalar, Shape, Table, scalar};
 use super::place::Place;
 use super::url::BaseUrl;
 use super::{BodyChecks, Expect, Header, KillSignal, Method, Proxy, Scope, UnitName, rules};

@@ -7,7 +7,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::json::Given;
+use super::given::Given;
 use super::place::{Place, Problems, quoted};
 use super::raw::{MOST_ROUTES, Raw, RawOptions, RawRecovery, RawRoute, RawRoutes};
 use super::url::{self, BaseUrl};

@@ -244,11 +244,6 @@ impl BaseUrl {
         self.origin.port
     }
 
-    /// The address as it was written.
-    pub fn written(&self) -> &str {
-        &self.written
-    }
-
     /// The absolute URL on the wire of a route's path: pure ASCII, well-formed by RFC 3986.
     pub fn url(&self, path: &str) -> String {
         let mut url = String::with_capacity(self.root.len() + path.len());

@@ -269,7 +269,7 @@ pub struct Recovery {
 
 impl Recovery {
     /// A recovery that did nothing.
-    pub fn idle(outcome: Outcome, unit: Option<UnitName>) -> Self {
+    pub(crate) fn idle(outcome: Outcome, unit: Option<UnitName>) -> Self {
         Self {
             outcome,
             unit,

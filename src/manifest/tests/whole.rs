@@ -242,7 +242,7 @@ fn what_is_left_out_has_its_default() {
 fn another_base_url_replaces_the_manifest_s_own() {
     let manifest =
         parse_with(&minimal().to_string(), Some("https://new.example/v2")).expect("valid");
-    assert_eq!(manifest.base_url.written(), "https://new.example/v2");
+    assert_eq!(manifest.base_url.to_string(), "https://new.example/v2");
     let problems =
         parse_with(&with("base_url", "\"ftp://h\""), Some("https://new")).expect_err("bad");
     assert_eq!(problems.count(), 1);
