@@ -85,7 +85,7 @@ fn are_located(problems: &Problems) {
     assert!(lines <= 102, "{lines} lines");
 }
 
-/// Contract 4, limit by limit.
+/// The README's limits, one by one.
 fn obeys_every_limit(manifest: &Manifest) {
     let second = Duration::from_secs(1);
     let base_url = manifest.base_url.to_string();

@@ -281,7 +281,7 @@ impl Recovery {
 }
 
 impl Outcome {
-    /// Every outcome's name in reports, in the order in which the contract lists them.
+    /// Every outcome's name in reports, in the README's order.
     pub const NAMES: [&'static str; 8] = [
         "not_configured",
         "not_needed",

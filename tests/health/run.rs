@@ -1,4 +1,4 @@
-//! A finished run and everything that tests say about one: the contract's names, and nothing of how
+//! A finished run and everything that tests say about one: the README's names, and nothing of how
 //! the program is built.
 
 use std::os::unix::process::ExitStatusExt;

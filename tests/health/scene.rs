@@ -1,5 +1,5 @@
 //! A scene is a backend, a manifest and one run of the real program, told in a sentence. It knows
-//! the contract's names and nothing of how the program is built.
+//! the README's names and nothing of how the program is built.
 
 use std::ffi::OsString;
 use std::fs::{self, File};

@@ -311,9 +311,10 @@ fn judge_reads_what_is_known_beforehand() {
     assert_eq!(guard(&brave, &look(&unit, None)), None);
 }
 
-/// Takes one objection away after the other: what is left must be named in the contract's order.
+/// Takes one objection away after the other: what is left must be named in the
+/// README's order.
 #[test]
-fn judge_names_the_first_guard_of_the_contracts_list() {
+fn judge_names_the_first_guard_of_the_list() {
     let before = unit(&["MainPID=4700", "ExecMainStartTimestampMonotonic=1590000000"]);
     let mut changes = vec![
         "LoadState=masked",
