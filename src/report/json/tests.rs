@@ -68,3 +68,25 @@ fn lines_close_empty_lists_where_they_open() {
         "{\n  \"a\": [],\n  \"b\": {\n    \"c\": [1, [2, {\"d\": 3}]]\n  },\n  \"e\": {}\n}";
     assert_eq!(String::from_utf8(text).unwrap(), expected);
 }
+
+#[test]
+fn the_readme_shows_every_key() {
+    fn keys(value: &Value) -> Vec<(String, Vec<String>)> {
+        let parts = ["", "/tally", "/routes/0", "/recovery"];
+        parts
+            .map(|part| {
+                let object = value.pointer(part).and_then(Value::as_object).unwrap();
+                (part.to_owned(), object.keys().cloned().collect())
+            })
+            .into()
+    }
+
+    let readme = include_str!("../../../README.md");
+    let (_, example) = readme.split_once("```json\n").unwrap();
+    let (example, _) = example.split_once("```").unwrap();
+    let example: Value = serde_json::from_str(example).unwrap();
+    with_report(healthy(), |report| {
+        let printed: Value = serde_json::from_str(&shown(report)).unwrap();
+        assert_eq!(keys(&example), keys(&printed));
+    });
+}
