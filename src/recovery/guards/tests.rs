@@ -153,6 +153,22 @@ fn judge_reads_the_unit() {
 }
 
 #[test]
+fn judge_tells_what_is_the_matter_with_the_unit() {
+    for (change, part) in [
+        ("LoadState=not-found", "does not exist"),
+        ("LoadState=masked", "is masked"),
+        ("LoadState=bad-setting", "LoadState=bad-setting"),
+        ("MainPID=0", "has no main process"),
+        ("MainPID=1", "process 1, which is never signalled"),
+        ("MainPID=99", "this very program (99)"),
+    ] {
+        let unit = unit(&[change]);
+        let told = sentence(&standing(), &look(&unit, None));
+        assert!(told.contains(part), "{change}: {told}");
+    }
+}
+
+#[test]
 fn judge_reads_the_process() {
     let unit = unit(&[]);
     for (process, expected) in [
