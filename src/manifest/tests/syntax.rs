@@ -68,14 +68,30 @@ fn five_mistakes_are_five_lines() {
 }
 
 #[test]
+fn a_key_is_proposed_for_one_that_is_two_letters_off_and_no_more() {
+    for (key, proposed) in [
+        ("retrixx", true),
+        ("retriesxx", true),
+        ("retxxxs", false),
+        ("retriesxxx", false),
+    ] {
+        let told = lines(&with(&format!("defaults.{key}"), "1"));
+        let advice = told[0].contains("did you mean \"retries\"?");
+        assert_eq!(advice, proposed, "{told:?}");
+    }
+}
+
+#[test]
 fn many_problems_are_cut_short() {
     let routes: Vec<String> = (0..250)
         .map(|n| format!("{{\"path\":\"{n}\",\"core\":true}}"))
         .collect();
-    let told = lines(&format!(
+    let text = format!(
         r#"{{"base_url":"http://h","routes":[{}],}}"#,
         routes.join(",")
-    ));
+    );
+    assert_eq!(parse(&text).expect_err("bad").count(), 251);
+    let told = lines(&text);
     assert_eq!(told.len(), 102);
     assert_eq!(told[100], "and 150 more problems");
     assert!(told[101].starts_with("line 1, column "), "{told:?}");
