@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 
 use super::Knock;
+use super::host::capabilities;
 use super::proc::{self, Socket};
 use crate::clock::Monotonic;
 use crate::text::escape;
@@ -224,12 +225,6 @@ pub(super) fn gather(
         accept_queue,
         accepted,
     }
-}
-
-/// This process's own effective capabilities, where they can be read.
-pub(super) fn capabilities() -> Option<u64> {
-    let text = read("/proc/self/status");
-    Some(proc::status(text.known()?)?.capabilities)
 }
 
 /// The threads, grouped. Without permission (`trusted`) the kernel gives every wait channel as
