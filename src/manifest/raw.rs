@@ -67,8 +67,9 @@ impl<'de> Table<'de> for Raw {
                 self.routes = table.next_value_seed(Read(routes))?.into();
             }
             "recovery" => self.recovery = fill(table, place, context)?,
+            // For editors only.
             last => {
-                debug_assert_eq!(last, "$schema", "for editors only");
+                debug_assert_eq!(last, "$schema");
                 scalar(table, place, context, |v| rules::text(v).map(|_| ()))?;
             }
         }

@@ -82,10 +82,10 @@ pub(super) fn settle(
             recovery: recovery?,
         })
     };
-    match manifest() {
-        Some(manifest) if problems.count() == 0 => Ok(manifest),
-        _ => Err(problems),
+    if problems.count() > 0 {
+        return Err(problems);
     }
+    manifest().ok_or(problems)
 }
 
 /// The number of routes, and of core routes.

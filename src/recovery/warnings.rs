@@ -159,7 +159,7 @@ fn about_own(own: &Unit, show: &impl Fn(&Unit) -> Result<UnitState, String>) -> 
     for name in state
         .triggered_by
         .iter()
-        .filter(|name| matches!(name.rsplit_once('.'), Some((_, "timer"))))
+        .filter(|name| name.strip_suffix(".timer").is_some())
     {
         let timer = Unit {
             name: name.clone(),
