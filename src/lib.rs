@@ -18,6 +18,7 @@ pub mod fuzzing;
 #[path = "../tests/health/lacking.rs"]
 mod lacking;
 pub mod manifest;
+mod privileges;
 pub mod recovery;
 pub mod report;
 pub mod status;

@@ -11,6 +11,7 @@ use std::path::Path;
 use super::place::Problems;
 use super::url::BaseUrl;
 use super::{Manifest, Source};
+use crate::privileges::Caller;
 use crate::text::{escape, reason};
 
 /// Where a manifest is looked for when none is named, in this order.
@@ -42,6 +43,8 @@ pub enum Variables<'a> {
 pub enum ManifestError {
     /// The manifest could not be read: what, why, and what to do.
     Unreadable(String),
+    /// Others may write the manifest, and nobody named it: who, and what to do.
+    Untrusted(String),
     /// The manifest breaks its own rules.
     Invalid(Problems),
 }
@@ -49,22 +52,13 @@ pub enum ManifestError {
 impl fmt::Display for ManifestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unreadable(message) => f.write_str(message),
+            Self::Unreadable(message) | Self::Untrusted(message) => f.write_str(message),
             Self::Invalid(problems) => problems.fmt(f),
         }
     }
 }
 
 impl Error for ManifestError {}
-
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Stdin => f.write_str("standard input"),
-            Self::File { path, .. } => f.write_str(&escape(&path.to_string_lossy())),
-        }
-    }
-}
 
 impl Manifest {
     /// Reads the manifest in `file`, or from standard input if that is `-`. Without a file, it is
@@ -73,17 +67,41 @@ impl Manifest {
     ///
     /// # Errors
     ///
-    /// The file cannot be read or is too large, or the manifest breaks its rules; every problem is
-    /// told, and none of them shows a header's value.
+    /// The file cannot be read or is too large; nobody named it, others may write it, and this run
+    /// is privileged; or the manifest breaks its rules. Every problem is shown, and none of them shows
+    /// a header's value.
     pub fn load(file: Option<&Path>, options: &LoadOptions<'_>) -> Result<Self, ManifestError> {
         let (bytes, source) = match file {
             Some(path) if path.as_os_str() == "-" => read_stdin()?,
             Some(path) => File::open(path)
                 .and_then(|file| read_file(file, path))
                 .map_err(|error| unreadable(path, &error))?,
-            None => read_first(&DEFAULTS.map(Path::new))?,
+            None => {
+                let (bytes, source) = read_first(&DEFAULTS.map(Path::new))?;
+                check_writers(&source, options.variables)?;
+                (bytes, source)
+            }
         };
         Self::parse(&bytes, source, options).map_err(ManifestError::Invalid)
+    }
+}
+
+/// Refuses a manifest that the caller did not name and that others may write, where the run has more
+/// rights than they: it would send the caller's secrets wherever they like, and have killed whatever
+/// they like. Where no secret is read, nothing is sent either.
+fn check_writers(source: &Source, variables: Variables<'_>) -> Result<(), ManifestError> {
+    let caller = match variables {
+        Variables::MayBeMissing => return Ok(()),
+        Variables::Required(_) => Caller::current(),
+    };
+    match source.writable_by_others(caller) {
+        Some(found) if caller.may_kill => Err(ManifestError::Untrusted(format!(
+            "{found}, and a run as root or with CAP_KILL takes such a file only by name, since it decides where \
+             secrets are sent and what is killed; \"{}\" secures it, --manifest {} takes it as it is",
+            found.remedy(),
+            source
+        ))),
+        _ => Ok(()),
     }
 }
 

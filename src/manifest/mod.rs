@@ -12,6 +12,7 @@ pub(crate) mod properties;
 mod raw;
 mod rules;
 mod settle;
+mod source;
 #[cfg(test)]
 mod tests;
 mod url;
@@ -24,6 +25,7 @@ use std::time::Duration;
 
 pub use load::{LoadOptions, ManifestError, Variables};
 pub use place::Problems;
+pub use source::Source;
 pub use url::{BaseUrl, Scheme};
 
 /// A manifest that obeys every limit.
@@ -49,22 +51,6 @@ pub struct Manifest {
     pub routes: Vec<Route>,
     /// What may be killed; nothing where absent.
     pub recovery: Option<RecoveryPlan>,
-}
-
-/// Where a manifest was read from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// Standard input, which is the caller's own.
-    Stdin,
-    /// A file, with the facts about the very file that was opened.
-    File {
-        /// The path as it was given.
-        path: PathBuf,
-        /// The file's owner (`st_uid`, stat(3type)).
-        owner: u32,
-        /// The file's type and permission bits (`st_mode`).
-        mode: u32,
-    },
 }
 
 /// Whether proxies named in the environment are used.

@@ -10,9 +10,9 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 
 use super::Knock;
-use super::host::capabilities;
 use super::proc::{self, Socket};
 use crate::clock::Monotonic;
+use crate::privileges::{CAP_SYS_PTRACE, has_capability};
 use crate::text::escape;
 
 /// The time between the two samples of the CPU ticks.
@@ -21,8 +21,6 @@ const SAMPLE: Duration = Duration::from_millis(100);
 const THREADS: usize = 512;
 /// Bytes read of any file about one process.
 const FILE: u64 = 64 * 1_024;
-/// The capability that makes another user's wait channels readable (capabilities(7)).
-const CAP_SYS_PTRACE: u64 = 1 << 19;
 
 /// A datum, or why there is none. In JSON the datum itself, `"not permitted"`, or `null`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -196,7 +194,7 @@ pub(super) fn gather(
         Reading::Known(_) if until.has_passed() => Reading::Unknown,
         descriptors => descriptors,
     };
-    let may_trace = || capabilities().is_some_and(|own| own & CAP_SYS_PTRACE != 0);
+    let may_trace = || has_capability(CAP_SYS_PTRACE) == Some(true);
     let trusted = open_descriptors.known().is_some() || may_trace();
     let threads = Reading::from(fs::read_dir(format!("{folder}/task")))
         .and_then(|tasks| threads(tasks, trusted, until));

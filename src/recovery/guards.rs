@@ -7,7 +7,7 @@ use super::restart::Policy;
 use super::unit::{Property, UnitState, Unreadable};
 use super::{Guard, Heard, MainPid};
 use crate::clock::Monotonic;
-use crate::manifest::{KillSignal, Scope, Source};
+use crate::manifest::{KillSignal, Scope};
 use crate::text::escape;
 
 /// A guard's refusal: its name and its sentence.
@@ -300,31 +300,6 @@ fn not_starved(starved: bool) -> Passed {
         "this program itself was starved: a core attempt overran its time-out by more than 1 s, so its time-outs prove nothing"
             .to_owned(),
     )
-}
-
-/// `manifest_writable`: why the manifest of a run that may kill any process (`privileged`) may be
-/// another user's, if it may.
-pub(super) fn writable_by_others(source: &Source, privileged: bool, euid: u32) -> Option<String> {
-    const GROUP_AND_WORLD: u32 = 0o022;
-    let Source::File { path, owner, mode } = source else {
-        return None;
-    };
-    let path = path.to_string_lossy();
-    let path = escape(&path);
-    if !privileged {
-        None
-    } else if ![0, euid].contains(owner) {
-        Some(format!(
-            "the manifest \"{path}\" belongs to user {owner}, who could have any process killed: \"chown {euid} {path}\""
-        ))
-    } else if mode & GROUP_AND_WORLD != 0 {
-        Some(format!(
-            "the manifest \"{path}\" is writable by others (mode {:03o}), who could have any process killed: \"chmod go-w {path}\"",
-            mode & 0o7777
-        ))
-    } else {
-        None
-    }
 }
 
 /// The refusal that was worked out before the first look, if there is one.

@@ -7,16 +7,16 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::time::{ClockId, clock_gettime};
-use nix::unistd::geteuid;
 
 use super::facts::{Process, Vitals};
 use super::pidfd::PidFd;
 use super::steps::{Host, NotSent};
 use super::systemctl::Systemctl;
 use super::unit::UnitState;
-use super::{Evidence, Knock, MainPid, evidence, guards, proc};
+use super::{Evidence, Knock, MainPid, evidence, proc};
 use crate::clock::Monotonic;
 use crate::manifest::Source;
+use crate::privileges::Caller;
 use crate::text::escape;
 
 /// This machine.
@@ -105,20 +105,17 @@ fn vitals(pid: u32) -> Option<Vitals> {
     })
 }
 
-/// This process's own effective capabilities, where they can be read.
-pub(super) fn capabilities() -> Option<u64> {
-    let text = fs::read_to_string("/proc/self/status").ok()?;
-    Some(proc::status(&text)?.capabilities)
-}
-
 /// Why the manifest that came from `source` may be another user's, if this process may kill any
 /// process and it may be.
 pub(super) fn manifest_writable(source: &Source) -> Option<String> {
-    const CAP_KILL: u64 = 1 << 5;
-    let euid = geteuid();
-    // What cannot be read is taken for the worst.
-    let capable = capabilities().is_none_or(|own| own & CAP_KILL != 0);
-    guards::writable_by_others(source, euid.is_root() || capable, euid.as_raw())
+    let caller = Caller::current();
+    let found = source
+        .writable_by_others(caller)
+        .filter(|_| caller.may_kill)?;
+    Some(format!(
+        "{found}, who could have any process killed: \"{}\"",
+        found.remedy()
+    ))
 }
 
 /// Why the base URL may lead to another machine, if it may.

@@ -51,8 +51,6 @@ pub(super) struct Status {
     pub(super) kill_pending: bool,
     /// Resident memory in bytes; none for a process that has given up its memory.
     pub(super) resident: Option<u64>,
-    /// The effective capabilities, bit by bit (capabilities(7)).
-    pub(super) capabilities: u64,
 }
 
 /// Reads `/proc/PID/status`; none where a needed field is missing.
@@ -72,7 +70,6 @@ pub(super) fn status(text: &str) -> Option<Status> {
             .and_then(|value| value.strip_suffix(" kB"))
             .and_then(|value| value.trim().parse::<u64>().ok())
             .map(|kib| kib.saturating_mul(1_024)),
-        capabilities: mask("CapEff")?,
     })
 }
 
@@ -167,7 +164,6 @@ mod tests {
             dumping: false,
             kill_pending: false,
             resident: Some(1_844 * 1_024),
-            capabilities: 0x20,
         };
         assert_eq!(status(STATUS), Some(calm));
         for (from, to, expected) in [
@@ -221,11 +217,7 @@ mod tests {
 
     #[test]
     fn status_refuses_what_lacks_a_guards_field() {
-        for line in [
-            "TracerPid:\t0\n",
-            "ShdPnd:\t0000000000000000\n",
-            "CapEff:\t0000000000000020\n",
-        ] {
+        for line in ["TracerPid:\t0\n", "ShdPnd:\t0000000000000000\n"] {
             assert_eq!(status(&STATUS.replace(line, "")), None, "{line}");
         }
         assert_eq!(

@@ -1,12 +1,15 @@
 //! Arguments, manifests from everywhere, streams that fail, signals, and the shape of the output.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use nix::unistd::{Uid, chown};
 use serde_json::json;
 
+use crate::lacking::lacking;
 use crate::patience::within;
 use crate::play::{ok, silent};
 use crate::scene::{Scene, healthy, unhealthy};
@@ -92,6 +95,46 @@ fn a_manifest_is_found_named_or_piped() {
         .stderr_has("nowhere.json")
         .stdout_is_empty();
     scene.run_as_is(["-m", "."]).exits(2).stderr_has("\".\"");
+}
+
+#[test]
+fn a_privileged_run_takes_a_manifest_of_others_only_by_name() {
+    let keys = json!({ "core": true, "headers": { "Authorization": "Bearer ${API_TOKEN}" } });
+    let scene = Scene::new()
+        .default("timeout_seconds", 10)
+        .env("API_TOKEN", "hunter2-of-root")
+        .route("/up", ok(), keys);
+    let path = scene.write_manifest();
+    let refused = |who: &str, remedy: &str| {
+        scene
+            .run_as_is([])
+            .exits(2)
+            .stdout_is_empty()
+            .stderr_has("\"routes.json\"")
+            .stderr_has(who)
+            .stderr_has(remedy)
+            .stderr_has("--manifest");
+        assert_eq!(scene.server().connections(), 0);
+        scene.run_as_is(["--validate"]).exits(0).stderr_is_empty();
+    };
+    if Uid::effective().is_root() {
+        for mode in [0o666, 0o664, 0o602] {
+            fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            refused("is writable by others", "chmod go-w routes.json");
+        }
+        fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        chown(&path, Some(Uid::from_raw(12_345)), None).unwrap();
+        refused("belongs to user 12345", "chown 0 routes.json");
+        scene.run_as_is(["-m", "routes.json"]).exits(0);
+        let mut piped = scene.command(["-m", "-"]);
+        piped.stdin(File::open(&path).unwrap());
+        scene.spawn(piped).finish().exits(0);
+        chown(&path, Some(Uid::from_raw(0)), None).unwrap();
+    } else {
+        lacking("a manifest of others needs root");
+        fs::set_permissions(&path, Permissions::from_mode(0o666)).unwrap();
+    }
+    scene.run_as_is([]).exits(0);
 }
 
 #[test]
