@@ -23,6 +23,15 @@ impl<T> Given<T> {
         }
     }
 
+    /// The same with `change` made to the value.
+    pub(super) fn map<U>(self, change: impl FnOnce(T) -> U) -> Given<U> {
+        match self {
+            Self::Absent => Given::Absent,
+            Self::Broken => Given::Broken,
+            Self::Value(value) => Given::Value(change(value)),
+        }
+    }
+
     /// The value, where there is a valid one.
     pub(super) fn value(self) -> Option<T> {
         match self {

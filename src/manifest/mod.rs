@@ -18,7 +18,7 @@ mod url;
 
 use std::fmt;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +34,9 @@ pub struct Manifest {
     pub source: Source,
     /// The address that every path is appended to.
     pub base_url: BaseUrl,
+    /// The UNIX stream socket to connect to instead of the host and port of `base_url`, which is then
+    /// `http://`; never with a proxy.
+    pub unix_socket: Option<SocketPath>,
     /// The `User-Agent` of every probe: non-empty, visible ASCII and spaces.
     pub user_agent: String,
     /// The bound on one whole sweep, at most a day.
@@ -187,6 +190,23 @@ pub struct BodyChecks {
     pub json: Vec<(String, serde_json::Value)>,
 }
 
+/// The absolute path of a UNIX stream socket: at most 107 bytes, and no NUL among them (unix(7)).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SocketPath(PathBuf);
+
+impl SocketPath {
+    /// The path.
+    pub fn as_path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl fmt::Display for SocketPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.display().fmt(f)
+    }
+}
+
 /// What may be killed, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -197,6 +217,8 @@ pub struct RecoveryPlan {
     pub scope: Scope,
     /// The signal that ends the hung process.
     pub signal: KillSignal,
+    /// The signal that asks the unit's processes for their stacks before that, where one is named.
+    pub dump_signal: Option<DumpSignal>,
     /// A main process younger than this is still starting.
     pub min_uptime: Duration,
     /// How long the new main process has until the core answers.
@@ -247,6 +269,31 @@ impl KillSignal {
         match self {
             Self::Kill => "SIGKILL",
             Self::Abort => "SIGABRT",
+        }
+    }
+}
+
+/// The signal that asks processes for their stacks before the kill; only those that catch it get it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DumpSignal {
+    /// `SIGUSR1`, as `faulthandler.register` of Python is mostly used.
+    Usr1,
+    /// `SIGUSR2`
+    Usr2,
+    /// `SIGQUIT`, by which a JVM and the Go runtime print their stacks.
+    Quit,
+}
+
+impl DumpSignal {
+    /// Every signal that a manifest may name.
+    pub const ALL: [Self; 3] = [Self::Usr1, Self::Usr2, Self::Quit];
+
+    /// The signal as signal(7) names it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Usr1 => "SIGUSR1",
+            Self::Usr2 => "SIGUSR2",
+            Self::Quit => "SIGQUIT",
         }
     }
 }

@@ -99,6 +99,15 @@ fn obeys_every_limit(manifest: &Manifest) {
     assert!(!base_url.contains(char::is_control), "{base_url:?}");
     assert!(manifest.base_url.port() > 0 && !manifest.base_url.host().is_empty());
 
+    if let Some(path) = manifest.unix_socket.as_ref().map(SocketPath::as_path) {
+        assert!(
+            path.is_absolute() && path.as_os_str().len() <= 107,
+            "{path:?}"
+        );
+        assert_eq!(manifest.base_url.scheme(), Scheme::Http);
+        assert_eq!(manifest.proxy, Proxy::None);
+    }
+
     let agent = &manifest.user_agent;
     assert!(!agent.trim().is_empty() && agent.bytes().all(|b| matches!(b, b' '..=b'~')));
     assert!(manifest.deadline > Duration::ZERO && manifest.deadline <= 86_400 * second);
@@ -276,6 +285,7 @@ fn unit_obeys(unit: &str) {
 const TOP: &[&str] = &[
     "$schema",
     "base_url",
+    "unix_socket",
     "user_agent",
     "deadline_seconds",
     "concurrency",
@@ -299,6 +309,7 @@ const RECOVERY: &[&str] = &[
     "unit",
     "scope",
     "signal",
+    "dump_signal",
     "min_uptime_seconds",
     "verify_seconds",
 ];
@@ -317,6 +328,8 @@ fn means_what_is_written(manifest: &Manifest, data: &[u8]) {
         whole(&written["concurrency"], 4),
         manifest.concurrency.get() as u64
     );
+    let socket = manifest.unix_socket.as_ref().map(ToString::to_string);
+    assert_eq!(written["unix_socket"].as_str(), socket.as_deref());
     let defaults = &written["defaults"];
     has_only(defaults, &[OPTIONS]);
 
@@ -399,6 +412,10 @@ fn means_what_is_written(manifest: &Manifest, data: &[u8]) {
         assert_eq!(
             recovery["signal"] == "SIGABRT",
             plan.signal == KillSignal::Abort
+        );
+        assert_eq!(
+            recovery["dump_signal"].as_str(),
+            plan.dump_signal.map(DumpSignal::name)
         );
         assert_eq!(
             plan.min_uptime,

@@ -12,7 +12,10 @@ use super::headers::Headers;
 use super::json::{AnyScalar, Context, Exact, Fill, Read, Scalar, Shape, Table, scalar};
 use super::place::Place;
 use super::url::BaseUrl;
-use super::{BodyChecks, Expect, Header, KillSignal, Method, Proxy, Scope, UnitName, rules};
+use super::{
+    BodyChecks, DumpSignal, Expect, Header, KillSignal, Method, Proxy, Scope, SocketPath, UnitName,
+    rules,
+};
 
 /// Routes in a manifest.
 pub(super) const MOST_ROUTES: usize = 100_000;
@@ -21,6 +24,7 @@ pub(super) const MOST_ROUTES: usize = 100_000;
 #[derive(Default)]
 pub(super) struct Raw {
     pub(super) base_url: Given<BaseUrl>,
+    pub(super) unix_socket: Given<SocketPath>,
     pub(super) user_agent: Given<String>,
     pub(super) deadline: Given<Duration>,
     pub(super) concurrency: Given<NonZeroUsize>,
@@ -35,6 +39,7 @@ impl<'de> Table<'de> for Raw {
         "base_url",
         "routes",
         "$schema",
+        "unix_socket",
         "user_agent",
         "deadline_seconds",
         "concurrency",
@@ -53,6 +58,7 @@ impl<'de> Table<'de> for Raw {
     ) -> Result<(), A::Error> {
         match key {
             "base_url" => self.base_url = scalar(table, place, context, rules::parsed)?,
+            "unix_socket" => self.unix_socket = scalar(table, place, context, rules::parsed)?,
             "user_agent" => self.user_agent = scalar(table, place, context, rules::user_agent)?,
             "deadline_seconds" => {
                 self.deadline = scalar(table, place, context, |v| {
@@ -382,6 +388,7 @@ pub(super) struct RawRecovery {
     pub(super) unit: Given<UnitName>,
     pub(super) scope: Given<Scope>,
     pub(super) signal: Given<KillSignal>,
+    pub(super) dump_signal: Given<DumpSignal>,
     pub(super) min_uptime: Given<Duration>,
     pub(super) verify: Given<Duration>,
 }
@@ -391,6 +398,7 @@ impl<'de> Table<'de> for RawRecovery {
         "unit",
         "scope",
         "signal",
+        "dump_signal",
         "min_uptime_seconds",
         "verify_seconds",
     ];
@@ -407,6 +415,9 @@ impl<'de> Table<'de> for RawRecovery {
             "unit" => self.unit = scalar(table, place, context, rules::parsed)?,
             "scope" => self.scope = scalar(table, place, context, rules::scope)?,
             "signal" => self.signal = scalar(table, place, context, rules::signal)?,
+            "dump_signal" => {
+                self.dump_signal = scalar(table, place, context, rules::dump_signal)?;
+            }
             "min_uptime_seconds" => {
                 self.min_uptime = scalar(table, place, context, |v| rules::seconds(v, 0, 86_400))?;
             }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::json::Scalar;
 use super::place::quoted;
-use super::{KillSignal, Method, Proxy, Scope, UnitName};
+use super::{DumpSignal, KillSignal, Method, Proxy, Scope, SocketPath, UnitName};
 
 /// A whole number from `min` to `max`. As in JSON Schema, `2.0` is one.
 pub(super) fn whole(value: &Scalar<'_>, min: u32, max: u32) -> Result<u32, String> {
@@ -154,6 +154,13 @@ pub(super) fn signal(value: &Scalar<'_>) -> Result<KillSignal, String> {
     )
 }
 
+pub(super) fn dump_signal(value: &Scalar<'_>) -> Result<DumpSignal, String> {
+    word(
+        value,
+        &DumpSignal::ALL.map(|signal| (signal.name(), signal)),
+    )
+}
+
 /// A path with maybe a query, as RFC 9112 calls the origin form. Characters that a URI cannot hold
 /// are encoded when it is sent.
 pub(super) fn path(value: &Scalar<'_>) -> Result<String, String> {
@@ -245,5 +252,34 @@ impl FromStr for UnitName {
             ));
         }
         Ok(Self(name.to_owned()))
+    }
+}
+
+impl FromStr for SocketPath {
+    type Err = String;
+
+    /// Reads the path of a UNIX socket, as long as `sun_path` holds it with its NUL (unix(7)).
+    ///
+    /// # Errors
+    ///
+    /// A message that says what is wrong with the path and what is allowed.
+    fn from_str(path: &str) -> Result<Self, String> {
+        const LONGEST: usize = 107;
+        let shown = quoted(path);
+        if !path.starts_with('/') {
+            return Err(format!(
+                "{shown} is not an absolute path; begin it with \"/\", such as \"/run/scidex-api.sock\""
+            ));
+        }
+        if path.contains('\0') {
+            return Err(format!("{shown} contains a NUL character; remove it"));
+        }
+        if path.len() > LONGEST {
+            return Err(format!(
+                "{shown} has {} bytes; the path of a socket has at most {LONGEST}",
+                path.len()
+            ));
+        }
+        Ok(Self(path.into()))
     }
 }

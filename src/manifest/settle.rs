@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::given::Given;
 use super::place::{Place, Problems, quoted};
 use super::raw::{MOST_ROUTES, Raw, RawOptions, RawRecovery, RawRoute, RawRoutes};
-use super::url::{self, BaseUrl};
+use super::url::{self, BaseUrl, Scheme};
 use super::{
     Expect, Header, KillSignal, Manifest, Method, Options, Proxy, RecoveryPlan, Route, Scope,
     Source,
@@ -28,8 +28,18 @@ pub(super) fn settle(
     source: Source,
     mut problems: Problems,
 ) -> Result<Manifest, Problems> {
-    let base_url = base_url.or(raw.base_url.value());
     let proxy = raw.proxy.or(Proxy::None);
+    let own_url = raw.base_url.value();
+    if !matches!(raw.unix_socket, Given::Absent) {
+        check_socket(own_url.as_ref(), proxy, &mut problems);
+    }
+    // The socket belongs to the manifest's own URL.
+    let unix_socket = match (&base_url, raw.unix_socket) {
+        (_, Given::Broken) => None,
+        (None, Given::Value(path)) => Some(Some(path)),
+        (Some(_), Given::Value(_)) | (_, Given::Absent) => Some(None),
+    };
+    let base_url = base_url.or(own_url);
     let concurrency = raw.concurrency.or(CONCURRENCY);
     let deadline_name = match raw.deadline {
         Given::Absent => "the default ",
@@ -74,6 +84,7 @@ pub(super) fn settle(
         Some(Manifest {
             source,
             base_url: base_url?,
+            unix_socket: unix_socket?,
             user_agent: user_agent?,
             deadline: deadline?,
             concurrency: concurrency?,
@@ -86,6 +97,21 @@ pub(super) fn settle(
         return Err(problems);
     }
     manifest().ok_or(problems)
+}
+
+/// What a UNIX socket cannot be together with.
+fn check_socket(base_url: Option<&BaseUrl>, proxy: Option<Proxy>, problems: &mut Problems) {
+    let place = Place::Key(&Place::Top, "unix_socket");
+    if base_url.is_some_and(|url| url.scheme() == Scheme::Https) {
+        let message = "is not possible with an https:// base_url; write http://, as the backend \
+            speaks it at its socket";
+        problems.add(&place, message);
+    }
+    if proxy == Some(Proxy::Env) {
+        let message = "is not possible with \"proxy\": \"env\", since no proxy reaches a UNIX socket; \
+            set \"proxy\" to \"none\", or remove \"unix_socket\"";
+        problems.add(&place, message);
+    }
 }
 
 /// The number of routes, and of core routes.
@@ -231,6 +257,7 @@ fn plan(raw: RawRecovery) -> Option<RecoveryPlan> {
         unit: raw.unit.value()?,
         scope: raw.scope.or(Scope::System)?,
         signal: raw.signal.or(KillSignal::Kill)?,
+        dump_signal: raw.dump_signal.map(Some).or(None)?,
         min_uptime: raw.min_uptime.or(Duration::from_secs(120))?,
         verify: raw.verify.or(Duration::from_secs(60))?,
     })

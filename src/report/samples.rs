@@ -80,6 +80,7 @@ pub(super) fn with_report<T>(cases: Vec<Case>, test: impl FnOnce(&mut Report) ->
         .map(|case| (case.route, case.outcome))
         .unzip();
     let manifest = Manifest {
+        unix_socket: None,
         routes,
         ..manifest()
     };

@@ -18,8 +18,8 @@ enum Beyond {
     HeadFromDefaults,
     /// Two header names that differ in case only.
     SameHeader,
-    /// `recovery` together with a proxy.
-    RecoveryAndProxy,
+    /// A socket's path of at most 107 characters, but more bytes.
+    LongSocketPath,
     /// A deadline too short to prove a hang.
     ShortDeadline,
     /// An unclosed `${` in a header's value.
@@ -111,6 +111,13 @@ fn good() -> Vec<Value> {
     }
     list.extend(["system", "user"].map(|scope| recovery("scope", json!(scope))));
     list.extend(["SIGKILL", "SIGABRT"].map(|signal| recovery("signal", json!(signal))));
+    list.extend(
+        ["SIGUSR1", "SIGUSR2", "SIGQUIT"].map(|signal| recovery("dump_signal", json!(signal))),
+    );
+    let longest = format!("/{}", "a".repeat(106));
+    list.extend(
+        ["/run/a.sock", "/", "/a b/ä\n", &longest].map(|path| top("unix_socket", json!(path))),
+    );
     list.extend([0, 86400].map(|n| recovery("min_uptime_seconds", json!(n))));
     list.extend([1, 3600].map(|n| recovery("verify_seconds", json!(n))));
     list
@@ -201,6 +208,24 @@ fn bad() -> Vec<Value> {
     }
     list.push(recovery("scope", json!("root")));
     list.push(recovery("signal", json!("SIGTERM")));
+    list.extend(
+        [json!("SIGHUP"), json!("USR1"), json!(10), json!(null)]
+            .map(|signal| recovery("dump_signal", signal)),
+    );
+    let too_long = format!("/{}", "a".repeat(107));
+    list.extend(["", "run/a.sock", "/a\0b", &too_long].map(|path| top("unix_socket", json!(path))));
+    list.extend(
+        [("base_url", "https://h"), ("proxy", "env")].map(|(key, value)| {
+            with(|m| {
+                m["unix_socket"] = json!("/run/a.sock");
+                m[key] = json!(value);
+            })
+        }),
+    );
+    list.push(with(|m| {
+        m["recovery"] = json!({ "unit": "a.service" });
+        m["proxy"] = json!("env");
+    }));
     list.extend([json!(-1), json!(86401)].map(|n| recovery("min_uptime_seconds", n)));
     list.extend([json!(0.5), json!(3601)].map(|n| recovery("verify_seconds", n)));
     list
@@ -222,11 +247,8 @@ fn beyond() -> Vec<(Beyond, Value)> {
             default("headers", json!({ "X-A": "1", "x-a": "2" })),
         ),
         (
-            Beyond::RecoveryAndProxy,
-            with(|m| {
-                m["recovery"] = json!({ "unit": "a.service" });
-                m["proxy"] = json!("env");
-            }),
+            Beyond::LongSocketPath,
+            top("unix_socket", json!(format!("/{}", "ä".repeat(54)))),
         ),
         (
             Beyond::ShortDeadline,

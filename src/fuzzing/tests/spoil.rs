@@ -185,6 +185,7 @@ pub(super) fn violations() -> Vec<(&'static str, Value)> {
             "", "h", "ftp://h", "http://", "http://u:p@h", "http://h?q", "http://h/#f", "http://h:0", "http://h:65536", "http://::1",
             "http://[::1", "http://1.2.3", "http://é", "http://h /", "http://-h", 1
         ])))
+        .chain(each("/unix_socket", json!(["", "a", "./a", "@a", "/\0", format!("/{}", "é".repeat(54)), 1, null])))
         .chain(each("/user_agent", json!(["", "  ", "é", "a\tb", null])))
         .chain(each("/deadline_seconds", json!([0, -1, 86_400.001, "1"])))
         .chain(each("/concurrency", json!([0, 65, 1.5, -1])))
@@ -204,6 +205,7 @@ pub(super) fn violations() -> Vec<(&'static str, Value)> {
             { "unit": "@a.service" }, { "unit": "a@.service" }, { "unit": "a b.service" }, { "unit": "a/b.service" },
             { "unit": "é.service" }, { "unit": "a.timer" }, { "unit": format!("{}.service", "a".repeat(248)) },
             { "unit": "a.service", "scope": "global" }, { "unit": "a.service", "signal": "SIGTERM" },
+            { "unit": "a.service", "dump_signal": "SIGABRT" }, { "unit": "a.service", "dump_signal": null },
             { "unit": "a.service", "min_uptime_seconds": -1 }, { "unit": "a.service", "min_uptime_seconds": 86_400.5 },
             { "unit": "a.service", "verify_seconds": 0.5 }, { "unit": "a.service", "verify_seconds": 3_600.5 },
             { "unit": "a.service", "retries": 1 }])))

@@ -113,6 +113,7 @@ fn recovery() -> impl Strategy<Value = Value> {
     let more = object! {
         "scope": select(&["system", "user"][..]),
         "signal": select(&["SIGKILL", "SIGABRT"][..]),
+        "dump_signal": select(&["SIGUSR1", "SIGUSR2", "SIGQUIT"][..]),
         "min_uptime_seconds": seconds(0.0, 86_400.0),
         "verify_seconds": seconds(1.0, 3_600.0),
     };

@@ -31,12 +31,12 @@ fn unknown_and_repeated_keys_are_told_with_their_place() {
             "defaults.timeout: unknown key; did you mean \"timeout_seconds\"?",
             "routes[0].core: duplicate key; keep one of the two",
             "routes[0].Path: unknown key; did you mean \"path\"?",
-            "manifest[\"a b\\u{1b}\"]: unknown key; known are base_url, routes, $schema, user_agent, \
+            "manifest[\"a b\\u{1b}\"]: unknown key; known are base_url, routes, $schema, unix_socket, user_agent, \
              deadline_seconds, concurrency, proxy, defaults, recovery",
-            "x: unknown key; known are base_url, routes, $schema, user_agent, \
+            "x: unknown key; known are base_url, routes, $schema, unix_socket, user_agent, \
              deadline_seconds, concurrency, proxy, defaults, recovery",
             "recovery.unit: duplicate key; keep one of the two",
-            "recovery.retries: unknown key; known are unit, scope, signal, min_uptime_seconds, \
+            "recovery.retries: unknown key; known are unit, scope, signal, dump_signal, min_uptime_seconds, \
              verify_seconds",
         ]
     );

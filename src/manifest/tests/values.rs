@@ -161,6 +161,18 @@ fn words_and_texts_are_held_to_their_rules() {
         &[("\"System\"", "give \"system\" or \"user\"")],
     );
     accepts("recovery.signal", &["\"SIGKILL\"", "\"SIGABRT\""]);
+    let dump = ["\"SIGUSR1\"", "\"SIGUSR2\"", "\"SIGQUIT\""];
+    accepts("recovery.dump_signal", &dump);
+    rejects(
+        "recovery.dump_signal",
+        &[
+            (
+                "\"SIGTERM\"",
+                "give \"SIGUSR1\" or \"SIGUSR2\" or \"SIGQUIT\"",
+            ),
+            ("10", "is a number"),
+        ],
+    );
     rejects(
         "recovery.signal",
         &[
@@ -313,6 +325,26 @@ fn unit_names_are_those_of_systemd() {
             (
                 &format!("\"{}.service\"", "x".repeat(248)),
                 "has 256 characters",
+            ),
+            ("1", "give a string"),
+        ],
+    );
+}
+
+#[test]
+fn unix_socket() {
+    let of_bytes = |count: usize| format!("\"/{}\"", "a".repeat(count - 1));
+    accepts("unix_socket", &["\"/run/a.sock\"", &of_bytes(107)]);
+    rejects(
+        "unix_socket",
+        &[
+            ("\"run/a.sock\"", "is not an absolute path"),
+            ("\"\"", "is not an absolute path"),
+            ("\"/a\\u0000b\"", "contains a NUL character"),
+            (&of_bytes(108), "has 108 bytes"),
+            (
+                "\"/éééééééééééééééééééééééééééééééééééééééééééééééééééééé\"",
+                "has 109 bytes",
             ),
             ("1", "give a string"),
         ],

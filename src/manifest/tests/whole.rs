@@ -209,6 +209,7 @@ fn what_is_left_out_has_its_default() {
     assert_eq!(manifest.deadline, Duration::from_secs(120));
     assert_eq!(manifest.concurrency.get(), 4);
     assert_eq!(manifest.proxy, Proxy::None);
+    assert_eq!(manifest.unix_socket, None);
     assert_eq!(manifest.recovery, None);
     let route = &manifest.routes[0];
     assert!(route.checks.is_none());
@@ -232,6 +233,7 @@ fn what_is_left_out_has_its_default() {
         unit: "a.service".parse().expect("a unit"),
         scope: Scope::System,
         signal: KillSignal::Kill,
+        dump_signal: None,
         min_uptime: Duration::from_secs(120),
         verify: Duration::from_secs(60),
     };
@@ -246,4 +248,26 @@ fn another_base_url_replaces_the_manifest_s_own() {
     let problems =
         parse_with(&with("base_url", "\"ftp://h\""), Some("https://new")).expect_err("bad");
     assert_eq!(problems.count(), 1);
+}
+
+#[test]
+fn another_base_url_clears_the_socket_which_must_be_valid_all_the_same() {
+    let text = with("unix_socket", "\"/run/a.sock\"");
+    let manifest = parse(&text).expect("valid");
+    let socket = manifest.unix_socket.expect("a socket");
+    assert_eq!(socket.as_path().to_str(), Some("/run/a.sock"));
+    let manifest = parse_with(&text, Some("https://new")).expect("valid");
+    assert_eq!(manifest.unix_socket, None);
+
+    let mut manifest = minimal();
+    manifest["unix_socket"] = json!("/run/a.sock");
+    manifest["base_url"] = json!("https://h");
+    manifest["proxy"] = json!("env");
+    for base_url in [None, Some("http://new")] {
+        let problems = parse_with(&manifest.to_string(), base_url).expect_err("bad");
+        let lines = problems.to_string();
+        assert_eq!(problems.count(), 2, "{lines}");
+        assert!(lines.contains("unix_socket: is not possible with an https:// base_url"));
+        assert!(lines.contains("unix_socket: is not possible with \"proxy\": \"env\""));
+    }
 }
