@@ -4,8 +4,8 @@ use std::time::Duration;
 
 /// Why an attempt brought no complete HTTP response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Loss {
-    /// Not done within the attempt's own time-out.
+pub enum TransportError {
+    /// Not done within the attempt's own timeout.
     Timeout,
     /// Nobody listens.
     Refused,
@@ -21,8 +21,8 @@ pub enum Loss {
     Deadline,
 }
 
-impl Loss {
-    /// The loss as reports name it.
+impl TransportError {
+    /// The error as reports name it.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Timeout => "timeout",
@@ -38,7 +38,7 @@ impl Loss {
 
 /// What is wrong with a complete HTTP answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Objection {
+pub enum ResponseError {
     /// A status that is not expected.
     Status,
     /// A body check that does not hold.
@@ -51,7 +51,7 @@ pub enum Objection {
 
 /// Why a route was not probed at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
+pub enum SkipReason {
     /// The core proved the backend hung.
     BackendHung,
     /// The core proved the backend down.
@@ -66,13 +66,13 @@ pub enum Class {
     /// The status is expected, the body arrived, and every check holds.
     Ok,
     /// The last attempt brought no complete HTTP response.
-    TimeoutUnreachable(Loss),
+    TimeoutUnreachable(TransportError),
     /// 429, unless it is expected.
     RateLimited,
     /// Any other answer.
-    HttpError(Objection),
+    HttpError(ResponseError),
     /// No attempt was made.
-    Skipped(Reason),
+    Skipped(SkipReason),
 }
 
 impl Class {
@@ -91,14 +91,14 @@ impl Class {
     pub const fn cause(self) -> Option<&'static str> {
         Some(match self {
             Self::Ok => return None,
-            Self::RateLimited | Self::HttpError(Objection::Status) => "status",
-            Self::HttpError(Objection::Body) => "body",
-            Self::HttpError(Objection::Protocol) => "protocol",
-            Self::HttpError(Objection::Redirects) => "redirects",
-            Self::TimeoutUnreachable(loss) => loss.name(),
-            Self::Skipped(Reason::Deadline) => "deadline",
-            Self::Skipped(Reason::BackendHung) => "backend_hung",
-            Self::Skipped(Reason::BackendDown) => "backend_down",
+            Self::RateLimited | Self::HttpError(ResponseError::Status) => "status",
+            Self::HttpError(ResponseError::Body) => "body",
+            Self::HttpError(ResponseError::Protocol) => "protocol",
+            Self::HttpError(ResponseError::Redirects) => "redirects",
+            Self::TimeoutUnreachable(error) => error.name(),
+            Self::Skipped(SkipReason::Deadline) => "deadline",
+            Self::Skipped(SkipReason::BackendHung) => "backend_hung",
+            Self::Skipped(SkipReason::BackendDown) => "backend_down",
         })
     }
 
@@ -133,18 +133,18 @@ pub enum Severity {
 /// What a route's attempts prove about the process behind it; of use only for core routes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Proof {
-    /// The whole budget was used, and each attempt had its full time-out and ended by it before a
+    /// The whole budget was used, and each attempt had its full timeout and ended by it before a
     /// single byte had come back.
     pub silent: bool,
     /// At least one byte came back on some attempt.
     pub heard: bool,
-    /// An attempt overran its time-out by more than a second: the prober itself was starved.
+    /// An attempt overran its timeout by more than a second: the prober itself was starved.
     pub overran: bool,
 }
 
 /// What came of probing one route. Small, because there may be 100,000.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outcome {
+pub struct ProbeResult {
     /// What is said about the route.
     pub class: Class,
     /// The last attempt's status, none where no response head came.
@@ -197,7 +197,7 @@ impl Tally {
 
 /// The state of the backend, as the core routes prove it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Backend {
+pub enum BackendState {
     /// It answers something, or nothing is proved.
     Up,
     /// Every core route was silent.
@@ -212,7 +212,7 @@ pub struct Verdict {
     /// No outcome is hard.
     pub healthy: bool,
     /// What the core routes prove.
-    pub backend: Backend,
+    pub backend: BackendState,
     /// The prober was starved while it probed a core route.
     pub starved: bool,
     /// Routes by class.
@@ -222,17 +222,17 @@ pub struct Verdict {
 impl Verdict {
     /// Whether the backend is hung.
     pub fn hung(&self) -> bool {
-        self.backend == Backend::Hung
+        self.backend == BackendState::Hung
     }
 
     /// Whether the backend is down.
     pub fn down(&self) -> bool {
-        self.backend == Backend::Down
+        self.backend == BackendState::Down
     }
 }
 
 /// What the core routes' outcomes prove about the backend.
-pub fn backend<'a>(core: impl IntoIterator<Item = &'a Outcome>) -> Backend {
+pub fn backend_state<'a>(core: impl IntoIterator<Item = &'a ProbeResult>) -> BackendState {
     let (mut any, mut hung, mut down) = (false, true, true);
     for outcome in core {
         any = true;
@@ -240,27 +240,30 @@ pub fn backend<'a>(core: impl IntoIterator<Item = &'a Outcome>) -> Backend {
         down &= !outcome.proof.heard && unreachable(outcome.class);
     }
     match (any, hung, down) {
-        (true, true, _) => Backend::Hung,
-        (true, false, true) => Backend::Down,
-        _ => Backend::Up,
+        (true, true, _) => BackendState::Hung,
+        (true, false, true) => BackendState::Down,
+        _ => BackendState::Up,
     }
 }
 
 /// Whether an attempt ended without a response for a reason of the other side's.
 const fn unreachable(class: Class) -> bool {
     match class {
-        Class::TimeoutUnreachable(loss) => match loss {
-            Loss::Timeout | Loss::Refused | Loss::Reset | Loss::Dns | Loss::Tls | Loss::Network => {
-                true
-            }
-            Loss::Deadline => false,
+        Class::TimeoutUnreachable(error) => match error {
+            TransportError::Timeout
+            | TransportError::Refused
+            | TransportError::Reset
+            | TransportError::Dns
+            | TransportError::Tls
+            | TransportError::Network => true,
+            TransportError::Deadline => false,
         },
         Class::Ok | Class::RateLimited | Class::HttpError(_) | Class::Skipped(_) => false,
     }
 }
 
 /// Judges a sweep: each outcome with whether its route is core.
-pub fn judge<'a>(outcomes: impl IntoIterator<Item = (bool, &'a Outcome)> + Clone) -> Verdict {
+pub fn judge<'a>(outcomes: impl IntoIterator<Item = (bool, &'a ProbeResult)> + Clone) -> Verdict {
     let mut tally = Tally::default();
     let (mut healthy, mut starved) = (true, false);
     for (core, outcome) in outcomes.clone() {
@@ -280,7 +283,7 @@ pub fn judge<'a>(outcomes: impl IntoIterator<Item = (bool, &'a Outcome)> + Clone
         .map(|(_, outcome)| outcome);
     Verdict {
         healthy,
-        backend: backend(core),
+        backend: backend_state(core),
         starved,
         tally,
     }
@@ -306,8 +309,8 @@ mod tests {
         overran: false,
     };
 
-    fn outcome(class: Class, proof: Proof) -> Outcome {
-        Outcome {
+    fn outcome(class: Class, proof: Proof) -> ProbeResult {
+        ProbeResult {
             class,
             status: None,
             detail: None,
@@ -317,45 +320,45 @@ mod tests {
         }
     }
 
-    fn lost(loss: Loss, proof: Proof) -> Outcome {
-        outcome(Class::TimeoutUnreachable(loss), proof)
+    fn lost(error: TransportError, proof: Proof) -> ProbeResult {
+        outcome(Class::TimeoutUnreachable(error), proof)
     }
 
     #[test]
-    fn backend_is_hung_only_when_every_core_route_is_silent() {
-        let mute = || lost(Loss::Timeout, SILENT);
+    fn backend_state_is_hung_only_when_every_core_route_is_silent() {
+        let silent = || lost(TransportError::Timeout, SILENT);
         let ok = outcome(Class::Ok, HEARD);
-        let half = lost(Loss::Timeout, HEARD);
-        let refused = lost(Loss::Refused, NOTHING);
-        let early = lost(Loss::Timeout, NOTHING);
-        let cut = lost(Loss::Deadline, NOTHING);
-        let skipped = outcome(Class::Skipped(Reason::Deadline), NOTHING);
-        let cases: [(&[Outcome], Backend); 12] = [
-            (&[mute()], Backend::Hung),
-            (&[mute(), mute(), mute()], Backend::Hung),
-            (&[mute(), ok.clone()], Backend::Up),
-            (&[mute(), half.clone()], Backend::Up),
-            (&[mute(), outcome(BAD, HEARD)], Backend::Up),
-            (&[mute(), refused.clone()], Backend::Down),
-            (&[mute(), early], Backend::Down),
-            (&[mute(), cut.clone()], Backend::Up),
-            (&[mute(), skipped], Backend::Up),
-            (&[refused.clone(), refused.clone()], Backend::Down),
-            (&[refused, half], Backend::Up),
-            (&[], Backend::Up),
+        let half = lost(TransportError::Timeout, HEARD);
+        let refused = lost(TransportError::Refused, NOTHING);
+        let early = lost(TransportError::Timeout, NOTHING);
+        let cut = lost(TransportError::Deadline, NOTHING);
+        let skipped = outcome(Class::Skipped(SkipReason::Deadline), NOTHING);
+        let cases: [(&[ProbeResult], BackendState); 12] = [
+            (&[silent()], BackendState::Hung),
+            (&[silent(), silent(), silent()], BackendState::Hung),
+            (&[silent(), ok.clone()], BackendState::Up),
+            (&[silent(), half.clone()], BackendState::Up),
+            (&[silent(), outcome(BAD, HEARD)], BackendState::Up),
+            (&[silent(), refused.clone()], BackendState::Down),
+            (&[silent(), early], BackendState::Down),
+            (&[silent(), cut.clone()], BackendState::Up),
+            (&[silent(), skipped], BackendState::Up),
+            (&[refused.clone(), refused.clone()], BackendState::Down),
+            (&[refused, half], BackendState::Up),
+            (&[], BackendState::Up),
         ];
         for (outcomes, expected) in cases {
-            assert_eq!(backend(outcomes), expected, "{outcomes:#?}");
+            assert_eq!(backend_state(outcomes), expected, "{outcomes:#?}");
         }
-        assert_eq!(backend(&[cut]), Backend::Up);
+        assert_eq!(backend_state(&[cut]), BackendState::Up);
     }
 
-    const BAD: Class = Class::HttpError(Objection::Status);
+    const BAD: Class = Class::HttpError(ResponseError::Status);
 
     #[test]
     fn judge_fails_the_run_for_hard_outcomes_only() {
-        let timeout = Class::TimeoutUnreachable(Loss::Timeout);
-        let skipped = Class::Skipped(Reason::Deadline);
+        let timeout = Class::TimeoutUnreachable(TransportError::Timeout);
+        let skipped = Class::Skipped(SkipReason::Deadline);
         for (core, class, healthy) in [
             (true, Class::Ok, true),
             (true, Class::RateLimited, true),
@@ -379,9 +382,12 @@ mod tests {
             (true, outcome(Class::Ok, HEARD)),
             (true, outcome(Class::RateLimited, HEARD)),
             (false, outcome(Class::RateLimited, HEARD)),
-            (false, lost(Loss::Reset, NOTHING)),
+            (false, lost(TransportError::Reset, NOTHING)),
             (false, outcome(BAD, HEARD)),
-            (false, outcome(Class::Skipped(Reason::Deadline), NOTHING)),
+            (
+                false,
+                outcome(Class::Skipped(SkipReason::Deadline), NOTHING),
+            ),
         ];
         let verdict = judge(outcomes.iter().map(|(core, outcome)| (*core, outcome)));
         let tally = Tally {
@@ -397,9 +403,9 @@ mod tests {
 
     #[test]
     fn judge_tells_hung_from_down() {
-        let hung = judge([(true, &lost(Loss::Timeout, SILENT))]);
+        let hung = judge([(true, &lost(TransportError::Timeout, SILENT))]);
         assert!(hung.hung() && !hung.down());
-        let down = judge([(true, &lost(Loss::Refused, NOTHING))]);
+        let down = judge([(true, &lost(TransportError::Refused, NOTHING))]);
         assert!(down.down() && !down.hung());
         let up = judge([(true, &outcome(Class::Ok, HEARD))]);
         assert!(!up.hung() && !up.down());

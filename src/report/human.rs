@@ -15,7 +15,7 @@ use super::{Report, words};
 use crate::manifest::Route;
 use crate::stderr::Level;
 use crate::text::escape;
-use crate::verdict::{Class, Outcome, Severity};
+use crate::verdict::{Class, ProbeResult, Severity};
 
 /// Writes the report as lines; nothing at all where `quiet` and healthy.
 ///
@@ -52,7 +52,7 @@ pub(super) fn render(
     end(report, look, out)
 }
 
-fn not_ok((_, outcome): &(&Route, &Outcome)) -> bool {
+fn not_ok((_, outcome): &(&Route, &ProbeResult)) -> bool {
     outcome.class != Class::Ok
 }
 
@@ -108,7 +108,7 @@ fn style(look: Look, severity: Severity) -> Style {
 }
 
 /// One route in the journal, where alignment is of no use.
-fn sentence(route: &Route, outcome: &Outcome) -> String {
+fn sentence(route: &Route, outcome: &ProbeResult) -> String {
     let target = words::target(route);
     let core = if route.core { "core " } else { "" };
     let class = words::class(outcome.class);

@@ -14,7 +14,7 @@ use self::lines::Lines;
 use super::{Report, timestamp};
 use crate::manifest::{Route, Source};
 use crate::recovery::Evidence;
-use crate::verdict::{Outcome, Tally};
+use crate::verdict::{ProbeResult, Tally};
 
 /// Raised where a key is renamed or removed, which must not happen without need.
 const SCHEMA_VERSION: u32 = 1;
@@ -108,8 +108,8 @@ fn document<'a>(report: &'a Report<'a>) -> Document<'a> {
     }
 }
 
-fn entry<'a>(route: &'a Route, outcome: &'a Outcome) -> Entry<'a> {
-    let Outcome {
+fn entry<'a>(route: &'a Route, outcome: &'a ProbeResult) -> Entry<'a> {
+    let ProbeResult {
         class,
         status,
         detail,

@@ -11,7 +11,7 @@ use std::io::{self, Write};
 use super::{Report, timestamp, words};
 use crate::manifest::Route;
 use crate::text::escape;
-use crate::verdict::{Outcome, Severity};
+use crate::verdict::{ProbeResult, Severity};
 
 /// Writes the report as one suite with one case for each route.
 ///
@@ -55,7 +55,7 @@ pub(super) fn render(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "  </testsuite>\n</testsuites>")
 }
 
-fn case(route: &Route, outcome: &Outcome, out: &mut dyn Write) -> io::Result<()> {
+fn case(route: &Route, outcome: &ProbeResult, out: &mut dyn Write) -> io::Result<()> {
     let element = match outcome.class.severity(route.core) {
         Severity::Fine => None,
         Severity::Soft => Some("skipped"),

@@ -11,7 +11,7 @@ use std::time::UNIX_EPOCH;
 use super::Report;
 use crate::manifest::Route;
 use crate::recovery;
-use crate::verdict::{Class, Outcome};
+use crate::verdict::{Class, ProbeResult};
 
 const PREFIX: &str = "scidex_route_health";
 
@@ -93,7 +93,7 @@ fn of_routes(
     report: &Report,
     out: &mut dyn Write,
     (name, help): (&str, &str),
-    value: impl Fn(&Outcome) -> String,
+    value: impl Fn(&ProbeResult) -> String,
 ) -> io::Result<()> {
     head(out, name, help)?;
     for (route, outcome) in report.results() {

@@ -39,7 +39,7 @@ pub struct Report<'a> {
     /// What was probed.
     pub manifest: &'a Manifest,
     /// What came of each route, in the manifest's order.
-    pub outcomes: Vec<verdict::Outcome>,
+    pub outcomes: Vec<verdict::ProbeResult>,
     /// What the outcomes mean.
     pub verdict: Verdict,
     /// What was done about it.
@@ -50,7 +50,7 @@ pub struct Report<'a> {
 
 impl Report<'_> {
     /// Each route with what came of it, in the manifest's order.
-    fn results(&self) -> impl Iterator<Item = (&Route, &verdict::Outcome)> + Clone {
+    fn results(&self) -> impl Iterator<Item = (&Route, &verdict::ProbeResult)> + Clone {
         self.manifest.routes.iter().zip(&self.outcomes)
     }
 }

@@ -10,12 +10,12 @@ use crate::manifest::{
     Expect, LoadOptions, Manifest, Method, Options, Route, Source, UnitName, Variables,
 };
 use crate::recovery::{self, Cpu, Evidence, Guard, MainPid, Reading, Recovery, ThreadGroup};
-use crate::verdict::{self, Class, Loss, Objection, Outcome, Proof, Reason};
+use crate::verdict::{self, Class, ProbeResult, Proof, ResponseError, SkipReason, TransportError};
 
 /// A route and what came of it.
 pub(super) struct Case {
     route: Route,
-    outcome: Outcome,
+    outcome: ProbeResult,
 }
 
 impl Case {
@@ -62,7 +62,7 @@ pub(super) fn case(path: &str, class: Class, status: Option<u16>, micros: u64) -
             options: Arc::new(options),
             checks: None,
         },
-        outcome: Outcome {
+        outcome: ProbeResult {
             class,
             status,
             detail: None,
@@ -75,7 +75,7 @@ pub(super) fn case(path: &str, class: Class, status: Option<u16>, micros: u64) -
 
 /// A sweep of these cases with nothing to recover; `test` looks at its report.
 pub(super) fn with_report<T>(cases: Vec<Case>, test: impl FnOnce(&mut Report) -> T) -> T {
-    let (routes, outcomes): (Vec<Route>, Vec<Outcome>) = cases
+    let (routes, outcomes): (Vec<Route>, Vec<ProbeResult>) = cases
         .into_iter()
         .map(|case| (case.route, case.outcome))
         .unzip();
@@ -140,36 +140,36 @@ pub(super) fn soft() -> Vec<Case> {
         case("/exchange", Class::RateLimited, Some(429), 900),
         case(
             "/papers",
-            Class::TimeoutUnreachable(Loss::Timeout),
+            Class::TimeoutUnreachable(TransportError::Timeout),
             None,
             10_000_400,
         )
         .attempts(3)
         .detail("no answer within 10 s"),
-        case("/wiki", Class::Skipped(Reason::Deadline), None, 0),
+        case("/wiki", Class::Skipped(SkipReason::Deadline), None, 0),
     ]
 }
 
 /// Unhealthy in every way that leaves the backend up, with text that wants to be escaped.
 pub(super) fn failing() -> Vec<Case> {
     vec![
-        case("/api/health", Class::TimeoutUnreachable(Loss::Reset), None, 3_000)
+        case("/api/health", Class::TimeoutUnreachable(TransportError::Reset), None, 3_000)
             .core()
             .attempts(3)
             .detail("connection reset by peer"),
         case("/", Class::Ok, Some(200), 12_400).core(),
-        case("/head", Class::HttpError(Objection::Status), Some(503), 31_000).attempts(3),
-        case("/api/status", Class::HttpError(Objection::Body), Some(200), 8_000).detail(
+        case("/head", Class::HttpError(ResponseError::Status), Some(503), 31_000).attempts(3),
+        case("/api/status", Class::HttpError(ResponseError::Body), Some(200), 8_000).detail(
             "JSON /status is \"de\u{1b}[31mgraded\" <&> instead of \"healthy\", in a body that goes on at length",
         ),
         case(
             "/api/search?q=a-very-long-question-that-nobody-ever-asks-of-a-person&limit=1&\"\\",
-            Class::HttpError(Objection::Protocol),
+            Class::HttpError(ResponseError::Protocol),
             None,
             500,
         )
         .detail("not HTTP"),
-        case("/loop", Class::HttpError(Objection::Redirects), Some(302), 99_960)
+        case("/loop", Class::HttpError(ResponseError::Redirects), Some(302), 99_960)
             .detail("more than 3 redirects"),
         case("/gaps", Class::RateLimited, Some(429), 1_100),
     ]
@@ -180,7 +180,7 @@ pub(super) fn hung() -> Vec<Case> {
     vec![
         case(
             "/api/health",
-            Class::TimeoutUnreachable(Loss::Timeout),
+            Class::TimeoutUnreachable(TransportError::Timeout),
             None,
             10_001_000,
         )
@@ -189,14 +189,14 @@ pub(super) fn hung() -> Vec<Case> {
         .detail("connected, then silent for 10 s"),
         case(
             "/",
-            Class::TimeoutUnreachable(Loss::Timeout),
+            Class::TimeoutUnreachable(TransportError::Timeout),
             None,
             10_003_000,
         )
         .silent()
         .attempts(3),
-        case("/papers", Class::Skipped(Reason::BackendHung), None, 0),
-        case("/wiki", Class::Skipped(Reason::BackendHung), None, 0),
+        case("/papers", Class::Skipped(SkipReason::BackendHung), None, 0),
+        case("/wiki", Class::Skipped(SkipReason::BackendHung), None, 0),
     ]
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::manifest::{Manifest, Method, Route};
 use crate::recovery::{self, Recovery};
-use crate::verdict::{Backend, Class, Outcome, Reason, Severity, Tally, Verdict};
+use crate::verdict::{BackendState, Class, ProbeResult, Severity, SkipReason, Tally, Verdict};
 
 /// What a sweep's core routes came to; all else stands in the tally.
 #[derive(Debug, Default)]
@@ -20,7 +20,7 @@ struct Core {
 }
 
 impl Core {
-    fn of(manifest: &Manifest, outcomes: &[Outcome]) -> Self {
+    fn of(manifest: &Manifest, outcomes: &[ProbeResult]) -> Self {
         let mut core = Self::default();
         let routes = manifest.routes.iter().zip(outcomes);
         for (_, outcome) in routes.filter(|(route, _)| route.core) {
@@ -46,14 +46,14 @@ impl Core {
         let causes = self.causes.join(", ");
         let mut parts = Vec::new();
         match verdict.backend {
-            Backend::Hung => parts.push(format!("the backend hung: {lost} stayed silent")),
-            Backend::Down => parts.push(format!(
+            BackendState::Hung => parts.push(format!("the backend hung: {lost} stayed silent")),
+            BackendState::Down => parts.push(format!(
                 "the backend is down: {lost} did not answer ({causes})"
             )),
-            Backend::Up if self.lost > 0 => {
+            BackendState::Up if self.lost > 0 => {
                 parts.push(format!("{lost} did not answer ({causes})"));
             }
-            Backend::Up => {}
+            BackendState::Up => {}
         }
         if self.skipped > 0 {
             let (subject, were) = (of_core(self.skipped), were(self.skipped));
@@ -127,7 +127,7 @@ pub(super) fn tally(tally: &Tally) -> String {
 /// The verdict's first word, and what follows it.
 pub(super) fn verdict(
     manifest: &Manifest,
-    outcomes: &[Outcome],
+    outcomes: &[ProbeResult],
     verdict: &Verdict,
 ) -> (&'static str, String) {
     let core = Core::of(manifest, outcomes);
@@ -151,7 +151,7 @@ pub(super) fn verdict(
 pub fn unhealthy_sweep(
     number: usize,
     manifest: &Manifest,
-    outcomes: &[Outcome],
+    outcomes: &[ProbeResult],
     verdict: &Verdict,
     left: Duration,
 ) -> String {
@@ -187,11 +187,11 @@ pub(super) fn class(class: Class) -> &'static str {
 }
 
 /// What more there is to say of one route: how often it was tried, and why it is what it is.
-pub(super) fn note(outcome: &Outcome) -> String {
+pub(super) fn note(outcome: &ProbeResult) -> String {
     let reason = match outcome.class {
-        Class::Skipped(Reason::BackendHung) => Some("the backend hung"),
-        Class::Skipped(Reason::BackendDown) => Some("the backend is down"),
-        Class::Skipped(Reason::Deadline) => Some("the deadline had passed"),
+        Class::Skipped(SkipReason::BackendHung) => Some("the backend hung"),
+        Class::Skipped(SkipReason::BackendDown) => Some("the backend is down"),
+        Class::Skipped(SkipReason::Deadline) => Some("the deadline had passed"),
         Class::Ok | Class::TimeoutUnreachable(_) | Class::RateLimited | Class::HttpError(_) => {
             outcome.detail.as_deref()
         }

@@ -14,7 +14,7 @@ use super::names::{LineResolver, Names};
 use super::tls::TlsConnector;
 use crate::clock::Monotonic;
 use crate::manifest::{BaseUrl, Method, Options};
-use crate::verdict::Loss;
+use crate::verdict::TransportError;
 
 /// A response head may have this many bytes.
 const HEAD_MAX: usize = 64 * 1024;
@@ -234,16 +234,16 @@ fn meaning(error: Error) -> End {
             End::Broken(error.to_string())
         }
         Error::LargeResponseHeader(..) => End::Broken("more than 64 KiB of headers".to_owned()),
-        Error::Tls(text) => lost(Loss::Tls, text.to_owned()),
+        Error::Tls(text) => lost(TransportError::Tls, text.to_owned()),
         Error::Io(error) => match error.get_ref().and_then(|e| e.downcast_ref()) {
-            Some::<&rustls::Error>(tls) => lost(Loss::Tls, tls.to_string()),
+            Some::<&rustls::Error>(tls) => lost(TransportError::Tls, tls.to_string()),
             None if error.kind() == io::ErrorKind::UnexpectedEof => lost(
-                Loss::Reset,
+                TransportError::Reset,
                 "closed before the response was complete".to_owned(),
             ),
-            None => lost(Loss::Network, error.to_string()),
+            None => lost(TransportError::Network, error.to_string()),
         },
-        other => lost(Loss::Network, other.to_string()),
+        other => lost(TransportError::Network, other.to_string()),
     }
 }
 
@@ -252,19 +252,19 @@ fn meaning(error: Error) -> End {
 fn by_proxy(end: End) -> End {
     let (at_end, detail) = match end {
         End::Lost(failure) => match failure.loss {
-            Loss::Timeout => return End::Lost(failure),
-            Loss::Refused
-            | Loss::Reset
-            | Loss::Dns
-            | Loss::Tls
-            | Loss::Network
-            | Loss::Deadline => (failure.at_end, failure.detail),
+            TransportError::Timeout => return End::Lost(failure),
+            TransportError::Refused
+            | TransportError::Reset
+            | TransportError::Dns
+            | TransportError::Tls
+            | TransportError::Network
+            | TransportError::Deadline => (failure.at_end, failure.detail),
         },
         End::Broken(detail) => (false, detail),
         End::Response(_) | End::TooManyRedirects => return end,
     };
     End::Lost(Failure {
-        loss: Loss::Network,
+        loss: TransportError::Network,
         at_end,
         detail,
     })

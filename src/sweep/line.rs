@@ -20,7 +20,7 @@ use ureq::{Error, Timeout};
 
 use super::buffers::Buffers;
 use crate::clock::Monotonic;
-use crate::verdict::Loss;
+use crate::verdict::TransportError;
 
 /// What happened on the wire since the attempt began. Shared by the connector and the transport,
 /// which live inside ureq, and the client that judges them.
@@ -54,7 +54,7 @@ enum Tap {
 #[derive(Clone, Debug)]
 pub(super) struct Failure {
     /// What was lost.
-    pub(super) loss: Loss,
+    pub(super) loss: TransportError,
     /// Whether the attempt's end cut it short, rather than the other side.
     pub(super) at_end: bool,
     /// What the system or the library says.
@@ -143,7 +143,7 @@ impl Line {
     }
 
     /// Records that the attempt failed with `loss`; the first failure stands.
-    pub(super) fn fail(&self, loss: Loss, at_end: bool, detail: impl Into<String>) {
+    pub(super) fn fail(&self, loss: TransportError, at_end: bool, detail: impl Into<String>) {
         let failure = Failure {
             loss,
             at_end,
@@ -165,25 +165,25 @@ impl Line {
     }
 
     fn timed_out(&self, detail: &str) -> Error {
-        self.fail(Loss::Timeout, true, detail);
+        self.fail(TransportError::Timeout, true, detail);
         Error::Timeout(Timeout::Global)
     }
 
     fn broken(&self, error: io::Error) -> Error {
-        self.fail(loss_of(&error), false, error.to_string());
+        self.fail(transport_error(&error), false, error.to_string());
         Error::Io(error)
     }
 }
 
 /// What an error of the socket means.
-fn loss_of(error: &io::Error) -> Loss {
+fn transport_error(error: &io::Error) -> TransportError {
     match error.kind() {
-        io::ErrorKind::ConnectionRefused => Loss::Refused,
+        io::ErrorKind::ConnectionRefused => TransportError::Refused,
         io::ErrorKind::ConnectionReset
         | io::ErrorKind::ConnectionAborted
         | io::ErrorKind::BrokenPipe
-        | io::ErrorKind::UnexpectedEof => Loss::Reset,
-        _ => Loss::Network,
+        | io::ErrorKind::UnexpectedEof => TransportError::Reset,
+        _ => TransportError::Network,
     }
 }
 
@@ -261,8 +261,16 @@ impl LineConnector {
                     line.opened(&stream, address);
                     return Ok(stream);
                 }
-                Ok(None) => Some((Loss::Timeout, true, format!("connecting to {address}"))),
-                Err(error) => Some((loss_of(&error), false, format!("{address}: {error}"))),
+                Ok(None) => Some((
+                    TransportError::Timeout,
+                    true,
+                    format!("connecting to {address}"),
+                )),
+                Err(error) => Some((
+                    transport_error(&error),
+                    false,
+                    format!("{address}: {error}"),
+                )),
             };
         }
         if let Some((loss, at_end, detail)) = last {
@@ -332,7 +340,7 @@ impl Transport for LineTransport {
                     }
                 }
                 // An answer may have been sent before the connection was closed: reading tells.
-                Err(error) if loss_of(&error) == Loss::Reset => return Ok(()),
+                Err(error) if transport_error(&error) == TransportError::Reset => return Ok(()),
                 Err(error) => return Err(self.line.broken(error)),
             }
         }

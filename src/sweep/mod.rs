@@ -25,7 +25,7 @@ use self::pool::Pool;
 use self::wait::Earlier;
 use crate::clock::Monotonic;
 use crate::manifest::{Manifest, Method, Options, Proxy, Route, Scheme};
-use crate::verdict::{Outcome, Severity};
+use crate::verdict::{ProbeResult, Severity};
 
 pub use self::wait::{Wait, until_healthy};
 
@@ -54,7 +54,7 @@ pub struct Sweep {
     /// When it began.
     pub began: Monotonic,
     /// What came of each route, in the manifest's order.
-    pub outcomes: Vec<Outcome>,
+    pub outcomes: Vec<ProbeResult>,
 }
 
 impl<'m> Prober<'m> {

@@ -16,7 +16,7 @@ use ureq::unversioned::transport::NextTimeout;
 use super::line::Line;
 use crate::clock::Monotonic;
 use crate::manifest::Scheme;
-use crate::verdict::Loss;
+use crate::verdict::TransportError;
 
 /// What ureq's list of addresses holds.
 const ADDRESSES_MAX: usize = 16;
@@ -152,7 +152,7 @@ impl Resolver for LineResolver {
                     Unresolved::Late => (true, "the resolver did not answer".to_owned()),
                     Unresolved::Failed(text) => (false, text),
                 };
-                self.line.fail(Loss::Dns, late, text);
+                self.line.fail(TransportError::Dns, late, text);
                 Error::HostNotFound
             })?;
         let mut resolved = self.empty();

@@ -11,7 +11,7 @@ use super::http::{Client, Setup};
 use super::probe;
 use crate::clock::Monotonic;
 use crate::manifest::Route;
-use crate::verdict::{self, Backend, Outcome, Reason};
+use crate::verdict::{self, BackendState, ProbeResult, SkipReason};
 
 /// One sweep over some of the routes.
 pub(super) struct Pool<'a> {
@@ -32,7 +32,7 @@ pub(super) struct Pool<'a> {
 /// What the threads share.
 #[derive(Default)]
 struct Work {
-    slots: Vec<OnceLock<Outcome>>,
+    slots: Vec<OnceLock<ProbeResult>>,
     next: AtomicUsize,
     done: AtomicUsize,
     core_done: AtomicUsize,
@@ -43,18 +43,18 @@ struct Work {
 #[derive(Default)]
 struct Gate {
     /// Once the core is judged: whether the other routes are probed, or why not.
-    leave: Mutex<Option<Result<(), Reason>>>,
+    leave: Mutex<Option<Result<(), SkipReason>>>,
     judged: Condvar,
 }
 
 impl Gate {
-    fn open(&self, leave: Result<(), Reason>) {
+    fn open(&self, leave: Result<(), SkipReason>) {
         *self.leave.lock().unwrap_or_else(PoisonError::into_inner) = Some(leave);
         self.judged.notify_all();
     }
 
     /// Waits until the core is judged, or the sweep's time is over.
-    fn pass(&self, deadline: Monotonic) -> Result<(), Reason> {
+    fn pass(&self, deadline: Monotonic) -> Result<(), SkipReason> {
         let leave = self.leave.lock().unwrap_or_else(PoisonError::into_inner);
         let closed = |leave: &mut Option<_>| leave.is_none();
         let waited = self
@@ -63,13 +63,13 @@ impl Gate {
         waited
             .unwrap_or_else(PoisonError::into_inner)
             .0
-            .unwrap_or(Err(Reason::Deadline))
+            .unwrap_or(Err(SkipReason::Deadline))
     }
 }
 
 impl Pool<'_> {
     /// Probes the picked routes; what came of each stands beside its place in the manifest.
-    pub(super) fn probe(&self) -> Vec<(usize, Outcome)> {
+    pub(super) fn probe(&self) -> Vec<(usize, ProbeResult)> {
         let slots = self.picked.iter().map(|_| OnceLock::new()).collect();
         let work = Work {
             slots,
@@ -86,7 +86,7 @@ impl Pool<'_> {
         });
         let outcomes = work.slots.into_iter().map(|slot| {
             let outcome = slot.into_inner();
-            outcome.unwrap_or_else(|| probe::skipped(Reason::Deadline))
+            outcome.unwrap_or_else(|| probe::skipped(SkipReason::Deadline))
         });
         let places = self.picked.iter().map(|(index, _)| *index);
         places.zip(outcomes).collect()
@@ -122,10 +122,10 @@ impl Pool<'_> {
             );
             if core && work.core_done.fetch_add(1, Ordering::AcqRel) + 1 == self.core {
                 let outcomes = work.slots.iter().take(self.core).filter_map(OnceLock::get);
-                work.gate.open(match verdict::backend(outcomes) {
-                    Backend::Up => Ok(()),
-                    Backend::Hung => Err(Reason::BackendHung),
-                    Backend::Down => Err(Reason::BackendDown),
+                work.gate.open(match verdict::backend_state(outcomes) {
+                    BackendState::Up => Ok(()),
+                    BackendState::Hung => Err(SkipReason::BackendHung),
+                    BackendState::Down => Err(SkipReason::BackendDown),
                 });
             }
         }

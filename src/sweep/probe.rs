@@ -8,7 +8,7 @@ use super::http::{Client, End, Reply};
 use super::line::Failure;
 use crate::clock::Monotonic;
 use crate::manifest::{BodyChecks, Route};
-use crate::verdict::{Class, Loss, Objection, Outcome, Proof, Reason};
+use crate::verdict::{Class, ProbeResult, Proof, ResponseError, SkipReason, TransportError};
 
 /// An attempt that ends this much after its time-out shows that this process was kept from
 /// running.
@@ -20,7 +20,7 @@ pub(super) fn probe(
     route: &Route,
     retries: u32,
     deadline: Monotonic,
-) -> Outcome {
+) -> ProbeResult {
     let options = &route.options;
     let mut error = None;
     let mut attempts: u16 = 0;
@@ -33,7 +33,7 @@ pub(super) fn probe(
     loop {
         let start = Monotonic::now();
         if start >= deadline && attempts == 0 {
-            return skipped(Reason::Deadline);
+            return skipped(SkipReason::Deadline);
         }
         let full = start + options.timeout <= deadline;
         let end = if full {
@@ -47,12 +47,12 @@ pub(super) fn probe(
 
         let Reply { status, heard, end } = reply;
         let (class, detail) = judge(route, status, end, full);
-        let mute = class == Class::TimeoutUnreachable(Loss::Timeout) && !heard;
+        let mute = class == Class::TimeoutUnreachable(TransportError::Timeout) && !heard;
         proof.silent &= mute;
         proof.heard |= heard;
         proof.overran |= elapsed > options.timeout + OVERRUN;
 
-        let outcome = Outcome {
+        let outcome = ProbeResult {
             class,
             status,
             detail,
@@ -74,8 +74,8 @@ pub(super) fn probe(
 }
 
 /// A route that was not probed.
-pub(super) fn skipped(reason: Reason) -> Outcome {
-    Outcome {
+pub(super) fn skipped(reason: SkipReason) -> ProbeResult {
+    ProbeResult {
         class: Class::Skipped(reason),
         status: None,
         detail: None,
@@ -87,7 +87,7 @@ pub(super) fn skipped(reason: Reason) -> Outcome {
 
 /// The route's outcome from its last attempt: `spent` says whether the retry budget was used,
 /// `error` is the route's latest HTTP error before this attempt.
-fn settle(mut last: Outcome, spent: bool, error: Option<Outcome>) -> Outcome {
+fn settle(mut last: ProbeResult, spent: bool, error: Option<ProbeResult>) -> ProbeResult {
     last.proof.silent &= spent;
     match error {
         Some(error) => {
@@ -100,9 +100,9 @@ fn settle(mut last: Outcome, spent: bool, error: Option<Outcome>) -> Outcome {
 
 /// `last`, unless it is a rate limit: what a provoked limiter says must not hide an HTTP error that
 /// the same route gave before. Then all `attempts` count.
-pub(super) fn unhidden(last: Outcome, error: &Outcome, attempts: u16) -> Outcome {
+pub(super) fn unhidden(last: ProbeResult, error: &ProbeResult, attempts: u16) -> ProbeResult {
     match last.class {
-        Class::RateLimited => Outcome {
+        Class::RateLimited => ProbeResult {
             class: error.class,
             status: error.status,
             detail: error.detail.clone(),
@@ -117,12 +117,16 @@ pub(super) fn unhidden(last: Outcome, error: &Outcome, attempts: u16) -> Outcome
 fn retried(class: Class, status: Option<u16>) -> bool {
     match class {
         Class::TimeoutUnreachable(loss) => match loss {
-            Loss::Timeout | Loss::Refused | Loss::Reset | Loss::Dns | Loss::Network => true,
-            Loss::Tls | Loss::Deadline => false,
+            TransportError::Timeout
+            | TransportError::Refused
+            | TransportError::Reset
+            | TransportError::Dns
+            | TransportError::Network => true,
+            TransportError::Tls | TransportError::Deadline => false,
         },
         Class::HttpError(objection) => match objection {
-            Objection::Status => matches!(status, Some(502..=504)),
-            Objection::Body | Objection::Protocol | Objection::Redirects => false,
+            ResponseError::Status => matches!(status, Some(502..=504)),
+            ResponseError::Body | ResponseError::Protocol | ResponseError::Redirects => false,
         },
         Class::Ok | Class::RateLimited | Class::Skipped(_) => false,
     }
@@ -139,29 +143,29 @@ fn judge(route: &Route, status: Option<u16>, end: End, full: bool) -> (Class, Op
             detail,
         }) => {
             let loss = if at_end && !full {
-                Loss::Deadline
+                TransportError::Deadline
             } else {
                 loss
             };
             said(Class::TimeoutUnreachable(loss), detail)
         }
-        End::Broken(text) => said(Class::HttpError(Objection::Protocol), text),
+        End::Broken(text) => said(Class::HttpError(ResponseError::Protocol), text),
         End::TooManyRedirects => {
             let text = format!("more than {} redirects", route.options.max_redirects);
-            said(Class::HttpError(Objection::Redirects), text)
+            said(Class::HttpError(ResponseError::Redirects), text)
         }
         End::Response(body) => {
             let status = status.unwrap_or_default();
             if !route.options.expect.accepts(status) {
                 let class = match status {
                     429 => Class::RateLimited,
-                    _ => Class::HttpError(Objection::Status),
+                    _ => Class::HttpError(ResponseError::Status),
                 };
                 return (class, None);
             }
             let checks = route.checks.as_ref();
             match checks.and_then(|checks| objection(checks, &body)) {
-                Some(text) => said(Class::HttpError(Objection::Body), text),
+                Some(text) => said(Class::HttpError(ResponseError::Body), text),
                 None => (Class::Ok, None),
             }
         }
@@ -237,7 +241,7 @@ mod tests {
         End::Response(Vec::new())
     }
 
-    fn lost(loss: Loss, at_end: bool) -> End {
+    fn lost(loss: TransportError, at_end: bool) -> End {
         End::Lost(Failure {
             loss,
             at_end,
@@ -245,13 +249,13 @@ mod tests {
         })
     }
 
-    fn outcome(class: Class, status: Option<u16>, attempts: u16) -> Outcome {
+    fn outcome(class: Class, status: Option<u16>, attempts: u16) -> ProbeResult {
         let proof = Proof {
             silent: true,
             heard: false,
             overran: false,
         };
-        Outcome {
+        ProbeResult {
             class,
             status,
             detail: None,
@@ -261,22 +265,42 @@ mod tests {
         }
     }
 
-    const BAD_STATUS: Class = Class::HttpError(Objection::Status);
+    const BAD_STATUS: Class = Class::HttpError(ResponseError::Status);
 
     #[test]
     fn judge_names_every_end() {
         let loss = Class::TimeoutUnreachable;
         let broken = End::Broken("no".to_owned());
-        let protocol = Class::HttpError(Objection::Protocol);
+        let protocol = Class::HttpError(ResponseError::Protocol);
         for (status, end, full, expected) in [
             (Some(200), response(), true, Class::Ok),
             (Some(302), response(), true, Class::Ok),
             (Some(404), response(), true, BAD_STATUS),
             (Some(429), response(), true, Class::RateLimited),
-            (None, lost(Loss::Timeout, true), true, loss(Loss::Timeout)),
-            (None, lost(Loss::Timeout, true), false, loss(Loss::Deadline)),
-            (None, lost(Loss::Dns, true), false, loss(Loss::Deadline)),
-            (None, lost(Loss::Refused, false), false, loss(Loss::Refused)),
+            (
+                None,
+                lost(TransportError::Timeout, true),
+                true,
+                loss(TransportError::Timeout),
+            ),
+            (
+                None,
+                lost(TransportError::Timeout, true),
+                false,
+                loss(TransportError::Deadline),
+            ),
+            (
+                None,
+                lost(TransportError::Dns, true),
+                false,
+                loss(TransportError::Deadline),
+            ),
+            (
+                None,
+                lost(TransportError::Refused, false),
+                false,
+                loss(TransportError::Refused),
+            ),
             (Some(200), broken, true, protocol),
         ] {
             let told = format!("{status:?} {end:?} {full}");
@@ -284,7 +308,7 @@ mod tests {
             assert_eq!(class, expected, "{told}");
         }
         let (class, detail) = judge(&route(None), Some(302), End::TooManyRedirects, true);
-        assert_eq!(class, Class::HttpError(Objection::Redirects));
+        assert_eq!(class, Class::HttpError(ResponseError::Redirects));
         assert_eq!(detail.as_deref(), Some("more than 3 redirects"));
     }
 
@@ -342,15 +366,15 @@ mod tests {
     #[test]
     fn retried_are_only_losses_that_may_pass_and_gateway_errors() {
         for loss in [
-            Loss::Timeout,
-            Loss::Refused,
-            Loss::Reset,
-            Loss::Dns,
-            Loss::Network,
+            TransportError::Timeout,
+            TransportError::Refused,
+            TransportError::Reset,
+            TransportError::Dns,
+            TransportError::Network,
         ] {
             assert!(retried(Class::TimeoutUnreachable(loss), None), "{loss:?}");
         }
-        for loss in [Loss::Tls, Loss::Deadline] {
+        for loss in [TransportError::Tls, TransportError::Deadline] {
             assert!(!retried(Class::TimeoutUnreachable(loss), None), "{loss:?}");
         }
         for status in [500, 501, 502, 503, 504, 505] {
@@ -358,7 +382,7 @@ mod tests {
             assert_eq!(retried(BAD_STATUS, Some(status)), expected, "{status}");
         }
         assert!(!retried(Class::RateLimited, Some(429)));
-        assert!(!retried(Class::HttpError(Objection::Body), Some(503)));
+        assert!(!retried(Class::HttpError(ResponseError::Body), Some(503)));
         assert!(!retried(Class::Ok, Some(503)));
     }
 
@@ -378,7 +402,7 @@ mod tests {
 
     #[test]
     fn settle_takes_an_unused_budget_for_no_silence() {
-        let mute = || outcome(Class::TimeoutUnreachable(Loss::Timeout), None, 2);
+        let mute = || outcome(Class::TimeoutUnreachable(TransportError::Timeout), None, 2);
         assert!(settle(mute(), true, None).proof.silent);
         assert!(!settle(mute(), false, None).proof.silent);
     }

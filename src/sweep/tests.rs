@@ -3,7 +3,7 @@ use std::net::{IpAddr, Ipv4Addr, TcpListener};
 
 use super::*;
 use crate::manifest::{LoadOptions, Source, Variables};
-use crate::verdict::{Class, Reason};
+use crate::verdict::{Class, SkipReason};
 
 /// A manifest with one core route, at `localhost` and the listener's port.
 fn manifest(listener: &TcpListener, method: &str) -> Manifest {
@@ -87,8 +87,8 @@ fn the_shortest_deadline_that_a_manifest_may_have_proves_a_hang() {
         let silent = sweep.outcomes[0].proof.silent;
         assert_eq!(silent, proved, "{:?}", sweep.outcomes);
         let reason = match proved {
-            true => Reason::BackendHung,
-            false => Reason::Deadline,
+            true => SkipReason::BackendHung,
+            false => SkipReason::Deadline,
         };
         assert_eq!(sweep.outcomes[1].class, Class::Skipped(reason));
     }

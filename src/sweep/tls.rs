@@ -17,7 +17,7 @@ use ureq::unversioned::transport::{
 use super::buffers::Buffers;
 use super::line::Line;
 use super::names::bare_host;
-use crate::verdict::Loss;
+use crate::verdict::TransportError;
 
 /// Reads the roots that this system trusts, or those of `SSL_CERT_FILE` and `SSL_CERT_DIR`.
 ///
@@ -88,12 +88,13 @@ impl<In: Transport> Connector<In> for TlsConnector {
         }
         let trust = self.trust.as_ref().ok_or_else(|| {
             let detail = "no trusted root certificate was read";
-            self.line.fail(Loss::Tls, false, detail);
+            self.line.fail(TransportError::Tls, false, detail);
             Error::TlsRequired
         })?;
         let host = bare_host(details.uri).to_owned();
         let name = ServerName::try_from(host).map_err(|error| {
-            self.line.fail(Loss::Tls, false, error.to_string());
+            self.line
+                .fail(TransportError::Tls, false, error.to_string());
             Error::Tls("not a name that a certificate can hold")
         })?;
         let connection = ClientConnection::new(Arc::clone(trust), name)
@@ -136,8 +137,11 @@ impl Transport for TlsTransport {
                 // Without close_notify the end may have been forged or cut (RFC 8446, section 6.1),
                 // and ureq would take it for a body's normal end.
                 if error.kind() == io::ErrorKind::UnexpectedEof {
-                    self.line
-                        .fail(Loss::Reset, false, "closed without the end of TLS");
+                    self.line.fail(
+                        TransportError::Reset,
+                        false,
+                        "closed without the end of TLS",
+                    );
                 }
             })?;
         self.buffers.input_appended(count);

@@ -9,7 +9,7 @@ use super::probe::unhidden;
 use super::{Prober, Progress, Sweep};
 use crate::clock::Monotonic;
 use crate::manifest::{Manifest, Route};
-use crate::verdict::{self, Class, Outcome, Severity, Verdict};
+use crate::verdict::{self, Class, ProbeResult, Severity, Verdict};
 
 /// The pause between two sweeps.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -27,15 +27,15 @@ pub struct Wait {
 #[derive(Debug, Default)]
 pub(super) struct Earlier {
     /// Of the last sweep, by route.
-    outcomes: Vec<Outcome>,
+    outcomes: Vec<ProbeResult>,
     /// The HTTP error that a route gave last, unless it has been as it should be since.
-    errors: HashMap<usize, Outcome>,
+    errors: HashMap<usize, ProbeResult>,
     /// All attempts since a route was last as it should be, by route.
     attempts: Vec<u16>,
 }
 
 /// Judges the outcomes of all routes of `manifest`.
-fn judge(manifest: &Manifest, outcomes: &[Outcome]) -> Verdict {
+fn judge(manifest: &Manifest, outcomes: &[ProbeResult]) -> Verdict {
     verdict::judge(manifest.routes.iter().map(|route| route.core).zip(outcomes))
 }
 
@@ -75,7 +75,7 @@ impl Earlier {
     }
 
     /// The outcomes of all routes, `probed` being those of the routes that were due, in their order.
-    pub(super) fn with(&mut self, probed: Vec<(usize, Outcome)>) -> Vec<Outcome> {
+    pub(super) fn with(&mut self, probed: Vec<(usize, ProbeResult)>) -> Vec<ProbeResult> {
         let mut outcomes = std::mem::take(&mut self.outcomes);
         if outcomes.is_empty() {
             return probed.into_iter().map(|(_, outcome)| outcome).collect();
@@ -89,7 +89,7 @@ impl Earlier {
     }
 
     /// A later sweep's outcome, together with what the route gave before.
-    fn together(&mut self, index: usize, outcome: Outcome) -> Outcome {
+    fn together(&mut self, index: usize, outcome: ProbeResult) -> ProbeResult {
         let mut attempts = outcome.attempts;
         if let Some(sum) = self.attempts.get_mut(index) {
             *sum = sum.saturating_add(attempts);
@@ -101,7 +101,7 @@ impl Earlier {
         }
     }
 
-    fn remember(&mut self, outcomes: Vec<Outcome>) {
+    fn remember(&mut self, outcomes: Vec<ProbeResult>) {
         if self.attempts.is_empty() {
             self.attempts = outcomes.iter().map(|outcome| outcome.attempts).collect();
         }
@@ -122,17 +122,17 @@ impl Earlier {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::verdict::{Loss, Objection, Proof};
+    use crate::verdict::{Proof, ResponseError, TransportError};
 
-    const ERROR: Class = Class::HttpError(Objection::Status);
-    const TIMEOUT: Class = Class::TimeoutUnreachable(Loss::Timeout);
+    const ERROR: Class = Class::HttpError(ResponseError::Status);
+    const TIMEOUT: Class = Class::TimeoutUnreachable(TransportError::Timeout);
 
     /// What the last of several sweeps over one route says, each with so many attempts.
     fn last(sweeps: &[(Class, u16, u16)]) -> (Class, Option<u16>, u16) {
         let mut earlier = Earlier::default();
         let mut last = None;
         for &(class, status, attempts) in sweeps {
-            let outcome = Outcome {
+            let outcome = ProbeResult {
                 class,
                 status: Some(status),
                 detail: None,

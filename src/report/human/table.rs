@@ -11,7 +11,7 @@ use crate::manifest::Route;
 use crate::report::stream::Look;
 use crate::report::{Report, words};
 use crate::text::escape;
-use crate::verdict::{Class, Outcome, Reason};
+use crate::verdict::{Class, ProbeResult, SkipReason};
 
 /// From this width on, a terminal has room for the scale, and for notes beside the paths.
 const WIDE: usize = 80;
@@ -95,7 +95,7 @@ impl Table {
 
     pub(super) fn row(
         &self,
-        (route, outcome): (&Route, &Outcome),
+        (route, outcome): (&Route, &ProbeResult),
         out: &mut dyn Write,
     ) -> io::Result<()> {
         let gap = self.gap;
@@ -151,10 +151,10 @@ impl Table {
 
 /// What a route's line says beside the columns. That the backend hung or is down, the verdict says
 /// once for all routes that were skipped for it.
-fn note(outcome: &Outcome) -> String {
+fn note(outcome: &ProbeResult) -> String {
     match outcome.class {
-        Class::Skipped(Reason::BackendHung | Reason::BackendDown) => String::new(),
-        Class::Skipped(Reason::Deadline)
+        Class::Skipped(SkipReason::BackendHung | SkipReason::BackendDown) => String::new(),
+        Class::Skipped(SkipReason::Deadline)
         | Class::Ok
         | Class::TimeoutUnreachable(_)
         | Class::RateLimited

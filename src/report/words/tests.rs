@@ -1,7 +1,7 @@
 use super::*;
 use crate::report::Report;
 use crate::report::samples::*;
-use crate::verdict::Loss;
+use crate::verdict::TransportError;
 
 fn sentence(cases: Vec<Case>) -> String {
     with_report(cases, |report| {
@@ -17,7 +17,12 @@ fn sentence(cases: Vec<Case>) -> String {
 }
 
 fn lost(path: &str) -> Case {
-    case(path, Class::TimeoutUnreachable(Loss::Refused), None, 0)
+    case(
+        path,
+        Class::TimeoutUnreachable(TransportError::Refused),
+        None,
+        0,
+    )
 }
 
 #[test]
@@ -51,7 +56,7 @@ fn verdict_says_why_a_run_failed() {
         sentence(vec![lost("/").core()]),
         "unhealthy: the backend is down: 1 of 1 core routes did not answer (refused)"
     );
-    let skipped = case("/", Class::Skipped(Reason::Deadline), None, 0).core();
+    let skipped = case("/", Class::Skipped(SkipReason::Deadline), None, 0).core();
     assert_eq!(
         sentence(vec![skipped]),
         "unhealthy: 1 of 1 core routes was not probed"
