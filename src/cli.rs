@@ -48,6 +48,10 @@ pub struct Cli {
     #[arg(long)]
     pub dry_run: bool,
 
+    /// Probe and report the core routes only
+    #[arg(long)]
+    pub core: bool,
+
     /// Repeat the sweep until it is healthy or this time is over
     #[arg(
         long,

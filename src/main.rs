@@ -90,7 +90,11 @@ fn load(cli: &Cli) -> anyhow::Result<Manifest> {
         base_url: cli.base_url.clone(),
         variables,
     };
-    Ok(Manifest::load(cli.manifest.as_deref(), &options)?)
+    let mut manifest = Manifest::load(cli.manifest.as_deref(), &options)?;
+    if cli.core {
+        manifest.routes.retain(|route| route.core);
+    }
+    Ok(manifest)
 }
 
 /// What the command line allows in a recovery.

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::lacking::lacking;
 use crate::patience::within;
-use crate::play::{ok, silent};
+use crate::play::{ok, silent, status};
 use crate::scene::{Scene, healthy, unhealthy};
 use crate::server::NeverAccepts;
 
@@ -279,6 +279,26 @@ fn signals_end_a_run_at_once_and_leave_nothing_half_written() {
         run.dies_of(signal).stdout_is_empty();
         assert!(sent.elapsed() < HALF_A_SECOND, "{run:?}");
     }
+}
+
+#[test]
+fn core_probes_and_reports_the_core_routes_only() {
+    let scene = Scene::new()
+        .default("timeout_seconds", 10)
+        .core("/up", ok())
+        .aux("/broken", status(500))
+        .core("/db", ok());
+    scene.run([]).exits(1);
+    let before = scene.server().connections();
+    let run = scene.run(["--core"]);
+    run.exits(0).healthy(true).tally([2, 0, 0, 0, 0]);
+    let paths: Vec<_> = run.report["routes"].as_array().unwrap().iter().collect();
+    assert_eq!(paths.len(), 2, "{run:?}");
+    assert_eq!(scene.server().connections() - before, 2);
+    // What it does not probe must be valid all the same.
+    let scene = scene.route("/no", ok(), json!({ "retries": 11 }));
+    scene.server().may_stay_unused();
+    scene.run_as_is(["--core"]).exits(2).stderr_has("routes[3]");
 }
 
 /// Whether the process is probing by now.

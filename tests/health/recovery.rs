@@ -126,6 +126,15 @@ fn a_process_deaf_to_the_abort_is_killed_in_the_end() {
 
 #[test]
 fn two_runs_at_once_kill_once() {
+    runs_at_once_kill_once([[].as_slice(), &[]]);
+}
+
+#[test]
+fn a_core_run_beside_a_whole_one_kills_once() {
+    runs_at_once_kill_once([[].as_slice(), &["--core"]]);
+}
+
+fn runs_at_once_kill_once(arguments: [&[&str]; 2]) {
     let Some(systemd) = Systemd::start() else {
         return;
     };
@@ -133,7 +142,12 @@ fn two_runs_at_once_kill_once() {
     let scene = watching(&systemd, &backend);
     let old = backend.pid();
     backend.freeze();
-    let runs = [scene.start([]), scene.start([])].map(|running| running.finish());
+    let started = arguments.map(|arguments| {
+        let mut command = scene.command(["--format", "json"]);
+        command.args(arguments);
+        scene.spawn(command)
+    });
+    let runs = started.map(|running| running.finish());
     for run in &runs {
         run.exits(1).hung(true);
     }
