@@ -52,7 +52,7 @@ fn run(cli: &Cli) -> anyhow::Result<Status> {
         &|done, total| progress.tell(done, total),
         &mut |sweep, verdict, left| {
             sweeps += 1;
-            let line = report::unhealthy_sweep(sweeps, &manifest, &sweep.outcomes, verdict, left);
+            let line = report::unhealthy_sweep(sweeps, &manifest, &sweep.results, verdict, left);
             progress.clear();
             announce(Level::Soft, &line);
         },
@@ -71,7 +71,7 @@ fn run(cli: &Cli) -> anyhow::Result<Status> {
         started_at,
         elapsed: started.elapsed(),
         manifest: &manifest,
-        outcomes: sweep.outcomes,
+        outcomes: sweep.results,
         verdict,
         recovery,
         warnings,

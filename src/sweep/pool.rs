@@ -1,12 +1,15 @@
 //! Hands routes out to threads and puts the outcomes back in order. The core routes come first, and
 //! a gate keeps the others back until it is known whether probing them still makes sense.
 
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 use std::thread;
 
 use super::Progress;
+use super::attempt::ProbeConnection;
 use super::http::{Client, Setup};
 use super::probe;
 use crate::clock::Monotonic;
@@ -37,6 +40,8 @@ struct Work {
     done: AtomicUsize,
     core_done: AtomicUsize,
     gate: Gate,
+    /// Where core attempts were silent.
+    silent_at: Mutex<BTreeSet<SocketAddr>>,
 }
 
 /// Closed until all core routes are done.
@@ -67,9 +72,19 @@ impl Gate {
     }
 }
 
+impl Work {
+    fn note_silence(&self, waited: &[ProbeConnection]) {
+        let mut silent_at = self
+            .silent_at
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        silent_at.extend(waited.iter().map(|at| at.connection.remote));
+    }
+}
+
 impl Pool<'_> {
     /// Probes the picked routes; what came of each stands beside its place in the manifest.
-    pub(super) fn probe(&self) -> Vec<(usize, ProbeResult)> {
+    pub(super) fn probe(&self) -> (Vec<(usize, ProbeResult)>, Vec<SocketAddr>) {
         let slots = self.picked.iter().map(|_| OnceLock::new()).collect();
         let work = Work {
             slots,
@@ -89,7 +104,14 @@ impl Pool<'_> {
             outcome.unwrap_or_else(|| probe::skipped(SkipReason::Deadline))
         });
         let places = self.picked.iter().map(|(index, _)| *index);
-        places.zip(outcomes).collect()
+        let silent_at = work
+            .silent_at
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
+        (
+            places.zip(outcomes).collect(),
+            silent_at.into_iter().collect(),
+        )
     }
 
     /// Takes one route after the other until none is left.
@@ -111,7 +133,11 @@ impl Pool<'_> {
                 false => 0,
             };
             let outcome = match leave {
-                Ok(()) => probe::probe(&mut client, route, retries, deadline),
+                Ok(()) => probe::probe(&mut client, route, retries, deadline, &|waited| {
+                    if core {
+                        work.note_silence(&waited);
+                    }
+                }),
                 Err(reason) => probe::skipped(reason),
             };
             // Each turn is taken once, so the slot is empty.

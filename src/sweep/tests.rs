@@ -44,7 +44,7 @@ fn a_guard_judges_the_addresses_that_the_last_sweep_probed() {
     let manifest = manifest(&listener, "GET");
     let prober = Prober::new(&manifest).unwrap();
     let elsewhere = IpAddr::from([192, 0, 2, 1]);
-    prober.setup.names.plant("localhost", elsewhere);
+    prober.setup.dns.plant("localhost", elsewhere);
     assert_eq!(prober.lookup()().unwrap()[0].ip(), elsewhere);
 
     let soon = Monotonic::now() + Duration::from_secs(10);
@@ -61,11 +61,11 @@ fn a_guard_judges_the_addresses_that_the_last_sweep_probed() {
 }
 
 #[test]
-fn a_knock_is_a_get_also_where_the_core_is_probed_by_head() {
+fn the_final_probe_is_a_get_also_where_the_core_is_probed_by_head() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let manifest = manifest(&listener, "HEAD");
     let prober = Prober::new(&manifest).unwrap();
-    let _knock = prober.knock().unwrap();
+    let _probe = prober.final_probe().unwrap();
     assert_eq!(answer(&listener), "GET");
 }
 
@@ -83,13 +83,13 @@ fn the_shortest_deadline_that_a_manifest_may_have_proves_a_hang() {
     for (recovery, proved) in [(recovery, true), ("", false)] {
         let manifest = manifest_with(&mute, &keys("0.45", recovery));
         let prober = Prober::new(&manifest).unwrap();
-        let sweep = prober.sweep(&mut Earlier::default(), &|_, _| {});
-        let silent = sweep.outcomes[0].proof.silent;
-        assert_eq!(silent, proved, "{:?}", sweep.outcomes);
+        let sweep = prober.sweep(&mut SweepHistory::default(), &|_, _| {});
+        let silent = sweep.results[0].proof.silent;
+        assert_eq!(silent, proved, "{:?}", sweep.results);
         let reason = match proved {
             true => SkipReason::BackendHung,
             false => SkipReason::Deadline,
         };
-        assert_eq!(sweep.outcomes[1].class, Class::Skipped(reason));
+        assert_eq!(sweep.results[1].class, Class::Skipped(reason));
     }
 }

@@ -3,8 +3,10 @@
 
 use std::time::Duration;
 
+use nix::unistd::Uid;
 use serde_json::json;
 
+use crate::lacking::lacking;
 use crate::play::{Play, answer, in_turn, ok, raw, silent, status};
 use crate::run::Run;
 use crate::scene::Scene;
@@ -68,6 +70,25 @@ fn a_young_hang_is_a_queue_that_still_takes_connections() {
 fn an_old_hang_is_a_queue_that_takes_no_more() {
     let full = FullQueue::start();
     is_hung(&scene(ok(), ok()).at(full.url()).run([]));
+}
+
+#[test]
+fn an_old_hang_on_one_address_is_not_hidden_by_another_that_refuses() {
+    if !Uid::effective().is_root() {
+        return lacking("a hosts file of the test's own needs root");
+    }
+    let full = FullQueue::on_ipv6();
+    let script = "mount --bind hosts /etc/hosts && exec \"$@\"";
+    let scene = scene(ok(), ok())
+        .at(format!("http://localhost:{}", full.port()))
+        .through(["unshare", "--mount", "sh", "-c", script, "sh"]);
+    for hosts in [
+        "::1 localhost\n127.0.0.1 localhost\n",
+        "127.0.0.1 localhost\n::1 localhost\n",
+    ] {
+        std::fs::write(scene.dir().join("hosts"), hosts).unwrap();
+        is_hung(&scene.run([]));
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::thread;
 use std::time::Duration;
 
-use super::probe::unhidden;
+use super::probe::keep_http_error;
 use super::{Prober, Progress, Sweep};
 use crate::clock::Monotonic;
 use crate::manifest::{Manifest, Route};
@@ -25,7 +25,7 @@ pub struct Wait {
 
 /// What the sweeps before brought back.
 #[derive(Debug, Default)]
-pub(super) struct Earlier {
+pub(super) struct SweepHistory {
     /// Of the last sweep, by route.
     outcomes: Vec<ProbeResult>,
     /// The HTTP error that a route gave last, unless it has been as it should be since.
@@ -48,21 +48,21 @@ pub fn until_healthy(
     unhealthy: &mut dyn FnMut(&Sweep, &Verdict, Duration),
 ) -> (Sweep, Verdict) {
     let end = Monotonic::now() + wait.limit;
-    let mut earlier = Earlier::default();
+    let mut history = SweepHistory::default();
     loop {
-        let sweep = prober.sweep(&mut earlier, progress);
-        let verdict = judge(prober.manifest, &sweep.outcomes);
+        let sweep = prober.sweep(&mut history, progress);
+        let verdict = judge(prober.manifest, &sweep.results);
         let over = Monotonic::now() + PAUSE > end;
         if verdict.healthy || over || (wait.ends_at_hang && verdict.hung()) {
             return (sweep, verdict);
         }
         unhealthy(&sweep, &verdict, end.remaining());
         thread::sleep(PAUSE);
-        earlier.remember(sweep.outcomes);
+        history.remember(sweep.results);
     }
 }
 
-impl Earlier {
+impl SweepHistory {
     /// Whether the next sweep probes this route: in the first sweep every one, later a core one, or
     /// one that failed hard or was skipped. Probing all of them every second would provoke rate
     /// limits.
@@ -75,28 +75,28 @@ impl Earlier {
     }
 
     /// The outcomes of all routes, `probed` being those of the routes that were due, in their order.
-    pub(super) fn with(&mut self, probed: Vec<(usize, ProbeResult)>) -> Vec<ProbeResult> {
+    pub(super) fn merge(&mut self, probed: Vec<(usize, ProbeResult)>) -> Vec<ProbeResult> {
         let mut outcomes = std::mem::take(&mut self.outcomes);
         if outcomes.is_empty() {
             return probed.into_iter().map(|(_, outcome)| outcome).collect();
         }
         for (index, outcome) in probed {
             if let Some(place) = outcomes.get_mut(index) {
-                *place = self.together(index, outcome);
+                *place = self.add(index, outcome);
             }
         }
         outcomes
     }
 
     /// A later sweep's outcome, together with what the route gave before.
-    fn together(&mut self, index: usize, outcome: ProbeResult) -> ProbeResult {
+    fn add(&mut self, index: usize, outcome: ProbeResult) -> ProbeResult {
         let mut attempts = outcome.attempts;
         if let Some(sum) = self.attempts.get_mut(index) {
             *sum = sum.saturating_add(attempts);
             attempts = *sum;
         }
         match self.errors.get(&index) {
-            Some(error) => unhidden(outcome, error, attempts),
+            Some(error) => keep_http_error(outcome, error, attempts),
             None => outcome,
         }
     }
@@ -129,7 +129,7 @@ mod tests {
 
     /// What the last of several sweeps over one route says, each with so many attempts.
     fn last(sweeps: &[(Class, u16, u16)]) -> (Class, Option<u16>, u16) {
-        let mut earlier = Earlier::default();
+        let mut history = SweepHistory::default();
         let mut last = None;
         for &(class, status, attempts) in sweeps {
             let outcome = ProbeResult {
@@ -140,9 +140,9 @@ mod tests {
                 elapsed: Duration::ZERO,
                 proof: Proof::default(),
             };
-            let outcomes = earlier.with(vec![(0, outcome)]);
+            let outcomes = history.merge(vec![(0, outcome)]);
             last = Some((outcomes[0].class, outcomes[0].status, outcomes[0].attempts));
-            earlier.remember(outcomes);
+            history.remember(outcomes);
         }
         last.unwrap()
     }
