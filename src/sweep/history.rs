@@ -1,12 +1,12 @@
-//! Repeats the sweep until the backend is healthy or the waiting is over, and remembers between
-//! two sweeps what a later one must not hide.
+//! Repeats the sweep until the backend is healthy or the waiting is over, and remembers what a later
+//! round or sweep must not hide of an earlier one.
 
 use std::collections::HashMap;
 use std::thread;
 use std::time::Duration;
 
 use super::probe::keep_http_error;
-use super::{Prober, Progress, Sweep};
+use super::{Prober, Sweep, SweepEvents};
 use crate::clock::Monotonic;
 use crate::manifest::{Manifest, Route};
 use crate::verdict::{self, Class, ProbeResult, Severity, Verdict};
@@ -14,13 +14,14 @@ use crate::verdict::{self, Class, ProbeResult, Severity, Verdict};
 /// The pause between two sweeps.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// How long to wait for a healthy sweep.
+/// How the sweeps of a run go.
 #[derive(Clone, Copy, Debug)]
-pub struct Wait {
+pub struct SweepOptions {
     /// No sweep begins after this much time; zero for a single sweep.
-    pub limit: Duration,
-    /// Whether a proof of a hang ends the waiting, because a recovery follows.
-    pub ends_at_hang: bool,
+    pub wait: Duration,
+    /// Whether a recovery follows the proof of a hang. If so, that proof ends the waiting, and where a
+    /// hang may have begun in the middle of the core, the core is probed a second time.
+    pub may_recover: bool,
 }
 
 /// What the sweeps before brought back.
@@ -39,26 +40,38 @@ fn judge(manifest: &Manifest, outcomes: &[ProbeResult]) -> Verdict {
     verdict::judge(manifest.routes.iter().map(|route| route.core).zip(outcomes))
 }
 
-/// Sweeps until a sweep is healthy or `wait` is over, and returns the last sweep. `unhealthy` is
-/// told of each sweep that another one follows, with the time that is left.
+/// Sweeps until a sweep is healthy or the waiting is over, and returns the last sweep.
 pub fn until_healthy(
     prober: &Prober,
-    wait: Wait,
-    progress: Progress,
-    unhealthy: &mut dyn FnMut(&Sweep, &Verdict, Duration),
+    options: SweepOptions,
+    events: &dyn SweepEvents,
 ) -> (Sweep, Verdict) {
-    let end = Monotonic::now() + wait.limit;
+    let end = Monotonic::now() + options.wait;
     let mut history = SweepHistory::default();
     loop {
-        let sweep = prober.sweep(&mut history, progress);
+        let sweep = prober.sweep(&mut history, options.may_recover, events);
         let verdict = judge(prober.manifest, &sweep.results);
         let over = Monotonic::now() + PAUSE > end;
-        if verdict.healthy || over || (wait.ends_at_hang && verdict.hung()) {
+        if verdict.healthy || over || (options.may_recover && verdict.hung()) {
             return (sweep, verdict);
         }
-        unhealthy(&sweep, &verdict, end.remaining());
+        events.unhealthy(&sweep, &verdict, end.remaining());
         thread::sleep(PAUSE);
         history.remember(sweep.results);
+    }
+}
+
+/// The result of a core route that was probed in two rounds: the second one's, unless that hides an
+/// error or was never made. All attempts count.
+pub(super) fn merge_rounds(first: &ProbeResult, second: ProbeResult) -> ProbeResult {
+    if let Class::Skipped(_) = second.class {
+        return first.clone();
+    }
+    let attempts = first.attempts + second.attempts;
+    let second = ProbeResult { attempts, ..second };
+    match first.class {
+        Class::HttpError(_) => keep_http_error(second, first, attempts),
+        Class::Ok | Class::TimeoutUnreachable(_) | Class::RateLimited | Class::Skipped(_) => second,
     }
 }
 

@@ -25,13 +25,13 @@ use self::attempt::{Attempt, ConnectionLog};
 use self::dns::Unresolved;
 use self::history::SweepHistory;
 use self::http::{Client, ErrorKind, Setup};
-use self::pool::Pool;
+use self::pool::{Pool, Probed};
 use crate::clock::Monotonic;
 use crate::manifest::{Manifest, Method, Options, Proxy, Route, Scheme};
-use crate::verdict::{ProbeResult, Severity, TransportError};
+use crate::verdict::{ProbeResult, Severity, TransportError, Verdict};
 
 pub use self::attempt::{Connection, ProbeConnection};
-pub use self::history::{Wait, until_healthy};
+pub use self::history::{SweepOptions, until_healthy};
 
 /// How long the final probe waits. Blocked stderr can delay the signal indefinitely, and a backend
 /// that wakes up meanwhile must be heard.
@@ -42,8 +42,25 @@ const FINAL_PROBE_LIMIT: Duration = Duration::from_secs(86_400);
 /// milliseconds late, and a last attempt that is cut short proves nothing.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// How far a sweep is: probes done, and probes to do.
-pub type Progress<'a> = &'a (dyn Fn(usize, usize) + Sync);
+/// What happens while a run sweeps, for those who want to know.
+pub trait SweepEvents: Sync {
+    /// A sweep begins, and nothing of it has been sent yet. Called by the thread that sweeps.
+    fn sweep_begins(&self) {}
+
+    /// The last round of the sweep's core is over. Called by whichever probing thread ended it,
+    /// while the others wait.
+    fn core_ends(&self) {}
+
+    /// So many probes of so many are done. Called by every probing thread.
+    fn progress(&self, _done: usize, _total: usize) {}
+
+    /// This sweep was unhealthy, and another one follows within the time that is left. Called by the
+    /// thread that sweeps.
+    fn unhealthy(&self, _sweep: &Sweep, _verdict: &Verdict, _left: Duration) {}
+}
+
+/// Nobody wants to know.
+impl SweepEvents for () {}
 
 /// Probes the routes of one manifest.
 #[derive(Debug)]
@@ -97,56 +114,70 @@ impl<'m> Prober<'m> {
     /// Probes the core routes, then the others, unless the core proves the backend hung or down.
     /// Only the routes that are due after the earlier sweeps of the same run are probed; the other
     /// outcomes stand.
-    fn sweep(&self, history: &mut SweepHistory, progress: Progress) -> Sweep {
+    fn sweep(
+        &self,
+        history: &mut SweepHistory,
+        may_recover: bool,
+        events: &dyn SweepEvents,
+    ) -> Sweep {
+        events.sweep_begins();
         let began = Monotonic::now();
         let due = |core| {
             let routes = self.routes(core);
-            routes.filter(|(index, route)| history.due(*index, route))
+            let due = routes.filter(|(index, route)| history.due(*index, route));
+            due.collect()
         };
-        let mut picked: Vec<_> = due(true).collect();
-        let core = picked.len();
-        picked.extend(due(false));
         let deadline = began + self.manifest.deadline;
         let pool = Pool {
             core_deadline: match self.manifest.recovery {
                 Some(_) => deadline + GRACE,
                 None => deadline,
             },
-            progress,
-            ..self.pool(deadline, picked, core)
+            others: due(false),
+            second_round: may_recover.then(|| self.core_budget()),
+            events,
+            ..self.pool(deadline, due(true))
         };
-        let (mut probed, silent_at) = pool.probe();
+        let Probed {
+            results: mut probed,
+            silent_at,
+        } = pool.probe();
         probed.sort_unstable_by_key(|(index, _)| *index);
         Sweep {
             began,
             results: history.merge(probed),
-            silent_at,
+            silent_at: silent_at.into_iter().collect(),
         }
+    }
+
+    /// The longest time that one round of the core takes.
+    fn core_budget(&self) -> Duration {
+        let core = self.routes(true);
+        let longest = core.map(|(_, route)| probe::budget(&route.options)).max();
+        let rounds = self
+            .routes(true)
+            .count()
+            .div_ceil(self.manifest.concurrency.get());
+        let rounds = u32::try_from(rounds).unwrap_or(u32::MAX);
+        longest.unwrap_or_default().saturating_mul(rounds)
     }
 
     /// Probes every core route once, by `until` at the latest, and says whether all are as they
     /// should be or rate-limited.
     pub fn core_answers(&self, until: Monotonic) -> bool {
-        let core: Vec<_> = self.routes(true).collect();
-        let count = core.len();
         let pool = Pool {
             retries: false,
-            ..self.pool(until, core, count)
+            ..self.pool(until, self.routes(true).collect())
         };
-        let (results, _) = pool.probe();
+        let results = pool.probe().results;
         results
             .iter()
             .all(|(_, result)| result.class.severity(true) != Severity::Hard)
     }
 
-    /// A pool that probes the `picked` routes, the first `core` of which are core, until
-    /// `deadline`. Names are looked up anew, since they may change between two sweeps.
-    fn pool<'p>(
-        &'p self,
-        deadline: Monotonic,
-        picked: Vec<(usize, &'p Route)>,
-        core: usize,
-    ) -> Pool<'p> {
+    /// A pool that probes these `core` routes until `deadline`. Names are looked up anew, since they
+    /// may change between two sweeps.
+    fn pool<'p>(&'p self, deadline: Monotonic, core: Vec<(usize, &'p Route)>) -> Pool<'p> {
         self.setup.dns.forget();
         Pool {
             setup: &self.setup,
@@ -154,9 +185,10 @@ impl<'m> Prober<'m> {
             deadline,
             core_deadline: deadline,
             retries: true,
-            progress: &|_, _| {},
-            picked,
+            second_round: None,
+            events: &(),
             core,
+            others: Vec::new(),
         }
     }
 

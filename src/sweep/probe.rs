@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::attempt::ProbeConnection;
 use super::http::{AttemptError, Client, ErrorKind, Response};
 use crate::clock::Monotonic;
-use crate::manifest::{BodyChecks, Route};
+use crate::manifest::{BodyChecks, Options, Route};
 use crate::verdict::{Class, ProbeResult, Proof, ResponseError, SkipReason, TransportError};
 
 /// An attempt that ends this much after its time-out shows that this process was kept from
@@ -79,6 +79,14 @@ pub(super) fn probe(
         thread::sleep(pause);
         pause *= 2;
     }
+}
+
+/// The longest time that a route's attempts and the pauses between them take.
+pub(super) fn budget(options: &Options) -> Duration {
+    let attempts = options.timeout.saturating_mul(options.retries + 1);
+    // Each pause is twice the one before, so together they are 2^retries - 1 times the first.
+    let pauses = (1_u32 << options.retries.min(31)) - 1;
+    attempts.saturating_add(options.backoff.saturating_mul(pauses))
 }
 
 /// A route that was not probed.
@@ -227,7 +235,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::manifest::{Expect, Method, Options};
+    use crate::manifest::{Expect, Method};
     use crate::sweep::attempt::Failure;
 
     fn route(checks: Option<BodyChecks>) -> Route {
