@@ -1,6 +1,7 @@
 //! The binary: the pipeline on one screen.
 
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use scidex_route_health::cli::Cli;
@@ -9,7 +10,8 @@ use scidex_route_health::recovery::{self, Case, Permission, warnings};
 use scidex_route_health::report::{self, Outputs, Progress, Report};
 use scidex_route_health::status::Status;
 use scidex_route_health::stderr::{Level, announce, say};
-use scidex_route_health::sweep::{self, Prober, Wait};
+use scidex_route_health::sweep::{self, Prober, Sweep, SweepEvents, SweepOptions};
+use scidex_route_health::verdict::Verdict;
 
 /// How much longer than for the sweep a run waits for what systemd says of the units.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -41,22 +43,16 @@ fn run(cli: &Cli) -> anyhow::Result<Status> {
     let watch = may_recover.then(|| warnings::start(&manifest, prober.lookup()));
 
     let progress = Progress::new(manifest.routes.len());
-    let mut sweeps = 0;
-    let wait = Wait {
-        limit: cli.wait,
-        ends_at_hang: may_recover && manifest.recovery.is_some(),
+    let options = SweepOptions {
+        wait: cli.wait,
+        may_recover: may_recover && manifest.recovery.is_some(),
     };
-    let (sweep, verdict) = sweep::until_healthy(
-        &prober,
-        wait,
-        &|done, total| progress.tell(done, total),
-        &mut |sweep, verdict, left| {
-            sweeps += 1;
-            let line = report::unhealthy_sweep(sweeps, &manifest, &sweep.outcomes, verdict, left);
-            progress.clear();
-            announce(Level::Soft, &line);
-        },
-    );
+    let events = Events {
+        manifest: &manifest,
+        progress: &progress,
+        sweeps: AtomicUsize::new(0),
+    };
+    let (sweep, verdict) = sweep::until_healthy(&prober, options, &events);
     drop(progress);
 
     let case = Case {
@@ -71,13 +67,34 @@ fn run(cli: &Cli) -> anyhow::Result<Status> {
         started_at,
         elapsed: started.elapsed(),
         manifest: &manifest,
-        outcomes: sweep.outcomes,
+        outcomes: sweep.results,
         verdict,
         recovery,
         warnings,
     };
     let written = report::write_all(&report, outputs);
     Ok(Status::of(report.verdict.healthy, written))
+}
+
+/// Tells people how the sweeps go.
+struct Events<'a> {
+    manifest: &'a Manifest,
+    progress: &'a Progress,
+    /// Unhealthy sweeps so far.
+    sweeps: AtomicUsize,
+}
+
+impl SweepEvents for Events<'_> {
+    fn progress(&self, done: usize, total: usize) {
+        self.progress.tell(done, total);
+    }
+
+    fn unhealthy(&self, sweep: &Sweep, verdict: &Verdict, left: Duration) {
+        let number = self.sweeps.fetch_add(1, Ordering::Relaxed) + 1;
+        let line = report::unhealthy_sweep(number, self.manifest, &sweep.results, verdict, left);
+        self.progress.clear();
+        announce(Level::Soft, &line);
+    }
 }
 
 fn load(cli: &Cli) -> anyhow::Result<Manifest> {

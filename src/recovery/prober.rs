@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 
 use super::{Backend, Heard, Knock};
 use crate::clock::Monotonic;
-use crate::sweep::{self, Prober};
+use crate::sweep::{FinalProbe, ProbeStatus, Prober};
 
 impl Backend for Prober<'_> {
     fn knock(&self) -> Box<dyn Knock> {
-        match Prober::knock(self) {
+        match self.final_probe() {
             Ok(knock) => Box::new(knock),
             Err(error) => Box::new(NoKnock(format!("{error:#}"))),
         }
@@ -23,17 +23,19 @@ impl Backend for Prober<'_> {
     }
 }
 
-impl Knock for sweep::Knock {
+impl Knock for FinalProbe {
     fn heard(&self) -> Heard {
-        match self.ended() {
-            _ if sweep::Knock::heard(self) => Heard::Byte,
-            Some(why) => Heard::Ended(why.to_owned()),
-            None => Heard::Nothing,
+        match self.status() {
+            ProbeStatus::Silent => Heard::Nothing,
+            ProbeStatus::Answered => Heard::Byte,
+            ProbeStatus::Ended { detail, .. } => Heard::Ended(detail),
         }
     }
 
     fn connection(&self) -> Option<(SocketAddr, SocketAddr)> {
-        sweep::Knock::connection(self)
+        let all = self.connections();
+        let established = all.iter().find(|one| one.established)?;
+        Some((established.connection.local, established.connection.remote))
     }
 }
 

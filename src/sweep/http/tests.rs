@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use super::*;
 use crate::manifest::{Expect, Method};
+use crate::sweep::connect::connect;
+
+type Attempted = Result<Response, AttemptError>;
 
 const LIMIT: Duration = Duration::from_millis(300);
 
@@ -58,8 +61,9 @@ fn setup(base_url: &str) -> Setup {
         base_url: base_url.parse().unwrap(),
         user_agent: "tester".to_owned(),
         proxy: None,
-        trust: None,
-        names: Arc::default(),
+        tls_config: None,
+        dns: Arc::default(),
+        log: None,
     }
 }
 
@@ -78,7 +82,7 @@ fn proxied(script: impl Fn(&mut TcpStream) + Send + 'static) -> Client {
 }
 
 /// The reply to a server that sends `text` and closes.
-fn reply_to(text: impl AsRef<[u8]>, options: &Options) -> Reply {
+fn reply_to(text: impl AsRef<[u8]>, options: &Options) -> Attempted {
     let text = text.as_ref().to_vec();
     let mut client = client(move |stream| {
         // The client may hang up before the end of what it does not want.
@@ -87,13 +91,27 @@ fn reply_to(text: impl AsRef<[u8]>, options: &Options) -> Reply {
     client.attempt("/", options, true, Monotonic::now() + LIMIT)
 }
 
-fn told(reply: &Reply) -> String {
-    match &reply.end {
-        End::Response(body) => format!("response {:?}", String::from_utf8_lossy(body)),
-        End::Lost(Failure { loss, at_end, .. }) => format!("{loss:?} {at_end}"),
-        End::Broken(_) => "broken".to_owned(),
-        End::TooManyRedirects => "redirects".to_owned(),
+/// What an attempt brought, in a word.
+fn told(attempted: &Attempted) -> String {
+    match attempted.as_ref().map_err(|error| &error.kind) {
+        Ok(Response { body, .. }) => format!("response {:?}", String::from_utf8_lossy(body)),
+        Err(ErrorKind::Transport(Failure { error, at_end, .. })) => format!("{error:?} {at_end}"),
+        Err(ErrorKind::Protocol(_)) => "broken".to_owned(),
+        Err(ErrorKind::TooManyRedirects) => "redirects".to_owned(),
     }
+}
+
+fn status(attempted: &Attempted) -> Option<u16> {
+    match attempted {
+        Ok(response) => Some(response.status),
+        Err(error) => error.status,
+    }
+}
+
+fn heard(attempted: &Attempted) -> bool {
+    attempted
+        .as_ref()
+        .map_or_else(|error| error.heard, |_| true)
 }
 
 #[test]
@@ -136,15 +154,15 @@ fn a_reply_is_told_as_what_it_is() {
         ("HTTP/1.1 999 Odd\r\n\r\nhi".into(), Some(999), "response \"\""),
         ("HTTP/1.1 20 Odd\r\n\r\n".into(), None, "broken"),
     ];
-    for (text, status, expected) in cases {
+    for (text, expected_status, expected) in cases {
         let reply = reply_to(&text, &options());
         let head: String = text.chars().take(90).collect();
         assert_eq!(
-            (reply.status, told(&reply).as_str()),
-            (status, expected),
+            (status(&reply), told(&reply).as_str()),
+            (expected_status, expected),
             "{head:?} {reply:?}"
         );
-        assert_eq!(reply.heard, !text.is_empty(), "{head:?}");
+        assert_eq!(heard(&reply), !text.is_empty(), "{head:?}");
     }
 }
 
@@ -193,7 +211,7 @@ fn an_attempt_ends_at_its_end_whatever_the_server_does() {
     let mute = client(|stream| {
         let _ = stream.read(&mut [0]);
     });
-    for (mut client, status, heard) in [
+    for (mut client, expected_status, expected_heard) in [
         (mute, None, false),
         (drip(b"HTTP/1.1 200 OK\r\nX-Drip: "), None, true),
         (drip(b"HTTP/1.1 200 OK\r\n\r\n"), Some(200), true),
@@ -202,7 +220,10 @@ fn an_attempt_ends_at_its_end_whatever_the_server_does() {
         let reply = client.attempt("/", &options(), false, start + LIMIT);
         let elapsed = Monotonic::now().since(start);
         assert_eq!(told(&reply), "Timeout true");
-        assert_eq!((reply.status, reply.heard), (status, heard));
+        assert_eq!(
+            (status(&reply), heard(&reply)),
+            (expected_status, expected_heard)
+        );
         assert!(
             elapsed >= LIMIT && elapsed < LIMIT + Duration::from_millis(100),
             "{elapsed:?}"
@@ -221,7 +242,7 @@ fn a_port_without_a_listener_refuses() {
     client.base_url = format!("http://127.0.0.1:{port}").parse().unwrap();
     let reply = client.attempt("/", &options(), false, Monotonic::now() + LIMIT);
     assert_eq!(
-        (told(&reply).as_str(), reply.heard),
+        (told(&reply).as_str(), heard(&reply)),
         ("Refused false", false)
     );
 }
@@ -249,24 +270,23 @@ fn a_full_accept_queue_is_a_mute_backend() {
     client.base_url = format!("http://{address}").parse().unwrap();
     let reply = client.attempt("/", &options(), false, Monotonic::now() + LIMIT);
     assert_eq!(
-        (told(&reply).as_str(), reply.heard),
+        (told(&reply).as_str(), heard(&reply)),
         ("Timeout true", false)
     );
 }
 
 #[test]
-fn a_tap_hears_what_nobody_has_read() {
+fn a_peek_hears_what_nobody_has_read() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let line = Arc::new(Line::new());
-    line.tap();
-    line.begin(Monotonic::now() + LIMIT, 0);
-    let connector = LineConnector(Arc::clone(&line));
-    let _stream = connector.open(&[listener.local_addr().unwrap()]).unwrap();
-    assert!(!line.heard());
+    let attempt = Attempt::new(None);
+    attempt.peek();
+    attempt.begin(Monotonic::now() + LIMIT, 0);
+    let _socket = connect(&[listener.local_addr().unwrap()], &attempt).unwrap();
+    assert!(!attempt.heard());
     let (mut accepted, _) = listener.accept().unwrap();
     accepted.write_all(b"H").unwrap();
     let end = Monotonic::now() + LIMIT;
-    while !line.heard() {
+    while !attempt.heard() {
         assert!(!end.has_passed(), "never heard");
         thread::yield_now();
     }
