@@ -11,6 +11,7 @@ use nix::errno::Errno;
 
 use super::buffers::Buffers;
 use super::socket::Socket;
+use super::unix::UnixPeer;
 use crate::clock::Monotonic;
 use crate::verdict::TransportError;
 
@@ -92,20 +93,51 @@ pub struct ProbeConnection {
     pub established: bool,
 }
 
-/// Every connection of a run, each once. The system has some 28,000 local ports for one remote
-/// address (`ip_local_port_range`, ip(7)), which bounds it however long the run is.
+/// What a run notes of its connections for the sake of a recovery.
 #[derive(Debug, Default)]
-pub(super) struct ConnectionLog(Mutex<HashSet<Connection>>);
+pub(super) struct ConnectionLog {
+    /// Every TCP connection of the run, each once. The system has some 28,000 local ports for one
+    /// remote address (`ip_local_port_range`, ip(7)), which bounds them however long the run is.
+    tcp: Mutex<HashSet<Connection>>,
+    unix: Mutex<UnixLog>,
+}
+
+/// What the present sweep found at the UNIX socket.
+#[derive(Debug, Default)]
+struct UnixLog {
+    /// The peers of all connections, each once.
+    peers: Vec<UnixPeer>,
+    /// Whether an attempt ended because the accept queue was full.
+    queue_was_full: bool,
+}
 
 impl ConnectionLog {
-    fn note(&self, connection: Connection) {
-        let mut log = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        log.insert(connection);
+    /// Begins another sweep.
+    pub(super) fn begin_sweep(&self) {
+        *self.unix() = UnixLog::default();
     }
 
-    pub(super) fn all(&self) -> Vec<Connection> {
-        let log = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        log.iter().copied().collect()
+    /// Every TCP connection of the run.
+    pub(super) fn connections(&self) -> Vec<Connection> {
+        self.tcp().iter().copied().collect()
+    }
+
+    /// The peers of all connections of the present sweep to the UNIX socket.
+    pub(super) fn unix_peers(&self) -> Vec<UnixPeer> {
+        self.unix().peers.clone()
+    }
+
+    /// Whether an attempt of the present sweep ended because the UNIX socket's queue was full.
+    pub(super) fn unix_queue_was_full(&self) -> bool {
+        self.unix().queue_was_full
+    }
+
+    fn tcp(&self) -> MutexGuard<'_, HashSet<Connection>> {
+        self.tcp.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn unix(&self) -> MutexGuard<'_, UnixLog> {
+        self.unix.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -225,7 +257,7 @@ impl Attempt {
             return;
         };
         let connection = Connection { local, remote };
-        log.note(connection);
+        log.tcp().insert(connection);
         self.state().live.push(ProbeConnection {
             connection,
             established: false,
@@ -250,6 +282,24 @@ impl Attempt {
         }
         if let (PeekHandle::Wanted, Some(second)) = (&state.peek, socket.duplicate()) {
             state.peek = PeekHandle::Open(second);
+        }
+    }
+
+    /// Records the peer of a connection to a UNIX socket, if anything is recorded.
+    pub(super) fn note_peer(&self, peer: impl FnOnce() -> Option<UnixPeer>) {
+        let Some(log) = &self.log else { return };
+        let Some(peer) = peer() else { return };
+        let peers = &mut log.unix().peers;
+        // The first one's pidfd tells whether that PID has been given to another process since.
+        if peers.iter().all(|known| known.pid != peer.pid) {
+            peers.push(peer);
+        }
+    }
+
+    /// Records that the attempt ended because the UNIX socket's queue was full.
+    pub(super) fn queue_was_full(&self) {
+        if let Some(log) = &self.log {
+            log.unix().queue_was_full = true;
         }
     }
 

@@ -132,19 +132,22 @@ pub(super) fn bare_host(uri: &Uri) -> &str {
 pub(super) struct AttemptResolver {
     /// The attempt that limits the look-up.
     pub(super) attempt: Arc<Attempt>,
-    /// The names of this sweep.
-    pub(super) dns: Arc<DnsCache>,
+    /// The names of this sweep; none where no address is needed.
+    pub(super) dns: Option<Arc<DnsCache>>,
 }
 
 impl Resolver for AttemptResolver {
     fn resolve(&self, uri: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
+        let Some(dns) = &self.dns else {
+            return Ok(self.empty());
+        };
         let host = bare_host(uri);
         let scheme = match uri.scheme_str() {
             Some("https") => Scheme::Https,
             Some(_) | None => Scheme::Http,
         };
         let port = uri.port_u16().unwrap_or(scheme.port());
-        let found = self.dns.resolve(host, self.attempt.end());
+        let found = dns.resolve(host, self.attempt.end());
         let addresses = found.map_err(|unresolved| match unresolved {
             Unresolved::Late => Failure {
                 at_end: true,

@@ -15,7 +15,7 @@ use super::dns::{AttemptResolver, DnsCache};
 use super::tls::TlsConnector;
 use super::transport::SocketConnector;
 use crate::clock::Monotonic;
-use crate::manifest::{BaseUrl, Method, Options};
+use crate::manifest::{BaseUrl, Method, Options, SocketPath};
 use crate::verdict::TransportError;
 
 /// A response head may have this many bytes.
@@ -31,6 +31,8 @@ const CHUNK: usize = 8 * 1024;
 #[derive(Debug)]
 pub(super) struct Setup {
     pub(super) base_url: BaseUrl,
+    /// Where to connect instead of the URL's host and port.
+    pub(super) unix_socket: Option<SocketPath>,
     pub(super) user_agent: String,
     pub(super) proxy: Option<ureq::Proxy>,
     pub(super) tls_config: Option<Arc<ClientConfig>>,
@@ -93,16 +95,22 @@ impl Client {
             .user_agent(&setup.user_agent)
             .proxy(setup.proxy.clone())
             .build();
-        let connector =
-            ().chain(ConnectProxyConnector::default())
-                .chain(SocketConnector(Arc::clone(&attempt)))
-                .chain(TlsConnector {
-                    attempt: Arc::clone(&attempt),
-                    config: setup.tls_config.clone(),
-                });
+        let connector = ()
+            .chain(ConnectProxyConnector::default())
+            .chain(SocketConnector {
+                attempt: Arc::clone(&attempt),
+                unix_socket: setup.unix_socket.clone(),
+            })
+            .chain(TlsConnector {
+                attempt: Arc::clone(&attempt),
+                config: setup.tls_config.clone(),
+            });
         let resolver = AttemptResolver {
             attempt: Arc::clone(&attempt),
-            dns: Arc::clone(&setup.dns),
+            dns: match setup.unix_socket {
+                Some(_) => None,
+                None => Some(Arc::clone(&setup.dns)),
+            },
         };
         let agent = Agent::with_parts(config, connector, resolver);
         Self {

@@ -13,6 +13,7 @@ mod proxy;
 mod socket;
 mod tls;
 mod transport;
+mod unix;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
@@ -32,6 +33,7 @@ use crate::verdict::{ProbeResult, Severity, TransportError, Verdict};
 
 pub use self::attempt::{Connection, ProbeConnection};
 pub use self::history::{SweepOptions, until_healthy};
+pub use self::unix::UnixPeer;
 
 /// How long the final probe waits. Blocked stderr can delay the signal indefinitely, and a backend
 /// that wakes up meanwhile must be heard.
@@ -102,6 +104,7 @@ impl<'m> Prober<'m> {
         };
         let setup = Setup {
             base_url: manifest.base_url.clone(),
+            unix_socket: manifest.unix_socket.clone(),
             user_agent: manifest.user_agent.clone(),
             proxy,
             tls_config,
@@ -179,6 +182,9 @@ impl<'m> Prober<'m> {
     /// may change between two sweeps.
     fn pool<'p>(&'p self, deadline: Monotonic, core: Vec<(usize, &'p Route)>) -> Pool<'p> {
         self.setup.dns.forget();
+        if let Some(log) = &self.setup.log {
+            log.begin_sweep();
+        }
         Pool {
             setup: &self.setup,
             concurrency: self.manifest.concurrency,
@@ -196,7 +202,21 @@ impl<'m> Prober<'m> {
     /// the backend's socket is no sign of progress. Empty where the manifest has no `recovery`.
     pub fn connections(&self) -> Vec<Connection> {
         let log = self.setup.log.as_deref();
-        log.map(ConnectionLog::all).unwrap_or_default()
+        log.map(ConnectionLog::connections).unwrap_or_default()
+    }
+
+    /// The processes at the other end of the present or last sweep's connections to the `unix_socket`,
+    /// each once. Empty where the manifest has no `recovery`.
+    pub fn unix_peers(&self) -> Vec<UnixPeer> {
+        let log = self.setup.log.as_deref();
+        log.map(ConnectionLog::unix_peers).unwrap_or_default()
+    }
+
+    /// Whether an attempt of the present or last sweep, or the final probe, ended because the accept
+    /// queue of the `unix_socket` was full. False where the manifest has no `recovery`.
+    pub fn unix_queue_was_full(&self) -> bool {
+        let log = self.setup.log.as_deref();
+        log.is_some_and(ConnectionLog::unix_queue_was_full)
     }
 
     /// Sends one GET to the first core route on a fresh connection, in a thread of its own that
@@ -243,23 +263,24 @@ impl<'m> Prober<'m> {
     }
 
     /// A look-up of the addresses that the base URL leads to, for any thread at any time: those that
-    /// the present or the last sweep probes, where there was one. It fails with a sentence where the
-    /// name has no address or its resolver does not answer within 5 s.
+    /// the present or the last sweep probes, where there was one; none with a `unix_socket`. Its error
+    /// says that the name has no address, or that its resolver does not answer within 5 s.
     pub fn lookup(&self) -> impl Fn() -> Result<Vec<SocketAddr>, String> + Send + 'static {
-        const PATIENCE: Duration = Duration::from_secs(5);
+        const LIMIT: Duration = Duration::from_secs(5);
         let (dns, url) = (Arc::clone(&self.setup.dns), self.setup.base_url.clone());
+        let has_address = self.setup.unix_socket.is_none();
         move || {
-            let (host, port) = (url.host(), url.port());
-            match dns.resolve(host, Monotonic::now() + PATIENCE) {
-                Ok(list) => Ok(list
-                    .into_iter()
-                    .map(|ip| SocketAddr::new(ip, port))
-                    .collect()),
-                Err(Unresolved::Late) => Err(format!("the resolver did not answer for {host:?}")),
-                Err(Unresolved::Failed(text)) => {
-                    Err(format!("{host:?} cannot be resolved: {text}"))
-                }
+            if !has_address {
+                return Ok(Vec::new());
             }
+            let (host, port) = (url.host(), url.port());
+            let found = dns.resolve(host, Monotonic::now() + LIMIT);
+            let addresses = found.map_err(|unresolved| match unresolved {
+                Unresolved::Late => format!("the resolver did not answer for {host:?}"),
+                Unresolved::Failed(text) => format!("{host:?} cannot be resolved: {text}"),
+            })?;
+            let addresses = addresses.into_iter();
+            Ok(addresses.map(|ip| SocketAddr::new(ip, port)).collect())
         }
     }
 

@@ -6,11 +6,12 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::socket::{
     self, AddressFamily, MsgFlags, SockFlag, SockType, SockaddrLike, SockaddrStorage, sockopt,
 };
-use nix::sys::time::TimeSpec;
+use nix::sys::time::{TimeSpec, TimeVal, TimeValLike};
 
 use crate::clock::Monotonic;
 
@@ -49,6 +50,31 @@ impl Socket {
                 .as_sockaddr_in6()
                 .map(|v6| SocketAddr::V6((*v6).into()))
         })
+    }
+
+    /// Lets calls wait, or not.
+    pub(super) fn set_blocking(&self, blocking: bool) -> Result<(), Errno> {
+        let flags = match blocking {
+            true => OFlag::empty(),
+            false => OFlag::O_NONBLOCK,
+        };
+        fcntl(self, FcntlArg::F_SETFL(flags)).map(drop)
+    }
+
+    /// How long a blocking call that sends or connects may wait (`SO_SNDTIMEO`, socket(7)).
+    pub(super) fn set_send_timeout(&self, limit: Duration) -> Result<(), Errno> {
+        let limit = TimeVal::microseconds(limit.as_micros().try_into().unwrap_or(i64::MAX));
+        socket::setsockopt(self, sockopt::SendTimeout, &limit)
+    }
+
+    /// The PID of a UNIX socket's peer (`SO_PEERCRED`).
+    pub(super) fn peer_pid(&self) -> Result<i32, Errno> {
+        socket::getsockopt(self, sockopt::PeerCredentials).map(|peer| peer.pid())
+    }
+
+    /// A pidfd of a UNIX socket's peer (`SO_PEERPIDFD`).
+    pub(super) fn peer_pidfd(&self) -> Result<OwnedFd, Errno> {
+        socket::getsockopt(self, sockopt::PeerPidfd)
     }
 
     /// Sends small pieces without waiting for acknowledgements (`TCP_NODELAY`, tcp(7)).

@@ -14,11 +14,17 @@ use super::attempt::{Attempt, Failure, transport_error};
 use super::buffers::Buffers;
 use super::connect::connect;
 use super::socket::Socket;
+use super::unix;
+use crate::manifest::SocketPath;
 use crate::verdict::TransportError;
 
 /// Opens the attempt's connection.
 #[derive(Debug)]
-pub(super) struct SocketConnector(pub(super) Arc<Attempt>);
+pub(super) struct SocketConnector {
+    pub(super) attempt: Arc<Attempt>,
+    /// The UNIX socket to connect to, instead of the URL's host and port.
+    pub(super) unix_socket: Option<SocketPath>,
+}
 
 impl<In: Transport> Connector<In> for SocketConnector {
     type Out = Either<In, SocketTransport>;
@@ -30,17 +36,20 @@ impl<In: Transport> Connector<In> for SocketConnector {
     ) -> Result<Option<Self::Out>, Error> {
         // A tunnel through a proxy stands already; it rests on a connection made here.
         if let Some(tunnel) = chained {
-            self.0.enter_tunnel();
+            self.attempt.enter_tunnel();
             return Ok(Some(Either::A(tunnel)));
         }
-        let socket = connect(&details.addrs, &self.0)?;
+        let socket = match &self.unix_socket {
+            Some(path) => unix::connect(path.as_path(), &self.attempt)?,
+            None => connect(&details.addrs, &self.attempt)?,
+        };
         if details.needs_tls() {
             // The handshake's small records must not wait for each other's acknowledgement.
             socket.send_at_once().map_err(Failure::of_socket)?;
         }
         Ok(Some(Either::B(SocketTransport {
-            buffers: self.0.take_buffers(),
-            attempt: Arc::clone(&self.0),
+            buffers: self.attempt.take_buffers(),
+            attempt: Arc::clone(&self.attempt),
             socket,
         })))
     }

@@ -95,7 +95,7 @@ fn a_pending_connect_outweighs_a_refusal() {
         assert_eq!(failure.detail, format!("connecting to {}", full.address));
         assert_eq!(live(&attempt), [(full.address, false)]);
         assert!(Monotonic::now().since(start) >= LIMIT);
-        let log = log.all();
+        let log = log.connections();
         let pending = log.iter().find(|one| one.remote == full.address);
         let local = pending.expect("a record of the pending one").local;
         assert!(local.ip().is_loopback() && local.port() != 0, "{local}");
@@ -123,7 +123,7 @@ fn the_next_address_is_tried_beside_a_pending_one() {
             established: true
         }]
     );
-    assert_eq!(log.all().len(), 2, "the pending one is ours, too");
+    assert_eq!(log.connections().len(), 2, "the pending one is ours, too");
     drop((socket, accepted));
 }
 

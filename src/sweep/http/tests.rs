@@ -59,6 +59,7 @@ fn reset_at_the_end(stream: &TcpStream) {
 fn setup(base_url: &str) -> Setup {
     Setup {
         base_url: base_url.parse().unwrap(),
+        unix_socket: None,
         user_agent: "tester".to_owned(),
         proxy: None,
         tls_config: None,
