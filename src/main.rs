@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use scidex_route_health::cli::Cli;
 use scidex_route_health::manifest::{LoadOptions, Manifest, Variables};
-use scidex_route_health::recovery::{self, Case, Permission, warnings};
+use scidex_route_health::recovery::{self, Permission, RecoveryRequest, SocketWatch, warnings};
 use scidex_route_health::report::{self, Outputs, Progress, Report};
 use scidex_route_health::status::Status;
 use scidex_route_health::stderr::{Level, announce, say};
@@ -40,7 +40,10 @@ fn run(cli: &Cli) -> anyhow::Result<Status> {
     let permission = permission(cli);
 
     let may_recover = !matches!(permission, Permission::Forbidden(_));
-    let watch = may_recover.then(|| warnings::start(&manifest, prober.lookup()));
+    let warnings = may_recover.then(|| warnings::start(&manifest, prober.lookup()));
+    let watch = (may_recover && manifest.recovery.is_some())
+        .then(|| SocketWatch::start(&manifest).ok())
+        .flatten();
 
     let progress = Progress::new(manifest.routes.len());
     let options = SweepOptions {
@@ -50,19 +53,21 @@ fn run(cli: &Cli) -> anyhow::Result<Status> {
     let events = Events {
         manifest: &manifest,
         progress: &progress,
+        watch: watch.as_ref(),
         sweeps: AtomicUsize::new(0),
     };
     let (sweep, verdict) = sweep::until_healthy(&prober, options, &events);
     drop(progress);
 
-    let case = Case {
+    let request = RecoveryRequest {
         manifest: &manifest,
         verdict: &verdict,
-        sweep_began: sweep.began,
-        say: &|line| announce(Level::Info, line),
+        sweep: &sweep,
+        watch,
+        log: &|line| announce(Level::Info, line),
     };
-    let recovery = recovery::attempt(&case, permission, &prober);
-    let warnings = watch.map_or_else(Vec::new, |watch| watch.finish(PATIENCE));
+    let recovery = recovery::attempt(request, permission, &prober);
+    let warnings = warnings.map_or_else(Vec::new, |warnings| warnings.finish(PATIENCE));
     let report = Report {
         started_at,
         elapsed: started.elapsed(),
@@ -80,11 +85,24 @@ fn run(cli: &Cli) -> anyhow::Result<Status> {
 struct Events<'a> {
     manifest: &'a Manifest,
     progress: &'a Progress,
+    watch: Option<&'a SocketWatch>,
     /// Unhealthy sweeps so far.
     sweeps: AtomicUsize,
 }
 
 impl SweepEvents for Events<'_> {
+    fn sweep_begins(&self) {
+        if let Some(watch) = self.watch {
+            watch.sweep_begins();
+        }
+    }
+
+    fn core_ends(&self) {
+        if let Some(watch) = self.watch {
+            watch.core_ends();
+        }
+    }
+
     fn progress(&self, done: usize, total: usize) {
         self.progress.tell(done, total);
     }
@@ -123,7 +141,7 @@ fn permission(cli: &Cli) -> Permission {
             "--base-url was given, and the manifest's unit belongs to the manifest's own URL",
         )
     } else if cli.dry_run {
-        Permission::Rehearse
+        Permission::DryRun
     } else {
         Permission::Act
     }
