@@ -15,7 +15,7 @@ use super::dns::{AttemptResolver, DnsCache};
 use super::tls::TlsConnector;
 use super::transport::SocketConnector;
 use crate::clock::Monotonic;
-use crate::manifest::{BaseUrl, Method, Options, SocketPath};
+use crate::manifest::{BaseUrl, Method, Options, Scheme, SocketPath};
 use crate::verdict::TransportError;
 
 /// A response head may have this many bytes.
@@ -100,6 +100,7 @@ impl Client {
             .chain(SocketConnector {
                 attempt: Arc::clone(&attempt),
                 unix_socket: setup.unix_socket.clone(),
+                is_http: setup.base_url.scheme() == Scheme::Http,
             })
             .chain(TlsConnector {
                 attempt: Arc::clone(&attempt),
@@ -259,7 +260,9 @@ fn kind(error: Error) -> ErrorKind {
                 (None, None) => transport(TransportError::Network, error.to_string()),
             }
         }
-        Error::Protocol(_) | Error::Http(_) | Error::BadUri(_) | Error::BodyStalled => {
+        // Closed in the middle of a chunk size line or a trailer.
+        Error::BodyStalled => transport(TransportError::Reset, INCOMPLETE.to_owned()),
+        Error::Protocol(_) | Error::Http(_) | Error::BadUri(_) => {
             ErrorKind::Protocol(error.to_string())
         }
         Error::LargeResponseHeader(..) => {

@@ -5,6 +5,7 @@ mod attempt;
 mod buffers;
 mod connect;
 mod dns;
+mod framing;
 mod history;
 mod http;
 mod pool;

@@ -117,6 +117,7 @@ impl Transport for TlsTransport {
     }
 
     fn transmit_output(&mut self, amount: usize, _: NextTimeout) -> Result<(), Error> {
+        self.buffers.begin_response();
         self.stream.write_all(self.buffers.filled_output(amount))?;
         Ok(())
     }

@@ -24,6 +24,8 @@ pub(super) struct SocketConnector {
     pub(super) attempt: Arc<Attempt>,
     /// The UNIX socket to connect to, instead of the URL's host and port.
     pub(super) unix_socket: Option<SocketPath>,
+    /// Whether the connection carries HTTP as such, and not inside TLS.
+    pub(super) is_http: bool,
 }
 
 impl<In: Transport> Connector<In> for SocketConnector {
@@ -51,6 +53,7 @@ impl<In: Transport> Connector<In> for SocketConnector {
             buffers: self.attempt.take_buffers(),
             attempt: Arc::clone(&self.attempt),
             socket,
+            is_http: self.is_http,
         })))
     }
 }
@@ -61,6 +64,7 @@ pub(super) struct SocketTransport {
     attempt: Arc<Attempt>,
     socket: Socket,
     buffers: Buffers,
+    is_http: bool,
 }
 
 impl Transport for SocketTransport {
@@ -69,6 +73,9 @@ impl Transport for SocketTransport {
     }
 
     fn transmit_output(&mut self, amount: usize, _: NextTimeout) -> Result<(), Error> {
+        if self.is_http {
+            self.buffers.begin_response();
+        }
         let mut rest = self.buffers.filled_output(amount);
         while !rest.is_empty() {
             match self.socket.send(rest) {

@@ -167,6 +167,172 @@ fn a_reply_is_told_as_what_it_is() {
     }
 }
 
+const OK: &str = "HTTP/1.1 200 OK\r\n";
+const CHUNKED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+
+/// A server that sends each piece of `pieces` at a time, and closes.
+fn reply_in_pieces(pieces: Vec<Vec<u8>>) -> Attempted {
+    let mut client = client(move |stream| {
+        nix::sys::socket::setsockopt(stream, nix::sys::socket::sockopt::TcpNoDelay, &true).unwrap();
+        for (number, piece) in pieces.iter().enumerate() {
+            if number > 0 {
+                thread::sleep(Duration::from_millis(2));
+            }
+            // The client may hang up before the end of what it does not want.
+            let _ = stream.write_all(piece);
+        }
+    });
+    client.attempt("/", &options(), true, Monotonic::now() + LIMIT * 20)
+}
+
+#[test]
+fn a_close_after_any_byte_of_a_framed_response_is_a_reset_unless_it_is_complete() {
+    let length = format!("{OK}Content-Length: 5\r\n\r\nhello");
+    let chunked = format!("{CHUNKED}5;a=b\r\nhello\r\n00\r\nT: x\r\n\r\n");
+    let long = format!(
+        "{CHUNKED}{}5;ext=\"{}\"\r\nhello\r\n0\r\n\r\n",
+        "0".repeat(30),
+        "e".repeat(40)
+    );
+    let early = format!(
+        "HTTP/1.1 100 Continue\r\nA: b\r\n\r\n{OK}X: a\r\n b\r\nContent-Length: 5\r\n\r\nhello"
+    );
+    let mut cases: Vec<(String, usize)> = Vec::new();
+    for text in [&length, &early] {
+        cases.push((text.clone(), text.len()));
+    }
+    for text in [&chunked, &long] {
+        // RFC 9112, section 8: complete with the line of the last chunk, its trailers apart.
+        let line = if text == &chunked {
+            "\r\n00\r\n"
+        } else {
+            "\r\n0\r\n"
+        };
+        cases.push((text.clone(), text.find(line).unwrap() + line.len()));
+    }
+    for (text, complete) in cases {
+        for length in 0..=text.len() {
+            let reply = reply_to(&text[..length], &options());
+            let is_ok = told(&reply) == "response \"hello\"";
+            let is_reset = told(&reply) == "Reset false";
+            assert!(
+                if length < complete {
+                    is_reset
+                } else {
+                    is_ok || is_reset
+                },
+                "{:?} {reply:?}",
+                &text[..length]
+            );
+            assert!(
+                length != complete && length != text.len() || is_ok,
+                "{reply:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn rare_but_legal_framing_is_understood() {
+    let zeros = "0".repeat(100);
+    let extension = format!("5;name=\"{}\"", "v".repeat(20_000));
+    let hello = "response \"hello\"";
+    let cases: Vec<(String, &str)> = vec![
+        (
+            format!("{CHUNKED}{zeros}5\r\nhello\r\n{zeros}\r\n\r\n"),
+            hello,
+        ),
+        (
+            format!("{CHUNKED}{extension}\r\nhello\r\n0;{extension}\r\n\r\n"),
+            hello,
+        ),
+        (
+            format!("{CHUNKED}5 \t ; a ; b=c\r\nhello\r\n0\r\n\r\n"),
+            hello,
+        ),
+        (
+            format!("{CHUNKED}{zeros}2\r\nhe\r\n3\r\nllo\r\n0\r\nT: {zeros}\r\n\r\n"),
+            hello,
+        ),
+        (
+            format!("{CHUNKED}{zeros}5{zeros}\r\nhello\r\n0\r\n\r\n"),
+            "broken",
+        ),
+        (format!("{CHUNKED}{zeros}g\r\nhello\r\n0\r\n\r\n"), "broken"),
+        (
+            format!("{CHUNKED}-{zeros}5\r\nhello\r\n0\r\n\r\n"),
+            "broken",
+        ),
+        (
+            format!("HTTP/1.1 100 Continue\r\nServer: x\r\nA: b\r\n\r\n{OK}\r\nhello"),
+            hello,
+        ),
+        (
+            format!(
+                "HTTP/1.1 100 Continue\r\nA: b\r\n\r\nHTTP/1.1 103 Hints\r\nA: b\r\n\r\n{OK}Content-Length: 5\r\n\r\nhello"
+            ),
+            hello,
+        ),
+        (
+            format!(
+                "{OK}X: folded\r\n\tinto\r\n  lines\r\nContent-Length:\r\n 5\r\n\r\nhello and more"
+            ),
+            hello,
+        ),
+        (
+            format!("{OK}Transfer-Encoding:\r\n  chunked\r\n\r\n{zeros}5\r\nhello\r\n0\r\n\r\n"),
+            hello,
+        ),
+        (format!("{OK} X: y\r\n\r\nhello"), "broken"),
+        (
+            format!("{OK}Transfer-Encoding: chunked, gzip\r\nContent-Length: 2\r\n\r\nhello"),
+            hello,
+        ),
+        (
+            format!("{OK}transfer-encoding: chunked\r\nTRANSFER-ENCODING: x\r\n\r\nhello"),
+            hello,
+        ),
+        (
+            format!("{OK}Transfer-Encoding: gzip\r\nContent-Length: 2\r\n\r\nhello"),
+            hello,
+        ),
+        (
+            format!("{OK}Transfer-Encoding: gzip, Chunked\r\n\r\n{zeros}5\r\nhello\r\n0\r\n\r\n"),
+            hello,
+        ),
+        (
+            format!("{OK}Transfer-Encoding: identity\r\nContent-Length: 5\r\n\r\nhello and more"),
+            hello,
+        ),
+        (
+            format!("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{zeros}"),
+            "response \"0000",
+        ),
+        (
+            format!("{OK}Content-Length: 5\r\n\r\n a\r\n "),
+            "response \" a\\r\\n \"",
+        ),
+    ];
+    for (text, expected) in cases {
+        let bytes = text.as_bytes();
+        let splits = [1, 7, 20].map(|at| vec![bytes[..at].to_vec(), bytes[at..].to_vec()]);
+        let halves = vec![
+            bytes[..bytes.len() / 2].to_vec(),
+            bytes[bytes.len() / 2..].to_vec(),
+        ];
+        let ways = splits.into_iter().chain([halves, vec![bytes.to_vec()]]);
+        for pieces in ways {
+            let count = pieces.len();
+            let reply = reply_in_pieces(pieces);
+            let head: String = text.chars().take(120).collect();
+            assert!(
+                told(&reply).starts_with(expected),
+                "{head:?} in {count}: {reply:?}"
+            );
+        }
+    }
+}
+
 #[test]
 fn a_reset_is_never_a_normal_end() {
     for text in ["", "HTTP/1.1 200 OK\r\n", "HTTP/1.1 200 OK\r\n\r\nhal"] {
