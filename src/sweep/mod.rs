@@ -184,7 +184,7 @@ impl<'m> Prober<'m> {
                     End::Response(_) | End::TooManyRedirects => "answered".to_owned(),
                 };
                 // Set once, here.
-                let _ = told.set(text);
+                let _ = told.set(options.redact(&text).into_owned());
             })?;
         Ok(Knock { line, end })
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::http::{Client, End, Reply};
 use super::line::Failure;
 use crate::clock::Monotonic;
-use crate::manifest::{BodyChecks, Route};
+use crate::manifest::{BodyChecks, Options, Route};
 use crate::verdict::{Class, ProbeResult, Proof, ResponseError, SkipReason, TransportError};
 
 /// An attempt that ends this much after its time-out shows that this process was kept from
@@ -135,7 +135,8 @@ fn retried(class: Class, status: Option<u16>) -> bool {
 /// What one attempt is called, and what more there is to say. `full` says that the attempt had its
 /// whole time-out, rather than what the deadline left of it.
 fn judge(route: &Route, status: Option<u16>, end: End, full: bool) -> (Class, Option<Box<str>>) {
-    let said = |class, text: String| (class, Some(text.into_boxed_str()));
+    let options = &route.options;
+    let said = |class, text: String| (class, Some(options.redact(&text).into()));
     match end {
         End::Lost(Failure {
             loss,
@@ -164,7 +165,7 @@ fn judge(route: &Route, status: Option<u16>, end: End, full: bool) -> (Class, Op
                 return (class, None);
             }
             let checks = route.checks.as_ref();
-            match checks.and_then(|checks| objection(checks, &body)) {
+            match checks.and_then(|checks| objection(checks, options, &body)) {
                 Some(text) => said(Class::HttpError(ResponseError::Body), text),
                 None => (Class::Ok, None),
             }
@@ -173,7 +174,7 @@ fn judge(route: &Route, status: Option<u16>, end: End, full: bool) -> (Class, Op
 }
 
 /// What `body` lacks of what it must hold.
-fn objection(checks: &BodyChecks, body: &[u8]) -> Option<String> {
+fn objection(checks: &BodyChecks, options: &Options, body: &[u8]) -> Option<String> {
     if let Some(text) = &checks.contains
         && !holds(body, text.as_bytes())
     {
@@ -191,7 +192,10 @@ fn objection(checks: &BodyChecks, body: &[u8]) -> Option<String> {
         .iter()
         .find_map(|(pointer, wanted)| match value.pointer(pointer) {
             Some(found) if found == wanted => None,
-            Some(found) => Some(format!("{pointer:?} is {}, not {wanted}", shortened(found))),
+            Some(found) => Some(format!(
+                "{pointer:?} is {}, not {wanted}",
+                shortened(&options.redact(&found.to_string()))
+            )),
             None => Some(format!("nothing stands at {pointer:?}; expected {wanted}")),
         })
 }
@@ -201,13 +205,12 @@ fn holds(body: &[u8], needle: &[u8]) -> bool {
     needle.is_empty() || body.windows(needle.len()).any(|window| window == needle)
 }
 
-/// A JSON value as text of a length that a person can read.
-fn shortened(value: &serde_json::Value) -> String {
+/// A JSON value's text in a length that a person can read.
+fn shortened(text: &str) -> String {
     const LONGEST: usize = 80;
-    let text = value.to_string();
     match text.char_indices().nth(LONGEST) {
         Some((cut, _)) => format!("{}…", text.get(..cut).unwrap_or_default()),
-        None => text,
+        None => text.to_owned(),
     }
 }
 
@@ -327,7 +330,7 @@ mod tests {
                 contains: None,
                 json: vec![(pointer.to_owned(), wanted)],
             };
-            objection(&checks, body.as_bytes())
+            objection(&checks, &route(None).options, body.as_bytes())
         };
         assert_eq!(check("/a/1", 1.into(), r#"{"a": [0, 1]}"#), None);
         assert_eq!(check("", true.into(), "true"), None);
@@ -359,8 +362,15 @@ mod tests {
             contains: Some("grün".to_owned()),
             json: Vec::new(),
         };
-        assert_eq!(objection(&checks, b"\xff\xfegr\xc3\xbcn\xff"), None);
-        assert!(objection(&checks, b"gruen").unwrap().contains("grün"));
+        assert_eq!(
+            objection(&checks, &route(None).options, b"\xff\xfegr\xc3\xbcn\xff"),
+            None
+        );
+        assert!(
+            objection(&checks, &route(None).options, b"gruen")
+                .unwrap()
+                .contains("grün")
+        );
     }
 
     #[test]

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::lacking::lacking;
 use crate::patience::within;
-use crate::play::{ok, silent, status};
+use crate::play::{answer, in_turn, ok, silent, status};
 use crate::scene::{Scene, healthy, unhealthy};
 use crate::server::NeverAccepts;
 
@@ -279,6 +279,31 @@ fn signals_end_a_run_at_once_and_leave_nothing_half_written() {
         run.dies_of(signal).stdout_is_empty();
         assert!(sent.elapsed() < HALF_A_SECOND, "{run:?}");
     }
+}
+
+#[test]
+fn waiting_proves_that_the_new_version_is_live() {
+    let version = |version: &str| answer(200, &[], &json!({ "version": version }).to_string());
+    let keys = json!({
+        "core": true, "json": { "/version": "${GIT_SHA}" }, "body_contains": "n\":\"${GIT_SHA}\"",
+    });
+    let scene = Scene::new().default("timeout_seconds", 10).route(
+        "/api/status",
+        in_turn([version("0ld"), version("n3w")]),
+        keys,
+    );
+    scene.run_as_is(["--validate"]).exits(0);
+    scene
+        .run_as_is([])
+        .exits(2)
+        .stderr_has("routes[0].json[\"/version\"]: the environment variable GIT_SHA is not set")
+        .stderr_has("routes[0].body_contains: the environment variable GIT_SHA");
+    assert_eq!(scene.server().connections(), 0);
+    let scene = scene.env("GIT_SHA", "n3w");
+    let run = scene.run(["--wait", "20"]);
+    run.exits(0)
+        .stderr_has("sweep 1: 1 route gave an HTTP error");
+    assert_eq!(scene.server().connections(), 2);
 }
 
 #[test]
