@@ -37,6 +37,11 @@ fn run(cli: &Cli) -> anyhow::Result<Status> {
     let prober = Prober::new(&manifest)?;
     let permission = permission(cli);
 
+    if permission == Permission::Rehearse {
+        report::dry_run(&manifest)
+            .iter()
+            .for_each(|line| announce(Level::Info, line));
+    }
     let may_recover = !matches!(permission, Permission::Forbidden(_));
     let watch = may_recover.then(|| warnings::start(&manifest, prober.lookup()));
 

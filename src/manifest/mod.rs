@@ -29,6 +29,7 @@ use std::time::Duration;
 
 pub use load::{LoadOptions, ManifestError};
 pub use location::Problems;
+pub(crate) use proof::in_seconds;
 pub use secret::Secret;
 pub use source::Source;
 pub use url::{BaseUrl, Scheme};
