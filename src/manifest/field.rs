@@ -48,11 +48,10 @@ impl<T> Field<T> {
         }
     }
 
-    /// This field, or `lower` where the key is not there.
-    pub(super) fn or(self, lower: Self) -> Self {
-        match self {
-            Self::Absent => lower,
-            Self::Invalid | Self::Value(_) => self,
+    /// Sets what is not there.
+    pub(super) fn fill(&mut self, with: impl FnOnce() -> Self) {
+        if self.is_absent() {
+            *self = with();
         }
     }
 }

@@ -116,10 +116,8 @@ impl Default for RawRoutes {
 }
 
 impl RawRoutes {
-    /// Adds a route; none for one that is no object.
-    fn push(&mut self, route: Option<RouteObject>) {
-        let is_object = route.is_some();
-        let route = route.unwrap_or_default().or_defaults();
+    fn push(&mut self, mut route: RouteObject, is_object: bool) {
+        route.fill_defaults();
         let (contains, json) = (route.contains.value(), route.json.value());
         let options = self.number(route.options);
         let has_checks = contains.is_some() || json.is_some();
@@ -140,9 +138,11 @@ impl RawRoutes {
     /// routes that say something do.
     fn number(&mut self, options: RawOptions) -> usize {
         const RECENT: usize = 16;
-        let recent = self.options.iter().enumerate().rev().take(RECENT);
-        let mut candidates = self.options.iter().enumerate().take(1).chain(recent);
-        if let Some((number, _)) = candidates.find(|(_, known)| **known == options) {
+        if self.options.first() == Some(&options) {
+            return 0;
+        }
+        let mut recent = self.options.iter().enumerate().rev().take(RECENT);
+        if let Some((number, _)) = recent.find(|(_, known)| **known == options) {
             return number;
         }
         self.options.push(options);
@@ -180,9 +180,14 @@ impl<'de> ValueVisitor<'de> for RoutesVisitor<'_, '_> {
         let mut all = RawRoutes::default();
         for index in 0..MOST_ROUTES {
             let location = Location::Item(self.location, index);
-            let reader = ObjectReader::new(&location, self.context);
+            let mut route = RouteObject::default();
+            let reader = ObjectReader {
+                target: &mut route,
+                location: &location,
+                context: &mut *self.context,
+            };
             match array.next_element_seed(Seed(reader))? {
-                Some(route) => all.push(route),
+                Some(is_object) => all.push(route, is_object),
                 None => return Ok(Some(all)),
             }
         }

@@ -2,7 +2,6 @@
 //! known keys, the reading and the defaults follow. It knows no particular key.
 
 use std::borrow::Cow;
-use std::marker::PhantomData;
 
 use serde::de::{IgnoredAny, MapAccess};
 use strsim::levenshtein;
@@ -17,8 +16,14 @@ pub(super) fn object<'de, A: MapAccess<'de>, T: Object>(
     location: &Location<'_>,
     context: &mut Context<'_>,
 ) -> Result<Field<T>, A::Error> {
-    let reader = ObjectReader::new(location, context);
-    Ok(map.next_value_seed(Seed(reader))?.into())
+    let mut target = T::default();
+    let reader = ObjectReader {
+        target: &mut target,
+        location,
+        context,
+    };
+    let is_object = map.next_value_seed(Seed(reader))?;
+    Ok(is_object.then_some(target).into())
 }
 
 /// An object with keys of the manifest's own language; [`keys`] implements it.
@@ -39,10 +44,10 @@ pub(super) trait Object: Default {
     fn missing(&self) -> Vec<&'static str>;
 
     /// Fills the keys that are not there from `lower`.
-    fn or(self, lower: Self) -> Self;
+    fn fill_from(&mut self, lower: &Self);
 
     /// Fills the object's own keys that are not there and have a default.
-    fn or_defaults(self) -> Self;
+    fn fill_defaults(&mut self);
 }
 
 /// Declares an [`Object`]. Each line is a key:
@@ -67,8 +72,9 @@ macro_rules! keys {
     }) => {
         impl $name {
             /// The whole; none where a value is invalid, or a required one missing.
-            pub(super) fn build(self) -> Option<$target> {
-                let Self { $($field),* } = self.or_defaults();
+            pub(super) fn build(mut self) -> Option<$target> {
+                self.fill_defaults();
+                let Self { $($field),* } = self;
                 Some($target { $($field: keys!(@build $kind $field)),* })
             }
         }
@@ -122,18 +128,13 @@ macro_rules! keys {
                 missing.into_iter().flatten().collect()
             }
 
-            fn or(self, lower: Self) -> Self {
-                Self {
-                    $($field: self.$field.or(lower.$field),)*
-                    $($rest: self.$rest.or(lower.$rest),)?
-                }
+            fn fill_from(&mut self, lower: &Self) {
+                $(self.$field.fill(|| lower.$field.clone());)*
+                $(self.$rest.fill_from(&lower.$rest);)?
             }
 
-            fn or_defaults(self) -> Self {
-                Self {
-                    $($field: self.$field$(.or(Field::Value($default)))?,)*
-                    $($rest: self.$rest,)?
-                }
+            fn fill_defaults(&mut self) {
+                $($(self.$field.fill(|| Field::Value($default));)?)*
             }
         }
     };
@@ -152,37 +153,29 @@ pub(super) fn duplicate<'de, A: MapAccess<'de>>(
     Ok(())
 }
 
-/// Reads an [`Object`]; none where there is another value.
+/// Reads an [`Object`] into `target`; tells whether there was one at all.
 pub(super) struct ObjectReader<'a, 'v, T> {
-    location: &'a Location<'a>,
-    context: &'a mut Context<'v>,
-    object: PhantomData<T>,
-}
-
-impl<'a, 'v, T> ObjectReader<'a, 'v, T> {
-    pub(super) fn new(location: &'a Location<'a>, context: &'a mut Context<'v>) -> Self {
-        Self {
-            location,
-            context,
-            object: PhantomData,
-        }
-    }
+    pub(super) target: &'a mut T,
+    pub(super) location: &'a Location<'a>,
+    pub(super) context: &'a mut Context<'v>,
 }
 
 impl<'de, T: Object> ValueVisitor<'de> for ObjectReader<'_, '_, T> {
-    type Out = Option<T>;
+    type Out = bool;
 
     fn scalar(self, value: JsonValue<'de>) -> Self::Out {
         let message = format!("is {}; give an object", value.kind());
         self.context.problems.add(self.location, message);
-        None
+        false
     }
 
     fn object<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Out, A::Error> {
-        let mut object = T::default();
         while let Some(key) = map.next_key_seed(Seed(KeyText))? {
             let location = Location::Key(self.location, &key);
-            if object.read_value(&key, &mut map, &location, self.context)? {
+            if self
+                .target
+                .read_value(&key, &mut map, &location, self.context)?
+            {
                 continue;
             }
             map.next_value::<IgnoredAny>()?;
@@ -196,12 +189,12 @@ impl<'de, T: Object> ValueVisitor<'de> for ObjectReader<'_, '_, T> {
             let message = format!("unknown key; {}", advice(&key, &T::keys()));
             self.context.problems.add(&location, message);
         }
-        for key in object.missing() {
+        for key in self.target.missing() {
             let location = Location::Key(self.location, key);
             let message = "missing; this key is required";
             self.context.problems.add(&location, message);
         }
-        Ok(Some(object))
+        Ok(true)
     }
 }
 

@@ -4,6 +4,7 @@
 use serde::de::DeserializeSeed as _;
 
 use super::json::{Context, Seed};
+use super::keys::RawManifest;
 use super::load::{LoadOptions, MOST_BYTES};
 use super::location::{Location, Problems};
 use super::object::ObjectReader;
@@ -28,14 +29,19 @@ impl Manifest {
         let Some(text) = text(bytes, &mut context.problems) else {
             return Err(context.problems);
         };
-        let reader = ObjectReader::new(&Location::Top, &mut context);
+        let mut raw = RawManifest::default();
+        let reader = ObjectReader {
+            target: &mut raw,
+            location: &Location::Top,
+            context: &mut context,
+        };
         let mut json = serde_json::Deserializer::from_str(text);
         match Seed(reader)
             .deserialize(&mut json)
-            .and_then(|raw| json.end().map(|()| raw))
+            .and_then(|is_object| json.end().map(|()| is_object))
         {
-            Ok(Some(raw)) => resolve(raw, options.base_url.clone(), source, context.problems),
-            Ok(None) => Err(context.problems),
+            Ok(true) => resolve(raw, options.base_url.clone(), source, context.problems),
+            Ok(false) => Err(context.problems),
             Err(error) => {
                 let (line, column) = position(text, error.line(), error.column());
                 let message = error.to_string();

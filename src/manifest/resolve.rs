@@ -14,7 +14,7 @@ use super::{Header, Manifest, Method, Options, Proxy, Route, Source, proof};
 
 /// Makes a manifest of `raw`, probed at `base_url` instead of its own where one is given.
 pub(super) fn resolve(
-    raw: RawManifest,
+    mut raw: RawManifest,
     base_url: Option<BaseUrl>,
     source: Source,
     mut problems: Problems,
@@ -25,7 +25,7 @@ pub(super) fn resolve(
         ""
     };
     let (has_socket, has_recovery) = (!raw.unix_socket.is_absent(), !raw.recovery.is_absent());
-    let raw = raw.or_defaults();
+    raw.fill_defaults();
     let (proxy, concurrency) = (raw.proxy.value(), raw.concurrency.value());
     let (own_url, deadline) = (raw.base_url.value(), raw.deadline.value());
     if has_socket {
@@ -198,8 +198,11 @@ impl SharedOptions {
             Field::Absent => Some(RawOptions::default()),
             defaults => defaults.value(),
         };
-        let defaults = defaults.map(Object::or_defaults);
-        let fill_in = |own: RawOptions| {
+        let defaults = defaults.map(|mut defaults| {
+            defaults.fill_defaults();
+            defaults
+        });
+        let fill_in = |mut own: RawOptions| {
             let inherited = defaults.as_ref().and_then(|defaults| defaults.method.get());
             let method = match own.method {
                 Field::Value(method) => Some(KnownMethod::Is(method)),
@@ -208,13 +211,10 @@ impl SharedOptions {
                     inherited.map_or(KnownMethod::OfDefaults, |method| KnownMethod::Is(*method)),
                 ),
             };
-            let options = defaults.clone().and_then(|defaults| {
-                let headers = merged(own.headers.clone(), defaults.headers.clone());
-                RawOptions {
-                    headers,
-                    ..own.or(defaults)
-                }
-                .build()
+            let options = defaults.as_ref().and_then(|defaults| {
+                add_headers(&mut own.headers, &defaults.headers);
+                own.fill_from(defaults);
+                own.build()
             });
             (method, options.map(Arc::new))
         };
@@ -239,20 +239,22 @@ impl SharedOptions {
     }
 }
 
-/// The headers of the defaults, then a route's own, which win name by name.
-fn merged(own: Field<Vec<Header>>, defaults: Field<Vec<Header>>) -> Field<Vec<Header>> {
-    let (Field::Value(own), Field::Value(mut headers)) = (&own, defaults.clone()) else {
-        return match defaults {
-            Field::Invalid => defaults,
-            Field::Absent | Field::Value(_) => own.or(defaults),
-        };
-    };
-    headers.retain(|header| {
-        let same = |own: &Header| own.name.eq_ignore_ascii_case(&header.name);
-        !own.iter().any(same)
-    });
-    headers.extend(own.iter().cloned());
-    Field::Value(headers)
+/// Puts the headers of the defaults before a route's own, which win name by name.
+fn add_headers(own: &mut Field<Vec<Header>>, defaults: &Field<Vec<Header>>) {
+    match (own, defaults) {
+        (Field::Value(own), Field::Value(defaults)) => {
+            let is_own = |header: &Header| {
+                let same = |own: &Header| own.name.eq_ignore_ascii_case(&header.name);
+                own.iter().any(same)
+            };
+            let mut all: Vec<Header> = defaults.clone();
+            all.retain(|header| !is_own(header));
+            all.append(own);
+            *own = all;
+        }
+        (own @ Field::Value(_), Field::Invalid) => *own = Field::Invalid,
+        _ => {}
+    }
 }
 
 /// The options of the core routes; none where they, or which routes are core, is not known.
