@@ -91,6 +91,31 @@ fn header_values_that_a_server_sends_back_show_as_asterisks() {
 }
 
 #[test]
+fn github_gets_annotations_and_json_none() {
+    let path = "/p%41:a,b";
+    let scene = Scene::new()
+        .default("timeout_seconds", 10)
+        .env("GITHUB_ACTIONS", "true")
+        .core("/up", ok())
+        .aux(path, status(500))
+        .aux("/limited", status(429));
+    let run = scene.run_as_is([]);
+    let commands: Vec<&str> = run.stdout.lines().filter(|l| l.starts_with("::")).collect();
+    assert_eq!(commands.len(), 2, "{run:?}");
+    let error = "::error title=/p%2541%3Aa%2Cb::/p%2541:a,b: HTTP error 500 after ";
+    assert!(commands[0].starts_with(error), "{run:?}");
+    let warning = "::warning title=/limited::/limited: rate-limited 429 after ";
+    assert!(commands[1].starts_with(warning), "{run:?}");
+    assert!(!run.stdout.lines().last().unwrap().starts_with("::"));
+    assert!(!scene.run_as_is(["--format", "json"]).stdout.contains("::"));
+    let scene = scene.env("GITHUB_ACTIONS", "false");
+    assert!(!scene.run_as_is([]).stdout.contains("::"));
+    let scene = healthy().env("GITHUB_ACTIONS", "true");
+    assert!(!scene.run_as_is([]).stdout.contains("::"));
+    scene.run_as_is(["--quiet"]).stdout_is_empty();
+}
+
+#[test]
 fn the_json_report_has_every_key() {
     let scene = unhealthy();
     let run = scene.run([]);
