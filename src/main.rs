@@ -38,9 +38,9 @@ fn run(cli: &Cli) -> anyhow::Result<Status> {
     let permission = permission(cli);
 
     if permission == Permission::Rehearse {
-        report::dry_run(&manifest)
-            .iter()
-            .for_each(|line| announce(Level::Info, line));
+        if let Some(line) = report::dry_run(&manifest) {
+            announce(Level::Info, &line);
+        }
     }
     let may_recover = !matches!(permission, Permission::Forbidden(_));
     let watch = may_recover.then(|| warnings::start(&manifest, prober.lookup()));

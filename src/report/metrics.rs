@@ -55,13 +55,7 @@ pub(super) fn render(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         ("route_attempts", "Attempts made to probe the route."),
         |outcome| outcome.attempts.to_string(),
     )?;
-    head(out, "route_cause", "Why the route's class is not ok.")?;
-    for (route, result) in report.results() {
-        if let Some(cause) = result.class.cause() {
-            let labels = labels(route);
-            writeln!(out, "{PREFIX}_route_cause{{{labels},cause=\"{cause}\"}} 1")?;
-        }
-    }
+    causes(report, out)?;
 
     head(out, "recovery", "The outcome of this run's recovery.")?;
     for outcome in recovery::Outcome::NAMES {
@@ -107,6 +101,18 @@ fn of_routes(
     for (route, outcome) in report.results() {
         let (labels, value) = (labels(route), value(outcome));
         writeln!(out, "{PREFIX}_{name}{{{labels}}} {value}")?;
+    }
+    Ok(())
+}
+
+/// Why each route is not OK, for those that are not.
+fn causes(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+    head(out, "route_cause", "Why the route's class is not ok.")?;
+    for (route, result) in report.results() {
+        if let Some(cause) = result.class.cause() {
+            let labels = labels(route);
+            writeln!(out, "{PREFIX}_route_cause{{{labels},cause=\"{cause}\"}} 1")?;
+        }
     }
     Ok(())
 }
