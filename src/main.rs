@@ -37,10 +37,10 @@ fn run(cli: &Cli) -> anyhow::Result<Status> {
     let prober = Prober::new(&manifest)?;
     let permission = permission(cli);
 
-    if permission == Permission::Rehearse {
-        if let Some(line) = report::dry_run(&manifest) {
-            announce(Level::Info, &line);
-        }
+    if permission == Permission::Rehearse
+        && let Some(line) = report::dry_run(&manifest)
+    {
+        announce(Level::Info, &line);
     }
     let may_recover = !matches!(permission, Permission::Forbidden(_));
     let watch = may_recover.then(|| warnings::start(&manifest, prober.lookup()));
