@@ -39,6 +39,11 @@ fn run(cli: &Cli) -> anyhow::Result<Status> {
     let prober = Prober::new(&manifest)?;
     let permission = permission(cli);
 
+    if permission == Permission::DryRun {
+        report::dry_run(&manifest)
+            .iter()
+            .for_each(|line| announce(Level::Info, line));
+    }
     let may_recover = !matches!(permission, Permission::Forbidden(_));
     let warnings = may_recover.then(|| warnings::start(&manifest, prober.lookup()));
     let watch = (may_recover && manifest.recovery.is_some())

@@ -1,6 +1,7 @@
 //! The report for people: a table at a terminal, plain lines in a pipe, and in the journal only
 //! what is not as it should be. The tally, the verdict and the recovery are always the last lines.
 
+mod github;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -47,6 +48,13 @@ pub(super) fn render(
         }
         if !quiet {
             writeln!(out)?;
+        }
+    }
+    if look.github && !journal {
+        for (route, result) in report.results() {
+            if let Some(line) = github::annotation(route, result, &sentence(route, result)) {
+                writeln!(out, "{line}")?;
+            }
         }
     }
     end(report, look, out)

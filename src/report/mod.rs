@@ -24,7 +24,7 @@ use crate::text::escape;
 use crate::verdict::{self, Verdict};
 
 pub use self::progress::Progress;
-pub use self::words::unhealthy_sweep;
+pub use self::words::{dry_run, unhealthy_sweep};
 
 /// The last second that RFC 3339 can write, at the end of the year 9999.
 const LAST_SECOND: Duration = Duration::from_secs(253_402_300_799);
