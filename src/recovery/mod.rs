@@ -112,10 +112,11 @@ pub fn attempt(
         manifest_writable: host::manifest_writable(&request.manifest.source),
     };
     let machine = Machine::new(&context, request.manifest, seen.log, prober, request.log);
+    let recovery = steps::run(&context, &machine, prober);
     Recovery {
         unit: Some(plan.unit.clone()),
         elapsed: Monotonic::now().since(began),
-        ..steps::run(&context, &machine, prober)
+        ..recovery
     }
 }
 
