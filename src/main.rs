@@ -1,15 +1,17 @@
 //! The binary: the pipeline on one screen.
 
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use scidex_route_health::cli::Cli;
 use scidex_route_health::manifest::{LoadOptions, Manifest, Variables};
-use scidex_route_health::recovery::{self, Case, Permission, warnings};
+use scidex_route_health::recovery::{self, Permission, RecoveryRequest, SocketWatch, warnings};
 use scidex_route_health::report::{self, Outputs, Progress, Report};
 use scidex_route_health::status::Status;
 use scidex_route_health::stderr::{Level, announce, say};
-use scidex_route_health::sweep::{self, Prober, Wait};
+use scidex_route_health::sweep::{self, Prober, Sweep, SweepEvents, SweepOptions};
+use scidex_route_health::verdict::Verdict;
 
 /// How much longer than for the sweep a run waits for what systemd says of the units.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -37,52 +39,85 @@ fn run(cli: &Cli) -> anyhow::Result<Status> {
     let prober = Prober::new(&manifest)?;
     let permission = permission(cli);
 
-    if permission == Permission::Rehearse
+    if permission == Permission::DryRun
         && let Some(line) = report::dry_run(&manifest)
     {
         announce(Level::Info, &line);
     }
     let may_recover = !matches!(permission, Permission::Forbidden(_));
-    let watch = may_recover.then(|| warnings::start(&manifest, prober.lookup()));
+    let warnings = may_recover.then(|| warnings::start(&manifest, prober.lookup()));
+    let watch = (may_recover && manifest.recovery.is_some())
+        .then(|| SocketWatch::start(&manifest).ok())
+        .flatten();
 
     let progress = Progress::new(manifest.routes.len());
-    let mut sweeps = 0;
-    let wait = Wait {
-        limit: cli.wait,
-        ends_at_hang: may_recover && manifest.recovery.is_some(),
+    let options = SweepOptions {
+        wait: cli.wait,
+        may_recover: may_recover && manifest.recovery.is_some(),
     };
-    let (sweep, verdict) = sweep::until_healthy(
-        &prober,
-        wait,
-        &|done, total| progress.tell(done, total),
-        &mut |sweep, verdict, left| {
-            sweeps += 1;
-            let line = report::unhealthy_sweep(sweeps, &manifest, &sweep.outcomes, verdict, left);
-            progress.clear();
-            announce(Level::Soft, &line);
-        },
-    );
+    let events = Events {
+        manifest: &manifest,
+        progress: &progress,
+        watch: watch.as_ref(),
+        sweeps: AtomicUsize::new(0),
+    };
+    let (sweep, verdict) = sweep::until_healthy(&prober, options, &events);
     drop(progress);
 
-    let case = Case {
+    let request = RecoveryRequest {
         manifest: &manifest,
         verdict: &verdict,
-        sweep_began: sweep.began,
-        say: &|line| announce(Level::Info, line),
+        sweep: &sweep,
+        watch,
+        log: &|line| announce(Level::Info, line),
     };
-    let recovery = recovery::attempt(&case, permission, &prober);
-    let warnings = watch.map_or_else(Vec::new, |watch| watch.finish(PATIENCE));
+    let recovery = recovery::attempt(request, permission, &prober);
+    let warnings = warnings.map_or_else(Vec::new, |warnings| warnings.finish(PATIENCE));
     let report = Report {
         started_at,
         elapsed: started.elapsed(),
         manifest: &manifest,
-        outcomes: sweep.outcomes,
+        outcomes: sweep.results,
         verdict,
         recovery,
         warnings,
     };
     let written = report::write_all(&report, outputs);
     Ok(Status::of(report.verdict.healthy, written))
+}
+
+/// Tells people how the sweeps go.
+struct Events<'a> {
+    manifest: &'a Manifest,
+    progress: &'a Progress,
+    watch: Option<&'a SocketWatch>,
+    /// Unhealthy sweeps so far.
+    sweeps: AtomicUsize,
+}
+
+impl SweepEvents for Events<'_> {
+    fn sweep_begins(&self) {
+        if let Some(watch) = self.watch {
+            watch.sweep_begins();
+        }
+    }
+
+    fn core_ends(&self) {
+        if let Some(watch) = self.watch {
+            watch.core_ends();
+        }
+    }
+
+    fn progress(&self, done: usize, total: usize) {
+        self.progress.tell(done, total);
+    }
+
+    fn unhealthy(&self, sweep: &Sweep, verdict: &Verdict, left: Duration) {
+        let number = self.sweeps.fetch_add(1, Ordering::Relaxed) + 1;
+        let line = report::unhealthy_sweep(number, self.manifest, &sweep.results, verdict, left);
+        self.progress.clear();
+        announce(Level::Soft, &line);
+    }
 }
 
 fn load(cli: &Cli) -> anyhow::Result<Manifest> {
@@ -111,7 +146,7 @@ fn permission(cli: &Cli) -> Permission {
             "--base-url was given, and the manifest's unit belongs to the manifest's own URL",
         )
     } else if cli.dry_run {
-        Permission::Rehearse
+        Permission::DryRun
     } else {
         Permission::Act
     }

@@ -4,6 +4,8 @@
 use ureq::Error;
 use ureq::unversioned::transport::{self, Buffers as _};
 
+use super::framing::Framing;
+
 /// Enough for most responses in one read, and small with 64 probes in flight.
 const INPUT: usize = 16 * 1024;
 
@@ -22,6 +24,8 @@ pub(super) struct Buffers {
     filled: usize,
     output: Vec<u8>,
     progress: bool,
+    /// Follows the responses, where the bytes are HTTP.
+    framing: Framing,
 }
 
 impl Buffers {
@@ -34,8 +38,14 @@ impl Buffers {
             start: 0,
             filled: 0,
             progress: false,
+            framing: Framing::default(),
             ..self
         }
+    }
+
+    /// Makes the next received byte the first one of an HTTP response.
+    pub(super) fn begin_response(&mut self) {
+        self.framing.begin();
     }
 
     /// The free part of the input, or an error where the other side sends a line without end.
@@ -76,6 +86,9 @@ impl transport::Buffers for Buffers {
 
     fn input_appended(&mut self, amount: usize) {
         self.filled = (self.filled + amount).min(self.input.len());
+        let input = self.input.get_mut(self.start..self.filled);
+        let left = self.framing.mend(input.unwrap_or_default(), amount);
+        self.filled = self.start + left;
     }
 
     fn input_consume(&mut self, amount: usize) {

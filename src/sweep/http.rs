@@ -1,5 +1,6 @@
-//! One attempt over HTTP, its redirects included: what came back, told without an opinion. Outside
-//! this room, those below it (line, buffers, tls, names) and the choice of a proxy, nobody knows ureq.
+//! One attempt over HTTP, its redirects included: the response, or why there is none, without judging
+//! either. Outside this module, those below it (attempt, transport, buffers, tls, dns) and the choice
+//! of a proxy, nobody knows ureq.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -9,15 +10,19 @@ use ureq::config::Config;
 use ureq::unversioned::transport::{ConnectProxyConnector, Connector};
 use ureq::{Agent, Body, Error, http};
 
-use super::line::{Failure, Line, LineConnector};
-use super::names::{LineResolver, Names};
+use super::attempt::{Attempt, ConnectionLog, Failure, ProbeConnection};
+use super::dns::{AttemptResolver, DnsCache};
 use super::tls::TlsConnector;
+use super::transport::SocketConnector;
 use crate::clock::Monotonic;
-use crate::manifest::{BaseUrl, Method, Options};
+use crate::manifest::{BaseUrl, Method, Options, Scheme, SocketPath};
 use crate::verdict::TransportError;
 
 /// A response head may have this many bytes.
 const HEAD_MAX: usize = 64 * 1024;
+
+/// What is said of a connection that the other side closed too early.
+const INCOMPLETE: &str = "closed before the response was complete";
 
 /// A body is read in pieces of this many bytes.
 const CHUNK: usize = 8 * 1024;
@@ -26,17 +31,21 @@ const CHUNK: usize = 8 * 1024;
 #[derive(Debug)]
 pub(super) struct Setup {
     pub(super) base_url: BaseUrl,
+    /// Where to connect instead of the URL's host and port.
+    pub(super) unix_socket: Option<SocketPath>,
     pub(super) user_agent: String,
     pub(super) proxy: Option<ureq::Proxy>,
-    pub(super) trust: Option<Arc<ClientConfig>>,
-    pub(super) names: Arc<Names>,
+    pub(super) tls_config: Option<Arc<ClientConfig>>,
+    pub(super) dns: Arc<DnsCache>,
+    /// Where connections are recorded, if they are.
+    pub(super) log: Option<Arc<ConnectionLog>>,
 }
 
 /// Makes attempts, one at a time, each on a fresh connection.
 #[derive(Debug)]
 pub(super) struct Client {
     agent: Agent,
-    line: Arc<Line>,
+    attempt: Arc<Attempt>,
     base_url: BaseUrl,
     /// The User-Agent's length.
     agent_bytes: usize,
@@ -44,34 +53,39 @@ pub(super) struct Client {
     chunk: Vec<u8>,
 }
 
-/// What one attempt brought back.
+/// A response, whatever its status.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Response {
+    pub(super) status: u16,
+    /// As far as it was asked for.
+    pub(super) body: Vec<u8>,
+}
+
+/// Why an attempt brought no response.
 #[derive(Debug)]
-pub(super) struct Reply {
-    /// The last response head's status.
+pub(super) struct AttemptError {
+    pub(super) kind: ErrorKind,
+    /// The last response head's status, where one came.
     pub(super) status: Option<u16>,
     /// Whether a single byte came back.
     pub(super) heard: bool,
-    /// How the attempt ended.
-    pub(super) end: End,
 }
 
-/// How an attempt ended.
+/// The kinds of [`AttemptError`].
 #[derive(Debug)]
-pub(super) enum End {
-    /// With a response; its body, as far as it was asked for.
-    Response(Vec<u8>),
-    /// Without a complete response.
-    Lost(Failure),
-    /// With something that is no HTTP response.
-    Broken(String),
-    /// With one more redirect than allowed.
+pub(super) enum ErrorKind {
+    /// No complete response came.
+    Transport(Failure),
+    /// What came is not HTTP; why.
+    Protocol(String),
+    /// One more redirect than allowed.
     TooManyRedirects,
 }
 
 impl Client {
     /// A client of the given setup.
     pub(super) fn new(setup: &Setup) -> Self {
-        let line = Arc::new(Line::new());
+        let attempt = Arc::new(Attempt::new(setup.log.clone()));
         let config = Config::builder()
             .http_status_as_error(false)
             .max_redirects(0)
@@ -81,21 +95,28 @@ impl Client {
             .user_agent(&setup.user_agent)
             .proxy(setup.proxy.clone())
             .build();
-        let connector =
-            ().chain(ConnectProxyConnector::default())
-                .chain(LineConnector(Arc::clone(&line)))
-                .chain(TlsConnector {
-                    line: Arc::clone(&line),
-                    trust: setup.trust.clone(),
-                });
-        let resolver = LineResolver {
-            line: Arc::clone(&line),
-            names: Arc::clone(&setup.names),
+        let connector = ()
+            .chain(ConnectProxyConnector::default())
+            .chain(SocketConnector {
+                attempt: Arc::clone(&attempt),
+                unix_socket: setup.unix_socket.clone(),
+                is_http: setup.base_url.scheme() == Scheme::Http,
+            })
+            .chain(TlsConnector {
+                attempt: Arc::clone(&attempt),
+                config: setup.tls_config.clone(),
+            });
+        let resolver = AttemptResolver {
+            attempt: Arc::clone(&attempt),
+            dns: match setup.unix_socket {
+                Some(_) => None,
+                None => Some(Arc::clone(&setup.dns)),
+            },
         };
         let agent = Agent::with_parts(config, connector, resolver);
         Self {
             agent,
-            line,
+            attempt,
             base_url: setup.base_url.clone(),
             agent_bytes: setup.user_agent.len(),
             proxied: setup.proxy.is_some(),
@@ -103,66 +124,78 @@ impl Client {
         }
     }
 
-    /// The record of the present attempt's wire, for somebody who watches from outside.
-    pub(super) fn line(&self) -> Arc<Line> {
-        Arc::clone(&self.line)
+    /// The state of the present attempt, for somebody who watches from outside.
+    pub(super) fn state(&self) -> Arc<Attempt> {
+        Arc::clone(&self.attempt)
+    }
+
+    /// The connections of the last attempt that are established or still pending.
+    pub(super) fn connections(&self) -> Vec<ProbeConnection> {
+        self.attempt.connections()
     }
 
     /// Makes one attempt that ends at `end`. The body is kept only where `keep_body` says so.
+    ///
+    /// # Errors
+    ///
+    /// Where there was no complete response by then, nothing that is HTTP, or too many redirects.
     pub(super) fn attempt(
         &mut self,
         path: &str,
         options: &Options,
         keep_body: bool,
         end: Monotonic,
-    ) -> Reply {
-        let mut url = self.base_url.url(path);
+    ) -> Result<Response, AttemptError> {
+        let url = self.base_url.url(path);
         let headers = options.headers.iter();
         let lines = headers.map(|header| header.name.len() + header.value.reveal().len());
         let longest = lines.fold(url.len().max(self.agent_bytes), usize::max);
-        self.line.begin(end, longest);
+        self.attempt.begin(end, longest);
         let mut status = None;
-        let end = self
-            .follow(&mut url, options, keep_body, &mut status)
-            .unwrap_or_else(|error| self.diagnose(error));
-        Reply {
-            status,
-            heard: self.line.heard(),
-            end,
-        }
+        self.follow(url, options, keep_body, &mut status)
+            .map_err(|kind| AttemptError {
+                kind,
+                status,
+                heard: self.attempt.heard(),
+            })
     }
 
+    /// Sends the request and follows redirects; `status` is that of the last response head.
     fn follow(
         &mut self,
-        url: &mut String,
+        mut url: String,
         options: &Options,
         keep_body: bool,
         status: &mut Option<u16>,
-    ) -> Result<End, Error> {
+    ) -> Result<Response, ErrorKind> {
         let mut followed = 0;
         loop {
-            let response = self.agent.run(request(url, options)?)?;
+            let request = request(&url, options).map_err(|error| self.kind(error))?;
+            let response = self.agent.run(request).map_err(|error| self.kind(error))?;
             let code = response.status().as_u16();
             *status = Some(code);
-            let next = if options.max_redirects > 0 {
-                self.redirect(url, &response)
-            } else {
-                None
+            let next = match options.max_redirects {
+                0 => None,
+                _ => self.redirect(&url, &response),
             };
-            match next {
-                Some(_) if followed == options.max_redirects => return Ok(End::TooManyRedirects),
-                Some(next) => {
-                    self.line.follow(next.len());
-                    *url = next;
-                    *status = None;
+            if let Some(next) = next {
+                if followed == options.max_redirects {
+                    return Err(ErrorKind::TooManyRedirects);
                 }
-                // Any other status is judged at the head, so its body is not waited for.
-                None if options.expect.accepts(code) => {
-                    return Ok(End::Response(self.body(response, options, keep_body)?));
-                }
-                None => return Ok(End::Response(Vec::new())),
+                followed += 1;
+                self.attempt.follow(next.len());
+                url = next;
+                *status = None;
+                continue;
             }
-            followed += 1;
+            // Any other status is judged at the head, so its body is not waited for.
+            let body = match options.expect.accepts(code) {
+                true => self
+                    .body(response, options, keep_body)
+                    .map_err(|error| self.kind(error))?,
+                false => Vec::new(),
+            };
+            return Ok(Response { status: code, body });
         }
     }
 
@@ -198,76 +231,65 @@ impl Client {
             }
             left -= count;
         }
-        match self.line.failure() {
-            // ureq takes a reset for the normal end of a body without a length.
-            Some(failure) if left > 0 => Err(io::Error::other(failure.detail).into()),
-            _ => Ok(kept),
-        }
+        Ok(kept)
     }
 
     /// What an error means.
-    fn diagnose(&self, error: Error) -> End {
-        // The line's own record comes first: it saw the wire itself.
-        let end = match self.line.failure() {
-            Some(failure) => End::Lost(failure),
-            None => meaning(error),
-        };
-        if self.proxied && !self.line.tunnelled() {
-            by_proxy(end)
+    fn kind(&self, error: Error) -> ErrorKind {
+        let kind = kind(error);
+        if self.proxied && !self.attempt.tunnelled() {
+            of_proxy(kind)
         } else {
-            end
+            kind
         }
     }
 }
 
-/// What an error means of which the line knows nothing.
-fn meaning(error: Error) -> End {
-    let lost = |loss, detail| {
-        End::Lost(Failure {
-            loss,
-            at_end: false,
-            detail,
-        })
-    };
+fn kind(error: Error) -> ErrorKind {
+    let transport = |error, detail| ErrorKind::Transport(Failure::new(error, detail));
     match error {
-        Error::Protocol(_) | Error::Http(_) | Error::BadUri(_) | Error::BodyStalled => {
-            End::Broken(error.to_string())
+        Error::Io(error) => {
+            let inner = error.get_ref();
+            let tls = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());
+            match (inner.and_then(|inner| inner.downcast_ref()), tls) {
+                (Some(failure), _) => ErrorKind::Transport(Failure::clone(failure)),
+                (None, Some(tls)) => transport(TransportError::Tls, tls.to_string()),
+                (None, None) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    transport(TransportError::Reset, INCOMPLETE.to_owned())
+                }
+                (None, None) => transport(TransportError::Network, error.to_string()),
+            }
         }
-        Error::LargeResponseHeader(..) => End::Broken("more than 64 KiB of headers".to_owned()),
-        Error::Tls(text) => lost(TransportError::Tls, text.to_owned()),
-        Error::Io(error) => match error.get_ref().and_then(|e| e.downcast_ref()) {
-            Some::<&rustls::Error>(tls) => lost(TransportError::Tls, tls.to_string()),
-            None if error.kind() == io::ErrorKind::UnexpectedEof => lost(
-                TransportError::Reset,
-                "closed before the response was complete".to_owned(),
-            ),
-            None => lost(TransportError::Network, error.to_string()),
-        },
-        other => lost(TransportError::Network, other.to_string()),
+        // Closed in the middle of a chunk size line or a trailer.
+        Error::BodyStalled => transport(TransportError::Reset, INCOMPLETE.to_owned()),
+        Error::Protocol(_) | Error::Http(_) | Error::BadUri(_) => {
+            ErrorKind::Protocol(error.to_string())
+        }
+        Error::LargeResponseHeader(..) => {
+            ErrorKind::Protocol("more than 64 KiB of headers".to_owned())
+        }
+        Error::Tls(text) => transport(TransportError::Tls, text.to_owned()),
+        other => transport(TransportError::Network, other.to_string()),
     }
 }
 
-/// How an attempt ended that never came past its proxy: what a proxy does says nothing of the
+/// How an attempt failed that never came past its proxy: what a proxy does says nothing of the
 /// backend behind it.
-fn by_proxy(end: End) -> End {
-    let (at_end, detail) = match end {
-        End::Lost(failure) => match failure.loss {
-            TransportError::Timeout => return End::Lost(failure),
-            TransportError::Refused
-            | TransportError::Reset
-            | TransportError::Dns
-            | TransportError::Tls
-            | TransportError::Network
-            | TransportError::Deadline => (failure.at_end, failure.detail),
-        },
-        End::Broken(detail) => (false, detail),
-        End::Response(_) | End::TooManyRedirects => return end,
-    };
-    End::Lost(Failure {
-        loss: TransportError::Network,
-        at_end,
-        detail,
-    })
+fn of_proxy(kind: ErrorKind) -> ErrorKind {
+    match kind {
+        ErrorKind::Transport(Failure {
+            error: TransportError::Timeout,
+            ..
+        })
+        | ErrorKind::TooManyRedirects => kind,
+        ErrorKind::Transport(failure) => ErrorKind::Transport(Failure {
+            error: TransportError::Network,
+            ..failure
+        }),
+        ErrorKind::Protocol(detail) => {
+            ErrorKind::Transport(Failure::new(TransportError::Network, detail))
+        }
+    }
 }
 
 /// The request for one hop.

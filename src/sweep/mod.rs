@@ -1,15 +1,20 @@
 //! Probes the routes: which ones, in which order, on how many threads, and until when. What the
 //! core proves is asked of the verdict; nothing here decides about a recovery.
 
+mod attempt;
 mod buffers;
+mod connect;
+mod dns;
+mod framing;
+mod history;
 mod http;
-mod line;
-mod names;
 mod pool;
 mod probe;
 mod proxy;
+mod socket;
 mod tls;
-mod wait;
+mod transport;
+mod unix;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
@@ -18,28 +23,47 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 
-use self::http::{Client, End, Setup};
-use self::line::Failure;
-use self::names::Unresolved;
-use self::pool::Pool;
-use self::wait::Earlier;
+use self::attempt::{Attempt, ConnectionLog};
+use self::dns::Unresolved;
+use self::history::SweepHistory;
+use self::http::{Client, ErrorKind, Setup};
+use self::pool::{Pool, Probed};
 use crate::clock::Monotonic;
 use crate::manifest::{Manifest, Method, Options, Proxy, Route, Scheme};
-use crate::verdict::{ProbeResult, Severity};
+use crate::verdict::{ProbeResult, Severity, TransportError, Verdict};
 
-pub use self::wait::{Wait, until_healthy};
+pub use self::attempt::{Connection, ProbeConnection};
+pub use self::history::{SweepOptions, until_healthy};
+pub use self::unix::UnixPeer;
 
-/// How long the last GET listens. A reader that keeps stderr waiting delays the signal for as long
-/// as it likes, and a backend that wakes up meanwhile must be heard.
-const KNOCK_LIMIT: Duration = Duration::from_secs(86_400);
+/// How long the final probe waits. Blocked stderr can delay the signal indefinitely, and a backend
+/// that wakes up meanwhile must be heard.
+const FINAL_PROBE_LIMIT: Duration = Duration::from_secs(86_400);
 
 /// How far beyond the deadline the core may be probed where a recovery depends on it. The manifest
 /// grants the core just the time that its attempts take on paper; in truth each begins and ends some
 /// milliseconds late, and a last attempt that is cut short proves nothing.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// How far a sweep is: probes done, and probes to do.
-pub type Progress<'a> = &'a (dyn Fn(usize, usize) + Sync);
+/// What happens while a run sweeps, for those who want to know.
+pub trait SweepEvents: Sync {
+    /// A sweep begins, and nothing of it has been sent yet. Called by the thread that sweeps.
+    fn sweep_begins(&self) {}
+
+    /// The last round of the sweep's core is over. Called by whichever probing thread ended it,
+    /// while the others wait.
+    fn core_ends(&self) {}
+
+    /// So many probes of so many are done. Called by every probing thread.
+    fn progress(&self, _done: usize, _total: usize) {}
+
+    /// This sweep was unhealthy, and another one follows within the time that is left. Called by the
+    /// thread that sweeps.
+    fn unhealthy(&self, _sweep: &Sweep, _verdict: &Verdict, _left: Duration) {}
+}
+
+/// Nobody wants to know.
+impl SweepEvents for () {}
 
 /// Probes the routes of one manifest.
 #[derive(Debug)]
@@ -51,10 +75,14 @@ pub struct Prober<'m> {
 /// What one sweep brought back.
 #[derive(Debug)]
 pub struct Sweep {
-    /// When it began.
+    /// When its first round began.
     pub began: Monotonic,
-    /// What came of each route, in the manifest's order.
-    pub outcomes: Vec<ProbeResult>,
+    /// The result of each route, in the manifest's order.
+    pub results: Vec<ProbeResult>,
+    /// Every address at which a core attempt of the last round was silent, each once, in order:
+    /// connected and then nothing, or the connect still pending. Empty where the manifest has no
+    /// `recovery`, or a `unix_socket`.
+    pub silent_at: Vec<SocketAddr>,
 }
 
 impl<'m> Prober<'m> {
@@ -66,9 +94,9 @@ impl<'m> Prober<'m> {
     /// Where `https` routes are to be probed and no root is trusted, or the environment names a
     /// proxy that is not supported.
     pub fn new(manifest: &'m Manifest) -> anyhow::Result<Self> {
-        let trust = match manifest.base_url.scheme() {
+        let tls_config = match manifest.base_url.scheme() {
             Scheme::Http => None,
-            Scheme::Https => Some(tls::trust()?),
+            Scheme::Https => Some(tls::tls_config()?),
         };
         let proxy = match manifest.proxy {
             Proxy::None => None,
@@ -77,77 +105,119 @@ impl<'m> Prober<'m> {
         };
         let setup = Setup {
             base_url: manifest.base_url.clone(),
+            unix_socket: manifest.unix_socket.clone(),
             user_agent: manifest.user_agent.clone(),
             proxy,
-            trust,
-            names: Arc::default(),
+            tls_config,
+            dns: Arc::default(),
+            log: manifest.recovery.is_some().then(Arc::default),
         };
         Ok(Self { manifest, setup })
     }
 
     /// Probes the core routes, then the others, unless the core proves the backend hung or down.
-    /// Only the routes that are due after the `earlier` sweeps of the same run are probed; the other
+    /// Only the routes that are due after the earlier sweeps of the same run are probed; the other
     /// outcomes stand.
-    fn sweep(&self, earlier: &mut Earlier, progress: Progress) -> Sweep {
+    fn sweep(
+        &self,
+        history: &mut SweepHistory,
+        may_recover: bool,
+        events: &dyn SweepEvents,
+    ) -> Sweep {
+        events.sweep_begins();
         let began = Monotonic::now();
         let due = |core| {
             let routes = self.routes(core);
-            routes.filter(|(index, route)| earlier.due(*index, route))
+            let due = routes.filter(|(index, route)| history.due(*index, route));
+            due.collect()
         };
-        let mut picked: Vec<_> = due(true).collect();
-        let core = picked.len();
-        picked.extend(due(false));
         let deadline = began + self.manifest.deadline;
         let pool = Pool {
             core_deadline: match self.manifest.recovery {
                 Some(_) => deadline + GRACE,
                 None => deadline,
             },
-            progress,
-            ..self.pool(deadline, picked, core)
+            others: due(false),
+            second_round: may_recover.then(|| self.core_budget()),
+            events,
+            ..self.pool(deadline, due(true))
         };
-        let mut probed = pool.probe();
+        let Probed {
+            results: mut probed,
+            silent_at,
+        } = pool.probe();
         probed.sort_unstable_by_key(|(index, _)| *index);
         Sweep {
             began,
-            outcomes: earlier.with(probed),
+            results: history.merge(probed),
+            silent_at: silent_at.into_iter().collect(),
         }
+    }
+
+    /// The longest time that one round of the core takes.
+    fn core_budget(&self) -> Duration {
+        let core = self.routes(true);
+        let longest = core.map(|(_, route)| probe::budget(&route.options)).max();
+        let rounds = self
+            .routes(true)
+            .count()
+            .div_ceil(self.manifest.concurrency.get());
+        let rounds = u32::try_from(rounds).unwrap_or(u32::MAX);
+        longest.unwrap_or_default().saturating_mul(rounds)
     }
 
     /// Probes every core route once, by `until` at the latest, and says whether all are as they
     /// should be or rate-limited.
     pub fn core_answers(&self, until: Monotonic) -> bool {
-        let core: Vec<_> = self.routes(true).collect();
-        let count = core.len();
         let pool = Pool {
             retries: false,
-            ..self.pool(until, core, count)
+            ..self.pool(until, self.routes(true).collect())
         };
-        let outcomes = pool.probe();
-        outcomes
+        let results = pool.probe().results;
+        results
             .iter()
-            .all(|(_, outcome)| outcome.class.severity(true) != Severity::Hard)
+            .all(|(_, result)| result.class.severity(true) != Severity::Hard)
     }
 
-    /// A pool that probes the `picked` routes, the first `core` of which are core, until
-    /// `deadline`. Names are looked up anew, since they may change between two sweeps.
-    fn pool<'p>(
-        &'p self,
-        deadline: Monotonic,
-        picked: Vec<(usize, &'p Route)>,
-        core: usize,
-    ) -> Pool<'p> {
-        self.setup.names.forget();
+    /// A pool that probes these `core` routes until `deadline`. Names are looked up anew, since they
+    /// may change between two sweeps.
+    fn pool<'p>(&'p self, deadline: Monotonic, core: Vec<(usize, &'p Route)>) -> Pool<'p> {
+        self.setup.dns.forget();
+        if let Some(log) = &self.setup.log {
+            log.begin_sweep();
+        }
         Pool {
             setup: &self.setup,
             concurrency: self.manifest.concurrency,
             deadline,
             core_deadline: deadline,
             retries: true,
-            progress: &|_, _| {},
-            picked,
+            second_round: None,
+            events: &(),
             core,
+            others: Vec::new(),
         }
+    }
+
+    /// Every connection of this run so far, the final probe's included, in no order: what they do at
+    /// the backend's socket is no sign of progress. Empty where the manifest has no `recovery`.
+    pub fn connections(&self) -> Vec<Connection> {
+        let log = self.setup.log.as_deref();
+        log.map(ConnectionLog::connections).unwrap_or_default()
+    }
+
+    /// The processes at the other end of the present or last sweep's connections to the `unix_socket`,
+    /// each once. Empty where the manifest has no `recovery`.
+    pub fn unix_peers(&self) -> Vec<UnixPeer> {
+        let log = self.setup.log.as_deref();
+        log.map(ConnectionLog::unix_peers).unwrap_or_default()
+    }
+
+    /// Whether an attempt of the present or last sweep, or the final probe, ended because the accept
+    /// queue of the `unix_socket` was full. False where the manifest has no `recovery`.
+    pub fn unix_queue_was_full(&self) -> bool {
+        let log = self.setup.log.as_deref();
+        log.is_some_and(ConnectionLog::unix_queue_was_full)
     }
 
     /// Sends one GET to the first core route on a fresh connection, in a thread of its own that
@@ -156,7 +226,7 @@ impl<'m> Prober<'m> {
     /// # Errors
     ///
     /// Where the thread cannot be started.
-    pub fn knock(&self) -> anyhow::Result<Knock> {
+    pub fn final_probe(&self) -> anyhow::Result<FinalProbe> {
         let (_, route) = self
             .routes(true)
             .next()
@@ -167,46 +237,51 @@ impl<'m> Prober<'m> {
             ..Options::clone(&route.options)
         };
         let mut client = Client::new(&self.setup);
-        let line = client.line();
+        let attempt = client.state();
         // Whoever asks after a pause of this whole process may be faster than the thread.
-        line.tap();
+        attempt.peek();
         let end = Arc::new(OnceLock::new());
-        let told = Arc::clone(&end);
-        let limit = Monotonic::now() + KNOCK_LIMIT;
+        let ended = Arc::clone(&end);
+        let limit = Monotonic::now() + FINAL_PROBE_LIMIT;
         thread::Builder::new()
-            .name("knock".to_owned())
+            .name("final-probe".to_owned())
             .spawn(move || {
-                let reply = client.attempt(&path, &options, false, limit);
-                let text = match reply.end {
-                    // Still mute.
-                    End::Lost(failure) if failure.at_end => return,
-                    End::Lost(Failure { detail, .. }) | End::Broken(detail) => detail,
-                    End::Response(_) | End::TooManyRedirects => "answered".to_owned(),
+                let result = client.attempt(&path, &options, false, limit);
+                let status = match result.map_err(|error| error.kind) {
+                    Err(ErrorKind::Transport(failure)) if failure.at_end => return,
+                    Err(ErrorKind::Transport(failure)) => ProbeStatus::Ended {
+                        error: failure.error,
+                        detail: options.redact(&failure.detail).into_owned(),
+                    },
+                    Err(ErrorKind::Protocol(_) | ErrorKind::TooManyRedirects) | Ok(_) => {
+                        ProbeStatus::Answered
+                    }
                 };
                 // Set once, here.
-                let _ = told.set(options.redact(&text).into_owned());
+                let _ = ended.set(status);
             })?;
-        Ok(Knock { line, end })
+        Ok(FinalProbe { attempt, end })
     }
 
     /// A look-up of the addresses that the base URL leads to, for any thread at any time: those that
-    /// the present or the last sweep probes, where there was one. It fails with a sentence where the
-    /// name has no address or its resolver does not answer within 5 s.
+    /// the present or the last sweep probes, where there was one; none with a `unix_socket`. Its error
+    /// says that the name has no address, or that its resolver does not answer within 5 s.
     pub fn lookup(&self) -> impl Fn() -> Result<Vec<SocketAddr>, String> + Send + 'static {
-        const PATIENCE: Duration = Duration::from_secs(5);
-        let (names, url) = (Arc::clone(&self.setup.names), self.setup.base_url.clone());
+        const LIMIT: Duration = Duration::from_secs(5);
+        let (dns, url) = (Arc::clone(&self.setup.dns), self.setup.base_url.clone());
+        let has_address = self.setup.unix_socket.is_none();
         move || {
-            let (host, port) = (url.host(), url.port());
-            match names.resolve(host, Monotonic::now() + PATIENCE) {
-                Ok(list) => Ok(list
-                    .into_iter()
-                    .map(|ip| SocketAddr::new(ip, port))
-                    .collect()),
-                Err(Unresolved::Late) => Err(format!("the resolver did not answer for {host:?}")),
-                Err(Unresolved::Failed(text)) => {
-                    Err(format!("{host:?} cannot be resolved: {text}"))
-                }
+            if !has_address {
+                return Ok(Vec::new());
             }
+            let (host, port) = (url.host(), url.port());
+            let found = dns.resolve(host, Monotonic::now() + LIMIT);
+            let addresses = found.map_err(|unresolved| match unresolved {
+                Unresolved::Late => format!("the resolver did not answer for {host:?}"),
+                Unresolved::Failed(text) => format!("{host:?} cannot be resolved: {text}"),
+            })?;
+            let addresses = addresses.into_iter();
+            Ok(addresses.map(|ip| SocketAddr::new(ip, port)).collect())
         }
     }
 
@@ -217,27 +292,43 @@ impl<'m> Prober<'m> {
     }
 }
 
-/// The last GET, under way in the background.
+/// The last GET before a signal, under way in the background.
 #[derive(Debug)]
-pub struct Knock {
-    line: Arc<line::Line>,
-    end: Arc<OnceLock<String>>,
+pub struct FinalProbe {
+    attempt: Arc<Attempt>,
+    end: Arc<OnceLock<ProbeStatus>>,
 }
 
-impl Knock {
-    /// Whether a single byte came back.
-    pub fn heard(&self) -> bool {
-        self.line.heard()
+/// What the final probe has brought so far.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProbeStatus {
+    /// Nothing yet.
+    Silent,
+    /// At least one byte.
+    Answered,
+    /// It ended before a single byte had come back.
+    Ended {
+        /// How.
+        error: TransportError,
+        /// What the system or the library says.
+        detail: String,
+    },
+}
+
+impl FinalProbe {
+    /// What it has brought so far.
+    pub fn status(&self) -> ProbeStatus {
+        if self.attempt.heard() {
+            return ProbeStatus::Answered;
+        }
+        self.end.get().cloned().unwrap_or(ProbeStatus::Silent)
     }
 
-    /// How the request ended, if it did.
-    pub fn ended(&self) -> Option<&str> {
-        self.end.get().map(String::as_str)
-    }
-
-    /// The connection's local and remote address, once it is established.
-    pub fn connection(&self) -> Option<(SocketAddr, SocketAddr)> {
-        self.line.connection()
+    /// Its connections that are established or pending: one once one is established, several while
+    /// the connects to several addresses are pending, none once it has been refused or where the
+    /// manifest has no `recovery`.
+    pub fn connections(&self) -> Vec<ProbeConnection> {
+        self.attempt.connections()
     }
 }
 

@@ -4,8 +4,8 @@
 use std::thread;
 use std::time::Duration;
 
-use super::http::{Client, End, Reply};
-use super::line::Failure;
+use super::attempt::ProbeConnection;
+use super::http::{AttemptError, Client, ErrorKind, Response};
 use crate::clock::Monotonic;
 use crate::manifest::{BodyChecks, Options, Route};
 use crate::verdict::{Class, ProbeResult, Proof, ResponseError, SkipReason, TransportError};
@@ -14,12 +14,14 @@ use crate::verdict::{Class, ProbeResult, Proof, ResponseError, SkipReason, Trans
 /// running.
 const OVERRUN: Duration = Duration::from_secs(1);
 
-/// Probes `route` with up to `retries` further attempts, all within `deadline`.
+/// Probes `route` with up to `retries` further attempts, all within `deadline`. `waited` is told of
+/// the connections on which an attempt waited for nothing.
 pub(super) fn probe(
     client: &mut Client,
     route: &Route,
     retries: u32,
     deadline: Monotonic,
+    waited: &dyn Fn(Vec<ProbeConnection>),
 ) -> ProbeResult {
     let options = &route.options;
     let mut error = None;
@@ -41,14 +43,20 @@ pub(super) fn probe(
         } else {
             deadline
         };
-        let reply = client.attempt(&route.path, options, route.checks.is_some(), end);
+        let attempt = client.attempt(&route.path, options, route.checks.is_some(), end);
         let elapsed = Monotonic::now().since(start);
         attempts += 1;
 
-        let Reply { status, heard, end } = reply;
-        let (class, detail) = judge(route, status, end, full);
-        let mute = class == Class::TimeoutUnreachable(TransportError::Timeout) && !heard;
-        proof.silent &= mute;
+        let (status, heard) = match &attempt {
+            Ok(response) => (Some(response.status), true),
+            Err(error) => (error.status, error.heard),
+        };
+        let (class, detail) = judge(route, attempt, full);
+        let silent = class == Class::TimeoutUnreachable(TransportError::Timeout) && !heard;
+        if silent {
+            waited(client.connections());
+        }
+        proof.silent &= silent;
         proof.heard |= heard;
         proof.overran |= elapsed > options.timeout + OVERRUN;
 
@@ -63,7 +71,7 @@ pub(super) fn probe(
         let spent = u32::from(attempts) > retries;
         let late = Monotonic::now() + pause >= deadline;
         if spent || late || !retried(class, status) {
-            return settle(outcome, spent, error);
+            return result(outcome, spent, error);
         }
         if let Class::HttpError(_) = class {
             error = Some(outcome);
@@ -71,6 +79,14 @@ pub(super) fn probe(
         thread::sleep(pause);
         pause *= 2;
     }
+}
+
+/// The longest time that a route's attempts and the pauses between them take.
+pub(super) fn budget(options: &Options) -> Duration {
+    let attempts = options.timeout.saturating_mul(options.retries + 1);
+    // Each pause is twice the one before, so together they are 2^retries - 1 times the first.
+    let pauses = (1_u32 << options.retries.min(31)) - 1;
+    attempts.saturating_add(options.backoff.saturating_mul(pauses))
 }
 
 /// A route that was not probed.
@@ -87,12 +103,12 @@ pub(super) fn skipped(reason: SkipReason) -> ProbeResult {
 
 /// The route's outcome from its last attempt: `spent` says whether the retry budget was used,
 /// `error` is the route's latest HTTP error before this attempt.
-fn settle(mut last: ProbeResult, spent: bool, error: Option<ProbeResult>) -> ProbeResult {
+fn result(mut last: ProbeResult, spent: bool, error: Option<ProbeResult>) -> ProbeResult {
     last.proof.silent &= spent;
     match error {
         Some(error) => {
             let attempts = last.attempts;
-            unhidden(last, &error, attempts)
+            keep_http_error(last, &error, attempts)
         }
         None => last,
     }
@@ -100,7 +116,11 @@ fn settle(mut last: ProbeResult, spent: bool, error: Option<ProbeResult>) -> Pro
 
 /// `last`, unless it is a rate limit: what a provoked limiter says must not hide an HTTP error that
 /// the same route gave before. Then all `attempts` count.
-pub(super) fn unhidden(last: ProbeResult, error: &ProbeResult, attempts: u16) -> ProbeResult {
+pub(super) fn keep_http_error(
+    last: ProbeResult,
+    error: &ProbeResult,
+    attempts: u16,
+) -> ProbeResult {
     match last.class {
         Class::RateLimited => ProbeResult {
             class: error.class,
@@ -132,49 +152,48 @@ fn retried(class: Class, status: Option<u16>) -> bool {
     }
 }
 
-/// What one attempt is called, and what more there is to say. `full` says that the attempt had its
-/// whole time-out, rather than what the deadline left of it.
-fn judge(route: &Route, status: Option<u16>, end: End, full: bool) -> (Class, Option<Box<str>>) {
+/// The class of one attempt, and what more there is to say. `full` says that the attempt had its
+/// whole timeout, rather than what the deadline left of it.
+fn judge(
+    route: &Route,
+    attempt: Result<Response, AttemptError>,
+    full: bool,
+) -> (Class, Option<Box<str>>) {
     let options = &route.options;
-    let said = |class, text: String| (class, Some(options.redact(&text).into()));
-    match end {
-        End::Lost(Failure {
-            loss,
-            at_end,
-            detail,
-        }) => {
-            let loss = if at_end && !full {
-                TransportError::Deadline
-            } else {
-                loss
+    let with = |class, detail: String| (class, Some(options.redact(&detail).into()));
+    let response = match attempt.map_err(|error| error.kind) {
+        Ok(response) => response,
+        Err(ErrorKind::Transport(failure)) => {
+            let error = match failure.at_end && !full {
+                true => TransportError::Deadline,
+                false => failure.error,
             };
-            said(Class::TimeoutUnreachable(loss), detail)
+            return with(Class::TimeoutUnreachable(error), failure.detail);
         }
-        End::Broken(text) => said(Class::HttpError(ResponseError::Protocol), text),
-        End::TooManyRedirects => {
-            let text = format!("more than {} redirects", route.options.max_redirects);
-            said(Class::HttpError(ResponseError::Redirects), text)
+        Err(ErrorKind::Protocol(detail)) => {
+            return with(Class::HttpError(ResponseError::Protocol), detail);
         }
-        End::Response(body) => {
-            let status = status.unwrap_or_default();
-            if !route.options.expect.accepts(status) {
-                let class = match status {
-                    429 => Class::RateLimited,
-                    _ => Class::HttpError(ResponseError::Status),
-                };
-                return (class, None);
-            }
-            let checks = route.checks.as_ref();
-            match checks.and_then(|checks| objection(checks, options, &body)) {
-                Some(text) => said(Class::HttpError(ResponseError::Body), text),
-                None => (Class::Ok, None),
-            }
+        Err(ErrorKind::TooManyRedirects) => {
+            let detail = format!("more than {} redirects", route.options.max_redirects);
+            return with(Class::HttpError(ResponseError::Redirects), detail);
         }
+    };
+    if !route.options.expect.accepts(response.status) {
+        let class = match response.status {
+            429 => Class::RateLimited,
+            _ => Class::HttpError(ResponseError::Status),
+        };
+        return (class, None);
+    }
+    let checks = route.checks.as_ref();
+    match checks.and_then(|checks| failed_check(checks, options, &response.body)) {
+        Some(detail) => with(Class::HttpError(ResponseError::Body), detail),
+        None => (Class::Ok, None),
     }
 }
 
 /// What `body` lacks of what it must hold.
-fn objection(checks: &BodyChecks, options: &Options, body: &[u8]) -> Option<String> {
+fn failed_check(checks: &BodyChecks, options: &Options, body: &[u8]) -> Option<String> {
     if let Some(text) = &checks.contains
         && !holds(body, text.as_bytes())
     {
@@ -219,7 +238,8 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::manifest::{Expect, Method, Options};
+    use crate::manifest::{Expect, Method};
+    use crate::sweep::attempt::Failure;
 
     fn route(checks: Option<BodyChecks>) -> Route {
         let options = Options {
@@ -240,16 +260,26 @@ mod tests {
         }
     }
 
-    fn response() -> End {
-        End::Response(Vec::new())
+    fn response(status: u16) -> Result<Response, AttemptError> {
+        let body = Vec::new();
+        Ok(Response { status, body })
     }
 
-    fn lost(loss: TransportError, at_end: bool) -> End {
-        End::Lost(Failure {
-            loss,
+    fn error(kind: ErrorKind, status: Option<u16>) -> Result<Response, AttemptError> {
+        Err(AttemptError {
+            kind,
+            status,
+            heard: status.is_some(),
+        })
+    }
+
+    fn failed(error_of: TransportError, at_end: bool) -> Result<Response, AttemptError> {
+        let failure = Failure {
+            error: error_of,
             at_end,
             detail: "as it was".to_owned(),
-        })
+        };
+        error(ErrorKind::Transport(failure), None)
     }
 
     fn outcome(class: Class, status: Option<u16>, attempts: u16) -> ProbeResult {
@@ -271,46 +301,28 @@ mod tests {
     const BAD_STATUS: Class = Class::HttpError(ResponseError::Status);
 
     #[test]
-    fn judge_names_every_end() {
-        let loss = Class::TimeoutUnreachable;
-        let broken = End::Broken("no".to_owned());
+    fn judge_names_every_attempt() {
+        use TransportError::{Deadline, Dns, Refused, Timeout};
+        let class = Class::TimeoutUnreachable;
+        let broken = ErrorKind::Protocol("no".to_owned());
         let protocol = Class::HttpError(ResponseError::Protocol);
-        for (status, end, full, expected) in [
-            (Some(200), response(), true, Class::Ok),
-            (Some(302), response(), true, Class::Ok),
-            (Some(404), response(), true, BAD_STATUS),
-            (Some(429), response(), true, Class::RateLimited),
-            (
-                None,
-                lost(TransportError::Timeout, true),
-                true,
-                loss(TransportError::Timeout),
-            ),
-            (
-                None,
-                lost(TransportError::Timeout, true),
-                false,
-                loss(TransportError::Deadline),
-            ),
-            (
-                None,
-                lost(TransportError::Dns, true),
-                false,
-                loss(TransportError::Deadline),
-            ),
-            (
-                None,
-                lost(TransportError::Refused, false),
-                false,
-                loss(TransportError::Refused),
-            ),
-            (Some(200), broken, true, protocol),
+        for (attempt, full, expected) in [
+            (response(200), true, Class::Ok),
+            (response(302), true, Class::Ok),
+            (response(404), true, BAD_STATUS),
+            (response(429), true, Class::RateLimited),
+            (failed(Timeout, true), true, class(Timeout)),
+            (failed(Timeout, true), false, class(Deadline)),
+            (failed(Dns, true), false, class(Deadline)),
+            (failed(Refused, false), false, class(Refused)),
+            (error(broken, Some(200)), true, protocol),
         ] {
-            let told = format!("{status:?} {end:?} {full}");
-            let (class, _) = judge(&route(None), status, end, full);
-            assert_eq!(class, expected, "{told}");
+            let given = format!("{attempt:?} {full}");
+            let (class, _) = judge(&route(None), attempt, full);
+            assert_eq!(class, expected, "{given}");
         }
-        let (class, detail) = judge(&route(None), Some(302), End::TooManyRedirects, true);
+        let redirects = error(ErrorKind::TooManyRedirects, Some(302));
+        let (class, detail) = judge(&route(None), redirects, true);
         assert_eq!(class, Class::HttpError(ResponseError::Redirects));
         assert_eq!(detail.as_deref(), Some("more than 3 redirects"));
     }
@@ -319,18 +331,18 @@ mod tests {
     fn judge_takes_a_listed_429_as_expected() {
         let mut route = route(None);
         Arc::make_mut(&mut route.options).expect = Expect::Listed(vec![429]);
-        assert_eq!(judge(&route, Some(429), response(), true).0, Class::Ok);
-        assert_eq!(judge(&route, Some(200), response(), true).0, BAD_STATUS);
+        assert_eq!(judge(&route, response(429), true).0, Class::Ok);
+        assert_eq!(judge(&route, response(200), true).0, BAD_STATUS);
     }
 
     #[test]
-    fn objection_compares_json_as_written() {
+    fn failed_check_compares_json_as_written() {
         let check = |pointer: &str, wanted: serde_json::Value, body: &str| {
             let checks = BodyChecks {
                 contains: None,
                 json: vec![(pointer.to_owned(), wanted)],
             };
-            objection(&checks, &route(None).options, body.as_bytes())
+            failed_check(&checks, &route(None).options, body.as_bytes())
         };
         assert_eq!(check("/a/1", 1.into(), r#"{"a": [0, 1]}"#), None);
         assert_eq!(check("", true.into(), "true"), None);
@@ -357,17 +369,17 @@ mod tests {
     }
 
     #[test]
-    fn objection_finds_text_among_any_bytes() {
+    fn failed_check_finds_text_among_any_bytes() {
         let checks = BodyChecks {
             contains: Some("grün".to_owned()),
             json: Vec::new(),
         };
         assert_eq!(
-            objection(&checks, &route(None).options, b"\xff\xfegr\xc3\xbcn\xff"),
+            failed_check(&checks, &route(None).options, b"\xff\xfegr\xc3\xbcn\xff"),
             None
         );
         assert!(
-            objection(&checks, &route(None).options, b"gruen")
+            failed_check(&checks, &route(None).options, b"gruen")
                 .unwrap()
                 .contains("grün")
         );
@@ -397,23 +409,23 @@ mod tests {
     }
 
     #[test]
-    fn settle_lets_no_limiter_hide_an_error() {
+    fn result_lets_no_limiter_hide_an_error() {
         let limited = || outcome(Class::RateLimited, Some(429), 2);
         let error = Some(outcome(BAD_STATUS, Some(503), 1));
-        let settled = settle(limited(), true, error.clone());
+        let settled = result(limited(), true, error.clone());
         assert_eq!(
             (settled.class, settled.status, settled.attempts),
             (BAD_STATUS, Some(503), 2)
         );
-        assert_eq!(settle(limited(), true, None).class, Class::RateLimited);
-        let settled = settle(outcome(Class::Ok, Some(200), 2), true, error);
+        assert_eq!(result(limited(), true, None).class, Class::RateLimited);
+        let settled = result(outcome(Class::Ok, Some(200), 2), true, error);
         assert_eq!((settled.class, settled.attempts), (Class::Ok, 2));
     }
 
     #[test]
-    fn settle_takes_an_unused_budget_for_no_silence() {
+    fn result_takes_an_unused_budget_for_no_silence() {
         let mute = || outcome(Class::TimeoutUnreachable(TransportError::Timeout), None, 2);
-        assert!(settle(mute(), true, None).proof.silent);
-        assert!(!settle(mute(), false, None).proof.silent);
+        assert!(result(mute(), true, None).proof.silent);
+        assert!(!result(mute(), false, None).proof.silent);
     }
 }

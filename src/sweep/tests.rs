@@ -1,5 +1,6 @@
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::sync::Mutex;
 
 use super::*;
 use crate::manifest::{LoadOptions, Source, Variables};
@@ -44,7 +45,7 @@ fn a_guard_judges_the_addresses_that_the_last_sweep_probed() {
     let manifest = manifest(&listener, "GET");
     let prober = Prober::new(&manifest).unwrap();
     let elsewhere = IpAddr::from([192, 0, 2, 1]);
-    prober.setup.names.plant("localhost", elsewhere);
+    prober.setup.dns.plant("localhost", elsewhere);
     assert_eq!(prober.lookup()().unwrap()[0].ip(), elsewhere);
 
     let soon = Monotonic::now() + Duration::from_secs(10);
@@ -61,11 +62,11 @@ fn a_guard_judges_the_addresses_that_the_last_sweep_probed() {
 }
 
 #[test]
-fn a_knock_is_a_get_also_where_the_core_is_probed_by_head() {
+fn the_final_probe_is_a_get_also_where_the_core_is_probed_by_head() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let manifest = manifest(&listener, "HEAD");
     let prober = Prober::new(&manifest).unwrap();
-    let _knock = prober.knock().unwrap();
+    let _probe = prober.final_probe().unwrap();
     assert_eq!(answer(&listener), "GET");
 }
 
@@ -83,13 +84,178 @@ fn the_shortest_deadline_that_a_manifest_may_have_proves_a_hang() {
     for (recovery, proved) in [(recovery, true), ("", false)] {
         let manifest = manifest_with(&mute, &keys("0.45", recovery));
         let prober = Prober::new(&manifest).unwrap();
-        let sweep = prober.sweep(&mut Earlier::default(), &|_, _| {});
-        let silent = sweep.outcomes[0].proof.silent;
-        assert_eq!(silent, proved, "{:?}", sweep.outcomes);
+        let sweep = prober.sweep(&mut SweepHistory::default(), true, &());
+        let silent = sweep.results[0].proof.silent;
+        assert_eq!(silent, proved, "{:?}", sweep.results);
         let reason = match proved {
             true => SkipReason::BackendHung,
             false => SkipReason::Deadline,
         };
-        assert_eq!(sweep.outcomes[1].class, Class::Skipped(reason));
+        assert_eq!(sweep.results[1].class, Class::Skipped(reason));
     }
+}
+
+/// What was called, in order.
+#[derive(Default)]
+struct Calls(Mutex<Vec<String>>);
+
+impl Calls {
+    fn note(&self, call: impl Into<String>) {
+        self.0.lock().unwrap().push(call.into());
+    }
+}
+
+impl SweepEvents for Calls {
+    fn sweep_begins(&self) {
+        self.note("begins");
+    }
+
+    fn core_ends(&self) {
+        self.note("core ends");
+    }
+
+    fn progress(&self, done: usize, total: usize) {
+        self.note(format!("{done} of {total}"));
+    }
+
+    fn unhealthy(&self, sweep: &Sweep, verdict: &Verdict, left: Duration) {
+        let (class, tally) = (sweep.results[0].class.name(), verdict.tally.ok);
+        let in_time = left <= Duration::from_secs(20);
+        self.note(format!(
+            "unhealthy: {class}, {tally} ok, in time: {in_time}"
+        ));
+    }
+}
+
+#[test]
+fn a_sweep_reports_where_the_core_was_silent_and_every_connection() {
+    let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = silent.local_addr().unwrap();
+    let keys = |recovery: &str| {
+        format!(
+            r#""defaults": {{"timeout_seconds": 0.1, "retries": 1, "retry_backoff_seconds": 0.01}},
+               {recovery} "routes": [{{"path": "/", "core": true}}, {{"path": "/b", "core": true}}]"#
+        )
+    };
+    let manifest = manifest_with(&silent, &keys(r#""recovery": {"unit": "demo.service"},"#));
+    let prober = Prober::new(&manifest).unwrap();
+    let sweep = prober.sweep(&mut SweepHistory::default(), true, &());
+    assert_eq!(sweep.silent_at, [address]);
+
+    let probe = prober.final_probe().unwrap();
+    let end = Monotonic::now() + Duration::from_secs(5);
+    while probe.connections().is_empty() {
+        assert!(!end.has_passed(), "never connected");
+        thread::yield_now();
+    }
+    let (_held, waiting): (Vec<_>, Vec<_>) = (0..5).map(|_| silent.accept().unwrap()).unzip();
+    let ours = |remote, connections: &[Connection]| {
+        let is_ours = |local: &SocketAddr| {
+            connections.contains(&Connection {
+                local: *local,
+                remote,
+            })
+        };
+        waiting.iter().filter(|local| is_ours(local)).count()
+    };
+    assert_eq!(
+        ours(address, &prober.connections()),
+        5,
+        "two routes, two attempts; and the probe"
+    );
+    let [at] = probe.connections()[..] else {
+        panic!("{:?}", probe.connections());
+    };
+    assert!(at.established && waiting.contains(&at.connection.local));
+    assert_eq!(probe.status(), ProbeStatus::Silent);
+
+    let manifest = manifest_with(&silent, &keys(""));
+    let prober = Prober::new(&manifest).unwrap();
+    let sweep = prober.sweep(&mut SweepHistory::default(), false, &());
+    assert!(sweep.silent_at.is_empty() && prober.connections().is_empty());
+}
+
+#[test]
+fn the_final_probe_tells_a_refusal_from_an_answer() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let manifest = manifest(&listener, "GET");
+    let prober = Prober::new(&manifest).unwrap();
+    let status_after = |probe: FinalProbe| {
+        let end = Monotonic::now() + Duration::from_secs(5);
+        while probe.status() == ProbeStatus::Silent {
+            assert!(!end.has_passed(), "no end");
+            thread::yield_now();
+        }
+        probe.status()
+    };
+    let probe = prober.final_probe().unwrap();
+    answer(&listener);
+    assert_eq!(status_after(probe), ProbeStatus::Answered);
+    drop(listener);
+    let status = status_after(prober.final_probe().unwrap());
+    assert!(
+        matches!(
+            status,
+            ProbeStatus::Ended {
+                error: TransportError::Refused,
+                ..
+            }
+        ),
+        "{status:?}"
+    );
+}
+
+#[test]
+fn events_come_in_the_order_of_the_sweeps() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let keys = r#""concurrency": 1, "defaults": {"retries": 0, "timeout_seconds": 0.2},
+        "routes": [{"path": "/page"}, {"path": "/", "core": true}]"#;
+    let manifest = manifest_with(&listener, keys);
+    let prober = Prober::new(&manifest).unwrap();
+    let calls = Calls::default();
+    let options = SweepOptions {
+        wait: Duration::from_secs(20),
+        may_recover: false,
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            drop(listener.accept().unwrap());
+            answer(&listener);
+            answer(&listener);
+        });
+        until_healthy(&prober, options, &calls)
+    });
+    let expected = [
+        "begins",
+        "1 of 2",
+        "core ends",
+        "unhealthy: skipped, 0 ok, in time: true",
+        "begins",
+        "1 of 2",
+        "core ends",
+        "2 of 2",
+    ];
+    assert_eq!(*calls.0.lock().unwrap(), expected);
+}
+
+#[test]
+fn only_the_last_round_of_the_core_says_where_it_was_silent() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let keys = r#""concurrency": 1, "defaults": {"retries": 0, "timeout_seconds": 0.2},
+        "recovery": {"unit": "demo.service"},
+        "routes": [{"path": "/", "core": true}, {"path": "/b", "core": true}]"#;
+    let manifest = manifest_with(&listener, keys);
+    let prober = Prober::new(&manifest).unwrap();
+    let sweep = thread::scope(|scope| {
+        scope.spawn(|| {
+            answer(&listener);
+            let _silent = listener.accept().unwrap();
+            answer(&listener);
+            answer(&listener);
+        });
+        prober.sweep(&mut SweepHistory::default(), true, &())
+    });
+    let classes: Vec<_> = sweep.results.iter().map(|result| result.class).collect();
+    assert_eq!(classes, [Class::Ok, Class::Ok]);
+    assert_eq!(sweep.silent_at, []);
 }

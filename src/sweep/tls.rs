@@ -1,4 +1,4 @@
-//! TLS over a line, with the system's roots, read once for all connections.
+//! TLS over a connection, with the system's roots, read once for all connections.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -14,9 +14,10 @@ use ureq::unversioned::transport::{
     Buffers as _, ConnectionDetails, Connector, Either, NextTimeout, Transport, TransportAdapter,
 };
 
+use super::attempt::{Attempt, Failure};
 use super::buffers::Buffers;
-use super::line::Line;
-use super::names::bare_host;
+use super::dns::bare_host;
+
 use crate::verdict::TransportError;
 
 /// Reads the roots that this system trusts, or those of `SSL_CERT_FILE` and `SSL_CERT_DIR`.
@@ -24,7 +25,7 @@ use crate::verdict::TransportError;
 /// # Errors
 ///
 /// Where not a single usable certificate is found.
-pub(super) fn trust() -> anyhow::Result<Arc<ClientConfig>> {
+pub(super) fn tls_config() -> anyhow::Result<Arc<ClientConfig>> {
     let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
     let (usable, _) = roots.add_parsable_certificates(found.certs);
@@ -66,10 +67,10 @@ impl KeyProvider for NoKeys {
 /// Wraps connections to `https` addresses.
 #[derive(Debug)]
 pub(super) struct TlsConnector {
-    /// The line under the connections.
-    pub(super) line: Arc<Line>,
-    /// The trusted roots; none where no address is `https`.
-    pub(super) trust: Option<Arc<ClientConfig>>,
+    /// The attempt that the connections belong to.
+    pub(super) attempt: Arc<Attempt>,
+    /// With the trusted roots; none where no address is `https`.
+    pub(super) config: Option<Arc<ClientConfig>>,
 }
 
 impl<In: Transport> Connector<In> for TlsConnector {
@@ -86,35 +87,26 @@ impl<In: Transport> Connector<In> for TlsConnector {
         if !details.needs_tls() || transport.is_tls() {
             return Ok(Some(Either::A(transport)));
         }
-        let trust = self.trust.as_ref().ok_or_else(|| {
-            let detail = "no trusted root certificate was read";
-            self.line.fail(TransportError::Tls, false, detail);
-            Error::TlsRequired
+        let config = self.config.as_ref().ok_or_else(|| {
+            Failure::new(TransportError::Tls, "no trusted root certificate was read")
         })?;
         let host = bare_host(details.uri).to_owned();
-        let name = ServerName::try_from(host).map_err(|error| {
-            self.line
-                .fail(TransportError::Tls, false, error.to_string());
-            Error::Tls("not a name that a certificate can hold")
-        })?;
-        let connection = ClientConnection::new(Arc::clone(trust), name)
+        let name = ServerName::try_from(host)
+            .map_err(|error| Failure::new(TransportError::Tls, error.to_string()))?;
+        let connection = ClientConnection::new(Arc::clone(config), name)
             .map_err(|error| Error::Io(io::Error::other(error)))?;
         let adapter = TransportAdapter::new(transport.boxed(), details.current_time.clone());
         let mut stream = StreamOwned::new(connection, adapter);
         stream.conn.complete_io(&mut stream.sock)?;
-        let longest_line = self.line.longest_line();
-        let line = Arc::clone(&self.line);
         Ok(Some(Either::B(TlsTransport {
-            line,
             stream,
-            buffers: Buffers::default().prepare(longest_line),
+            buffers: Buffers::default().prepare(self.attempt.longest_line()),
         })))
     }
 }
 
 /// A connection inside TLS.
 pub(super) struct TlsTransport {
-    line: Arc<Line>,
     stream: StreamOwned<ClientConnection, TransportAdapter>,
     buffers: Buffers,
 }
@@ -125,25 +117,21 @@ impl Transport for TlsTransport {
     }
 
     fn transmit_output(&mut self, amount: usize, _: NextTimeout) -> Result<(), Error> {
+        self.buffers.begin_response();
         self.stream.write_all(self.buffers.filled_output(amount))?;
         Ok(())
     }
 
     fn await_input(&mut self, _: NextTimeout) -> Result<bool, Error> {
-        let count = self
-            .stream
-            .read(self.buffers.free_input()?)
-            .inspect_err(|error| {
-                // Without close_notify the end may have been forged or cut (RFC 8446, section 6.1),
-                // and ureq would take it for a body's normal end.
-                if error.kind() == io::ErrorKind::UnexpectedEof {
-                    self.line.fail(
-                        TransportError::Reset,
-                        false,
-                        "closed without the end of TLS",
-                    );
-                }
-            })?;
+        let read = self.stream.read(self.buffers.free_input()?);
+        let count = read.map_err(|error| match error.kind() {
+            // Without close_notify the end may have been forged or cut (RFC 8446, section 6.1),
+            // and ureq would take it for a body's normal end.
+            io::ErrorKind::UnexpectedEof => {
+                Failure::new(TransportError::Reset, "closed without the end of TLS").into()
+            }
+            _ => Error::from(error),
+        })?;
         self.buffers.input_appended(count);
         Ok(count > 0)
     }

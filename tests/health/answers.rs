@@ -113,6 +113,7 @@ fn what_is_not_http_is_a_protocol_error() {
 #[test]
 fn odd_but_complete_answers_are_judged_by_their_status() {
     let many = format!("{HEAD}Content-Length: 0\r\n{}\r\n", "X: y\r\n".repeat(127));
+    let (long, zeros) = ("x".repeat(1000), "0".repeat(1000));
     let early = "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n";
     check(vec![
         case("HTTP/1.0", raw("HTTP/1.0 200 OK\r\n\r\nhello"), fine(200)),
@@ -142,6 +143,33 @@ fn odd_but_complete_answers_are_judged_by_their_status() {
         case(
             "a chunked body",
             raw(CHUNKED).send("2\r\nab\r\n0\r\n\r\n"),
+            fine(200),
+        ),
+        case(
+            "a long chunk extension",
+            raw(CHUNKED).send(format!("2;a={long}\r\nab\r\n0;{long}\r\n\r\n")),
+            fine(200),
+        ),
+        case(
+            "chunk sizes with many zeros",
+            raw(CHUNKED).send(format!("{zeros}2\r\nab\r\n{zeros}\r\n\r\n")),
+            fine(200),
+        ),
+        case(
+            "100 Continue with headers first",
+            raw("HTTP/1.1 100 Continue\r\nServer: x\r\n\r\n")
+                .send(TEN)
+                .send("0123456789"),
+            fine(200),
+        ),
+        case(
+            "a folded header",
+            raw(HEAD).send("X: y\r\n\tz\r\nContent-Length: 0\r\n\r\n"),
+            fine(200),
+        ),
+        case(
+            "a transfer coding after chunked",
+            raw(HEAD).send("Transfer-Encoding: chunked, gzip\r\n\r\nnothing chunked"),
             fine(200),
         ),
         case("an endless body", raw(UNTIL_CLOSE).flood("x"), fine(200)),

@@ -3,8 +3,10 @@
 
 use std::time::Duration;
 
+use nix::unistd::Uid;
 use serde_json::json;
 
+use crate::lacking::lacking;
 use crate::play::{Play, answer, in_turn, ok, raw, silent, status};
 use crate::run::Run;
 use crate::scene::Scene;
@@ -68,6 +70,25 @@ fn a_young_hang_is_a_queue_that_still_takes_connections() {
 fn an_old_hang_is_a_queue_that_takes_no_more() {
     let full = FullQueue::start();
     is_hung(&scene(ok(), ok()).at(full.url()).run([]));
+}
+
+#[test]
+fn an_old_hang_on_one_address_is_not_hidden_by_another_that_refuses() {
+    if !Uid::effective().is_root() {
+        return lacking("a hosts file of the test's own needs root");
+    }
+    let full = FullQueue::on_ipv6();
+    let script = "mount --bind hosts /etc/hosts && exec \"$@\"";
+    let scene = scene(ok(), ok())
+        .at(format!("http://localhost:{}", full.port()))
+        .through(["unshare", "--mount", "sh", "-c", script, "sh"]);
+    for hosts in [
+        "::1 localhost\n127.0.0.1 localhost\n",
+        "127.0.0.1 localhost\n::1 localhost\n",
+    ] {
+        std::fs::write(scene.dir().join("hosts"), hosts).unwrap();
+        is_hung(&scene.run([]));
+    }
 }
 
 #[test]
@@ -160,4 +181,80 @@ fn a_body_check_that_fails_everywhere_is_no_hang() {
         .down(false)
         .class("/up", "http_error")
         .cause("/up", "body");
+}
+
+/// A core of two routes that are probed one after the other, and a unit that could be killed.
+fn one_by_one(first: Play, second: Play) -> Scene {
+    scene(first, second)
+        .top("concurrency", 1)
+        .top("recovery", json!({ "unit": "no-such-unit.service" }))
+}
+
+#[test]
+fn a_hang_that_begins_in_the_middle_of_a_sweep_is_a_hang() {
+    let stopping = || one_by_one(in_turn([ok(), silent()]), silent());
+    let scene = stopping();
+    scene
+        .run(["--dry-run"])
+        .exits(1)
+        .hung(true)
+        .cause("/first", "timeout")
+        .attempts("/first", 3)
+        .attempts("/second", 4)
+        .cause("/page", "backend_hung")
+        .tally([0, 2, 0, 0, 1]);
+    assert_eq!(scene.server().count("/page"), 0);
+    let scene = stopping();
+    scene
+        .run(["--no-recover"])
+        .exits(1)
+        .hung(false)
+        .class("/first", "ok")
+        .class("/page", "ok");
+    assert_eq!(scene.server().count("/first"), 1, "nothing could follow");
+}
+
+#[test]
+fn a_second_round_of_the_core_finds_a_backend_that_woke_up() {
+    let scene = one_by_one(ok(), in_turn([silent(), silent(), ok()]));
+    scene
+        .run(["--dry-run"])
+        .exits(0)
+        .hung(false)
+        .attempts("/first", 2)
+        .class("/second", "ok")
+        .attempts("/second", 3)
+        .class("/page", "ok")
+        .outcome("not_needed");
+    let asked = scene.server().requests();
+    let asked: Vec<_> = asked.iter().map(|request| request.path.as_str()).collect();
+    assert_eq!(
+        asked,
+        ["/first", "/second", "/second", "/first", "/second", "/page"],
+        "auxiliary routes come after both rounds"
+    );
+}
+
+#[test]
+fn a_limiter_in_the_second_round_hides_no_error_of_the_first() {
+    let first = in_turn([status(500), status(429)]);
+    let scene = one_by_one(first, in_turn([silent(), silent(), ok()]));
+    scene
+        .run(["--dry-run"])
+        .exits(1)
+        .class("/first", "http_error")
+        .status("/first", 500)
+        .attempts("/first", 2);
+}
+
+#[test]
+fn no_second_round_of_the_core_begins_that_the_deadline_would_cut() {
+    // 2 routes, each with 2 attempts of 0.4 s and a pause of 0.05 s.
+    let scene = one_by_one(in_turn([ok(), silent()]), silent()).top("deadline_seconds", 1.8);
+    scene
+        .run(["--dry-run"])
+        .exits(1)
+        .hung(false)
+        .class("/first", "ok")
+        .attempts("/second", 2);
 }

@@ -42,3 +42,4 @@ mod sweep;
 mod systemctl;
 mod timing;
 mod tls;
+mod unix_socket;

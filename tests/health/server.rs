@@ -11,7 +11,9 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use nix::libc;
-use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, sockopt};
+use nix::sys::socket::{
+    self, AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, SockaddrStorage, sockopt,
+};
 
 use crate::play::{Play, Step, status};
 
@@ -296,23 +298,26 @@ fn read_request(wire: &mut impl Read) -> io::Result<Request> {
 /// backend that has been hanging for a while.
 pub(crate) struct FullQueue {
     address: SocketAddr,
-    _listener: std::os::fd::OwnedFd,
+    _listener: TcpListener,
     _waiting: Vec<TcpStream>,
 }
 
 impl FullQueue {
     pub(crate) fn start() -> Self {
-        let listener = socket::socket(
-            AddressFamily::Inet,
-            SockType::Stream,
-            SockFlag::SOCK_CLOEXEC,
-            None,
-        )
-        .unwrap();
-        socket::bind(listener.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).unwrap();
+        Self::on("127.0.0.1:0".parse().unwrap(), AddressFamily::Inet)
+    }
+
+    pub(crate) fn on_ipv6() -> Self {
+        Self::on("[::1]:0".parse().unwrap(), AddressFamily::Inet6)
+    }
+
+    fn on(address: SocketAddr, family: AddressFamily) -> Self {
+        let listener =
+            socket::socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+        socket::bind(listener.as_raw_fd(), &SockaddrStorage::from(address)).unwrap();
         socket::listen(&listener, Backlog::new(0).unwrap()).unwrap();
-        let bound: SockaddrIn = socket::getsockname(listener.as_raw_fd()).unwrap();
-        let address = SocketAddr::from(([127, 0, 0, 1], bound.port()));
+        let listener = TcpListener::from(listener);
+        let address = listener.local_addr().unwrap();
         let mut waiting = Vec::new();
         while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(200)) {
             waiting.push(stream);
@@ -326,6 +331,10 @@ impl FullQueue {
             _listener: listener,
             _waiting: waiting,
         }
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.address.port()
     }
 
     pub(crate) fn url(&self) -> String {

@@ -127,6 +127,11 @@ fn connections_cut_short_are_resets() {
             lost("reset", Some(200)),
         ),
         case(
+            "closed within a chunk size line",
+            raw(CHUNKED).send("5\r\nhello\r\n6"),
+            lost("reset", Some(200)),
+        ),
+        case(
             "closed before the last chunk",
             raw(CHUNKED).send("2\r\nab\r\n"),
             lost("reset", Some(200)),

@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use super::*;
 use crate::manifest::{Expect, Method};
+use crate::sweep::connect::connect;
+
+type Attempted = Result<Response, AttemptError>;
 
 const LIMIT: Duration = Duration::from_millis(300);
 
@@ -56,10 +59,12 @@ fn reset_at_the_end(stream: &TcpStream) {
 fn setup(base_url: &str) -> Setup {
     Setup {
         base_url: base_url.parse().unwrap(),
+        unix_socket: None,
         user_agent: "tester".to_owned(),
         proxy: None,
-        trust: None,
-        names: Arc::default(),
+        tls_config: None,
+        dns: Arc::default(),
+        log: None,
     }
 }
 
@@ -78,7 +83,7 @@ fn proxied(script: impl Fn(&mut TcpStream) + Send + 'static) -> Client {
 }
 
 /// The reply to a server that sends `text` and closes.
-fn reply_to(text: impl AsRef<[u8]>, options: &Options) -> Reply {
+fn reply_to(text: impl AsRef<[u8]>, options: &Options) -> Attempted {
     let text = text.as_ref().to_vec();
     let mut client = client(move |stream| {
         // The client may hang up before the end of what it does not want.
@@ -87,13 +92,27 @@ fn reply_to(text: impl AsRef<[u8]>, options: &Options) -> Reply {
     client.attempt("/", options, true, Monotonic::now() + LIMIT)
 }
 
-fn told(reply: &Reply) -> String {
-    match &reply.end {
-        End::Response(body) => format!("response {:?}", String::from_utf8_lossy(body)),
-        End::Lost(Failure { loss, at_end, .. }) => format!("{loss:?} {at_end}"),
-        End::Broken(_) => "broken".to_owned(),
-        End::TooManyRedirects => "redirects".to_owned(),
+/// What an attempt brought, in a word.
+fn told(attempted: &Attempted) -> String {
+    match attempted.as_ref().map_err(|error| &error.kind) {
+        Ok(Response { body, .. }) => format!("response {:?}", String::from_utf8_lossy(body)),
+        Err(ErrorKind::Transport(Failure { error, at_end, .. })) => format!("{error:?} {at_end}"),
+        Err(ErrorKind::Protocol(_)) => "broken".to_owned(),
+        Err(ErrorKind::TooManyRedirects) => "redirects".to_owned(),
     }
+}
+
+fn status(attempted: &Attempted) -> Option<u16> {
+    match attempted {
+        Ok(response) => Some(response.status),
+        Err(error) => error.status,
+    }
+}
+
+fn heard(attempted: &Attempted) -> bool {
+    attempted
+        .as_ref()
+        .map_or_else(|error| error.heard, |_| true)
 }
 
 #[test]
@@ -136,15 +155,181 @@ fn a_reply_is_told_as_what_it_is() {
         ("HTTP/1.1 999 Odd\r\n\r\nhi".into(), Some(999), "response \"\""),
         ("HTTP/1.1 20 Odd\r\n\r\n".into(), None, "broken"),
     ];
-    for (text, status, expected) in cases {
+    for (text, expected_status, expected) in cases {
         let reply = reply_to(&text, &options());
         let head: String = text.chars().take(90).collect();
         assert_eq!(
-            (reply.status, told(&reply).as_str()),
-            (status, expected),
+            (status(&reply), told(&reply).as_str()),
+            (expected_status, expected),
             "{head:?} {reply:?}"
         );
-        assert_eq!(reply.heard, !text.is_empty(), "{head:?}");
+        assert_eq!(heard(&reply), !text.is_empty(), "{head:?}");
+    }
+}
+
+const OK: &str = "HTTP/1.1 200 OK\r\n";
+const CHUNKED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+
+/// A server that sends each piece of `pieces` at a time, and closes.
+fn reply_in_pieces(pieces: Vec<Vec<u8>>) -> Attempted {
+    let mut client = client(move |stream| {
+        nix::sys::socket::setsockopt(stream, nix::sys::socket::sockopt::TcpNoDelay, &true).unwrap();
+        for (number, piece) in pieces.iter().enumerate() {
+            if number > 0 {
+                thread::sleep(Duration::from_millis(2));
+            }
+            // The client may hang up before the end of what it does not want.
+            let _ = stream.write_all(piece);
+        }
+    });
+    client.attempt("/", &options(), true, Monotonic::now() + LIMIT * 20)
+}
+
+#[test]
+fn a_close_after_any_byte_of_a_framed_response_is_a_reset_unless_it_is_complete() {
+    let length = format!("{OK}Content-Length: 5\r\n\r\nhello");
+    let chunked = format!("{CHUNKED}5;a=b\r\nhello\r\n00\r\nT: x\r\n\r\n");
+    let long = format!(
+        "{CHUNKED}{}5;ext=\"{}\"\r\nhello\r\n0\r\n\r\n",
+        "0".repeat(30),
+        "e".repeat(40)
+    );
+    let early = format!(
+        "HTTP/1.1 100 Continue\r\nA: b\r\n\r\n{OK}X: a\r\n b\r\nContent-Length: 5\r\n\r\nhello"
+    );
+    let mut cases: Vec<(String, usize)> = Vec::new();
+    for text in [&length, &early] {
+        cases.push((text.clone(), text.len()));
+    }
+    for text in [&chunked, &long] {
+        // RFC 9112, section 8: complete with the line of the last chunk, its trailers apart.
+        let line = if text == &chunked {
+            "\r\n00\r\n"
+        } else {
+            "\r\n0\r\n"
+        };
+        cases.push((text.clone(), text.find(line).unwrap() + line.len()));
+    }
+    for (text, complete) in cases {
+        for length in 0..=text.len() {
+            let reply = reply_to(&text[..length], &options());
+            let is_ok = told(&reply) == "response \"hello\"";
+            let is_reset = told(&reply) == "Reset false";
+            assert!(
+                if length < complete {
+                    is_reset
+                } else {
+                    is_ok || is_reset
+                },
+                "{:?} {reply:?}",
+                &text[..length]
+            );
+            assert!(
+                length != complete && length != text.len() || is_ok,
+                "{reply:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn rare_but_legal_framing_is_understood() {
+    let zeros = "0".repeat(100);
+    let extension = format!("5;name=\"{}\"", "v".repeat(20_000));
+    let hello = "response \"hello\"";
+    let cases: Vec<(String, &str)> = vec![
+        (
+            format!("{CHUNKED}{zeros}5\r\nhello\r\n{zeros}\r\n\r\n"),
+            hello,
+        ),
+        (
+            format!("{CHUNKED}{extension}\r\nhello\r\n0;{extension}\r\n\r\n"),
+            hello,
+        ),
+        (
+            format!("{CHUNKED}5 \t ; a ; b=c\r\nhello\r\n0\r\n\r\n"),
+            hello,
+        ),
+        (
+            format!("{CHUNKED}{zeros}2\r\nhe\r\n3\r\nllo\r\n0\r\nT: {zeros}\r\n\r\n"),
+            hello,
+        ),
+        (
+            format!("{CHUNKED}{zeros}5{zeros}\r\nhello\r\n0\r\n\r\n"),
+            "broken",
+        ),
+        (format!("{CHUNKED}{zeros}g\r\nhello\r\n0\r\n\r\n"), "broken"),
+        (
+            format!("{CHUNKED}-{zeros}5\r\nhello\r\n0\r\n\r\n"),
+            "broken",
+        ),
+        (
+            format!("HTTP/1.1 100 Continue\r\nServer: x\r\nA: b\r\n\r\n{OK}\r\nhello"),
+            hello,
+        ),
+        (
+            format!(
+                "HTTP/1.1 100 Continue\r\nA: b\r\n\r\nHTTP/1.1 103 Hints\r\nA: b\r\n\r\n{OK}Content-Length: 5\r\n\r\nhello"
+            ),
+            hello,
+        ),
+        (
+            format!(
+                "{OK}X: folded\r\n\tinto\r\n  lines\r\nContent-Length:\r\n 5\r\n\r\nhello and more"
+            ),
+            hello,
+        ),
+        (
+            format!("{OK}Transfer-Encoding:\r\n  chunked\r\n\r\n{zeros}5\r\nhello\r\n0\r\n\r\n"),
+            hello,
+        ),
+        (format!("{OK} X: y\r\n\r\nhello"), "broken"),
+        (
+            format!("{OK}Transfer-Encoding: chunked, gzip\r\nContent-Length: 2\r\n\r\nhello"),
+            hello,
+        ),
+        (
+            format!("{OK}transfer-encoding: chunked\r\nTRANSFER-ENCODING: x\r\n\r\nhello"),
+            hello,
+        ),
+        (
+            format!("{OK}Transfer-Encoding: gzip\r\nContent-Length: 2\r\n\r\nhello"),
+            hello,
+        ),
+        (
+            format!("{OK}Transfer-Encoding: gzip, Chunked\r\n\r\n{zeros}5\r\nhello\r\n0\r\n\r\n"),
+            hello,
+        ),
+        (
+            format!("{OK}Transfer-Encoding: identity\r\nContent-Length: 5\r\n\r\nhello and more"),
+            hello,
+        ),
+        (
+            format!("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{zeros}"),
+            "response \"0000",
+        ),
+        (
+            format!("{OK}Content-Length: 5\r\n\r\n a\r\n "),
+            "response \" a\\r\\n \"",
+        ),
+    ];
+    for (text, expected) in cases {
+        let bytes = text.as_bytes();
+        let splits = [1, 7, 20].map(|at| vec![bytes[..at].to_vec(), bytes[at..].to_vec()]);
+        let halves = vec![
+            bytes[..bytes.len() / 2].to_vec(),
+            bytes[bytes.len() / 2..].to_vec(),
+        ];
+        let ways = splits.into_iter().chain([halves, vec![bytes.to_vec()]]);
+        for pieces in ways {
+            let count = pieces.len();
+            let reply = reply_in_pieces(pieces);
+            let head: String = text.chars().take(120).collect();
+            assert!(
+                told(&reply).starts_with(expected),
+                "{head:?} in {count}: {reply:?}"
+            );
+        }
     }
 }
 
@@ -193,7 +378,7 @@ fn an_attempt_ends_at_its_end_whatever_the_server_does() {
     let mute = client(|stream| {
         let _ = stream.read(&mut [0]);
     });
-    for (mut client, status, heard) in [
+    for (mut client, expected_status, expected_heard) in [
         (mute, None, false),
         (drip(b"HTTP/1.1 200 OK\r\nX-Drip: "), None, true),
         (drip(b"HTTP/1.1 200 OK\r\n\r\n"), Some(200), true),
@@ -202,7 +387,10 @@ fn an_attempt_ends_at_its_end_whatever_the_server_does() {
         let reply = client.attempt("/", &options(), false, start + LIMIT);
         let elapsed = Monotonic::now().since(start);
         assert_eq!(told(&reply), "Timeout true");
-        assert_eq!((reply.status, reply.heard), (status, heard));
+        assert_eq!(
+            (status(&reply), heard(&reply)),
+            (expected_status, expected_heard)
+        );
         assert!(
             elapsed >= LIMIT && elapsed < LIMIT + Duration::from_millis(100),
             "{elapsed:?}"
@@ -221,7 +409,7 @@ fn a_port_without_a_listener_refuses() {
     client.base_url = format!("http://127.0.0.1:{port}").parse().unwrap();
     let reply = client.attempt("/", &options(), false, Monotonic::now() + LIMIT);
     assert_eq!(
-        (told(&reply).as_str(), reply.heard),
+        (told(&reply).as_str(), heard(&reply)),
         ("Refused false", false)
     );
 }
@@ -249,24 +437,23 @@ fn a_full_accept_queue_is_a_mute_backend() {
     client.base_url = format!("http://{address}").parse().unwrap();
     let reply = client.attempt("/", &options(), false, Monotonic::now() + LIMIT);
     assert_eq!(
-        (told(&reply).as_str(), reply.heard),
+        (told(&reply).as_str(), heard(&reply)),
         ("Timeout true", false)
     );
 }
 
 #[test]
-fn a_tap_hears_what_nobody_has_read() {
+fn a_peek_hears_what_nobody_has_read() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let line = Arc::new(Line::new());
-    line.tap();
-    line.begin(Monotonic::now() + LIMIT, 0);
-    let connector = LineConnector(Arc::clone(&line));
-    let _stream = connector.open(&[listener.local_addr().unwrap()]).unwrap();
-    assert!(!line.heard());
+    let attempt = Attempt::new(None);
+    attempt.peek();
+    attempt.begin(Monotonic::now() + LIMIT, 0);
+    let _socket = connect(&[listener.local_addr().unwrap()], &attempt).unwrap();
+    assert!(!attempt.heard());
     let (mut accepted, _) = listener.accept().unwrap();
     accepted.write_all(b"H").unwrap();
     let end = Monotonic::now() + LIMIT;
-    while !line.heard() {
+    while !attempt.heard() {
         assert!(!end.has_passed(), "never heard");
         thread::yield_now();
     }

@@ -13,7 +13,7 @@ use ureq::http::Uri;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::NextTimeout;
 
-use super::line::Line;
+use super::attempt::{Attempt, Failure};
 use crate::clock::Monotonic;
 use crate::manifest::Scheme;
 use crate::verdict::TransportError;
@@ -23,7 +23,7 @@ const ADDRESSES_MAX: usize = 16;
 
 /// The names that were looked up during one sweep.
 #[derive(Debug, Default)]
-pub(super) struct Names(Mutex<HashMap<String, Arc<Lookup>>>);
+pub(super) struct DnsCache(Mutex<HashMap<String, Arc<Lookup>>>);
 
 /// One look-up, perhaps still under way.
 #[derive(Debug, Default)]
@@ -41,7 +41,7 @@ pub(super) enum Unresolved {
     Failed(String),
 }
 
-impl Names {
+impl DnsCache {
     /// Makes the next that asks for a name look it up anew.
     pub(super) fn forget(&self) {
         self.0
@@ -129,32 +129,32 @@ pub(super) fn bare_host(uri: &Uri) -> &str {
 
 /// Resolves for one client, by the end of its attempt.
 #[derive(Debug)]
-pub(super) struct LineResolver {
-    /// The line whose attempt limits the look-up.
-    pub(super) line: Arc<Line>,
-    /// The names of this sweep.
-    pub(super) names: Arc<Names>,
+pub(super) struct AttemptResolver {
+    /// The attempt that limits the look-up.
+    pub(super) attempt: Arc<Attempt>,
+    /// The names of this sweep; none where no address is needed.
+    pub(super) dns: Option<Arc<DnsCache>>,
 }
 
-impl Resolver for LineResolver {
+impl Resolver for AttemptResolver {
     fn resolve(&self, uri: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
+        let Some(dns) = &self.dns else {
+            return Ok(self.empty());
+        };
         let host = bare_host(uri);
         let scheme = match uri.scheme_str() {
             Some("https") => Scheme::Https,
             Some(_) | None => Scheme::Http,
         };
         let port = uri.port_u16().unwrap_or(scheme.port());
-        let addresses = self
-            .names
-            .resolve(host, self.line.end())
-            .map_err(|unresolved| {
-                let (late, text) = match unresolved {
-                    Unresolved::Late => (true, "the resolver did not answer".to_owned()),
-                    Unresolved::Failed(text) => (false, text),
-                };
-                self.line.fail(TransportError::Dns, late, text);
-                Error::HostNotFound
-            })?;
+        let found = dns.resolve(host, self.attempt.end());
+        let addresses = found.map_err(|unresolved| match unresolved {
+            Unresolved::Late => Failure {
+                at_end: true,
+                ..Failure::new(TransportError::Dns, "the resolver did not answer")
+            },
+            Unresolved::Failed(text) => Failure::new(TransportError::Dns, text),
+        })?;
         let mut resolved = self.empty();
         for address in addresses.into_iter().take(ADDRESSES_MAX) {
             resolved.push(SocketAddr::new(address, port));
@@ -175,29 +175,29 @@ mod tests {
 
     #[test]
     fn numbers_need_no_lookup() {
-        let names = Names::default();
+        let cache = DnsCache::default();
         assert_eq!(
-            names.resolve("::1", soon()),
+            cache.resolve("::1", soon()),
             Ok(vec!["::1".parse().unwrap()])
         );
-        assert!(names.0.lock().unwrap().is_empty());
+        assert!(cache.0.lock().unwrap().is_empty());
     }
 
     #[test]
     fn a_name_is_asked_for_once_while_it_succeeds() {
-        let names = Names::default();
-        let found = names.resolve("localhost", soon()).unwrap();
+        let cache = DnsCache::default();
+        let found = cache.resolve("localhost", soon()).unwrap();
         assert!(found.iter().all(IpAddr::is_loopback), "{found:?}");
-        let first = names.lookup("localhost");
-        assert!(Arc::ptr_eq(&first, &names.lookup("localhost")));
+        let first = cache.lookup("localhost");
+        assert!(Arc::ptr_eq(&first, &cache.lookup("localhost")));
     }
 
     #[test]
     fn a_failed_name_is_asked_for_again() {
-        let names = Names::default();
-        names.lookup("x").finish(Err("no such name".to_owned()));
-        let before = Arc::clone(&names.0.lock().unwrap()["x"]);
-        assert!(!Arc::ptr_eq(&before, &names.lookup("x")));
+        let cache = DnsCache::default();
+        cache.lookup("x").finish(Err("no such name".to_owned()));
+        let before = Arc::clone(&cache.0.lock().unwrap()["x"]);
+        assert!(!Arc::ptr_eq(&before, &cache.lookup("x")));
     }
 
     #[test]

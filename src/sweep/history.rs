@@ -1,12 +1,12 @@
-//! Repeats the sweep until the backend is healthy or the waiting is over, and remembers between
-//! two sweeps what a later one must not hide.
+//! Repeats the sweep until the backend is healthy or the waiting is over, and remembers what a later
+//! round or sweep must not hide of an earlier one.
 
 use std::collections::HashMap;
 use std::thread;
 use std::time::Duration;
 
-use super::probe::unhidden;
-use super::{Prober, Progress, Sweep};
+use super::probe::keep_http_error;
+use super::{Prober, Sweep, SweepEvents};
 use crate::clock::Monotonic;
 use crate::manifest::{Manifest, Route};
 use crate::verdict::{self, Class, ProbeResult, Severity, Verdict};
@@ -14,18 +14,19 @@ use crate::verdict::{self, Class, ProbeResult, Severity, Verdict};
 /// The pause between two sweeps.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// How long to wait for a healthy sweep.
+/// How the sweeps of a run go.
 #[derive(Clone, Copy, Debug)]
-pub struct Wait {
+pub struct SweepOptions {
     /// No sweep begins after this much time; zero for a single sweep.
-    pub limit: Duration,
-    /// Whether a proof of a hang ends the waiting, because a recovery follows.
-    pub ends_at_hang: bool,
+    pub wait: Duration,
+    /// Whether a recovery follows the proof of a hang. If so, that proof ends the waiting, and where a
+    /// hang may have begun in the middle of the core, the core is probed a second time.
+    pub may_recover: bool,
 }
 
 /// What the sweeps before brought back.
 #[derive(Debug, Default)]
-pub(super) struct Earlier {
+pub(super) struct SweepHistory {
     /// Of the last sweep, by route.
     outcomes: Vec<ProbeResult>,
     /// The HTTP error that a route gave last, unless it has been as it should be since.
@@ -39,30 +40,42 @@ fn judge(manifest: &Manifest, outcomes: &[ProbeResult]) -> Verdict {
     verdict::judge(manifest.routes.iter().map(|route| route.core).zip(outcomes))
 }
 
-/// Sweeps until a sweep is healthy or `wait` is over, and returns the last sweep. `unhealthy` is
-/// told of each sweep that another one follows, with the time that is left.
+/// Sweeps until a sweep is healthy or the waiting is over, and returns the last sweep.
 pub fn until_healthy(
     prober: &Prober,
-    wait: Wait,
-    progress: Progress,
-    unhealthy: &mut dyn FnMut(&Sweep, &Verdict, Duration),
+    options: SweepOptions,
+    events: &dyn SweepEvents,
 ) -> (Sweep, Verdict) {
-    let end = Monotonic::now() + wait.limit;
-    let mut earlier = Earlier::default();
+    let end = Monotonic::now() + options.wait;
+    let mut history = SweepHistory::default();
     loop {
-        let sweep = prober.sweep(&mut earlier, progress);
-        let verdict = judge(prober.manifest, &sweep.outcomes);
+        let sweep = prober.sweep(&mut history, options.may_recover, events);
+        let verdict = judge(prober.manifest, &sweep.results);
         let over = Monotonic::now() + PAUSE > end;
-        if verdict.healthy || over || (wait.ends_at_hang && verdict.hung()) {
+        if verdict.healthy || over || (options.may_recover && verdict.hung()) {
             return (sweep, verdict);
         }
-        unhealthy(&sweep, &verdict, end.remaining());
+        events.unhealthy(&sweep, &verdict, end.remaining());
         thread::sleep(PAUSE);
-        earlier.remember(sweep.outcomes);
+        history.remember(sweep.results);
     }
 }
 
-impl Earlier {
+/// The result of a core route that was probed in two rounds: the second one's, unless that hides an
+/// error or was never made. All attempts count.
+pub(super) fn merge_rounds(first: &ProbeResult, second: ProbeResult) -> ProbeResult {
+    if let Class::Skipped(_) = second.class {
+        return first.clone();
+    }
+    let attempts = first.attempts + second.attempts;
+    let second = ProbeResult { attempts, ..second };
+    match first.class {
+        Class::HttpError(_) => keep_http_error(second, first, attempts),
+        Class::Ok | Class::TimeoutUnreachable(_) | Class::RateLimited | Class::Skipped(_) => second,
+    }
+}
+
+impl SweepHistory {
     /// Whether the next sweep probes this route: in the first sweep every one, later a core one, or
     /// one that failed hard or was skipped. Probing all of them every second would provoke rate
     /// limits.
@@ -75,28 +88,28 @@ impl Earlier {
     }
 
     /// The outcomes of all routes, `probed` being those of the routes that were due, in their order.
-    pub(super) fn with(&mut self, probed: Vec<(usize, ProbeResult)>) -> Vec<ProbeResult> {
+    pub(super) fn merge(&mut self, probed: Vec<(usize, ProbeResult)>) -> Vec<ProbeResult> {
         let mut outcomes = std::mem::take(&mut self.outcomes);
         if outcomes.is_empty() {
             return probed.into_iter().map(|(_, outcome)| outcome).collect();
         }
         for (index, outcome) in probed {
             if let Some(place) = outcomes.get_mut(index) {
-                *place = self.together(index, outcome);
+                *place = self.add(index, outcome);
             }
         }
         outcomes
     }
 
     /// A later sweep's outcome, together with what the route gave before.
-    fn together(&mut self, index: usize, outcome: ProbeResult) -> ProbeResult {
+    fn add(&mut self, index: usize, outcome: ProbeResult) -> ProbeResult {
         let mut attempts = outcome.attempts;
         if let Some(sum) = self.attempts.get_mut(index) {
             *sum = sum.saturating_add(attempts);
             attempts = *sum;
         }
         match self.errors.get(&index) {
-            Some(error) => unhidden(outcome, error, attempts),
+            Some(error) => keep_http_error(outcome, error, attempts),
             None => outcome,
         }
     }
@@ -129,7 +142,7 @@ mod tests {
 
     /// What the last of several sweeps over one route says, each with so many attempts.
     fn last(sweeps: &[(Class, u16, u16)]) -> (Class, Option<u16>, u16) {
-        let mut earlier = Earlier::default();
+        let mut history = SweepHistory::default();
         let mut last = None;
         for &(class, status, attempts) in sweeps {
             let outcome = ProbeResult {
@@ -140,9 +153,9 @@ mod tests {
                 elapsed: Duration::ZERO,
                 proof: Proof::default(),
             };
-            let outcomes = earlier.with(vec![(0, outcome)]);
+            let outcomes = history.merge(vec![(0, outcome)]);
             last = Some((outcomes[0].class, outcomes[0].status, outcomes[0].attempts));
-            earlier.remember(outcomes);
+            history.remember(outcomes);
         }
         last.unwrap()
     }

@@ -1,0 +1,144 @@
+//! Connects to one of several addresses as RFC 8305, section 5, says: in order, the next one 250 ms
+//! later or as soon as one has failed, the earlier ones still pending. All share the attempt's time.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags};
+use nix::sys::socket::{AddressFamily, SockaddrStorage};
+
+use super::attempt::{Attempt, Failure, transport_error};
+use super::socket::{self, Socket};
+use crate::clock::Monotonic;
+use crate::verdict::TransportError;
+
+/// The "Connection Attempt Delay" (RFC 8305, section 5).
+const DELAY: Duration = Duration::from_millis(250);
+
+/// Opens a connection to the first of `addresses` that takes one before the attempt ends.
+///
+/// # Errors
+///
+/// `timeout` where a connect was still pending at the end, else the last failure.
+pub(super) fn connect(addresses: &[SocketAddr], attempt: &Attempt) -> Result<Socket, Failure> {
+    let mut race = Race {
+        attempt,
+        pending: Vec::new(),
+        failure: Failure::new(TransportError::Network, "no address to connect to"),
+    };
+    let end = attempt.end();
+    for (index, &address) in addresses.iter().enumerate() {
+        if let Some(socket) = race.start(address) {
+            return Ok(socket);
+        }
+        let last = index + 1 == addresses.len();
+        let next = match last {
+            true => end,
+            false => end.min(Monotonic::now() + DELAY),
+        };
+        if let Some(socket) = race.wait(next, last)? {
+            return Ok(socket);
+        }
+        if end.has_passed() {
+            break;
+        }
+    }
+    Err(race.failure())
+}
+
+/// Connects that are under way beside each other.
+struct Race<'a> {
+    attempt: &'a Attempt,
+    pending: Vec<(Socket, SocketAddr)>,
+    /// The last one.
+    failure: Failure,
+}
+
+impl Race<'_> {
+    /// Begins to connect to `address`; the socket where it is connected at once.
+    fn start(&mut self, address: SocketAddr) -> Option<Socket> {
+        let family = match address {
+            SocketAddr::V4(_) => AddressFamily::Inet,
+            SocketAddr::V6(_) => AddressFamily::Inet6,
+        };
+        let socket = match Socket::new(family) {
+            Ok(socket) => socket,
+            Err(error) => {
+                self.fail(address, error);
+                return None;
+            }
+        };
+        match socket.connect(&SockaddrStorage::from(address)) {
+            Ok(()) => {
+                self.attempt.connecting(&socket, address);
+                self.attempt.connected(&socket, Some(address));
+                return Some(socket);
+            }
+            // Interrupted, the connection is still being established (connect(2)).
+            Err(Errno::EINPROGRESS | Errno::EINTR) => {
+                self.attempt.connecting(&socket, address);
+                self.pending.push((socket, address));
+            }
+            Err(error) => self.fail(address, error),
+        }
+        None
+    }
+
+    /// Waits until a connect has succeeded, `until` has come, no connect is pending any more or,
+    /// unless these are the `last` ones, one has failed.
+    fn wait(&mut self, until: Monotonic, last: bool) -> Result<Option<Socket>, Failure> {
+        while !self.pending.is_empty() {
+            let mut fds: Vec<PollFd> = self
+                .pending
+                .iter()
+                .map(|(socket, _)| PollFd::new(socket.as_fd(), PollFlags::POLLOUT))
+                .collect();
+            if !socket::wait(&mut fds, until).map_err(Failure::of_socket)? {
+                return Ok(None);
+            }
+            let ready = fds.iter().position(|fd| fd.any().unwrap_or(true));
+            let (socket, address) = self.pending.remove(ready.unwrap_or_default());
+            match socket.take_error() {
+                Ok(()) => {
+                    self.attempt.connected(&socket, Some(address));
+                    return Ok(Some(socket));
+                }
+                // The kernel gave up its own retransmissions before the attempt's time was over.
+                Err(Errno::ETIMEDOUT) => {
+                    self.attempt.failed(address);
+                    if let Some(socket) = self.start(address) {
+                        return Ok(Some(socket));
+                    }
+                }
+                Err(error) => {
+                    self.fail(address, error);
+                    if !last {
+                        return Ok(None);
+                    }
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn fail(&mut self, address: SocketAddr, error: Errno) {
+        self.attempt.failed(address);
+        let detail = format!("{address}: {}", io::Error::from(error));
+        self.failure = Failure::new(transport_error(error), detail);
+    }
+
+    /// Why no connection stands.
+    fn failure(self) -> Failure {
+        if self.pending.is_empty() {
+            return self.failure;
+        }
+        let addresses: Vec<String> = self.pending.iter().map(|(_, to)| to.to_string()).collect();
+        Failure::timeout(format!("connecting to {}", addresses.join(" and ")))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,178 @@
+//! Which of several addresses is used, when the others are tried, and what a failure is called.
+
+use std::io::Read;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+
+use nix::sys::socket::{Backlog, SockFlag, SockType, bind, listen, socket as new_socket};
+
+use super::*;
+use crate::sweep::attempt::{Connection, ConnectionLog, ProbeConnection};
+
+const LIMIT: Duration = Duration::from_millis(900);
+
+fn attempt() -> (Attempt, Arc<ConnectionLog>) {
+    let log = Arc::new(ConnectionLog::default());
+    let attempt = Attempt::new(Some(Arc::clone(&log)));
+    attempt.begin(Monotonic::now() + LIMIT, 0);
+    (attempt, log)
+}
+
+fn listener(address: &str) -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind(address).unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+/// A listener whose accept queue is full, so that further connects stay pending.
+struct FullQueue {
+    listener: TcpListener,
+    address: SocketAddr,
+    waiting: Vec<TcpStream>,
+}
+
+impl FullQueue {
+    fn on(address: &str) -> Self {
+        let address: SocketAddr = address.parse().unwrap();
+        let family = match address {
+            SocketAddr::V4(_) => AddressFamily::Inet,
+            SocketAddr::V6(_) => AddressFamily::Inet6,
+        };
+        let fd = new_socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+        bind(fd.as_raw_fd(), &SockaddrStorage::from(address)).unwrap();
+        listen(&fd, Backlog::new(0).unwrap()).unwrap();
+        let listener = TcpListener::from(fd);
+        let address = listener.local_addr().unwrap();
+        let mut waiting = Vec::new();
+        while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(200)) {
+            waiting.push(stream);
+            assert!(
+                waiting.len() < 16,
+                "this kernel's accept queue does not fill"
+            );
+        }
+        Self {
+            listener,
+            address,
+            waiting,
+        }
+    }
+}
+
+/// An address that refuses, kept from others as long as the socket lives.
+fn refusing(address: &str) -> (std::os::fd::OwnedFd, SocketAddr) {
+    let (listener, address) = listener(address);
+    drop(listener);
+    let family = match address {
+        SocketAddr::V4(_) => AddressFamily::Inet,
+        SocketAddr::V6(_) => AddressFamily::Inet6,
+    };
+    let fd = new_socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    bind(fd.as_raw_fd(), &SockaddrStorage::from(address)).unwrap();
+    (fd, address)
+}
+
+fn live(attempt: &Attempt) -> Vec<(SocketAddr, bool)> {
+    let all = attempt.connections();
+    all.iter()
+        .map(|one| (one.connection.remote, one.established))
+        .collect()
+}
+
+#[test]
+fn a_pending_connect_outweighs_a_refusal() {
+    let full = FullQueue::on("[::1]:0");
+    let (_kept, refused) = refusing("127.0.0.1:0");
+    for addresses in [[full.address, refused], [refused, full.address]] {
+        let (attempt, log) = attempt();
+        let start = Monotonic::now();
+        let failure = connect(&addresses, &attempt).unwrap_err();
+        assert_eq!(
+            (failure.error, failure.at_end),
+            (TransportError::Timeout, true)
+        );
+        assert_eq!(failure.detail, format!("connecting to {}", full.address));
+        assert_eq!(live(&attempt), [(full.address, false)]);
+        assert!(Monotonic::now().since(start) >= LIMIT);
+        let log = log.connections();
+        let pending = log.iter().find(|one| one.remote == full.address);
+        let local = pending.expect("a record of the pending one").local;
+        assert!(local.ip().is_loopback() && local.port() != 0, "{local}");
+    }
+    drop((full.listener, full.waiting));
+}
+
+#[test]
+fn the_next_address_is_tried_beside_a_pending_one() {
+    let full = FullQueue::on("127.0.0.1:0");
+    let (accepting, address) = listener("[::1]:0");
+    let (attempt, log) = attempt();
+    let start = Monotonic::now();
+    let socket = connect(&[full.address, address], &attempt).unwrap();
+    let took = Monotonic::now().since(start);
+    assert!(took >= DELAY && took < DELAY * 2, "{took:?}");
+    let (accepted, from) = accepting.accept().unwrap();
+    assert_eq!(
+        attempt.connections(),
+        [ProbeConnection {
+            connection: Connection {
+                local: from,
+                remote: address
+            },
+            established: true
+        }]
+    );
+    assert_eq!(log.connections().len(), 2, "the pending one is ours, too");
+    drop((socket, accepted));
+}
+
+#[test]
+fn the_first_connection_that_stands_is_used_though_it_began_earlier() {
+    let mut full = FullQueue::on("127.0.0.1:0");
+    let other = FullQueue::on("[::1]:0");
+    let (attempt, _log) = attempt();
+    attempt.begin(Monotonic::now() + Duration::from_secs(5), 0);
+    let socket = std::thread::scope(|scope| {
+        let connecting = scope.spawn(|| connect(&[full.address, other.address], &attempt));
+        let end = attempt.end();
+        while live(&attempt).len() < 2 {
+            assert!(!end.has_passed(), "both were never pending");
+            std::thread::yield_now();
+        }
+        // Room for the one that has waited longest; the kernel sends its request again 1 s after
+        // it began.
+        while full.listener.set_nonblocking(true).is_ok() && full.listener.accept().is_ok() {}
+        connecting.join().unwrap()
+    });
+    drop(socket.unwrap());
+    assert_eq!(live(&attempt), [(full.address, true)]);
+    full.waiting.clear();
+}
+
+#[test]
+fn a_refusal_lets_the_next_address_begin_at_once() {
+    let (_kept, refused) = refusing("[::1]:0");
+    let (accepting, address) = listener("127.0.0.1:0");
+    let (attempt, _log) = attempt();
+    let start = Monotonic::now();
+    let socket = connect(&[refused, address], &attempt).unwrap();
+    assert!(Monotonic::now().since(start) < DELAY / 2);
+    drop(socket);
+    let (mut accepted, _) = accepting.accept().unwrap();
+    assert_eq!(accepted.read(&mut [0]).unwrap(), 0);
+}
+
+#[test]
+fn the_last_failure_stands_where_all_fail() {
+    let (_first, first) = refusing("[::1]:0");
+    let (_second, second) = refusing("127.0.0.1:0");
+    let (attempt, _log) = attempt();
+    let failure = connect(&[first, second], &attempt).unwrap_err();
+    assert_eq!(
+        (failure.error, failure.at_end),
+        (TransportError::Refused, false)
+    );
+    assert!(failure.detail.starts_with(&second.to_string()), "{failure}");
+    assert_eq!(live(&attempt), []);
+}

@@ -1,0 +1,135 @@
+//! A non-blocking stream socket, and waiting for it up to an absolute moment. Knows nothing of
+//! addresses, HTTP or routes.
+
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::socket::{
+    self, AddressFamily, MsgFlags, SockFlag, SockType, SockaddrLike, SockaddrStorage, sockopt,
+};
+use nix::sys::time::{TimeSpec, TimeVal, TimeValLike};
+
+use crate::clock::Monotonic;
+
+/// A stream socket that never blocks, whatever its address family.
+#[derive(Debug)]
+pub(super) struct Socket(OwnedFd);
+
+impl Socket {
+    /// A socket that is not connected yet.
+    pub(super) fn new(family: AddressFamily) -> Result<Self, Errno> {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        socket::socket(family, SockType::Stream, flags, None).map(Self)
+    }
+
+    /// Begins to connect (connect(2)): `EINPROGRESS` or `EINTR` where that takes time.
+    pub(super) fn connect(&self, address: &dyn SockaddrLike) -> Result<(), Errno> {
+        socket::connect(self.0.as_raw_fd(), address)
+    }
+
+    /// The pending error (`SO_ERROR`, socket(7)), which reading clears.
+    pub(super) fn take_error(&self) -> Result<(), Errno> {
+        match socket::getsockopt(self, sockopt::SocketError)? {
+            0 => Ok(()),
+            error => Err(Errno::from_raw(error)),
+        }
+    }
+
+    /// The local address of a TCP socket, once it has begun to connect.
+    pub(super) fn local_address(&self) -> Option<SocketAddr> {
+        let address: SockaddrStorage = socket::getsockname(self.0.as_raw_fd()).ok()?;
+        let v4 = address
+            .as_sockaddr_in()
+            .map(|v4| SocketAddr::V4((*v4).into()));
+        v4.or_else(|| {
+            address
+                .as_sockaddr_in6()
+                .map(|v6| SocketAddr::V6((*v6).into()))
+        })
+    }
+
+    /// Lets calls wait, or not.
+    pub(super) fn set_blocking(&self, blocking: bool) -> Result<(), Errno> {
+        let flags = match blocking {
+            true => OFlag::empty(),
+            false => OFlag::O_NONBLOCK,
+        };
+        fcntl(self, FcntlArg::F_SETFL(flags)).map(drop)
+    }
+
+    /// How long a blocking call that sends or connects may wait (`SO_SNDTIMEO`, socket(7)).
+    pub(super) fn set_send_timeout(&self, limit: Duration) -> Result<(), Errno> {
+        let limit = TimeVal::microseconds(limit.as_micros().try_into().unwrap_or(i64::MAX));
+        socket::setsockopt(self, sockopt::SendTimeout, &limit)
+    }
+
+    /// The PID of a UNIX socket's peer (`SO_PEERCRED`).
+    pub(super) fn peer_pid(&self) -> Result<i32, Errno> {
+        socket::getsockopt(self, sockopt::PeerCredentials).map(|peer| peer.pid())
+    }
+
+    /// A pidfd of a UNIX socket's peer (`SO_PEERPIDFD`).
+    pub(super) fn peer_pidfd(&self) -> Result<OwnedFd, Errno> {
+        socket::getsockopt(self, sockopt::PeerPidfd)
+    }
+
+    /// Sends small pieces without waiting for acknowledgements (`TCP_NODELAY`, tcp(7)).
+    pub(super) fn send_at_once(&self) -> Result<(), Errno> {
+        socket::setsockopt(self, sockopt::TcpNoDelay, &true)
+    }
+
+    /// Sends without raising SIGPIPE.
+    pub(super) fn send(&self, bytes: &[u8]) -> Result<usize, Errno> {
+        socket::send(self.0.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL)
+    }
+
+    /// Receives; 0 bytes are the other side's end.
+    pub(super) fn receive(&self, buffer: &mut [u8]) -> Result<usize, Errno> {
+        socket::recv(self.0.as_raw_fd(), buffer, MsgFlags::empty())
+    }
+
+    /// Whether a byte has arrived that nobody has read yet.
+    pub(super) fn has_unread_byte(&self) -> bool {
+        socket::recv(self.0.as_raw_fd(), &mut [0], MsgFlags::MSG_PEEK).is_ok_and(|count| count > 0)
+    }
+
+    /// A second descriptor of the same socket.
+    pub(super) fn duplicate(&self) -> Option<Self> {
+        self.0.try_clone().ok().map(Self)
+    }
+
+    /// Waits until the socket is ready for `events`, or `end` has come; says whether it is ready.
+    pub(super) fn wait(&self, events: PollFlags, end: Monotonic) -> Result<bool, Errno> {
+        wait(&mut [PollFd::new(self.as_fd(), events)], end)
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Waits until one of `fds` is ready, or `end` has come; says whether one is.
+pub(super) fn wait(fds: &mut [PollFd<'_>], end: Monotonic) -> Result<bool, Errno> {
+    // The kernel may be late by 0.1 % of a long wait (`select_estimate_accuracy` in fs/select.c),
+    // so the last second is waited for separately.
+    const LAST: Duration = Duration::from_secs(1);
+    loop {
+        let left = end.remaining();
+        let slice = match left > LAST * 2 {
+            true => left.saturating_sub(LAST),
+            false => left,
+        };
+        match ppoll(fds, Some(TimeSpec::from_duration(slice)), None) {
+            Ok(0) if end.has_passed() => return Ok(false),
+            Ok(0) | Err(Errno::EINTR) => {}
+            Ok(_) => return Ok(true),
+            Err(error) => return Err(error),
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! The bytes of one attempt, under ureq: a connection that ends at one absolute moment, because
+//! ureq's own time limits and errors cannot tell a silent backend from a slow one.
+
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::poll::PollFlags;
+use ureq::Error;
+use ureq::unversioned::transport::{
+    Buffers as _, ConnectionDetails, Connector, Either, NextTimeout, Transport,
+};
+
+use super::attempt::{Attempt, Failure, transport_error};
+use super::buffers::Buffers;
+use super::connect::connect;
+use super::socket::Socket;
+use super::unix;
+use crate::manifest::SocketPath;
+use crate::verdict::TransportError;
+
+/// Opens the attempt's connection.
+#[derive(Debug)]
+pub(super) struct SocketConnector {
+    pub(super) attempt: Arc<Attempt>,
+    /// The UNIX socket to connect to, instead of the URL's host and port.
+    pub(super) unix_socket: Option<SocketPath>,
+    /// Whether the connection carries HTTP as such, and not inside TLS.
+    pub(super) is_http: bool,
+}
+
+impl<In: Transport> Connector<In> for SocketConnector {
+    type Out = Either<In, SocketTransport>;
+
+    fn connect(
+        &self,
+        details: &ConnectionDetails,
+        chained: Option<In>,
+    ) -> Result<Option<Self::Out>, Error> {
+        // A tunnel through a proxy stands already; it rests on a connection made here.
+        if let Some(tunnel) = chained {
+            self.attempt.enter_tunnel();
+            return Ok(Some(Either::A(tunnel)));
+        }
+        let socket = match &self.unix_socket {
+            Some(path) => unix::connect(path.as_path(), &self.attempt)?,
+            None => connect(&details.addrs, &self.attempt)?,
+        };
+        if details.needs_tls() {
+            // The handshake's small records must not wait for each other's acknowledgement.
+            socket.send_at_once().map_err(Failure::of_socket)?;
+        }
+        Ok(Some(Either::B(SocketTransport {
+            buffers: self.attempt.take_buffers(),
+            attempt: Arc::clone(&self.attempt),
+            socket,
+            is_http: self.is_http,
+        })))
+    }
+}
+
+/// A connection that ends when its attempt does.
+#[derive(Debug)]
+pub(super) struct SocketTransport {
+    attempt: Arc<Attempt>,
+    socket: Socket,
+    buffers: Buffers,
+    is_http: bool,
+}
+
+impl Transport for SocketTransport {
+    fn buffers(&mut self) -> &mut dyn ureq::unversioned::transport::Buffers {
+        &mut self.buffers
+    }
+
+    fn transmit_output(&mut self, amount: usize, _: NextTimeout) -> Result<(), Error> {
+        if self.is_http {
+            self.buffers.begin_response();
+        }
+        let mut rest = self.buffers.filled_output(amount);
+        while !rest.is_empty() {
+            match self.socket.send(rest) {
+                Ok(sent) => rest = rest.get(sent..).unwrap_or_default(),
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => {
+                    let end = self.attempt.end();
+                    let ready = self.socket.wait(PollFlags::POLLOUT, end);
+                    if !ready.map_err(Failure::of_socket)? {
+                        return Err(Failure::timeout("sending the request").into());
+                    }
+                }
+                // An answer may have been sent before the connection was closed: reading tells.
+                Err(error) if transport_error(error) == TransportError::Reset => return Ok(()),
+                Err(error) => return Err(Failure::of_socket(error).into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn await_input(&mut self, _: NextTimeout) -> Result<bool, Error> {
+        loop {
+            // Read before the clock is looked at: bytes that arrived while this process was kept
+            // from running must count as heard.
+            match self.socket.receive(self.buffers.free_input()?) {
+                Ok(0) => return Ok(false),
+                Ok(count) => {
+                    self.buffers.input_appended(count);
+                    self.attempt.hear();
+                    if self.attempt.end().has_passed() {
+                        return Err(Failure::timeout("receiving the response").into());
+                    }
+                    return Ok(true);
+                }
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => {
+                    let ready = self.socket.wait(PollFlags::POLLIN, self.attempt.end());
+                    if !ready.map_err(Failure::of_socket)? {
+                        return Err(Failure::timeout("waiting for the response").into());
+                    }
+                }
+                Err(error) => return Err(Failure::of_socket(error).into()),
+            }
+        }
+    }
+
+    fn is_open(&mut self) -> bool {
+        // Asked only before a pooled connection is used again, and none is pooled.
+        false
+    }
+}
+
+impl Drop for SocketTransport {
+    fn drop(&mut self) {
+        self.attempt
+            .return_buffers(std::mem::take(&mut self.buffers));
+    }
+}

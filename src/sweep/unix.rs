@@ -1,0 +1,124 @@
+//! Connects to a UNIX socket, and notes who listens there. Where its queue is full, connect(2)
+//! answers `EAGAIN` instead of `EINPROGRESS`, and poll(2) then reports the socket as ready at once.
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, UnixAddr};
+
+use super::attempt::{Attempt, Failure, transport_error};
+use super::socket::Socket;
+use crate::clock::Monotonic;
+use crate::verdict::TransportError;
+
+/// The process at the other end of connections to a UNIX socket: the one that called listen(2) last
+/// (`SO_PEERCRED`, unix(7)).
+#[derive(Clone, Debug)]
+pub struct UnixPeer {
+    /// Its PID; 0 where it lives in a PID namespace that cannot be seen from here.
+    pub pid: u32,
+    /// A hold on that very process, where the kernel gives one (`SO_PEERPIDFD`, Linux 6.5).
+    pub pidfd: Option<Arc<OwnedFd>>,
+    /// When the first connection to it was made.
+    pub connected: Monotonic,
+}
+
+/// Opens a connection to the socket at `path` before the attempt ends.
+///
+/// # Errors
+///
+/// `timeout` where the queue was full until then; `refused` where nobody listens there; `network` for
+/// whatever else the system says.
+pub(super) fn connect(path: &Path, attempt: &Attempt) -> Result<Socket, Failure> {
+    let failure = |error| failure(path, error);
+    let address = UnixAddr::new(path).map_err(failure)?;
+    let socket = Socket::new(AddressFamily::Unix).map_err(failure)?;
+    match socket.connect(&address) {
+        Ok(()) => {}
+        Err(Errno::EAGAIN) => {
+            if !queue(&socket, &address, attempt.end()).map_err(failure)? {
+                attempt.queue_was_full();
+                return Err(Failure::timeout(format!(
+                    "connecting to {}: its accept queue is full",
+                    path.display()
+                )));
+            }
+        }
+        Err(error) => return Err(failure(error)),
+    }
+    attempt.connected(&socket, None);
+    attempt.note_peer(|| peer(&socket));
+    Ok(socket)
+}
+
+/// Waits in line for a place in the accept queue until `end`; says whether there was one.
+fn queue(socket: &Socket, address: &UnixAddr, end: Monotonic) -> Result<bool, Errno> {
+    socket.set_blocking(true)?;
+    while !end.has_passed() {
+        // SO_SNDTIMEO fires up to an eighth late (the kernel's timer wheel), so the end is approached
+        // in steps.
+        let step = end.remaining().mul_f64(0.85);
+        socket.set_send_timeout(step.max(Duration::from_millis(1)))?;
+        match socket.connect(address) {
+            Ok(()) => {
+                socket.set_blocking(false)?;
+                return Ok(true);
+            }
+            Err(Errno::EAGAIN | Errno::EINTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(false)
+}
+
+fn peer(socket: &Socket) -> Option<UnixPeer> {
+    let pid = socket.peer_pid().ok()?;
+    Some(UnixPeer {
+        pid: u32::try_from(pid).unwrap_or_default(),
+        pidfd: socket.peer_pidfd().ok().map(Arc::new),
+        connected: Monotonic::now(),
+    })
+}
+
+/// What an error of connecting to `path` means, and what to do about it.
+fn failure(path: &Path, error: Errno) -> Failure {
+    let is_socket = || fs::metadata(path).is_ok_and(|found| found.file_type().is_socket());
+    let (meaning, advice) = match error {
+        Errno::ENOENT | Errno::ENOTDIR => (
+            TransportError::Refused,
+            "does not exist; start the backend, or correct \"unix_socket\"",
+        ),
+        // For whatever is no socket at all, too (`unix_find_bsd` in net/unix/af_unix.c).
+        Errno::ECONNREFUSED if !is_socket() => (
+            TransportError::Refused,
+            "is not a socket; correct \"unix_socket\"",
+        ),
+        Errno::ECONNREFUSED => (
+            TransportError::Refused,
+            "no process listens there; start the backend",
+        ),
+        Errno::EPROTOTYPE => (
+            TransportError::Refused,
+            "is not a stream socket; correct \"unix_socket\"",
+        ),
+        Errno::EACCES | Errno::EPERM => (
+            TransportError::Network,
+            "permission denied; connecting takes write permission for the socket and search permission \
+             for its directories",
+        ),
+        error => {
+            let detail = format!("{}: {}", path.display(), io::Error::from(error));
+            return Failure::new(transport_error(error), detail);
+        }
+    };
+    Failure::new(meaning, format!("{}: {advice}", path.display()))
+}
+
+#[cfg(test)]
+mod tests;

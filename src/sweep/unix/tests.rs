@@ -1,0 +1,144 @@
+//! What connecting to a UNIX socket brings: a connection and its peer, or a failure that helps.
+
+use std::os::fd::AsRawFd;
+use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::thread;
+
+use nix::sys::socket::{Backlog, SockFlag, SockType, bind, listen, socket as new_socket};
+use tempfile::TempDir;
+
+use super::*;
+use crate::sweep::attempt::ConnectionLog;
+
+/// How late a timeout may be.
+const LATE: Duration = Duration::from_millis(20);
+
+fn attempt(limit: Duration) -> (Attempt, Arc<ConnectionLog>) {
+    let log = Arc::new(ConnectionLog::default());
+    let attempt = Attempt::new(Some(Arc::clone(&log)));
+    attempt.begin(Monotonic::now() + limit, 0);
+    (attempt, log)
+}
+
+/// A listener whose accept queue takes one connection.
+fn short_queue(path: &Path) -> UnixListener {
+    let fd = new_socket(
+        AddressFamily::Unix,
+        SockType::Stream,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )
+    .unwrap();
+    bind(fd.as_raw_fd(), &UnixAddr::new(path).unwrap()).unwrap();
+    listen(&fd, Backlog::new(0).unwrap()).unwrap();
+    UnixListener::from(fd)
+}
+
+#[test]
+fn each_peer_is_noted_once_a_sweep() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("it.sock");
+    let _listener = UnixListener::bind(&path).unwrap();
+    let (attempt, log) = attempt(Duration::from_secs(5));
+    let before = Monotonic::now();
+    let _first = connect(&path, &attempt).unwrap();
+    let between = Monotonic::now();
+    let _second = connect(&path, &attempt).unwrap();
+    let peers = log.unix_peers();
+    let [peer] = peers.as_slice() else {
+        panic!("{peers:?}");
+    };
+    assert_eq!(peer.pid, std::process::id());
+    assert!(peer.connected >= before && peer.connected <= between);
+    if let Some(pidfd) = &peer.pidfd {
+        let info = format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd());
+        let info = fs::read_to_string(info).unwrap();
+        let line = format!("Pid:\t{}\n", std::process::id());
+        assert!(info.contains(&line), "{info}");
+    }
+    assert!(!log.unix_queue_was_full());
+    log.begin_sweep();
+    assert!(log.unix_peers().is_empty());
+}
+
+#[test]
+fn a_full_queue_is_waited_for_until_the_end_and_no_longer() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("it.sock");
+    let _listener = short_queue(&path);
+    let (filling, _log) = attempt(Duration::from_secs(5));
+    let _held = connect(&path, &filling).unwrap();
+    for limit in [50, 300, 1500].map(Duration::from_millis) {
+        // One moment in which the machine is busy makes one sample late.
+        let samples = (0..3).map(|_| {
+            let (attempt, log) = attempt(limit);
+            let failure = connect(&path, &attempt).unwrap_err();
+            assert!(attempt.end().has_passed());
+            let late = Monotonic::now().since(attempt.end());
+            assert_eq!(
+                (failure.error, failure.at_end),
+                (TransportError::Timeout, true)
+            );
+            assert!(failure.detail.contains("queue is full"), "{failure}");
+            assert!(log.unix_queue_was_full() && log.unix_peers().is_empty());
+            late
+        });
+        let least = samples.min().unwrap();
+        assert!(least <= LATE, "{limit:?} was late by {least:?}");
+    }
+}
+
+#[test]
+fn a_place_in_the_queue_is_taken_at_once() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("it.sock");
+    let listener = short_queue(&path);
+    let (waiting, log) = attempt(Duration::from_secs(20));
+    let _held = connect(&path, &waiting).unwrap();
+    let connected = thread::scope(|scope| {
+        let connecting = scope.spawn(|| connect(&path, &waiting));
+        thread::sleep(Duration::from_millis(100));
+        assert!(!connecting.is_finished());
+        let freed = Monotonic::now();
+        let _accepted = listener.accept().unwrap();
+        let socket = connecting.join().unwrap().unwrap();
+        assert!(Monotonic::now().since(freed) < Duration::from_secs(1));
+        assert_eq!(
+            socket.receive(&mut [0]),
+            Err(Errno::EAGAIN),
+            "it never blocks"
+        );
+        socket
+    });
+    drop(connected);
+    assert!(!log.unix_queue_was_full());
+}
+
+#[test]
+fn a_failure_says_what_to_do() {
+    let dir = TempDir::new().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    fs::write(at("file"), "").unwrap();
+    drop(UnixListener::bind(at("left.sock")).unwrap());
+    let _datagrams = UnixDatagram::bind(at("datagram.sock")).unwrap();
+    for (name, part) in [
+        ("missing.sock", "does not exist"),
+        ("file/below.sock", "does not exist"),
+        ("file", "is not a socket"),
+        (".", "is not a socket"),
+        ("left.sock", "no process listens there"),
+        ("datagram.sock", "is not a stream socket"),
+    ] {
+        let (attempt, _log) = attempt(Duration::from_secs(5));
+        let failure = connect(&at(name), &attempt).unwrap_err();
+        assert_eq!(
+            (failure.error, failure.at_end),
+            (TransportError::Refused, false)
+        );
+        assert!(failure.detail.contains(part), "{name}: {failure}");
+        assert!(failure.detail.contains("; "), "{name}: {failure}");
+    }
+    let denied = failure(Path::new("/x"), Errno::EACCES);
+    assert_eq!(denied.error, TransportError::Network);
+    assert!(denied.detail.contains("permission"), "{denied}");
+}
