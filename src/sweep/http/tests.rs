@@ -1,4 +1,4 @@
-//! One attempt against real sockets: what each kind of reply is told as, and when.
+//! One attempt against real sockets: what comes of each kind of response, and when.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -93,7 +93,7 @@ fn reply_to(text: impl AsRef<[u8]>, options: &Options) -> Attempted {
 }
 
 /// What an attempt brought, in a word.
-fn told(attempted: &Attempted) -> String {
+fn summary(attempted: &Attempted) -> String {
     match attempted.as_ref().map_err(|error| &error.kind) {
         Ok(Response { body, .. }) => format!("response {:?}", String::from_utf8_lossy(body)),
         Err(ErrorKind::Transport(Failure { error, at_end, .. })) => format!("{error:?} {at_end}"),
@@ -116,7 +116,7 @@ fn heard(attempted: &Attempted) -> bool {
 }
 
 #[test]
-fn a_reply_is_told_as_what_it_is() {
+fn each_reply_is_called_what_it_is() {
     let huge = format!("HTTP/1.1 200 OK\r\nX-Huge: {}\r\n\r\n", "x".repeat(70_000));
     let large = format!(
         "HTTP/1.1 200 OK\r\nX-Large: {}\r\n\r\nhi",
@@ -159,7 +159,7 @@ fn a_reply_is_told_as_what_it_is() {
         let reply = reply_to(&text, &options());
         let head: String = text.chars().take(90).collect();
         assert_eq!(
-            (status(&reply), told(&reply).as_str()),
+            (status(&reply), summary(&reply).as_str()),
             (expected_status, expected),
             "{head:?} {reply:?}"
         );
@@ -213,8 +213,8 @@ fn a_close_after_any_byte_of_a_framed_response_is_a_reset_unless_it_is_complete(
     for (text, complete) in cases {
         for length in 0..=text.len() {
             let reply = reply_to(&text[..length], &options());
-            let is_ok = told(&reply) == "response \"hello\"";
-            let is_reset = told(&reply) == "Reset false";
+            let is_ok = summary(&reply) == "response \"hello\"";
+            let is_reset = summary(&reply) == "Reset false";
             assert!(
                 if length < complete {
                     is_reset
@@ -326,7 +326,7 @@ fn rare_but_legal_framing_is_understood() {
             let reply = reply_in_pieces(pieces);
             let head: String = text.chars().take(120).collect();
             assert!(
-                told(&reply).starts_with(expected),
+                summary(&reply).starts_with(expected),
                 "{head:?} in {count}: {reply:?}"
             );
         }
@@ -341,7 +341,7 @@ fn a_reset_is_never_a_normal_end() {
             reset_at_the_end(stream);
         });
         let reply = client.attempt("/", &options(), false, Monotonic::now() + LIMIT);
-        assert_eq!(told(&reply), "Reset false", "{text:?}");
+        assert_eq!(summary(&reply), "Reset false", "{text:?}");
     }
 }
 
@@ -356,10 +356,10 @@ fn a_body_is_read_no_further_than_its_limit() {
         while stream.write_all(&b"endless ".repeat(1024)).is_ok() {}
     });
     let reply = client.attempt("/", &limited, true, Monotonic::now() + LIMIT);
-    assert_eq!(told(&reply), "response \"endle\"");
+    assert_eq!(summary(&reply), "response \"endle\"");
     let reply = client.attempt("/", &options(), false, Monotonic::now() + LIMIT);
     assert_eq!(
-        told(&reply),
+        summary(&reply),
         "response \"\"",
         "a MiB of it, and nothing kept"
     );
@@ -375,18 +375,18 @@ fn an_attempt_ends_at_its_end_whatever_the_server_does() {
             }
         })
     };
-    let mute = client(|stream| {
+    let silent = client(|stream| {
         let _ = stream.read(&mut [0]);
     });
     for (mut client, expected_status, expected_heard) in [
-        (mute, None, false),
+        (silent, None, false),
         (drip(b"HTTP/1.1 200 OK\r\nX-Drip: "), None, true),
         (drip(b"HTTP/1.1 200 OK\r\n\r\n"), Some(200), true),
     ] {
         let start = Monotonic::now();
         let reply = client.attempt("/", &options(), false, start + LIMIT);
         let elapsed = Monotonic::now().since(start);
-        assert_eq!(told(&reply), "Timeout true");
+        assert_eq!(summary(&reply), "Timeout true");
         assert_eq!(
             (status(&reply), heard(&reply)),
             (expected_status, expected_heard)
@@ -409,13 +409,13 @@ fn a_port_without_a_listener_refuses() {
     client.base_url = format!("http://127.0.0.1:{port}").parse().unwrap();
     let reply = client.attempt("/", &options(), false, Monotonic::now() + LIMIT);
     assert_eq!(
-        (told(&reply).as_str(), heard(&reply)),
+        (summary(&reply).as_str(), heard(&reply)),
         ("Refused false", false)
     );
 }
 
 #[test]
-fn a_full_accept_queue_is_a_mute_backend() {
+fn a_full_accept_queue_is_silence() {
     use nix::sys::socket::*;
     let fd = socket(
         AddressFamily::Inet,
@@ -437,7 +437,7 @@ fn a_full_accept_queue_is_a_mute_backend() {
     client.base_url = format!("http://{address}").parse().unwrap();
     let reply = client.attempt("/", &options(), false, Monotonic::now() + LIMIT);
     assert_eq!(
-        (told(&reply).as_str(), heard(&reply)),
+        (summary(&reply).as_str(), heard(&reply)),
         ("Timeout true", false)
     );
 }
@@ -479,7 +479,7 @@ fn a_redirect_may_lead_to_a_longer_address_than_the_route_has() {
         ..options()
     };
     let reply = client.attempt("/", &following, true, Monotonic::now() + LIMIT);
-    assert_eq!(told(&reply), "response \"hi\"", "{reply:?}");
+    assert_eq!(summary(&reply), "response \"hi\"", "{reply:?}");
 }
 
 #[test]
@@ -492,7 +492,7 @@ fn a_user_agent_may_be_of_any_length() {
         ..setup(&format!("http://{address}"))
     });
     let reply = client.attempt("/", &options(), true, Monotonic::now() + LIMIT);
-    assert_eq!(told(&reply), "response \"hi\"", "{reply:?}");
+    assert_eq!(summary(&reply), "response \"hi\"", "{reply:?}");
 }
 
 #[test]
@@ -512,13 +512,13 @@ fn what_a_proxy_does_says_nothing_of_the_backend() {
             let _ = stream.write_all(text.as_bytes());
         });
         let reply = client.attempt("/", &options(), true, Monotonic::now() + LIMIT);
-        assert_eq!(told(&reply), "Network false", "{reply:?}");
+        assert_eq!(summary(&reply), "Network false", "{reply:?}");
     }
     let mut client = proxied(|stream| {
         let _ = stream.read(&mut [0]);
     });
     let reply = client.attempt("/", &options(), true, Monotonic::now() + LIMIT);
-    assert_eq!(told(&reply), "Timeout true");
+    assert_eq!(summary(&reply), "Timeout true");
 }
 
 #[test]
@@ -536,7 +536,7 @@ fn what_comes_through_a_tunnel_is_the_backends() {
         ("", "Reset false"),
     ] {
         let reply = through(text).attempt("/", &options(), true, Monotonic::now() + LIMIT);
-        assert_eq!(told(&reply), expected, "{reply:?}");
+        assert_eq!(summary(&reply), expected, "{reply:?}");
     }
 }
 
@@ -557,7 +557,7 @@ fn a_redirect_needs_a_tunnel_of_its_own() {
         ..options()
     };
     let reply = client.attempt("/", &following, true, Monotonic::now() + LIMIT);
-    assert_eq!(told(&reply), "Network false", "{reply:?}");
+    assert_eq!(summary(&reply), "Network false", "{reply:?}");
 }
 
 #[test]
@@ -574,6 +574,6 @@ fn nothing_goes_in_clear_text_where_tls_is_due() {
         let mut sent = Vec::new();
         stream.read_to_end(&mut sent).unwrap();
         assert_eq!(String::from_utf8_lossy(&sent), "", "{reply:?}");
-        assert_eq!(told(&reply), expected, "{reply:?}");
+        assert_eq!(summary(&reply), expected, "{reply:?}");
     }
 }
