@@ -15,7 +15,7 @@ use clap::{Parser, ValueEnum};
 
 use crate::manifest::{BaseUrl, LONGEST_DEADLINE};
 use crate::status::Status;
-use crate::stderr::{Level, say, say_stdout_failed, stderr_is_journal};
+use crate::stderr::{Level, log, log_stdout_failed, stderr_is_journal};
 
 const EXIT_STATUS: &str = "\
 Exit status:
@@ -41,7 +41,7 @@ pub struct Cli {
     #[arg(long, conflicts_with = "dry_run")]
     pub no_recover: bool,
 
-    /// Decide on recovery and say what would be killed, but signal nothing
+    /// Decide on recovery and log what would be killed, but signal nothing
     #[arg(long)]
     pub dry_run: bool,
 
@@ -120,7 +120,7 @@ impl Cli {
             if answer.use_stderr() {
                 // clap's own printing knows nothing of the journal.
                 if stderr_is_journal() {
-                    say(Level::Failure, answer.render().to_string().trim_end());
+                    log(Level::Failure, answer.render().to_string().trim_end());
                 } else {
                     // There is nowhere left to complain of a closed stderr.
                     let _ = answer.print();
@@ -129,7 +129,7 @@ impl Cli {
             }
             let written = match answer.print() {
                 Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-                    say_stdout_failed(&error);
+                    log_stdout_failed(&error);
                     false
                 }
                 Ok(()) | Err(_) => true,

@@ -10,8 +10,8 @@ use std::path::Path;
 use super::location::Problems;
 use super::url::BaseUrl;
 use super::{Manifest, Source, Variables};
+use crate::escape::{escape, reason};
 use crate::privileges::Caller;
-use crate::text::{escape, reason};
 
 /// Where a manifest is looked for when none is named, in this order.
 const DEFAULTS: [&str; 2] = ["routes.json", "/etc/scidex-route-health/routes.json"];

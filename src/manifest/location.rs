@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use crate::text::escape;
+use crate::escape::escape;
 
 /// Problems that are shown one by one; a generated manifest can repeat the same one 100,000 times.
 const SHOWN: usize = 100;

@@ -15,7 +15,7 @@ use iri_string::types::UriAbsoluteStr;
 use serde_json::Value;
 
 use super::*;
-use crate::text::deceives;
+use crate::escape::deceives;
 
 /// What `${TOKEN}` in a header stands for.
 const SECRET: &str = "hunter2-of-the-environment";

@@ -23,9 +23,9 @@ use super::{
 };
 use super::{socket_watch, unix_listener};
 use crate::clock::Monotonic;
+use crate::escape::escape;
 use crate::manifest::{DumpSignal, Manifest, SocketPath, Source};
 use crate::privileges::Caller;
-use crate::text::escape;
 
 /// Dumps of the socket table at each look: a single read of a counter may be too high.
 const DUMPS: usize = 3;

@@ -18,8 +18,8 @@ use nix::unistd::Pid;
 use super::pidfd::{self, PidFd};
 use super::unit::{PROPERTIES, SocketUnit, UnitState};
 use crate::clock::Monotonic;
+use crate::escape::escape;
 use crate::manifest::Scope;
-use crate::text::escape;
 
 /// The bound on one call.
 const BOUND: Duration = Duration::from_secs(5);

@@ -14,8 +14,8 @@ use super::systemctl::{Systemctl, systemctl};
 use super::unit::UnitState;
 use super::{cgroup, dump, guards, host, owners, processes, socket_watch};
 use crate::clock::Monotonic;
+use crate::escape::escape;
 use crate::manifest::{DumpSignal, Manifest, RecoveryPlan, Scope, Source};
-use crate::text::escape;
 
 /// How long a `systemctl` that is given up may take to end.
 const GIVE_UP: Duration = Duration::from_millis(500);

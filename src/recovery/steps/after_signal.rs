@@ -10,8 +10,8 @@ use super::super::systemctl::{journalctl, systemctl};
 use super::super::unit::UnitState;
 use super::super::{MainPid, Outcome};
 use super::{Host, NotSent, Run, Step, Target};
+use crate::escape::escape;
 use crate::manifest::KillSignal;
-use crate::text::escape;
 
 /// How long what obeys SIGTERM may take to end before it is called deaf.
 const OBEDIENCE: Duration = Duration::from_millis(1_500);

@@ -2,9 +2,9 @@
 //! (docs.github.com/actions/reference/workflow-commands-for-github-actions). The escaping is that of
 //! actions/toolkit, packages/core/src/command.ts.
 
+use crate::escape::escape;
 use crate::manifest::Route;
-use crate::report::words;
-use crate::text::escape;
+use crate::report::wording;
 use crate::verdict::{ProbeResult, Severity};
 
 /// The line that annotates a run with a route that is not as it should be.
@@ -14,7 +14,7 @@ pub(super) fn annotation(route: &Route, result: &ProbeResult, sentence: &str) ->
         Severity::Soft => "warning",
         Severity::Hard => "error",
     };
-    let title = property(&escape(&words::target(route)));
+    let title = property(&escape(&wording::target(route)));
     Some(format!("::{command} title={title}::{}", data(sentence)))
 }
 
