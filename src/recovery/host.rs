@@ -16,7 +16,7 @@ use super::proofs::progress::ProgressLog;
 use super::sock_diag::SockDiag;
 use super::steps::{Host, NotSent};
 use super::systemctl::Systemctl;
-use super::tcp_diag::TcpSocket;
+use super::tcp_diag::{States, TcpSocket};
 use super::unit::UnitState;
 use super::{
     CoreProber, Evidence, FinalProbe, Listener, MainPid, dump, evidence, owners, processes,
@@ -70,7 +70,7 @@ impl<'a> Machine<'a> {
     }
 
     fn table(&self) -> Result<Vec<TcpSocket>, String> {
-        socket_watch::dump(&mut self.sock_diag.borrow_mut(), self.port)
+        socket_watch::dump(&mut self.sock_diag.borrow_mut(), self.port, States::All)
     }
 
     fn tcp_facts(&self, unit: &UnitState, manager: Option<&str>) -> Result<TcpFacts, String> {

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::observation::{GuardContext, Members, Observation, Process, Sockets, TcpFacts};
 use super::systemctl::{Systemctl, systemctl};
+use super::tcp_diag::States;
 use super::unit::UnitState;
 use super::{cgroup, dump, guards, host, owners, processes, socket_watch};
 use crate::clock::Monotonic;
@@ -254,7 +255,7 @@ fn observe(backend: &Backend, state: &UnitState, systemctl: &Systemctl) -> Obser
         Process::None | Process::Gone(_) | Process::Hidden => None,
     };
     let sockets = backend.port.map(|port| {
-        let table = socket_watch::dump(&mut None, port)?;
+        let table = socket_watch::dump(&mut None, port, States::Listening)?;
         let owners = owners::owners(state, manager, systemctl, &table)?;
         Ok(Sockets::Tcp(TcpFacts {
             table,
