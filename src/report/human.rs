@@ -36,7 +36,7 @@ pub(super) fn render(
     if journal {
         for (route, outcome) in report.results().filter(not_ok) {
             let level = level(outcome.class.severity(route.core));
-            writeln!(out, "{}{}", level.prefix(), sentence(route, outcome))?;
+            writeln!(out, "{}{}", level.prefix(), message(route, outcome))?;
         }
     } else {
         let table = Table::new(report, look);
@@ -52,7 +52,7 @@ pub(super) fn render(
     }
     if look.github && !journal {
         for (route, result) in report.results() {
-            if let Some(line) = github::annotation(route, result, &sentence(route, result)) {
+            if let Some(line) = github::annotation(route, result, &message(route, result)) {
                 writeln!(out, "{line}")?;
             }
         }
@@ -119,7 +119,7 @@ fn style(look: Look, severity: Severity) -> Style {
 }
 
 /// One route in the journal, where alignment is of no use.
-fn sentence(route: &Route, outcome: &ProbeResult) -> String {
+fn message(route: &Route, outcome: &ProbeResult) -> String {
     let target = wording::target(route);
     let core = if route.core { "core " } else { "" };
     let class = wording::class(outcome.class);
