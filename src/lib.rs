@@ -11,6 +11,7 @@
 
 pub mod cli;
 pub mod clock;
+pub mod escape;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -18,10 +19,11 @@ pub mod fuzzing;
 #[path = "../tests/health/lacking.rs"]
 mod lacking;
 pub mod manifest;
+mod privileges;
 pub mod recovery;
 pub mod report;
 pub mod status;
 pub mod stderr;
 pub mod sweep;
-pub mod text;
+
 pub mod verdict;

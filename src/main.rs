@@ -6,10 +6,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use scidex_route_health::cli::Cli;
 use scidex_route_health::manifest::{LoadOptions, Manifest, Variables};
-use scidex_route_health::recovery::{self, Case, Permission, warnings};
+use scidex_route_health::recovery::{self, Permission, RecoveryRequest, SocketWatch, warnings};
 use scidex_route_health::report::{self, Outputs, Progress, Report};
 use scidex_route_health::status::Status;
-use scidex_route_health::stderr::{Level, announce, say};
+use scidex_route_health::stderr::{Level, log, log_nonblocking};
 use scidex_route_health::sweep::{self, Prober, Sweep, SweepEvents, SweepOptions};
 use scidex_route_health::verdict::Verdict;
 
@@ -23,7 +23,7 @@ fn main() -> ExitCode {
     };
     run(&cli)
         .unwrap_or_else(|error| {
-            say(Level::Failure, &format!("{error:#}"));
+            log(Level::Failure, &format!("{error:#}"));
             Status::Unusable
         })
         .into()
@@ -39,8 +39,16 @@ fn run(cli: &Cli) -> anyhow::Result<Status> {
     let prober = Prober::new(&manifest)?;
     let permission = permission(cli);
 
+    if permission == Permission::DryRun
+        && let Some(line) = report::dry_run(&manifest)
+    {
+        log_nonblocking(Level::Info, &line);
+    }
     let may_recover = !matches!(permission, Permission::Forbidden(_));
-    let watch = may_recover.then(|| warnings::start(&manifest, prober.lookup()));
+    let warnings = may_recover.then(|| warnings::start(&manifest, prober.lookup()));
+    let watch = (may_recover && manifest.recovery.is_some())
+        .then(|| SocketWatch::start(&manifest).ok())
+        .flatten();
 
     let progress = Progress::new(manifest.routes.len());
     let options = SweepOptions {
@@ -50,19 +58,21 @@ fn run(cli: &Cli) -> anyhow::Result<Status> {
     let events = Events {
         manifest: &manifest,
         progress: &progress,
+        watch: watch.as_ref(),
         sweeps: AtomicUsize::new(0),
     };
     let (sweep, verdict) = sweep::until_healthy(&prober, options, &events);
     drop(progress);
 
-    let case = Case {
+    let request = RecoveryRequest {
         manifest: &manifest,
         verdict: &verdict,
-        sweep_began: sweep.began,
-        say: &|line| announce(Level::Info, line),
+        sweep: &sweep,
+        watch,
+        log: &|line| log_nonblocking(Level::Info, line),
     };
-    let recovery = recovery::attempt(&case, permission, &prober);
-    let warnings = watch.map_or_else(Vec::new, |watch| watch.finish(PATIENCE));
+    let recovery = recovery::attempt(request, permission, &prober);
+    let warnings = warnings.map_or_else(Vec::new, |warnings| warnings.finish(PATIENCE));
     let report = Report {
         started_at,
         elapsed: started.elapsed(),
@@ -80,11 +90,24 @@ fn run(cli: &Cli) -> anyhow::Result<Status> {
 struct Events<'a> {
     manifest: &'a Manifest,
     progress: &'a Progress,
+    watch: Option<&'a SocketWatch>,
     /// Unhealthy sweeps so far.
     sweeps: AtomicUsize,
 }
 
 impl SweepEvents for Events<'_> {
+    fn sweep_begins(&self) {
+        if let Some(watch) = self.watch {
+            watch.sweep_begins();
+        }
+    }
+
+    fn core_ends(&self) {
+        if let Some(watch) = self.watch {
+            watch.core_ends();
+        }
+    }
+
     fn progress(&self, done: usize, total: usize) {
         self.progress.tell(done, total);
     }
@@ -93,7 +116,7 @@ impl SweepEvents for Events<'_> {
         let number = self.sweeps.fetch_add(1, Ordering::Relaxed) + 1;
         let line = report::unhealthy_sweep(number, self.manifest, &sweep.results, verdict, left);
         self.progress.clear();
-        announce(Level::Soft, &line);
+        log_nonblocking(Level::Warning, &line);
     }
 }
 
@@ -107,7 +130,11 @@ fn load(cli: &Cli) -> anyhow::Result<Manifest> {
         base_url: cli.base_url.clone(),
         variables,
     };
-    Ok(Manifest::load(cli.manifest.as_deref(), &options)?)
+    let mut manifest = Manifest::load(cli.manifest.as_deref(), &options)?;
+    if cli.core {
+        manifest.routes.retain(|route| route.core);
+    }
+    Ok(manifest)
 }
 
 /// What the command line allows in a recovery.
@@ -119,7 +146,7 @@ fn permission(cli: &Cli) -> Permission {
             "--base-url was given, and the manifest's unit belongs to the manifest's own URL",
         )
     } else if cli.dry_run {
-        Permission::Rehearse
+        Permission::DryRun
     } else {
         Permission::Act
     }

@@ -23,7 +23,7 @@ _scidex__route__health() {
 
     case "${cmd}" in
         scidex__route__health)
-            opts="-m -q -h -V --manifest --base-url --no-recover --dry-run --wait --format --junit --metrics --validate --quiet --color --help --version"
+            opts="-m -q -h -V --manifest --base-url --no-recover --dry-run --core --wait --format --junit --metrics --validate --quiet --color --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

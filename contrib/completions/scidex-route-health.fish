@@ -10,6 +10,7 @@ always\t'Always, except in the journal'
 never\t'Never'"
 complete -c scidex-route-health -l no-recover -d 'Probe and report only: run no systemctl, signal nothing'
 complete -c scidex-route-health -l dry-run -d 'Decide on recovery and say what would be killed, but signal nothing'
+complete -c scidex-route-health -l core -d 'Probe and report the core routes only'
 complete -c scidex-route-health -l validate -d 'Check the manifest and print a summary, but probe nothing'
 complete -c scidex-route-health -s q -l quiet -d 'Print nothing while healthy, otherwise only what is not OK (human format)'
 complete -c scidex-route-health -s h -l help -d 'Print help (see more with \'--help\')'

@@ -1,17 +1,17 @@
 //! Finds a manifest's bytes and reads them. The only file of the manifest that touches the disk.
 
 use std::error::Error;
-use std::ffi::OsString;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use super::place::Problems;
+use super::location::Problems;
 use super::url::BaseUrl;
-use super::{Manifest, Source};
-use crate::text::{escape, reason};
+use super::{Manifest, Source, Variables};
+use crate::escape::{escape, reason};
+use crate::privileges::Caller;
 
 /// Where a manifest is looked for when none is named, in this order.
 const DEFAULTS: [&str; 2] = ["routes.json", "/etc/scidex-route-health/routes.json"];
@@ -23,17 +23,8 @@ pub(super) const MOST_BYTES: usize = 8 * 1024 * 1024;
 pub struct LoadOptions<'a> {
     /// Replaces the manifest's own `base_url`, which must be valid all the same.
     pub base_url: Option<BaseUrl>,
-    /// Where `${NAME}` in header values comes from.
+    /// Where `${NAME}` in header values and body checks comes from.
     pub variables: Variables<'a>,
-}
-
-/// Where `${NAME}` in header values comes from.
-#[derive(Clone, Copy)]
-pub enum Variables<'a> {
-    /// From here, and a variable that is not there is a problem.
-    Required(&'a dyn Fn(&str) -> Option<OsString>),
-    /// From nowhere: nothing will be sent, so each may be missing and counts as empty.
-    MayBeMissing,
 }
 
 /// Why there is no manifest. Displays as one line for each problem.
@@ -42,6 +33,8 @@ pub enum Variables<'a> {
 pub enum ManifestError {
     /// The manifest could not be read: what, why, and what to do.
     Unreadable(String),
+    /// Others may write the manifest, and nobody named it: who, and what to do.
+    Untrusted(String),
     /// The manifest breaks its own rules.
     Invalid(Problems),
 }
@@ -49,22 +42,13 @@ pub enum ManifestError {
 impl fmt::Display for ManifestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unreadable(message) => f.write_str(message),
+            Self::Unreadable(message) | Self::Untrusted(message) => f.write_str(message),
             Self::Invalid(problems) => problems.fmt(f),
         }
     }
 }
 
 impl Error for ManifestError {}
-
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Stdin => f.write_str("standard input"),
-            Self::File { path, .. } => f.write_str(&escape(&path.to_string_lossy())),
-        }
-    }
-}
 
 impl Manifest {
     /// Reads the manifest in `file`, or from standard input if that is `-`. Without a file, it is
@@ -73,17 +57,41 @@ impl Manifest {
     ///
     /// # Errors
     ///
-    /// The file cannot be read or is too large, or the manifest breaks its rules; every problem is
-    /// told, and none of them shows a header's value.
+    /// The file cannot be read or is too large; nobody named it, others may write it, and this run
+    /// is privileged; or the manifest breaks its rules. Every problem is shown, and none of them shows
+    /// a header's value.
     pub fn load(file: Option<&Path>, options: &LoadOptions<'_>) -> Result<Self, ManifestError> {
         let (bytes, source) = match file {
             Some(path) if path.as_os_str() == "-" => read_stdin()?,
             Some(path) => File::open(path)
                 .and_then(|file| read_file(file, path))
                 .map_err(|error| unreadable(path, &error))?,
-            None => read_first(&DEFAULTS.map(Path::new))?,
+            None => {
+                let (bytes, source) = read_first(&DEFAULTS.map(Path::new))?;
+                check_writers(&source, options.variables)?;
+                (bytes, source)
+            }
         };
         Self::parse(&bytes, source, options).map_err(ManifestError::Invalid)
+    }
+}
+
+/// Refuses a manifest that the caller did not name and that others may write, where the run has more
+/// rights than they: it would send the caller's secrets wherever they like, and have killed whatever
+/// they like. Where no secret is read, nothing is sent either.
+fn check_writers(source: &Source, variables: Variables<'_>) -> Result<(), ManifestError> {
+    let caller = match variables {
+        Variables::MayBeMissing => return Ok(()),
+        Variables::Required(_) => Caller::current(),
+    };
+    match source.writable_by_others(caller) {
+        Some(found) if caller.may_kill => Err(ManifestError::Untrusted(format!(
+            "{found}, and a run as root or with CAP_KILL takes such a file only by name, since it decides where \
+             secrets are sent and what is killed; \"{}\" secures it, --manifest {} takes it as it is",
+            found.remedy(),
+            source
+        ))),
+        _ => Ok(()),
     }
 }
 
@@ -164,7 +172,7 @@ mod tests {
         variables: Variables::MayBeMissing,
     };
 
-    fn told(path: &Path) -> String {
+    fn message(path: &Path) -> String {
         Manifest::load(Some(path), &OPTIONS)
             .expect_err("no manifest")
             .to_string()
@@ -189,13 +197,13 @@ mod tests {
     fn a_file_that_cannot_be_read_is_one_line() {
         let missing = Path::new("/nonexistent/a\u{1b}.json");
         assert_eq!(
-            told(missing),
+            message(missing),
             "could not read the manifest \"/nonexistent/a\\u{1b}.json\": no such file or directory; check the path given with --manifest"
         );
         let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
-        assert!(told(folder).contains("is a directory"));
-        assert!(told(Path::new("/dev/zero")).starts_with("manifest: has more than 8 MiB"));
-        assert!(told(Path::new("/dev/null")).starts_with("manifest: is empty"));
+        assert!(message(folder).contains("is a directory"));
+        assert!(message(Path::new("/dev/zero")).starts_with("manifest: exceeds the 8 MiB limit"));
+        assert!(message(Path::new("/dev/null")).starts_with("manifest: is empty"));
     }
 
     #[test]

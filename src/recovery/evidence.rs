@@ -3,26 +3,32 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, ReadDir};
-use std::io::{BufRead, BufReader, Read};
+use std::io::Read;
+use std::iter;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
-use super::Knock;
-use super::host::capabilities;
-use super::proc::{self, Socket};
+use super::cgroup::{ControlGroup, Hierarchy};
+use super::observation::{Owner, TcpFacts, UnixFacts, UnixOwner};
+use super::tcp_diag::TcpSocket;
+use super::{dump, proc, unix_diag};
 use crate::clock::Monotonic;
-use crate::text::escape;
+use crate::escape::escape;
+use crate::manifest::DumpSignal;
+use crate::privileges::{CAP_SYS_PTRACE, has_capability};
+use crate::sweep::ProbeConnection;
 
+/// Processes looked at.
+const PROCESSES: usize = 64;
 /// The time between the two samples of the CPU ticks.
 const SAMPLE: Duration = Duration::from_millis(100);
 /// Threads looked at; of more, the first ones are typical enough.
 const THREADS: usize = 512;
 /// Bytes read of any file about one process.
 const FILE: u64 = 64 * 1_024;
-/// The capability that makes another user's wait channels readable (capabilities(7)).
-const CAP_SYS_PTRACE: u64 = 1 << 19;
 
 /// A datum, or why there is none. In JSON the datum itself, `"not permitted"`, or `null`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -85,9 +91,20 @@ impl<T: Serialize> Serialize for Reading<T> {
     }
 }
 
-/// What was seen of a hung process, in the order in which it is reported.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+/// What was seen before the signal.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Evidence {
+    /// The processes of the unit, the main one first; at most 64.
+    pub processes: Vec<ProcessEvidence>,
+    /// The socket at which the probes waited.
+    pub listener: Listener,
+}
+
+/// What was seen of one process, in the order in which it is reported.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ProcessEvidence {
+    /// Its PID.
+    pub pid: u32,
     /// Its command name, at most 15 bytes, chosen by the process itself.
     pub name: Reading<String>,
     /// Its state as one letter, proc(5).
@@ -100,10 +117,53 @@ pub struct Evidence {
     pub resident_bytes: Reading<u64>,
     /// Open descriptors.
     pub open_descriptors: Reading<usize>,
-    /// Connections that wait in the listening socket's accept queue.
+    /// Whether it catches `dump_signal`; unknown where none is configured.
+    pub catches_dump_signal: Reading<bool>,
+}
+
+/// What was seen of the socket at which the probes waited.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Listener {
+    /// Connections that wait in the accept queue.
     pub accept_queue: Reading<u64>,
-    /// Whether the process accepted the last GET's connection.
+    /// The accept queue's limit; one more than this fills it.
+    pub accept_queue_limit: Reading<u64>,
+    /// The unit, or the control group, that owns the socket.
+    pub listener_owner: Reading<String>,
+    /// Whether a process accepted the final GET's connection.
     pub accepted: Reading<bool>,
+}
+
+impl Default for Listener {
+    fn default() -> Self {
+        Self {
+            accept_queue: Reading::Unknown,
+            accept_queue_limit: Reading::Unknown,
+            listener_owner: Reading::Unknown,
+            accepted: Reading::Unknown,
+        }
+    }
+}
+
+/// The main process's own keys stand beside those of the listener, for readers that look at one
+/// process only.
+impl Serialize for Evidence {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Flat<'a> {
+            #[serde(flatten)]
+            main: Option<&'a ProcessEvidence>,
+            #[serde(flatten)]
+            listener: &'a Listener,
+            processes: &'a [ProcessEvidence],
+        }
+        let flat = Flat {
+            main: self.processes.first(),
+            listener: &self.listener,
+            processes: &self.processes,
+        };
+        flat.serialize(serializer)
+    }
 }
 
 /// Threads in the same state at the same place.
@@ -129,14 +189,69 @@ pub struct Cpu {
 impl Evidence {
     /// One line for people.
     pub fn summary(&self) -> String {
-        let queue = self.accept_queue.known().map(|&waiting| {
-            let verb = match self.accepted.known() {
-                Some(true) => ", but the newest one was accepted",
-                Some(false) if waiting > 0 => ", none accepted",
-                Some(false) | None => "",
+        let listener = self.listener.summary();
+        let main = self.processes.first().and_then(ProcessEvidence::summary);
+        let parts: Vec<_> = [listener, main]
+            .into_iter()
+            .flatten()
+            .chain(self.others())
+            .collect();
+        if parts.is_empty() {
+            return "nothing could be seen of the process".to_owned();
+        }
+        parts.join("; ")
+    }
+
+    /// The processes beside the main one, like ones together.
+    fn others(&self) -> Vec<String> {
+        const SHOWN: usize = 3;
+        let mut alike: Vec<(String, &ProcessEvidence, usize)> = Vec::new();
+        for process in self.processes.iter().skip(1) {
+            let Some(summary) = process.summary() else {
+                continue;
             };
-            format!("{} waiting{verb}", count(waiting, "connection"))
-        });
+            match alike.iter_mut().find(|(known, ..)| *known == summary) {
+                Some((.., more)) => *more += 1,
+                None => alike.push((summary, process, 0)),
+            }
+        }
+        let line = |(summary, process, more): &(String, &ProcessEvidence, usize)| {
+            let alike = match more {
+                0 => String::new(),
+                more => format!(" (and {more} more alike)"),
+            };
+            format!("process {}: {summary}{alike}", process.pid)
+        };
+        let mut lines: Vec<_> = alike.iter().take(SHOWN).map(line).collect();
+        if alike.len() > SHOWN {
+            lines.push("…".to_owned());
+        }
+        lines
+    }
+}
+
+impl Listener {
+    fn summary(&self) -> Option<String> {
+        let &waiting = self.accept_queue.known()?;
+        let limit = match self.accept_queue_limit.known() {
+            Some(limit) => format!(" (limit {limit})"),
+            None => String::new(),
+        };
+        let verb = match self.accepted.known() {
+            Some(true) => ", but the newest one was accepted",
+            Some(false) if waiting > 0 => ", none accepted",
+            Some(false) | None => "",
+        };
+        Some(format!(
+            "{} waiting{limit}{verb}",
+            count(waiting, "connection")
+        ))
+    }
+}
+
+impl ProcessEvidence {
+    /// Its threads and CPU time; none where neither was seen.
+    fn summary(&self) -> Option<String> {
         let threads = self.threads.known().and_then(|groups| {
             let shown: Vec<_> = groups.iter().take(3).map(ThreadGroup::summary).collect();
             let more = if groups.len() > 3 { ", …" } else { "" };
@@ -146,11 +261,8 @@ impl Evidence {
             .cpu
             .known()
             .map(|cpu| format!("{} in {} ms", count(cpu.ticks, "CPU tick"), cpu.interval_ms));
-        let parts: Vec<_> = [queue, threads, cpu].into_iter().flatten().collect();
-        if parts.is_empty() {
-            return "nothing could be seen of the process".to_owned();
-        }
-        parts.join("; ")
+        let parts: Vec<_> = [threads, cpu].into_iter().flatten().collect();
+        (!parts.is_empty()).then(|| parts.join(", "))
     }
 }
 
@@ -178,17 +290,61 @@ fn count(number: u64, what: &str) -> String {
     format!("{number} {what}{plural}")
 }
 
-/// Looks at process `pid`, whose last GET is `knock`, until the moment `until` at the latest.
-pub(super) fn gather(
-    pid: u32,
-    knock: &dyn Knock,
-    addresses: &[SocketAddr],
+/// Looks at the processes of `group`, process `main` first, until the moment `until` at the latest.
+/// The listener is left for others to fill in.
+pub(super) fn processes(
+    main: u32,
+    group: Option<&ControlGroup>,
+    dump_signal: Option<DumpSignal>,
     until: Monotonic,
 ) -> Evidence {
-    let folder = format!("/proc/{pid}");
     let began = Monotonic::now();
-    let first = stat(&folder);
+    let members = group.and_then(|group| Hierarchy::find().ok()?.processes(group).ok());
+    let others = members.unwrap_or_default().into_iter();
+    let others = others.filter(|&pid| pid != main && pid != 0);
+    // The CPU time of all is sampled before anything else, which takes longer.
+    let first: Vec<_> = iter::once(main)
+        .chain(others)
+        .take(PROCESSES)
+        .map(|pid| (pid, stat(&format!("/proc/{pid}"))))
+        .collect();
+    let sampled = Monotonic::now();
+    let may_trace = has_capability(CAP_SYS_PTRACE) == Some(true);
+    let mut processes: Vec<_> = first
+        .iter()
+        .take_while(|(pid, _)| *pid == main || !until.has_passed())
+        .map(|(pid, stat)| look_at(*pid, stat.clone(), dump_signal, may_trace, until))
+        .collect();
+
+    // The final GET uses the time to connect.
+    let wait = SAMPLE.saturating_sub(Monotonic::now().since(began));
+    std::thread::sleep(wait.min(until.remaining()));
+    for (process, (pid, first)) in processes.iter_mut().zip(first) {
+        process.cpu = first.and_then(|first| {
+            stat(&format!("/proc/{pid}")).map(|second| Cpu {
+                ticks: second.ticks.saturating_sub(first.ticks),
+                interval_ms: u64::try_from(Monotonic::now().since(sampled).as_millis())
+                    .unwrap_or(u64::MAX),
+            })
+        });
+    }
+    Evidence {
+        processes,
+        listener: Listener::default(),
+    }
+}
+
+/// All that can be seen of a process in a moment; its CPU time takes two samples.
+fn look_at(
+    pid: u32,
+    stat: Reading<proc::Stat>,
+    dump_signal: Option<DumpSignal>,
+    may_trace: bool,
+    until: Monotonic,
+) -> ProcessEvidence {
+    let folder = format!("/proc/{pid}");
     let status = read(&format!("{folder}/status"));
+    let status = status.and_then(|text| proc::status(&text).into());
     let descriptors = Reading::from(fs::read_dir(format!("{folder}/fd")))
         .map(|entries| entries.take_while(|_| !until.has_passed()).count());
     let open_descriptors = match descriptors {
@@ -196,34 +352,88 @@ pub(super) fn gather(
         Reading::Known(_) if until.has_passed() => Reading::Unknown,
         descriptors => descriptors,
     };
-    let may_trace = || capabilities().is_some_and(|own| own & CAP_SYS_PTRACE != 0);
-    let trusted = open_descriptors.known().is_some() || may_trace();
+    let trusted = open_descriptors.known().is_some() || may_trace;
     let threads = Reading::from(fs::read_dir(format!("{folder}/task")))
         .and_then(|tasks| threads(tasks, trusted, until));
-
-    // The last GET uses the time to connect.
-    let wait = SAMPLE.saturating_sub(Monotonic::now().since(began));
-    std::thread::sleep(wait.min(until.remaining()));
-    let cpu = first.clone().and_then(|first| {
-        stat(&folder).map(|second| Cpu {
-            ticks: second.ticks.saturating_sub(first.ticks),
-            interval_ms: u64::try_from(Monotonic::now().since(began).as_millis())
-                .unwrap_or(u64::MAX),
-        })
-    });
-    let (accept_queue, accepted) = queue(&sockets(until), addresses, knock.connection());
-    Evidence {
-        name: first.clone().map(|stat| stat.name),
-        state: first.map(|stat| stat.state),
+    ProcessEvidence {
+        pid,
+        name: stat.clone().map(|stat| stat.name),
+        state: stat.map(|stat| stat.state),
         threads,
-        cpu,
-        resident_bytes: status.and_then(|text| {
-            let status = proc::status(&text);
-            status.and_then(|status| status.resident).into()
-        }),
+        cpu: Reading::Unknown,
+        resident_bytes: status.clone().and_then(|status| status.resident.into()),
         open_descriptors,
-        accept_queue,
-        accepted,
+        catches_dump_signal: match dump_signal {
+            Some(signal) => status.map(|status| dump::catches(&status, signal)),
+            None => Reading::Unknown,
+        },
+    }
+}
+
+/// What `facts`, and the table of a moment later, show of the listeners at `addresses`, at which the
+/// final GET has these `connections`.
+pub(super) fn listener(
+    facts: &TcpFacts,
+    addresses: &[SocketAddr],
+    unit: &str,
+    connections: &[ProbeConnection],
+    later: Option<Vec<TcpSocket>>,
+) -> Listener {
+    let later = TcpFacts {
+        table: later.unwrap_or_default(),
+        ..TcpFacts::default()
+    };
+    let mut listeners: Vec<_> = addresses
+        .iter()
+        .flat_map(|&address| facts.listeners(address))
+        .collect();
+    listeners.sort_unstable_by_key(|listener| listener.cookie);
+    listeners.dedup_by_key(|listener| listener.cookie);
+    let sum = |queue: fn(&TcpSocket) -> u32| match listeners.is_empty() {
+        true => Reading::Unknown,
+        false => Reading::Known(
+            listeners
+                .iter()
+                .map(|socket| u64::from(queue(socket)))
+                .sum(),
+        ),
+    };
+    let owner = listeners
+        .first()
+        .and_then(|listener| facts.owners.get(&listener.group?));
+    let accepted = (connections.iter())
+        .filter(|connection| connection.established)
+        .find_map(|connection| later.server_side(connection));
+    Listener {
+        accept_queue: sum(|socket| socket.receive_queue),
+        accept_queue_limit: sum(|socket| socket.send_queue),
+        listener_owner: owner.and_then(|owner| owner_name(owner, unit)).into(),
+        accepted: accepted.map(TcpSocket::accepted).into(),
+    }
+}
+
+/// The same of a UNIX socket, of whose connections the kernel does not tell which are accepted.
+pub(super) fn unix_listener(facts: &UnixFacts, unit: &str) -> Listener {
+    let queue = unix_diag::queue(Path::new(&facts.path));
+    Listener {
+        accept_queue: queue.map(|queue| u64::from(queue.waiting)).into(),
+        accept_queue_limit: queue.map(|queue| u64::from(queue.limit)).into(),
+        listener_owner: match &facts.owner {
+            Ok(UnixOwner::Process { group, .. }) => Reading::Known(group.clone()),
+            Ok(UnixOwner::Manager(_)) => Reading::Known(format!("the service manager, for {unit}")),
+            Err(_) => Reading::Unknown,
+        },
+        accepted: Reading::Unknown,
+    }
+}
+
+fn owner_name(owner: &Owner, unit: &str) -> Option<String> {
+    match owner {
+        Owner::Unit => Some(unit.to_owned()),
+        Owner::SocketUnit(name) => Some(name.clone()),
+        Owner::Manager(_) => Some("the service manager".to_owned()),
+        Owner::Foreign(path) => Some(path.clone()),
+        Owner::Removed | Owner::Unknown(_) => None,
     }
 }
 
@@ -259,72 +469,6 @@ fn threads(tasks: ReadDir, trusted: bool, until: Monotonic) -> Reading<Vec<Threa
         .collect();
     groups.sort_by_key(|group| std::cmp::Reverse(group.count));
     Reading::Known(groups)
-}
-
-/// This machine's TCP sockets, or none where they could not all be read in time.
-///
-/// Below `/proc/self`, because `/proc/net` is hidden by ProcSubset=pid (systemd.exec(5)).
-fn sockets(until: Monotonic) -> Reading<Vec<Socket>> {
-    let mut sockets = Vec::new();
-    for table in ["/proc/self/net/tcp", "/proc/self/net/tcp6"] {
-        let file = match File::open(table) {
-            Ok(file) => file,
-            // No IPv6, then.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-            Err(error) => return Reading::from(Err(error)),
-        };
-        for line in BufReader::new(file).lines() {
-            let Ok(line) = line else {
-                return Reading::Unknown;
-            };
-            if until.has_passed() {
-                return Reading::Unknown;
-            }
-            sockets.extend(proc::socket(&line));
-        }
-    }
-    Reading::Known(sockets)
-}
-
-/// The connections that wait for the backend at `addresses`, and whether `connection` (its local
-/// and its remote address) is accepted.
-fn queue(
-    sockets: &Reading<Vec<Socket>>,
-    addresses: &[SocketAddr],
-    connection: Option<(SocketAddr, SocketAddr)>,
-) -> (Reading<u64>, Reading<bool>) {
-    let sockets = match sockets {
-        Reading::Known(sockets) => sockets,
-        Reading::NotPermitted => return (Reading::NotPermitted, Reading::NotPermitted),
-        Reading::Unknown => return (Reading::Unknown, Reading::Unknown),
-    };
-    let canonical =
-        |address: &SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
-    let serves = |socket: &Socket| {
-        addresses.iter().map(canonical).any(|address| {
-            socket.local == address
-                || socket.local.ip().is_unspecified() && socket.local.port() == address.port()
-        })
-    };
-    let mut listening = sockets
-        .iter()
-        .filter(|socket| socket.listens && serves(socket))
-        .peekable();
-    let waiting = match listening.peek() {
-        Some(_) => Reading::Known(listening.map(|socket| socket.waiting).sum()),
-        None => Reading::Unknown,
-    };
-    let accepted = connection.and_then(|(ours, theirs)| {
-        sockets
-            .iter()
-            .find(|socket| {
-                !socket.listens
-                    && socket.local == canonical(&theirs)
-                    && socket.remote == canonical(&ours)
-            })
-            .map(|socket| socket.inode != 0)
-    });
-    (waiting, accepted.into())
 }
 
 fn stat(folder: &str) -> Reading<proc::Stat> {

@@ -1,42 +1,103 @@
-//! Why a hung backend may have to be left alone. Pure: it judges facts that others gathered.
+//! Why a hung backend may have to be left alone. Pure: it judges facts that others gathered. The guards
+//! that make up the three proofs are in `proofs`.
 
 use std::time::Duration;
 
-use super::facts::{Look, Process, Standing, systemctl};
-use super::restart::Policy;
+use super::observation::{Disturbance, GuardContext, Members, Observation, Process, Sockets};
+use super::proofs::{ownership, progress, silence};
+use super::restart::{LeftOver, Policy};
+use super::systemctl::systemctl;
 use super::unit::{Property, UnitState, Unreadable};
-use super::{Guard, Heard, MainPid};
+use super::{Guard, MainPid};
 use crate::clock::Monotonic;
-use crate::manifest::{KillSignal, Scope, Source};
-use crate::text::escape;
+use crate::escape::escape;
+use crate::manifest::{KillSignal, Scope};
 
-/// A guard's refusal: its name and its sentence.
+/// A guard's refusal: its name and its message.
 pub(super) type Refusal = (Guard, String);
 
-type Passed = Result<(), Refusal>;
+pub(super) type Passed = Result<(), Refusal>;
 
-/// Whether the process may be signalled, or the refusal of the first guard.
-pub(super) fn judge(standing: &Standing<'_>, look: &Look<'_>) -> Result<(), Refusal> {
-    let name = standing.unit;
-    let verdicts = [
-        loaded(look.unit, name, standing.scope),
-        active(look.unit, name),
-        main_pid(look.unit, name, standing.own_pid),
-        old_enough(look, standing.min_uptime),
-        same_as_probed(look, standing.sweep_began),
-        unchanged(look, name),
-        still_there(look),
-        unanswered(&look.heard),
-        restarts(look.unit, name, standing.scope, standing.signal),
-        no_job(look.unit, name, standing.scope),
-        untraced(&look.process, look.unit),
-        unfrozen(look.unit, name, standing.scope),
-        not_starved(standing.starved),
-        refuse_if(Guard::NotLocal, standing.not_local.as_ref()),
-        refuse_if(Guard::ManifestWritable, standing.manifest_writable.as_ref()),
-    ];
-    let refusals = verdicts.into_iter().filter_map(Result::err);
-    refusals.min_by_key(|(guard, _)| *guard).map_or(Ok(()), Err)
+/// Whether the process may be signalled, or the refusal of the first guard in the order of [`Guard`].
+/// A guard that cannot tell refuses as [`Guard::Unreadable`] in its own place. `first` is the first
+/// look, where `now` is a later one.
+pub(super) fn judge(
+    context: &GuardContext<'_>,
+    now: &Observation,
+    first: Option<&Observation>,
+) -> Passed {
+    let look = Look {
+        now,
+        first: first.unwrap_or(now),
+    };
+    let (unit, name, scope) = (&now.unit, context.unit, context.scope);
+    loaded(unit, name, scope)?;
+    active(unit, name)?;
+    main_pid(context, now)?;
+    old_enough(&look, context.min_uptime)?;
+    same_as_probed(&look, context.sweep_began)?;
+    unchanged(&look, name)?;
+    still_there(&look)?;
+    silence::unanswered(now.probe.as_ref(), now.sockets.as_ref().ok())?;
+    refuse_if(Guard::NotLocal, context.not_local.as_ref())?;
+    proofs(context, &look)?;
+    restarts(context, now)?;
+    no_job(unit, name, scope)?;
+    undisturbed(&now.members)?;
+    unfrozen(unit, name, scope)?;
+    silence::not_starved(context.starved.as_deref())?;
+    refuse_if(Guard::ManifestWritable, context.manifest_writable.as_ref())
+}
+
+/// The first refusal for a reason that lasts, whether the backend hangs or not.
+pub(super) fn lasting(context: &GuardContext<'_>, now: &Observation) -> Option<String> {
+    let settings = |others| {
+        no_restart(
+            &now.unit,
+            context.unit,
+            context.scope,
+            context.signal,
+            others,
+        )
+    };
+    let running = || {
+        loaded(&now.unit, context.unit, context.scope)?;
+        if now.process == Process::None {
+            return settings(0);
+        }
+        main_pid(context, now)?;
+        let group = known(&now.unit.group)?;
+        ownership::own_listener(context, Some(group), readable(&now.sockets)?, None)?;
+        restarts(context, now)
+    };
+    running().err().map(|(_, why)| why)
+}
+
+/// A look, and the one that it is compared with.
+struct Look<'a> {
+    now: &'a Observation,
+    first: &'a Observation,
+}
+
+impl Look<'_> {
+    /// When the main process that was looked at first had started: what is said of its age must not be
+    /// said of a successor.
+    fn started(&self) -> Result<Monotonic, Refusal> {
+        known(&self.first.unit.started).copied()
+    }
+}
+
+/// `foreign_listener`, `not_reached`, `busy`
+fn proofs(context: &GuardContext<'_>, look: &Look<'_>) -> Passed {
+    let sockets = readable(&look.now.sockets)?;
+    let probe = look.now.probe.as_ref();
+    let group = known(&look.now.unit.group)?;
+    ownership::own_listener(context, Some(group), sockets, probe)?;
+    if let (Sockets::Tcp(now), Sockets::Tcp(first)) = (sockets, readable(&look.first.sockets)?) {
+        silence::reached(probe, first, now)?;
+        progress::no_progress(now)?;
+    }
+    Ok(())
 }
 
 /// `not_loaded`
@@ -57,7 +118,7 @@ pub(super) fn loaded(unit: &UnitState, name: &str, scope: Scope) -> Passed {
         other => refuse(
             Guard::NotLoaded,
             format!(
-                "{name} is not loaded (LoadState={}): \"{typed} status {name}\" tells why",
+                "{name} is not loaded (LoadState={}): \"{typed} status {name}\" shows why",
                 escape(other)
             ),
         ),
@@ -81,25 +142,44 @@ fn active(unit: &UnitState, name: &str) -> Passed {
     }
 }
 
-fn main_pid(unit: &UnitState, name: &str, own: u32) -> Passed {
-    let pid = *known(&unit.main_pid)?;
-    if MainPid::new(pid, own).is_some() {
-        return Ok(());
+fn main_pid(context: &GuardContext<'_>, now: &Observation) -> Passed {
+    let name = context.unit;
+    let pid = *known(&now.unit.main_pid)?;
+    if MainPid::new(pid, context.own_pid).is_none() {
+        let why = match pid {
+            0 => format!("{name} has no main process (MainPID=0)"),
+            1 => format!("the main process of {name} is process 1, which is never signalled"),
+            _ => format!(
+                "the main process of {name} is this very program ({pid}): recovery.unit must name the backend's unit"
+            ),
+        };
+        return refuse(Guard::MainPid, why);
     }
-    let why = match pid {
-        0 => format!("{name} has no main process (MainPID=0)"),
-        1 => {
-            format!("the main process of {name} is said to be process 1, which is never signalled")
-        }
-        _ => format!(
-            "the main process of {name} is this very program ({pid}): recovery.unit must name the backend's unit"
-        ),
+    let group = known(&now.unit.group)?;
+    let Process::Alive(vitals) = &now.process else {
+        return Ok(());
     };
-    refuse(Guard::MainPid, why)
+    match &vitals.group {
+        Some(path) if group.contains(path) => Ok(()),
+        Some(path) => refuse(
+            Guard::MainPid,
+            format!(
+                "process {pid} is in control group {}, not in that of {name} ({}): the service manager counts processes in another PID namespace (a container), or the process has left its unit",
+                escape(path),
+                escape(group.as_str())
+            ),
+        ),
+        None => refuse(
+            Guard::Unreadable,
+            format!(
+                "the control group of process {pid} is unknown, and without it a kill is not safe: this needs cgroup2"
+            ),
+        ),
+    }
 }
 
 fn old_enough(look: &Look<'_>, min_uptime: Duration) -> Passed {
-    let age = look.at.since(*known(&look.judged().started)?);
+    let age = look.now.at.since(look.started()?);
     if age >= min_uptime {
         return Ok(());
     }
@@ -107,7 +187,7 @@ fn old_enough(look: &Look<'_>, min_uptime: Duration) -> Passed {
         Guard::TooYoung,
         format!(
             "{} is {} s old, younger than min_uptime_seconds ({}): it is still starting",
-            the_process(look.unit),
+            the_process(&look.now.unit),
             age.as_secs(),
             min_uptime.as_secs_f64()
         ),
@@ -115,24 +195,22 @@ fn old_enough(look: &Look<'_>, min_uptime: Duration) -> Passed {
 }
 
 fn same_as_probed(look: &Look<'_>, sweep_began: Monotonic) -> Passed {
-    if *known(&look.judged().started)? <= sweep_began {
+    if look.started()? <= sweep_began {
         return Ok(());
     }
     refuse(
         Guard::Restarted,
         format!(
             "{} started after this sweep began: it is not the process that hung",
-            the_process(look.unit)
+            the_process(&look.now.unit)
         ),
     )
 }
 
 fn unchanged(look: &Look<'_>, name: &str) -> Passed {
-    let invocation = known(&look.unit.invocation)?;
-    let Some(before) = look.before else {
-        return Ok(());
-    };
-    let (was, is) = (known(&before.main_pid)?, known(&look.unit.main_pid)?);
+    let (before, now) = (&look.first.unit, &look.now.unit);
+    let invocation = known(&now.invocation)?;
+    let (was, is) = (known(&before.main_pid)?, known(&now.main_pid)?);
     if was != is {
         return refuse(
             Guard::Changed,
@@ -155,8 +233,8 @@ fn still_there(look: &Look<'_>) -> Passed {
     // systemd notes the start right after the fork, so no main process is younger than that note;
     // the second is for rounding. A younger one has got the number in another way.
     const ROUNDING: Duration = Duration::from_secs(1);
-    let process = the_process(look.unit);
-    match &look.process {
+    let process = the_process(&look.now.unit);
+    match &look.now.process {
         Process::Gone(how) => refuse(
             Guard::Gone,
             format!("{process} was gone before the signal: {how}"),
@@ -164,7 +242,7 @@ fn still_there(look: &Look<'_>) -> Passed {
         Process::Alive(vitals) if vitals.kill_pending => refuse(
             Guard::Gone,
             format!(
-                "{process} has been sent a SIGKILL already and has not obeyed yet (state {}){}",
+                "{process} already has a pending SIGKILL (state {}){}",
                 vitals.state,
                 if vitals.state == 'D' {
                     ": it waits for a device or a network file system"
@@ -173,38 +251,52 @@ fn still_there(look: &Look<'_>) -> Passed {
                 }
             ),
         ),
-        Process::Alive(vitals)
-            if look.at.since(*known(&look.judged().started)?) > vitals.age + ROUNDING =>
-        {
+        Process::Alive(vitals) if look.now.at.since(look.started()?) > vitals.age + ROUNDING => {
             refuse(
                 Guard::Gone,
-                format!("{process} is younger than systemd's: another process has got its number"),
+                format!("{process} started after the unit's main process; its PID was reused"),
             )
         }
-        Process::None | Process::Hidden | Process::Alive(_) => Ok(()),
-    }
-}
-
-/// `answered`
-pub(super) fn unanswered(heard: &Heard) -> Passed {
-    match heard {
-        Heard::Nothing => Ok(()),
-        Heard::Byte => refuse(
-            Guard::Answered,
-            "the backend woke up: it answered one more request just before the signal".to_owned(),
-        ),
-        Heard::Ended(why) => refuse(
-            Guard::Answered,
+        Process::Hidden => refuse(
+            Guard::Unreadable,
             format!(
-                "the backend is not silent any more: it ended one more connection just before the signal ({})",
-                escape(why)
+                "/proc does not show {process}: allow it (ProtectProc=default, and no hidepid= on /proc)"
             ),
         ),
+        Process::None | Process::Alive(_) => Ok(()),
     }
 }
 
-/// `no_restart`
-pub(super) fn restarts(unit: &UnitState, name: &str, scope: Scope, signal: KillSignal) -> Passed {
+fn restarts(context: &GuardContext<'_>, now: &Observation) -> Passed {
+    let others = readable(&now.members)?.others;
+    no_restart(
+        &now.unit,
+        context.unit,
+        context.scope,
+        context.signal,
+        others,
+    )?;
+    child_of_manager(context, now)
+}
+
+/// `no_restart`, as far as the settings of the unit and its `others` processes beside the main one
+/// decide.
+pub(super) fn no_restart(
+    unit: &UnitState,
+    name: &str,
+    scope: Scope,
+    signal: KillSignal,
+    others: usize,
+) -> Passed {
+    let left_over = match others {
+        0 => None,
+        processes => Some(LeftOver {
+            processes,
+            kill_mode: *known(&unit.kill_mode)?,
+            send_sigkill: *known(&unit.send_sigkill)?,
+            waits_forever: *known(&unit.stops_forever)?,
+        }),
+    };
     let policy = Policy {
         restart: *known(&unit.restart)?,
         remains: *known(&unit.remains)?,
@@ -213,6 +305,7 @@ pub(super) fn restarts(unit: &UnitState, name: &str, scope: Scope, signal: KillS
         success: known(&unit.success)?,
         prevent: known(&unit.prevent)?,
         force: known(&unit.force)?,
+        left_over,
     };
     // A process that does not obey SIGABRT gets SIGKILL, so systemd must restart it after both; and
     // whether it will dump core cannot be known.
@@ -235,6 +328,48 @@ pub(super) fn restarts(unit: &UnitState, name: &str, scope: Scope, signal: KillS
     Ok(())
 }
 
+/// systemd is told of the death of its own children only (wait(2)): PID 1 of the system's, or the user
+/// manager, which is in the `init.scope` of its own control group.
+fn child_of_manager(context: &GuardContext<'_>, now: &Observation) -> Passed {
+    let Process::Alive(vitals) = &now.process else {
+        return Ok(());
+    };
+    let parent = &vitals.parent;
+    let is_manager = match context.scope {
+        Scope::System => parent.pid == 1,
+        Scope::User => {
+            let group = known(&now.unit.group)?;
+            let manages = |path: &String| {
+                path.strip_suffix("init.scope")
+                    .is_some_and(|above| group.as_str().starts_with(above))
+            };
+            match &parent.group {
+                Some(path) => parent.pid > 1 && manages(path),
+                None => {
+                    return refuse(
+                        Guard::Unreadable,
+                        format!(
+                            "/proc does not show process {}, the parent of the main process, and without it a kill is not safe",
+                            parent.pid
+                        ),
+                    );
+                }
+            }
+        }
+    };
+    if is_manager {
+        return Ok(());
+    }
+    refuse(
+        Guard::NoRestart,
+        format!(
+            "{} is a child of process {}, not of the service manager, which would not notice its death: a kill would turn a hang into an outage (MAINPID= of sd_notify, or PIDFile= of a supervised process)",
+            the_process(&now.unit),
+            parent.pid
+        ),
+    )
+}
+
 fn no_job(unit: &UnitState, name: &str, scope: Scope) -> Passed {
     match known(&unit.job)? {
         None => Ok(()),
@@ -249,32 +384,21 @@ fn no_job(unit: &UnitState, name: &str, scope: Scope) -> Passed {
     }
 }
 
-fn untraced(process: &Process, unit: &UnitState) -> Passed {
-    let process_is = the_process(unit);
-    match process {
-        Process::Alive(vitals) if vitals.tracer != 0 => refuse(
-            Guard::Traced,
-            format!(
-                "{process_is} is traced by process {}: somebody is at work on it",
-                vitals.tracer
-            ),
-        ),
-        Process::Alive(vitals) if vitals.state == 't' => refuse(
-            Guard::Traced,
-            format!("{process_is} is held by a tracer (state t): somebody is at work on it"),
-        ),
-        Process::Alive(vitals) if vitals.dumping => refuse(
-            Guard::Traced,
-            format!("{process_is} is dumping core: leave it the time to finish"),
-        ),
-        Process::Hidden => refuse(
-            Guard::Unreadable,
-            format!(
-                "/proc does not tell about {process_is}: allow it (ProtectProc=default, and no hidepid= on /proc)"
-            ),
-        ),
-        Process::None | Process::Gone(_) | Process::Alive(_) => Ok(()),
-    }
+/// `traced`
+fn undisturbed(members: &Result<Members, String>) -> Passed {
+    let Some(disturbed) = readable(members)?.disturbed else {
+        return Ok(());
+    };
+    let pid = disturbed.pid;
+    let how = match disturbed.by {
+        Disturbance::Tracer(tracer) => format!("is traced by process {tracer}"),
+        Disturbance::TracingStop => "is held by a tracer (state t)".to_owned(),
+        Disturbance::CoreDump => "is dumping core".to_owned(),
+    };
+    refuse(
+        Guard::Traced,
+        format!("process {pid} of the unit {how}: let whoever is at work on it finish"),
+    )
 }
 
 fn unfrozen(unit: &UnitState, name: &str, scope: Scope) -> Passed {
@@ -291,58 +415,28 @@ fn unfrozen(unit: &UnitState, name: &str, scope: Scope) -> Passed {
     }
 }
 
-fn not_starved(starved: bool) -> Passed {
-    if !starved {
-        return Ok(());
-    }
-    refuse(
-        Guard::Starved,
-        "this program itself was starved: a core attempt overran its time-out by more than 1 s, so its time-outs prove nothing"
-            .to_owned(),
-    )
-}
-
-/// `manifest_writable`: why the manifest of a run that may kill any process (`privileged`) may be
-/// another user's, if it may.
-pub(super) fn writable_by_others(source: &Source, privileged: bool, euid: u32) -> Option<String> {
-    const GROUP_AND_WORLD: u32 = 0o022;
-    let Source::File { path, owner, mode } = source else {
-        return None;
-    };
-    let path = path.to_string_lossy();
-    let path = escape(&path);
-    if !privileged {
-        None
-    } else if ![0, euid].contains(owner) {
-        Some(format!(
-            "the manifest \"{path}\" belongs to user {owner}, who could have any process killed: \"chown {euid} {path}\""
-        ))
-    } else if mode & GROUP_AND_WORLD != 0 {
-        Some(format!(
-            "the manifest \"{path}\" is writable by others (mode {:03o}), who could have any process killed: \"chmod go-w {path}\"",
-            mode & 0o7777
-        ))
-    } else {
-        None
-    }
-}
-
 /// The refusal that was worked out before the first look, if there is one.
 fn refuse_if(guard: Guard, why: Option<&String>) -> Passed {
     why.map_or(Ok(()), |why| refuse(guard, why.clone()))
 }
 
-fn refuse(guard: Guard, why: String) -> Passed {
+pub(super) fn refuse(guard: Guard, why: String) -> Passed {
     Err((guard, why))
 }
 
 fn known<T>(property: &Property<T>) -> Result<&T, Refusal> {
-    property.as_ref().map_err(|Unreadable(why)| {
-        (
-            Guard::Unreadable,
-            format!("{why}, and without it a kill is not safe"),
-        )
-    })
+    property.as_ref().map_err(|Unreadable(why)| unreadable(why))
+}
+
+fn readable<T>(facts: &Result<T, String>) -> Result<&T, Refusal> {
+    facts.as_ref().map_err(|why| unreadable(why))
+}
+
+fn unreadable(why: &str) -> Refusal {
+    (
+        Guard::Unreadable,
+        format!("{why}, and without it a kill is not safe"),
+    )
 }
 
 fn the_process(unit: &UnitState) -> String {

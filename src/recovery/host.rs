@@ -1,36 +1,95 @@
 //! The real machine behind the steps; as thin as can be, because only the steps are simulated.
 
-use std::fs;
+use std::cell::RefCell;
+use std::collections::HashSet;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
-use nix::time::{ClockId, clock_gettime};
-use nix::unistd::geteuid;
 
-use super::facts::{Process, Vitals};
+use super::observation::{
+    GuardContext, Members, Observation, Process, Sockets, TcpFacts, canonical,
+};
 use super::pidfd::PidFd;
+use super::proofs::progress::ProgressLog;
+use super::sock_diag::SockDiag;
 use super::steps::{Host, NotSent};
 use super::systemctl::Systemctl;
+use super::tcp_diag::{States, TcpSocket};
 use super::unit::UnitState;
-use super::{Evidence, Knock, MainPid, evidence, guards, proc};
+use super::{
+    CoreProber, Evidence, FinalProbe, Listener, MainPid, dump, evidence, owners, processes,
+};
+use super::{socket_watch, unix_listener};
 use crate::clock::Monotonic;
-use crate::manifest::Source;
-use crate::text::escape;
+use crate::escape::escape;
+use crate::manifest::{DumpSignal, Manifest, SocketPath, Source};
+use crate::privileges::Caller;
+
+/// Dumps of the socket table at each look: a single read of a counter may be too high.
+const DUMPS: usize = 3;
 
 /// This machine.
 pub(super) struct Machine<'a> {
-    pub(super) systemctl: Systemctl,
-    pub(super) unit: &'a str,
-    pub(super) addresses: &'a [SocketAddr],
-    pub(super) say: &'a dyn Fn(&str),
+    systemctl: Systemctl,
+    context: &'a GuardContext<'a>,
+    port: u16,
+    unix_socket: Option<&'a SocketPath>,
+    prober: &'a dyn CoreProber,
+    log: &'a dyn Fn(&str),
+    sock_diag: RefCell<Option<SockDiag>>,
+    /// What became of each connection since the sweep began.
+    progress: RefCell<Result<ProgressLog, String>>,
 }
 
 /// A process that is held on to.
 pub(super) struct Held {
     pid: MainPid,
     fd: PidFd,
+}
+
+impl<'a> Machine<'a> {
+    pub(super) fn new(
+        context: &'a GuardContext<'a>,
+        manifest: &'a Manifest,
+        progress: Option<Result<ProgressLog, String>>,
+        prober: &'a dyn CoreProber,
+        log: &'a dyn Fn(&str),
+    ) -> Self {
+        Self {
+            systemctl: Systemctl::new(context.scope),
+            context,
+            port: manifest.base_url.port(),
+            unix_socket: manifest.unix_socket.as_ref(),
+            prober,
+            log,
+            sock_diag: RefCell::default(),
+            progress: RefCell::new(progress.unwrap_or_else(|| Ok(ProgressLog::default()))),
+        }
+    }
+
+    fn table(&self) -> Result<Vec<TcpSocket>, String> {
+        socket_watch::dump(&mut self.sock_diag.borrow_mut(), self.port, States::All)
+    }
+
+    fn tcp_facts(&self, unit: &UnitState, manager: Option<&str>) -> Result<TcpFacts, String> {
+        let mut progress = self.progress.borrow_mut();
+        let log = progress.as_mut().map_err(|why| why.clone())?;
+        let mut table = Vec::new();
+        for _ in 0..DUMPS {
+            table = self.table()?;
+            log.record(&table);
+        }
+        let own: HashSet<SocketAddr> = (self.prober.connections().into_iter())
+            .map(|connection| canonical(connection.local))
+            .collect();
+        Ok(TcpFacts {
+            owners: owners::owners(unit, manager, &self.systemctl, &table)?,
+            progress: log.sign(&table, &self.context.silent_at, &own),
+            table,
+        })
+    }
 }
 
 impl Host for Machine<'_> {
@@ -40,12 +99,16 @@ impl Host for Machine<'_> {
         Monotonic::now()
     }
 
+    fn wall_clock(&self) -> SystemTime {
+        SystemTime::now()
+    }
+
     fn pause(&self, length: Duration) {
         std::thread::sleep(length);
     }
 
     fn show(&self) -> Result<UnitState, String> {
-        self.systemctl.show(self.unit)
+        self.systemctl.show(self.context.unit)
     }
 
     fn open(&self, pid: MainPid) -> Result<Option<Held>, String> {
@@ -53,14 +116,14 @@ impl Host for Machine<'_> {
             Ok(fd) => Ok(Some(Held { pid, fd })),
             Err(Errno::ESRCH) => Ok(None),
             Err(error) => Err(format!(
-                "process {} cannot be held on to by a pidfd, which Linux has since 5.3: {error}",
+                "process {}: cannot open a pidfd (requires Linux 5.3): {error}",
                 pid.get()
             )),
         }
     }
 
     fn inspect(&self, process: &Held) -> Process {
-        let vitals = vitals(process.pid.get());
+        let vitals = processes::vitals(process.pid.get());
         // Asked last: as long as it lives its number is its own, and so is what was read.
         if process.fd.died_within(Duration::ZERO) {
             return Process::Gone("it has died");
@@ -68,12 +131,53 @@ impl Host for Machine<'_> {
         vitals.map_or(Process::Hidden, Process::Alive)
     }
 
-    fn evidence(&self, process: &Held, knock: &dyn Knock, until: Monotonic) -> Evidence {
-        evidence::gather(process.pid.get(), knock, self.addresses, until)
+    fn members(&self, unit: &UnitState) -> Result<Members, String> {
+        let group = unit.group.as_ref().map_err(|why| why.0.clone())?;
+        processes::members(group, *unit.main_pid.as_ref().unwrap_or(&0))
+    }
+
+    fn sockets(&self, unit: &UnitState, main: &Process) -> Result<Sockets, String> {
+        // The parent of a main process is the manager; where it is not, a guard refuses.
+        let manager = match main {
+            Process::Alive(vitals) => vitals.parent.group.as_deref(),
+            Process::None | Process::Gone(_) | Process::Hidden => None,
+        };
+        match self.unix_socket {
+            None => self.tcp_facts(unit, manager).map(Sockets::Tcp),
+            Some(path) => {
+                let peers = self.prober.unix_peers();
+                let facts = unix_listener::facts(path, unit, &peers, manager, &self.systemctl);
+                Ok(Sockets::Unix(facts))
+            }
+        }
+    }
+
+    fn evidence(
+        &self,
+        process: &Held,
+        first: &Observation,
+        probe: &dyn FinalProbe,
+        until: Monotonic,
+    ) -> Evidence {
+        let group = first.unit.group.as_ref().ok();
+        let mut seen =
+            evidence::processes(process.pid.get(), group, self.context.dump_signal, until);
+        seen.listener = match &first.sockets {
+            Ok(Sockets::Tcp(facts)) => evidence::listener(
+                facts,
+                &self.context.silent_at,
+                self.context.unit,
+                &probe.connections(),
+                self.table().ok(),
+            ),
+            Ok(Sockets::Unix(facts)) => evidence::unix_listener(facts, self.context.unit),
+            Err(_) => Listener::default(),
+        };
+        seen
     }
 
     fn announce(&self, line: &str) {
-        (self.say)(line);
+        (self.log)(line);
     }
 
     fn signal(&self, process: &Held, signal: Option<Signal>) -> Result<(), NotSent> {
@@ -83,42 +187,28 @@ impl Host for Machine<'_> {
         })
     }
 
+    fn dump(&self, unit: &UnitState, signal: DumpSignal) -> Vec<u32> {
+        let group = unit.group.as_ref().ok();
+        group.map_or_else(Vec::new, |group| {
+            dump::send(group, signal, self.context.own_pid)
+        })
+    }
+
     fn died_within(&self, process: &Held, at_most: Duration) -> bool {
         process.fd.died_within(at_most)
     }
 }
-
-fn vitals(pid: u32) -> Option<Vitals> {
-    let read = |file| {
-        let bytes = fs::read(format!("/proc/{pid}/{file}")).ok()?;
-        Some(String::from_utf8_lossy(&bytes).into_owned())
-    };
-    let stat = proc::stat(&read("stat")?)?;
-    let status = proc::status(&read("status")?)?;
-    let now = clock_gettime(ClockId::CLOCK_BOOTTIME).ok()?;
-    Some(Vitals {
-        state: stat.state,
-        tracer: status.tracer,
-        dumping: status.dumping,
-        kill_pending: status.kill_pending,
-        age: Duration::from(now).saturating_sub(stat.started),
-    })
-}
-
-/// This process's own effective capabilities, where they can be read.
-pub(super) fn capabilities() -> Option<u64> {
-    let text = fs::read_to_string("/proc/self/status").ok()?;
-    Some(proc::status(&text)?.capabilities)
-}
-
 /// Why the manifest that came from `source` may be another user's, if this process may kill any
 /// process and it may be.
 pub(super) fn manifest_writable(source: &Source) -> Option<String> {
-    const CAP_KILL: u64 = 1 << 5;
-    let euid = geteuid();
-    // What cannot be read is taken for the worst.
-    let capable = capabilities().is_none_or(|own| own & CAP_KILL != 0);
-    guards::writable_by_others(source, euid.is_root() || capable, euid.as_raw())
+    let caller = Caller::current();
+    let found = source
+        .writable_by_others(caller)
+        .filter(|_| caller.may_kill)?;
+    Some(format!(
+        "{found}, who could have any process killed: \"{}\"",
+        found.remedy()
+    ))
 }
 
 /// Why the base URL may lead to another machine, if it may.
@@ -202,13 +292,5 @@ mod tests {
         if socket.connect("192.0.2.1:9").is_ok() {
             assert_eq!(not_local(&Ok(vec![socket.local_addr().unwrap()])), None);
         }
-    }
-
-    #[test]
-    fn vitals_are_those_of_the_process() {
-        let own = vitals(std::process::id()).unwrap();
-        assert!(!own.kill_pending && !own.dumping);
-        assert!(own.age < Duration::from_secs(3_600));
-        assert_eq!(vitals(u32::MAX), None);
     }
 }

@@ -1,46 +1,59 @@
 //! Ends a main process that provably hangs, so that systemd restarts it; with any doubt, it says
-//! why not. It knows nothing of HTTP: the prober is asked through [`Backend`].
+//! why not. It knows nothing of HTTP: the prober is asked through [`CoreProber`].
 
+mod cgroup;
+mod dump;
 mod evidence;
-mod facts;
 mod guards;
 mod host;
+mod observation;
+mod owners;
 mod pidfd;
 mod prober;
 mod proc;
+mod processes;
+mod proofs;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod properties;
 mod restart;
 #[cfg(test)]
 mod simulation;
+mod sock_diag;
+mod socket_watch;
 mod steps;
 mod systemctl;
+mod tcp_diag;
 mod unit;
+mod unix_diag;
+mod unix_listener;
 pub mod warnings;
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-pub use self::evidence::{Cpu, Evidence, Reading, ThreadGroup};
-use self::facts::Standing;
+pub use self::dump::Dump;
+pub use self::evidence::{Cpu, Evidence, Listener, ProcessEvidence, Reading, ThreadGroup};
 use self::host::Machine;
-use self::steps::{Story, Task};
-use self::systemctl::Systemctl;
+use self::observation::GuardContext;
+pub use self::socket_watch::SocketWatch;
 use crate::clock::Monotonic;
 use crate::manifest::{Manifest, UnitName};
+use crate::sweep::{Connection, ProbeConnection, ProbeStatus, Sweep, UnixPeer};
 use crate::verdict::Verdict;
 
 /// What a sweep found, and what may be done about it.
-pub struct Case<'a> {
+pub struct RecoveryRequest<'a> {
     /// What may be killed, and on whose word.
     pub manifest: &'a Manifest,
     /// What the sweep found.
     pub verdict: &'a Verdict,
-    /// When that sweep began.
-    pub sweep_began: Monotonic,
+    /// The sweep itself.
+    pub sweep: &'a Sweep,
+    /// What was watched beside the sweep; none where that could not be started.
+    pub watch: Option<SocketWatch>,
     /// Prints one line on stderr.
-    pub say: &'a dyn Fn(&str),
+    pub log: &'a dyn Fn(&str),
 }
 
 /// How far a recovery may go.
@@ -49,68 +62,68 @@ pub enum Permission {
     /// Up to the end.
     Act,
     /// Up to the signal, which is not sent (`--dry-run`).
-    Rehearse,
-    /// Not at all; the sentence that says why.
+    DryRun,
+    /// Not at all; the message that says why.
     Forbidden(&'static str),
 }
 
 /// Recovers a hung backend as far as `permission` goes, or says why not. Takes the time that the
 /// restart and its verification take, minutes at worst.
-pub fn attempt(case: &Case<'_>, permission: Permission, backend: &dyn Backend) -> Recovery {
-    let Some(plan) = &case.manifest.recovery else {
+pub fn attempt(
+    request: RecoveryRequest<'_>,
+    permission: Permission,
+    prober: &dyn CoreProber,
+) -> Recovery {
+    let Some(plan) = &request.manifest.recovery else {
         return Recovery::idle(Outcome::NotConfigured, None);
     };
     let idle = |outcome| Recovery::idle(outcome, Some(plan.unit.clone()));
-    if !case.verdict.hung() {
+    if !request.verdict.hung() {
         return idle(Outcome::NotNeeded);
     }
-    let rehearse = match permission {
+    let dry_run = match permission {
         Permission::Forbidden(why) => return idle(Outcome::Disabled(why.to_owned())),
-        Permission::Rehearse => true,
+        Permission::DryRun => true,
         Permission::Act => false,
     };
     let began = Monotonic::now();
-    let addresses = backend.addresses();
-    let unit = plan.unit.as_str();
-    let task = Task {
-        standing: Standing {
-            unit,
-            scope: plan.scope,
-            signal: plan.signal,
-            min_uptime: plan.min_uptime,
-            sweep_began: case.sweep_began,
-            starved: case.verdict.starved,
-            own_pid: std::process::id(),
-            not_local: host::not_local(&addresses),
-            manifest_writable: host::manifest_writable(&case.manifest.source),
-        },
+    let seen = socket_watch::finish(request.watch);
+    let overran = request
+        .verdict
+        .starved
+        .then(|| "a core attempt overran its timeout by more than 1 s".to_owned());
+    let socket = &request.manifest.unix_socket;
+    let context = GuardContext {
+        unit: plan.unit.as_str(),
+        scope: plan.scope,
+        signal: plan.signal,
+        dump_signal: plan.dump_signal,
+        min_uptime: plan.min_uptime,
         verify: plan.verify,
-        rehearse,
+        dry_run,
+        sweep_began: request.sweep.began,
+        silent_at: request.sweep.silent_at.clone(),
+        starved: overran.or_else(|| seen.starved()),
+        own_pid: std::process::id(),
+        not_local: match socket {
+            Some(_) => None,
+            None => host::not_local(&prober.addresses()),
+        },
+        manifest_writable: host::manifest_writable(&request.manifest.source),
     };
-    let machine = Machine {
-        systemctl: Systemctl::new(plan.scope),
-        unit,
-        addresses: addresses.as_deref().unwrap_or_default(),
-        say: case.say,
-    };
-    let Story {
-        outcome,
-        pid,
-        evidence,
-    } = steps::run(&task, &machine, backend);
+    let machine = Machine::new(&context, request.manifest, seen.log, prober, request.log);
+    let recovery = steps::run(&context, &machine, prober);
     Recovery {
-        outcome,
         unit: Some(plan.unit.clone()),
-        pid,
-        evidence,
         elapsed: Monotonic::now().since(began),
+        ..recovery
     }
 }
 
-/// What recovery asks of the prober.
-pub trait Backend {
+/// What recovery asks of the prober that made the sweep.
+pub trait CoreProber {
     /// Sends one GET to a core route on a fresh connection, in the background.
-    fn knock(&self) -> Box<dyn Knock>;
+    fn final_probe(&self) -> Box<dyn FinalProbe>;
 
     /// Probes every core route once and says whether all are `ok` or `rate_limited`; returns by
     /// `until` at the latest.
@@ -120,28 +133,23 @@ pub trait Backend {
     ///
     /// # Errors
     ///
-    /// A sentence, where the name cannot be resolved.
+    /// A message, where the name cannot be resolved.
     fn addresses(&self) -> Result<Vec<SocketAddr>, String>;
+
+    /// Every TCP connection of this run, whose traffic is no sign of progress.
+    fn connections(&self) -> Vec<Connection>;
+
+    /// The processes that the sweep's connections to a UNIX socket named as their peers.
+    fn unix_peers(&self) -> Vec<UnixPeer>;
 }
 
 /// The last GET before the signal, under way in the background.
-pub trait Knock {
+pub trait FinalProbe {
     /// What has come of it so far.
-    fn heard(&self) -> Heard;
+    fn status(&self) -> ProbeStatus;
 
-    /// The connection's local and remote address, once it is established.
-    fn connection(&self) -> Option<(SocketAddr, SocketAddr)>;
-}
-
-/// What the last GET has brought so far.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Heard {
-    /// Not a byte.
-    Nothing,
-    /// At least one byte: the backend woke up.
-    Byte,
-    /// The connection ended without a byte, which a hung process does not do; why.
-    Ended(String),
+    /// Its connections, established and pending.
+    fn connections(&self) -> Vec<ProbeConnection>;
 }
 
 /// A process that may be signalled: never 0, 1 or this process.
@@ -162,14 +170,15 @@ impl MainPid {
     }
 }
 
-/// Why a hung backend is left alone. Where several guards refuse, the first in this order is named.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// Why a hung backend is left alone, in the order in which the guards are asked: the first that refuses
+/// is named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Guard {
     /// The unit is not loaded.
     NotLoaded,
     /// The unit is not active.
     NotActive,
-    /// The main PID is 0, 1, or this very process.
+    /// The main PID is 0, 1, this very process, or not in the unit's control group.
     MainPid,
     /// The main process is younger than the minimal uptime.
     TooYoung,
@@ -181,21 +190,27 @@ pub enum Guard {
     Gone,
     /// The backend woke up between the last probe and the signal.
     Answered,
+    /// The base URL does not lead to this machine.
+    NotLocal,
+    /// The socket at which the probes waited is not the unit's own.
+    ForeignListener,
+    /// The requests may not have reached the backend.
+    NotReached,
+    /// The backend served somebody else meanwhile.
+    Busy,
     /// systemd would not restart it after this signal.
     NoRestart,
     /// A job is already queued for the unit.
     JobQueued,
-    /// Somebody traces the process.
+    /// Somebody is at work on a process of the unit.
     Traced,
     /// Somebody has frozen the unit.
     Frozen,
     /// This program itself was starved while it probed.
     Starved,
-    /// The base URL does not lead to this machine.
-    NotLocal,
     /// Others may write the manifest of a privileged run.
     ManifestWritable,
-    /// A property that a guard depends on is missing or unreadable.
+    /// A fact that a guard depends on is missing or unreadable.
     Unreadable,
 }
 
@@ -211,12 +226,15 @@ impl Guard {
             Self::Changed => "changed",
             Self::Gone => "gone",
             Self::Answered => "answered",
+            Self::NotLocal => "not_local",
+            Self::ForeignListener => "foreign_listener",
+            Self::NotReached => "not_reached",
+            Self::Busy => "busy",
             Self::NoRestart => "no_restart",
             Self::JobQueued => "job_queued",
             Self::Traced => "traced",
             Self::Frozen => "frozen",
             Self::Starved => "starved",
-            Self::NotLocal => "not_local",
             Self::ManifestWritable => "manifest_writable",
             Self::Unreadable => "unreadable",
         }
@@ -232,9 +250,9 @@ pub enum Outcome {
     NotNeeded,
     /// Hung, but the command line forbids recovery; how.
     Disabled(String),
-    /// Hung, and all guards passed, but this is a rehearsal.
+    /// Hung, and all guards passed, but this is a dry run.
     WouldKill,
-    /// Hung, but a guard said no; its sentence.
+    /// Hung, but a guard refused; its message.
     Refused(Guard, String),
     /// Hung, but `systemctl` or the signal failed; how, and what to do.
     Failed(String),
@@ -252,7 +270,7 @@ pub enum Outcome {
     },
 }
 
-/// The whole story of one recovery.
+/// One recovery from the first question to systemd to the end of the verification.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Recovery {
     /// What came of it.
@@ -261,8 +279,10 @@ pub struct Recovery {
     pub unit: Option<UnitName>,
     /// The main process judged, where there was one.
     pub pid: Option<u32>,
-    /// What was seen of the process before the signal.
+    /// What was seen of the unit's processes before the signal.
     pub evidence: Option<Evidence>,
+    /// The stacks that were asked for before the signal.
+    pub dump: Option<Dump>,
     /// From the first question to systemd to the end of the verification.
     pub elapsed: Duration,
 }
@@ -275,6 +295,7 @@ impl Recovery {
             unit,
             pid: None,
             evidence: None,
+            dump: None,
             elapsed: Duration::ZERO,
         }
     }
@@ -345,7 +366,7 @@ impl Outcome {
         }
     }
 
-    /// The sentence that explains the outcome.
+    /// The message that explains the outcome.
     pub fn detail(&self) -> Option<&str> {
         match self {
             Self::Disabled(text) | Self::Refused(_, text) | Self::Failed(text) => Some(text),

@@ -1,16 +1,17 @@
 //! Holds on to one process, whatever becomes of its number. It does not know which process is
-//! worth signalling.
+//! worth signalling. The only file with unsafe code.
 
 // nix has neither pidfd_open nor pidfd_send_signal (nix-rust/nix#2748), so the two system calls
-// are made by number here, and nowhere else.
+// are made by number here; and changing a signal's disposition is unsafe in nix.
 #![allow(unsafe_code)]
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::Once;
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::sys::time::TimeSpec;
 
 use crate::clock::Monotonic;
@@ -78,6 +79,17 @@ impl AsFd for PidFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
+}
+
+/// Lets this process learn how its children end, also where it was started with SIGCHLD ignored
+/// (`trap "" CHLD`): then the kernel would discard each exit status (sigaction(2), "SIGCHLD").
+pub(super) fn keep_exit_statuses() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // SAFETY: the default disposition runs no code of ours. It fails only for signals that
+        // cannot be caught.
+        let _ = unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) };
+    });
 }
 
 #[cfg(test)]

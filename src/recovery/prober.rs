@@ -2,16 +2,14 @@
 
 use std::net::SocketAddr;
 
-use super::{Backend, Heard, Knock};
+use super::{CoreProber, FinalProbe};
 use crate::clock::Monotonic;
-use crate::sweep::{FinalProbe, ProbeStatus, Prober};
+use crate::sweep::{self, Connection, ProbeConnection, ProbeStatus, Prober, UnixPeer};
+use crate::verdict::TransportError;
 
-impl Backend for Prober<'_> {
-    fn knock(&self) -> Box<dyn Knock> {
-        match self.final_probe() {
-            Ok(knock) => Box::new(knock),
-            Err(error) => Box::new(NoKnock(format!("{error:#}"))),
-        }
+impl CoreProber for Prober<'_> {
+    fn final_probe(&self) -> Box<dyn FinalProbe> {
+        Box::new(Prober::final_probe(self))
     }
 
     fn core_answers(&self, until: Monotonic) -> bool {
@@ -21,33 +19,30 @@ impl Backend for Prober<'_> {
     fn addresses(&self) -> Result<Vec<SocketAddr>, String> {
         self.lookup()()
     }
+
+    fn connections(&self) -> Vec<Connection> {
+        Prober::connections(self)
+    }
+
+    fn unix_peers(&self) -> Vec<UnixPeer> {
+        Prober::unix_peers(self)
+    }
 }
 
-impl Knock for FinalProbe {
-    fn heard(&self) -> Heard {
-        match self.status() {
-            ProbeStatus::Silent => Heard::Nothing,
-            ProbeStatus::Answered => Heard::Byte,
-            ProbeStatus::Ended { detail, .. } => Heard::Ended(detail),
+/// One that could not be started leaves the same doubt as one that failed.
+impl FinalProbe for anyhow::Result<sweep::FinalProbe> {
+    fn status(&self) -> ProbeStatus {
+        match self {
+            Ok(probe) => probe.status(),
+            Err(error) => ProbeStatus::Ended {
+                error: TransportError::Network,
+                detail: format!("{error:#}"),
+            },
         }
     }
 
-    fn connection(&self) -> Option<(SocketAddr, SocketAddr)> {
-        let all = self.connections();
-        let established = all.iter().find(|one| one.established)?;
-        Some((established.connection.local, established.connection.remote))
-    }
-}
-
-/// A last GET that could not be sent, which leaves a doubt like one that was cut off.
-struct NoKnock(String);
-
-impl Knock for NoKnock {
-    fn heard(&self) -> Heard {
-        Heard::Ended(self.0.clone())
-    }
-
-    fn connection(&self) -> Option<(SocketAddr, SocketAddr)> {
-        None
+    fn connections(&self) -> Vec<ProbeConnection> {
+        self.as_ref()
+            .map_or_else(|_| Vec::new(), |probe| probe.connections())
     }
 }

@@ -1,7 +1,6 @@
-//! Reads the kernel's own text about processes and sockets, proc(5). Pure: the text comes from
+//! Reads the kernel's own text about processes, proc(5). Pure: the text comes from
 //! elsewhere, and what it means for a kill is decided elsewhere.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 /// Clock ticks a second in what the kernel tells user space (`USER_HZ`,
@@ -42,8 +41,12 @@ pub(super) fn stat(text: &str) -> Option<Stat> {
 /// From `/proc/PID/status`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Status {
+    /// The parent's PID, 0 where it is outside of this PID namespace.
+    pub(super) parent: u32,
     /// The tracer's PID, 0 where there is none.
     pub(super) tracer: u32,
+    /// Whether this thread is stopped by its tracer (state `t`).
+    pub(super) tracing_stop: bool,
     /// Whether it is dumping core. A process that has given up its memory is not said to, and does
     /// not: proc_pid_status() of the kernel's fs/proc/array.c.
     pub(super) dumping: bool,
@@ -51,8 +54,10 @@ pub(super) struct Status {
     pub(super) kill_pending: bool,
     /// Resident memory in bytes; none for a process that has given up its memory.
     pub(super) resident: Option<u64>,
-    /// The effective capabilities, bit by bit (capabilities(7)).
-    pub(super) capabilities: u64,
+    /// The signals that the process catches, signal N as bit N-1 (`SigCgt`).
+    pub(super) caught: u64,
+    /// The signals that this thread blocks (`SigBlk`).
+    pub(super) blocked: u64,
 }
 
 /// Reads `/proc/PID/status`; none where a needed field is missing.
@@ -65,66 +70,18 @@ pub(super) fn status(text: &str) -> Option<Status> {
     let mask = |name| u64::from_str_radix(field(name)?, 16).ok();
     let kill = 1 << (libc::SIGKILL - 1);
     Some(Status {
+        parent: field("PPid")?.parse().ok()?,
         tracer: field("TracerPid")?.parse().ok()?,
+        tracing_stop: field("State")?.starts_with('t'),
         dumping: field("CoreDumping").is_some_and(|value| value != "0"),
         kill_pending: (mask("SigPnd")? | mask("ShdPnd")?) & kill != 0,
         resident: field("VmRSS")
             .and_then(|value| value.strip_suffix(" kB"))
             .and_then(|value| value.trim().parse::<u64>().ok())
             .map(|kib| kib.saturating_mul(1_024)),
-        capabilities: mask("CapEff")?,
+        caught: mask("SigCgt")?,
+        blocked: mask("SigBlk")?,
     })
-}
-
-/// A row of `/proc/net/tcp` or `/proc/net/tcp6`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Socket {
-    /// Its own address; an IPv4 address in IPv6 form is told as IPv4.
-    pub(super) local: SocketAddr,
-    /// The other end's.
-    pub(super) remote: SocketAddr,
-    /// Whether it listens.
-    pub(super) listens: bool,
-    /// For a listening socket, the connections that wait to be accepted.
-    pub(super) waiting: u64,
-    /// 0 for a connection that nobody has accepted yet.
-    pub(super) inode: u64,
-}
-
-/// Reads one row; none for the heading and whatever else is not of that form.
-pub(super) fn socket(line: &str) -> Option<Socket> {
-    const LISTEN: &str = "0A"; // TCP_LISTEN, include/net/tcp_states.h
-    let mut fields = line.split_ascii_whitespace();
-    let local = address(fields.nth(1)?)?;
-    let remote = address(fields.next()?)?;
-    let listens = fields.next()? == LISTEN;
-    let (_, waiting) = fields.next()?.split_once(':')?;
-    Some(Socket {
-        local,
-        remote,
-        listens,
-        waiting: u64::from_str_radix(waiting, 16).ok()?,
-        inode: fields.nth(4)?.parse().ok()?,
-    })
-}
-
-/// `ADDRESS:PORT` in hexadecimal: the address as words in this machine's byte order, the port as a
-/// number.
-fn address(text: &str) -> Option<SocketAddr> {
-    let (address, port) = text.split_once(':')?;
-    let mut bytes = Vec::with_capacity(16);
-    for word in address.as_bytes().chunks(8) {
-        let digits = std::str::from_utf8(word)
-            .ok()
-            .filter(|word| word.len() == 8)?;
-        let word = u32::from_str_radix(digits, 16).ok()?;
-        bytes.extend(word.to_ne_bytes());
-    }
-    let ip = match <[u8; 4]>::try_from(bytes.as_slice()) {
-        Ok(four) => IpAddr::V4(Ipv4Addr::from(four)),
-        Err(_) => IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?)).to_canonical(),
-    };
-    Some(SocketAddr::new(ip, u16::from_str_radix(port, 16).ok()?))
 }
 
 #[cfg(test)]
@@ -157,17 +114,20 @@ mod tests {
         }
     }
 
-    const STATUS: &str = "Name:\tpython3\nState:\tS (sleeping)\nTracerPid:\t0\nVmRSS:\t    1844 kB\n\
-        CoreDumping:\t0\nSigPnd:\t0000000000000000\nShdPnd:\t0000000000000000\nCapEff:\t0000000000000020\n";
+    const STATUS: &str = "Name:\tpython3\nState:\tS (sleeping)\nPPid:\t1\nTracerPid:\t0\nVmRSS:\t    1844 kB\n\
+        CoreDumping:\t0\nSigPnd:\t0000000000000000\nShdPnd:\t0000000000000000\nSigBlk:\t0000000000000004\nSigCgt:\t0000000000000200\n";
 
     #[test]
     fn status_reads_what_a_guard_needs() {
         let calm = Status {
+            parent: 1,
             tracer: 0,
+            tracing_stop: false,
             dumping: false,
             kill_pending: false,
             resident: Some(1_844 * 1_024),
-            capabilities: 0x20,
+            caught: 0x200,
+            blocked: 4,
         };
         assert_eq!(status(STATUS), Some(calm));
         for (from, to, expected) in [
@@ -224,7 +184,9 @@ mod tests {
         for line in [
             "TracerPid:\t0\n",
             "ShdPnd:\t0000000000000000\n",
-            "CapEff:\t0000000000000020\n",
+            "PPid:\t1\n",
+            "SigCgt:\t0000000000000200\n",
+            "SigBlk:\t0000000000000004\n",
         ] {
             assert_eq!(status(&STATUS.replace(line, "")), None, "{line}");
         }
@@ -232,35 +194,5 @@ mod tests {
             status(&STATUS.replace("TracerPid:\t0", "TracerPid:\t-")),
             None
         );
-    }
-
-    #[test]
-    #[cfg(target_endian = "little")]
-    fn socket_reads_both_families() {
-        let row = socket("   0: 0100007F:1F40 00000000:0000 0A 00000000:00000081 00:00000000 00000000     0        0 632 1 0 100 0 0 10 0").unwrap();
-        assert_eq!(row.local, "127.0.0.1:8000".parse().unwrap());
-        assert_eq!((row.listens, row.waiting, row.inode), (true, 129, 632));
-
-        let row = socket("  12: 00000000000000000000000001000000:1F40 00000000000000000000000001000000:C350 01 00000000:0000004E 00:00000000 00000000     0        0 0 1 0 20 0 0 10 -1").unwrap();
-        assert_eq!(row.local, "[::1]:8000".parse().unwrap());
-        assert_eq!(row.remote, "[::1]:50000".parse().unwrap());
-        assert_eq!((row.listens, row.inode), (false, 0));
-
-        let row = socket("   3: 0000000000000000FFFF00000100007F:1F40 0000000000000000FFFF00000100007F:C350 01 00000000:00000000 00:00000000 00000000     0        0 4711 1 0 20 0 0 10 -1").unwrap();
-        assert_eq!(row.local, "127.0.0.1:8000".parse().unwrap());
-    }
-
-    #[test]
-    fn socket_refuses_everything_else() {
-        for line in [
-            "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode",
-            "",
-            "0: 0100007F:1F40",
-            "0: 0100:1F40 00000000:0000 0A 00000000:00000081 00:00000000 00000000 0 0 632",
-            "0: zzzzzzzz:1F40 00000000:0000 0A 00000000:00000081 00:00000000 00000000 0 0 632",
-            "0: ÄÄÄÄ:1F40 00000000:0000 0A 00000000:00000081 00:00000000 00000000 0 0 632",
-        ] {
-            assert_eq!(socket(line), None, "{line}");
-        }
     }
 }

@@ -65,6 +65,72 @@ impl Statuses {
     }
 }
 
+/// `KillMode=`, systemd.kill(5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum KillMode {
+    ControlGroup,
+    Mixed,
+    Process,
+    None,
+}
+
+impl KillMode {
+    /// As the unit file writes it.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::ControlGroup => "control-group",
+            Self::Mixed => "mixed",
+            Self::Process => "process",
+            Self::None => "none",
+        }
+    }
+
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        [Self::ControlGroup, Self::Mixed, Self::Process, Self::None]
+            .into_iter()
+            .find(|mode| mode.as_str() == text)
+    }
+}
+
+/// How systemd ends the processes that are left once the main process has died.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LeftOver {
+    /// How many there are; at least one.
+    pub(super) processes: usize,
+    pub(super) kill_mode: KillMode,
+    /// `SendSIGKILL=`
+    pub(super) send_sigkill: bool,
+    /// Whether `TimeoutStopSec=` is `infinity`.
+    pub(super) waits_forever: bool,
+}
+
+impl LeftOver {
+    /// Why they may keep systemd from a restart, if they may: enter_signal() and unit_kill_context() of
+    /// its src/core/service.c and unit.c.
+    fn keep_from_restart(&self, restart: Restart) -> Option<String> {
+        let left = match self.processes {
+            1 => "another process of the unit is left".to_owned(),
+            more => format!("{more} other processes of the unit are left"),
+        };
+        let setting = match self.kill_mode {
+            KillMode::Process | KillMode::None => {
+                format!("KillMode={} leaves them running", self.kill_mode.as_str())
+            }
+            KillMode::ControlGroup | KillMode::Mixed if !self.send_sigkill => {
+                "SendSIGKILL=no waits for them as long as they ignore SIGTERM".to_owned()
+            }
+            KillMode::ControlGroup if self.waits_forever => {
+                "TimeoutStopSec=infinity waits for them as long as they ignore SIGTERM".to_owned()
+            }
+            KillMode::ControlGroup | KillMode::Mixed if restart == Restart::OnSuccess => {
+                "with Restart=on-success their end decides".to_owned()
+            }
+            KillMode::ControlGroup | KillMode::Mixed => return None,
+        };
+        Some(format!("{left}, and {setting}"))
+    }
+}
+
 /// The settings of a service that decide what follows the death of its main process.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Policy<'a> {
@@ -82,6 +148,8 @@ pub(super) struct Policy<'a> {
     pub(super) prevent: &'a Statuses,
     /// `RestartForceExitStatus=`
     pub(super) force: &'a Statuses,
+    /// The other processes of the unit, where there are any.
+    pub(super) left_over: Option<LeftOver>,
 }
 
 impl Policy<'_> {
@@ -92,6 +160,12 @@ impl Policy<'_> {
         // Which of its processes will be left then, nobody knows now.
         if self.exits_as_group {
             return Some("ExitType=cgroup waits for all other processes, too".to_owned());
+        }
+        if let Some(why) = self
+            .left_over
+            .and_then(|left| left.keep_from_restart(self.restart))
+        {
+            return Some(why);
         }
         let success = self.taken_for_success(signal, dumped_core);
         if let Some(why) = success.as_ref().filter(|_| self.remains) {

@@ -1,25 +1,28 @@
 //! The order in which a hung main process is looked at, ended and waited for. Everything that
 //! touches the machine goes through [`Host`], so that a simulation can drive these very steps.
 
-mod aftermath;
+mod after_signal;
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use nix::sys::signal::Signal;
 
-use super::facts::{Look, Process, Standing};
-use super::guards;
+use super::observation::{GuardContext, Members, Observation, ProbeFacts, Process, Sockets};
 use super::unit::UnitState;
-use super::{Backend, Evidence, Guard, Heard, Knock, MainPid, Outcome};
+use super::{CoreProber, Dump, Evidence, FinalProbe, Guard, MainPid, Outcome, Recovery, guards};
 use crate::clock::Monotonic;
-use crate::text::escape;
+use crate::escape::escape;
+use crate::manifest::DumpSignal;
+use crate::sweep::ProbeStatus;
 
-/// How long evidence and the last GET may delay the signal.
-const LAST_GET: Duration = Duration::from_millis(250);
+/// How long evidence and the final GET may delay the signal.
+const FINAL_GET: Duration = Duration::from_millis(250);
 /// A look older than this is no ground for a signal.
 const STALE: Duration = Duration::from_secs(1);
 /// How often a stale look is taken anew before the signal is given up.
 const FRESH_LOOKS: usize = 3;
+/// How long processes have to write down their stacks.
+const DUMP_TIME: Duration = Duration::from_secs(1);
 
 /// The machine, as far as the steps need it.
 pub(super) trait Host {
@@ -28,20 +31,35 @@ pub(super) trait Host {
 
     /// The present moment.
     fn now(&self) -> Monotonic;
+    /// The same for people and the journal.
+    fn wall_clock(&self) -> SystemTime;
     /// Lets time pass.
     fn pause(&self, length: Duration);
-    /// Asks systemd about the unit; the error is a sentence.
+    /// Asks systemd about the unit; the error is a message.
     fn show(&self) -> Result<UnitState, String>;
     /// Takes hold of the process that has this number now; none where there is none.
     fn open(&self, pid: MainPid) -> Result<Option<Self::Process>, String>;
-    /// What /proc tells about the process.
+    /// What /proc shows of the process.
     fn inspect(&self, process: &Self::Process) -> Process;
-    /// Notes what the process is doing, by `until` at the latest.
-    fn evidence(&self, process: &Self::Process, knock: &dyn Knock, until: Monotonic) -> Evidence;
+    /// What /proc shows of all processes of the unit.
+    fn members(&self, unit: &UnitState) -> Result<Members, String>;
+    /// What the kernel shows of the sockets at which the probes waited.
+    fn sockets(&self, unit: &UnitState, main: &Process) -> Result<Sockets, String>;
+    /// Notes what the unit's processes are doing, by `until` at the latest.
+    fn evidence(
+        &self,
+        process: &Self::Process,
+        first: &Observation,
+        probe: &dyn FinalProbe,
+        until: Monotonic,
+    ) -> Evidence;
     /// Tells people what is about to happen, on one line.
     fn announce(&self, line: &str);
     /// Sends the signal; with none, only asks whether one would be permitted.
     fn signal(&self, process: &Self::Process, signal: Option<Signal>) -> Result<(), NotSent>;
+    /// Sends `signal` to each process of the unit that catches it and does not block it, and returns
+    /// their numbers.
+    fn dump(&self, unit: &UnitState, signal: DumpSignal) -> Vec<u32>;
     /// Waits for the process to die, and says whether it did within `at_most`.
     fn died_within(&self, process: &Self::Process, at_most: Duration) -> bool;
 }
@@ -55,61 +73,44 @@ pub(super) enum NotSent {
     Refused(String),
 }
 
-/// What recovery is to do with a backend that hung.
-#[derive(Clone, Debug)]
-pub(super) struct Task<'a> {
-    /// What the guards need to know.
-    pub(super) standing: Standing<'a>,
-    /// How long the new main process has until the core answers.
-    pub(super) verify: Duration,
-    /// Stop short of the signal.
-    pub(super) rehearse: bool,
-}
-
-/// What came of it.
-#[derive(Debug)]
-pub(super) struct Story {
-    pub(super) outcome: Outcome,
-    pub(super) pid: Option<u32>,
-    pub(super) evidence: Option<Evidence>,
-}
-
-/// Recovers a hung backend, or says why not.
-pub(super) fn run<H: Host>(task: &Task<'_>, host: &H, backend: &dyn Backend) -> Story {
+/// Recovers a hung backend, or says why not. The unit's name and the time that it took are the
+/// caller's to add.
+pub(super) fn run<H: Host>(
+    context: &GuardContext<'_>,
+    host: &H,
+    prober: &dyn CoreProber,
+) -> Recovery {
     let mut run = Run {
-        task,
+        context,
         host,
-        backend,
-        pid: None,
-        evidence: None,
+        prober,
+        recovery: Recovery::idle(Outcome::NotNeeded, None),
     };
-    let outcome = match run.recover() {
-        Ok(outcome) | Err(outcome) => outcome,
-    };
-    Story {
+    let (Ok(outcome) | Err(outcome)) = run.recover();
+    Recovery {
         outcome,
-        pid: run.pid,
-        evidence: run.evidence,
+        ..run.recovery
     }
 }
 
 struct Run<'a, H> {
-    task: &'a Task<'a>,
+    context: &'a GuardContext<'a>,
     host: &'a H,
-    backend: &'a dyn Backend,
-    pid: Option<u32>,
-    evidence: Option<Evidence>,
+    prober: &'a dyn CoreProber,
+    /// What is known so far.
+    recovery: Recovery,
 }
 
 /// A process that is to be signalled, unless one more look finds a reason not to.
-struct Suspect<P> {
+struct Target<P> {
     pid: MainPid,
     process: P,
-    /// As the last look found it.
-    unit: UnitState,
-    /// When systemd told it.
-    told: Monotonic,
-    knock: Box<dyn Knock>,
+    first: Observation,
+    /// The last look.
+    latest: Observation,
+    /// When systemd answered at the last look.
+    answered: Monotonic,
+    probe: Box<dyn FinalProbe>,
 }
 
 /// A step's result; its error ends the recovery.
@@ -117,25 +118,31 @@ type Step<T> = Result<T, Outcome>;
 
 impl<H: Host> Run<'_, H> {
     fn recover(&mut self) -> Step<Outcome> {
-        let suspect = self.look_twice()?;
-        if self.task.rehearse {
-            self.send(&suspect, None)?;
+        let mut target = self.look_twice()?;
+        if self.context.dry_run {
+            self.send(&target, None)?;
             return Ok(Outcome::WouldKill);
         }
-        self.announce(&suspect);
-        let suspect = self.fresh(suspect)?;
-        self.end(&suspect)?;
-        let new_pid = self.await_restart(&suspect)?;
+        self.announce(&target);
+        self.fresh(&mut target)?;
+        let died = match self.context.dump_signal {
+            Some(signal) => self.dump_stacks(&mut target, signal)?,
+            None => false,
+        };
+        if !died {
+            self.end(&target)?;
+        }
+        let new_pid = self.await_restart(&target)?;
         self.verify(new_pid)
     }
 
-    /// Looks twice, with one more GET between the two.
-    fn look_twice(&mut self) -> Step<Suspect<H::Process>> {
+    /// Looks twice, with the final GET between the two.
+    fn look_twice(&mut self) -> Step<Target<H::Process>> {
         let at = self.host.now();
-        let first = self.host.show().map_err(Outcome::Failed)?;
-        let pid = *first.main_pid.as_ref().unwrap_or(&0);
-        self.pid = (pid != 0).then_some(pid);
-        let pid = MainPid::new(pid, self.task.standing.own_pid);
+        let unit = self.host.show().map_err(Outcome::Failed)?;
+        let pid = *unit.main_pid.as_ref().unwrap_or(&0);
+        self.recovery.pid = (pid != 0).then_some(pid);
+        let pid = MainPid::new(pid, self.context.own_pid);
         // Opened before the second look: the number can be given to another process, the
         // descriptor cannot. If the number still belongs to the unit then, so does the process.
         let process = match pid {
@@ -147,94 +154,130 @@ impl<H: Host> Run<'_, H> {
             (None, Some(_)) => Process::Gone("no process has its number any more"),
             (None, None) => Process::None,
         };
-        self.judge(&Look {
-            at,
-            unit: &first,
-            before: None,
-            process: seen,
-            heard: Heard::Nothing,
-        })?;
+        let first = self.observe(at, unit, seen, None);
+        guards::judge(self.context, &first, None).map_err(refused)?;
         // The guards have just refused whatever would leave either of the two out.
         let (Some(pid), Some(process)) = (pid, process) else {
-            let why = "the main process cannot be held on to".to_owned();
+            let why = "the main process cannot be opened".to_owned();
             return Err(Outcome::Refused(Guard::MainPid, why));
         };
 
-        let knock = self.backend.knock();
-        let until = self.host.now() + LAST_GET;
-        self.evidence = Some(self.host.evidence(&process, knock.as_ref(), until));
-        while knock.heard() == Heard::Nothing && self.host.now() < until {
+        let probe = self.prober.final_probe();
+        let until = self.host.now() + FINAL_GET;
+        let evidence = (self.host).evidence(&process, &first, probe.as_ref(), until);
+        self.recovery.evidence = Some(evidence);
+        while probe.status() == ProbeStatus::Silent && self.host.now() < until {
             let left = until.since(self.host.now());
             self.host.pause(left.min(Duration::from_millis(10)));
         }
-        let suspect = Suspect {
+        let mut target = Target {
             pid,
             process,
-            unit: first,
-            told: at,
-            knock,
+            latest: first.clone(),
+            first,
+            answered: at,
+            probe,
         };
-        self.look_again(suspect)
+        self.look_again(&mut target)?;
+        Ok(target)
     }
 
-    /// Asks systemd, /proc and the last GET once more, in this order: what can change fastest is
-    /// looked at last.
-    fn look_again(&self, suspect: Suspect<H::Process>) -> Step<Suspect<H::Process>> {
+    /// Asks systemd, /proc, the socket table and the final GET once more, in this order: what can
+    /// change fastest is looked at last.
+    fn look_again(&self, target: &mut Target<H::Process>) -> Step<()> {
         let at = self.host.now();
         let unit = self.host.show().map_err(Outcome::Failed)?;
-        let told = self.host.now();
-        self.judge(&Look {
-            at,
-            unit: &unit,
-            before: Some(&suspect.unit),
-            process: self.host.inspect(&suspect.process),
-            heard: suspect.knock.heard(),
-        })?;
-        Ok(Suspect {
-            unit,
-            told,
-            ..suspect
-        })
+        target.answered = self.host.now();
+        let process = self.host.inspect(&target.process);
+        target.latest = self.observe(at, unit, process, Some(target.probe.as_ref()));
+        guards::judge(self.context, &target.latest, Some(&target.first)).map_err(refused)
     }
 
-    fn judge(&self, look: &Look<'_>) -> Step<()> {
-        guards::judge(&self.task.standing, look).map_err(refused)
+    fn observe(
+        &self,
+        at: Monotonic,
+        unit: UnitState,
+        process: Process,
+        probe: Option<&dyn FinalProbe>,
+    ) -> Observation {
+        Observation {
+            at,
+            members: self.host.members(&unit),
+            sockets: self.host.sockets(&unit, &process),
+            probe: probe.map(|probe| ProbeFacts {
+                connections: probe.connections(),
+                status: probe.status(),
+            }),
+            unit,
+            process,
+        }
     }
 
     /// Says what is about to happen, before it happens.
-    fn announce(&self, suspect: &Suspect<H::Process>) {
-        let evidence = self.evidence.as_ref().map(Evidence::summary);
+    fn announce(&self, target: &Target<H::Process>) {
+        let evidence = self.recovery.evidence.as_ref().map(Evidence::summary);
         self.host.announce(&format!(
-            "sending {} to process {}, the main process of {}: no core route answered within its time-outs; {}",
-            self.task.standing.signal.name(),
-            suspect.pid.get(),
-            self.task.standing.unit,
+            "sending {} to process {}, the main process of {}: no core route answered within its timeouts; {}",
+            self.context.signal.name(),
+            target.pid.get(),
+            self.context.unit,
             evidence.unwrap_or_default()
         ));
     }
 
-    /// Looks again until a look is fresh. A reader that keeps stderr waiting (Ctrl-S at a terminal)
-    /// lets the last one grow old, and so does a pause of this whole program.
-    fn fresh(&self, mut suspect: Suspect<H::Process>) -> Step<Suspect<H::Process>> {
+    /// Looks again until a look is fresh. Blocked stderr (Ctrl-S at a terminal) lets the last one grow
+    /// old, and so does a pause of this whole program.
+    fn fresh(&self, target: &mut Target<H::Process>) -> Step<()> {
         let mut looks = 0;
-        while self.host.now().since(suspect.told) > STALE {
+        while self.host.now().since(target.answered) > STALE {
             if looks == FRESH_LOOKS {
                 let why = "this program itself is starved: whatever it looks at is out of date before it can act on it";
                 return Err(Outcome::Refused(Guard::Starved, why.to_owned()));
             }
-            suspect = self.look_again(suspect)?;
+            self.look_again(target)?;
             looks += 1;
         }
         // However fresh the look, this costs nothing.
-        guards::unanswered(&suspect.knock.heard()).map_err(refused)?;
-        Ok(suspect)
+        let probe = ProbeFacts {
+            status: target.probe.status(),
+            connections: Vec::new(),
+        };
+        super::proofs::silence::unanswered(Some(&probe), None).map_err(refused)
+    }
+
+    /// Asks the unit's processes for their stacks, then looks a third time. Says whether the main
+    /// process has died of that: then it was this run that ended it.
+    fn dump_stacks(&mut self, target: &mut Target<H::Process>, signal: DumpSignal) -> Step<bool> {
+        let since = self.host.wall_clock();
+        let processes = self.host.dump(&target.latest.unit, signal);
+        if processes.is_empty() {
+            return Ok(false);
+        }
+        let until = self.host.now() + DUMP_TIME;
+        let asked = processes.contains(&target.pid.get());
+        let mut died = false;
+        while !died && target.probe.status() == ProbeStatus::Silent && self.host.now() < until {
+            died = (self.host).died_within(&target.process, Duration::from_millis(50));
+        }
+        self.recovery.dump = Some(Dump {
+            signal,
+            processes,
+            since,
+            until: self.host.wall_clock(),
+        });
+        if died && asked {
+            return Ok(true);
+        }
+        self.look_again(target)?;
+        self.fresh(target)?;
+        Ok(false)
     }
 
     /// Sends the first signal, or asks whether that would be permitted.
-    fn send(&self, suspect: &Suspect<H::Process>, signal: Option<Signal>) -> Step<()> {
-        let pid = suspect.pid.get();
+    fn send(&self, target: &Target<H::Process>, signal: Option<Signal>) -> Step<()> {
+        let pid = target.pid.get();
         self.host
-            .signal(&suspect.process, signal)
+            .signal(&target.process, signal)
             .map_err(|why| match why {
                 NotSent::Gone => Outcome::Refused(
                     Guard::Gone,

@@ -2,10 +2,11 @@
 //! for.
 
 use std::ffi::OsString;
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, PipeReader, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -14,12 +15,11 @@ use nix::sys::signal::{Signal, killpg};
 use nix::sys::time::TimeSpec;
 use nix::unistd::Pid;
 
-use super::facts;
-use super::pidfd::PidFd;
-use super::unit::{PROPERTIES, UnitState};
+use super::pidfd::{self, PidFd};
+use super::unit::{PROPERTIES, SocketUnit, UnitState};
 use crate::clock::Monotonic;
+use crate::escape::escape;
 use crate::manifest::Scope;
-use crate::text::escape;
 
 /// The bound on one call.
 const BOUND: Duration = Duration::from_secs(5);
@@ -33,6 +33,7 @@ pub(super) struct Systemctl {
     program: OsString,
     scope: Scope,
     bound: Duration,
+    cancelled: Option<Arc<PipeReader>>,
 }
 
 impl Systemctl {
@@ -42,17 +43,39 @@ impl Systemctl {
             program: "systemctl".into(),
             scope,
             bound: BOUND,
+            cancelled: None,
         }
     }
 
-    /// What the manager knows of `unit`.
+    /// The same, but a call under way is given up once the other end of `pipe` is closed.
+    pub(super) fn cancelled_by(self, pipe: &Arc<PipeReader>) -> Self {
+        Self {
+            cancelled: Some(Arc::clone(pipe)),
+            ..self
+        }
+    }
+
+    /// What the manager knows of the service (or timer) `unit`.
     ///
     /// # Errors
     ///
-    /// A sentence, where `systemctl` is missing, fails, prints garbage, or is not done in time.
+    /// A message, where `systemctl` is missing, fails, prints garbage, or is not done in time.
     pub(super) fn show(&self, unit: &str) -> Result<UnitState, String> {
-        let typed = facts::systemctl(self.scope);
-        let output = self.run(unit).map_err(|why| match why {
+        UnitState::parse(&self.ask(unit, PROPERTIES)?)
+    }
+
+    /// What the manager knows of the `.socket` unit `unit`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::show`].
+    pub(super) fn show_socket(&self, unit: &str) -> Result<SocketUnit, String> {
+        Ok(SocketUnit::parse(&self.ask(unit, SocketUnit::PROPERTIES)?))
+    }
+
+    fn ask(&self, unit: &str, properties: &[&str]) -> Result<Vec<u8>, String> {
+        let typed = systemctl(self.scope);
+        let output = self.run(unit, properties).map_err(|why| match why {
             Trouble::Missing => {
                 "systemctl was not found in PATH: recovery needs a machine run by systemd".to_owned()
             }
@@ -61,46 +84,64 @@ impl Systemctl {
                 "\"{typed} show {unit}\" did not end within {} s: the service manager or D-Bus is stuck",
                 self.bound.as_secs_f64()
             ),
+            Trouble::Cancelled => format!("\"{typed} show {unit}\" did not end in time"),
             Trouble::Verbose => format!("\"{typed} show {unit}\" printed garbage without end"),
         })?;
-        if !output.status.success() {
-            let complaint = String::from_utf8_lossy(&output.complaints);
-            let first = complaint.lines().find(|line| !line.trim().is_empty());
-            return Err(format!(
-                "\"{typed} show {unit}\" failed ({}): {}",
-                output.status,
-                first.map_or("it gave no reason".into(), |line| escape(line.trim()))
-            ));
+        if output.status.success() {
+            return Ok(output.answer);
         }
-        UnitState::parse(&output.answer)
+        let complaint = String::from_utf8_lossy(&output.complaints);
+        let first = complaint.lines().find(|line| !line.trim().is_empty());
+        Err(format!(
+            "\"{typed} show {unit}\" failed ({}): {}",
+            output.status,
+            first.map_or("it gave no reason".into(), |line| escape(line.trim()))
+        ))
     }
 
-    fn run(&self, unit: &str) -> Result<Output, Trouble> {
+    fn run(&self, unit: &str, properties: &[&str]) -> Result<Output, Trouble> {
         let mut command = Command::new(&self.program);
         if self.scope == Scope::User {
             command.arg("--user");
         }
         command.args(["show", "--no-pager"]);
-        for property in PROPERTIES {
+        for property in properties {
             command.args(["-p", property]);
         }
         command
             .args(["--", unit])
             .env("LC_ALL", "C")
             .env("SYSTEMD_COLORS", "0")
-            // Its chatter would stand before the reason of a failure.
+            // Its debug messages would precede the reason of a failure.
             .env_remove("SYSTEMD_LOG_LEVEL")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             // A group of its own, so that whatever it starts can be ended with it.
             .process_group(0);
+        pidfd::keep_exit_statuses();
         let until = Monotonic::now() + self.bound;
         let child = command.spawn().map_err(|error| match error.kind() {
             ErrorKind::NotFound => Trouble::Missing,
             _ => Trouble::Start(error.to_string()),
         })?;
-        Running(child).collect(until)
+        Running(child).collect(until, self.cancelled.as_deref())
+    }
+}
+
+/// How a person types `systemctl` for this manager.
+pub(super) const fn systemctl(scope: Scope) -> &'static str {
+    match scope {
+        Scope::System => "systemctl",
+        Scope::User => "systemctl --user",
+    }
+}
+
+/// How a person types `journalctl` for this manager.
+pub(super) const fn journalctl(scope: Scope) -> &'static str {
+    match scope {
+        Scope::System => "journalctl",
+        Scope::User => "journalctl --user",
     }
 }
 
@@ -114,6 +155,7 @@ enum Trouble {
     Missing,
     Start(String),
     Slow,
+    Cancelled,
     Verbose,
 }
 
@@ -121,7 +163,11 @@ enum Trouble {
 struct Running(Child);
 
 impl Running {
-    fn collect(mut self, until: Monotonic) -> Result<Output, Trouble> {
+    fn collect(
+        mut self,
+        until: Monotonic,
+        cancelled: Option<&PipeReader>,
+    ) -> Result<Output, Trouble> {
         let start = |error: &dyn std::fmt::Display| Trouble::Start(error.to_string());
         let process = PidFd::open(self.0.id()).map_err(|error| start(&error))?;
         let mut answer = Stream::new(self.0.stdout.take()).map_err(|error| start(&error))?;
@@ -140,7 +186,12 @@ impl Running {
             if ended {
                 break;
             }
-            let sources = [Some(process.as_fd()), answer.open(), complaints.open()];
+            let sources = [
+                cancelled.map(AsFd::as_fd),
+                Some(process.as_fd()),
+                answer.open(),
+                complaints.open(),
+            ];
             let mut fds: Vec<PollFd> = sources
                 .into_iter()
                 .flatten()
@@ -148,6 +199,10 @@ impl Running {
                 .collect();
             // Whatever ended the wait, the loop looks at everything again.
             let _ = ppoll(&mut fds, Some(TimeSpec::from(until.remaining())), None);
+            let hung_up = |fd: &PollFd| fd.revents() == Some(PollFlags::POLLHUP);
+            if cancelled.is_some() && fds.first().is_some_and(hung_up) {
+                return Err(Trouble::Cancelled);
+            }
         }
         let status = self.0.wait().map_err(|error| start(&error))?;
         Ok(Output {
@@ -240,6 +295,7 @@ mod tests {
                 program: self.0.path().join("systemctl").into(),
                 scope,
                 bound,
+                cancelled: None,
             };
             // Another test's fork may hold the script open for writing for a moment: ETXTBSY.
             loop {
@@ -298,6 +354,7 @@ mod tests {
             program: "/nonexistent/systemctl".into(),
             scope: Scope::System,
             bound: LONG,
+            cancelled: None,
         };
         assert!(
             nowhere
@@ -333,6 +390,26 @@ mod tests {
     }
 
     #[test]
+    fn show_is_given_up_once_the_pipe_is_closed() {
+        let fake = Fake::new("echo $$ >\"${0%/*}/pid\"; exec sleep 600");
+        let (reader, writer) = std::io::pipe().unwrap();
+        let systemctl = Systemctl {
+            program: fake.0.path().join("systemctl").into(),
+            ..Systemctl::new(Scope::System).cancelled_by(&Arc::new(reader))
+        };
+        std::thread::scope(|scope| {
+            let call = scope.spawn(|| systemctl.show("demo.service"));
+            while fake.file("pid").is_empty() {
+                std::thread::yield_now();
+            }
+            drop(writer);
+            let error = call.join().unwrap().unwrap_err();
+            assert!(error.contains("did not end in time"), "{error}");
+        });
+        assert!(!runs(&fake.file("pid")));
+    }
+
+    #[test]
     fn an_answer_that_is_read_too_late_is_none() {
         let child = Command::new("echo")
             .arg("MainPID=4711")
@@ -341,7 +418,7 @@ mod tests {
             .unwrap();
         let process = PidFd::open(child.id()).unwrap();
         assert!(process.died_within(LONG));
-        let collected = Running(child).collect(Monotonic::now());
+        let collected = Running(child).collect(Monotonic::now(), None);
         assert!(matches!(collected, Err(Trouble::Slow)));
     }
 

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::iter;
 use std::time::Duration;
 
-use super::restart::{Restart, Statuses};
+use super::cgroup::ControlGroup;
+use super::restart::{KillMode, Restart, Statuses};
 use crate::clock::Monotonic;
-use crate::text::escape;
+use crate::escape::escape;
 
 /// The properties asked for: org.freedesktop.systemd1(5) describes them. systemd leaves out
 /// without a word those that it, or the unit's type, does not have.
@@ -17,6 +18,7 @@ pub(super) const PROPERTIES: &[&str] = &[
     "SubState",
     "Result",
     "MainPID",
+    "ControlGroup",
     "InvocationID",
     "ExecMainStartTimestampMonotonic",
     "Restart",
@@ -28,6 +30,8 @@ pub(super) const PROPERTIES: &[&str] = &[
     "RestartForceExitStatus",
     "Job",
     "FreezerState",
+    "KillMode",
+    "SendSIGKILL",
     "TimeoutStopUSec",
     "RestartUSec",
     "RestartUSecNext",
@@ -56,6 +60,8 @@ pub(super) struct UnitState {
     pub(super) result: Property<String>,
     /// The main process, 0 where there is none.
     pub(super) main_pid: Property<u32>,
+    /// Its control group, which is never the root one.
+    pub(super) group: Property<ControlGroup>,
     /// One for each time that the unit is started, so it changes with every restart.
     pub(super) invocation: Property<String>,
     /// When the main process started.
@@ -74,6 +80,12 @@ pub(super) struct UnitState {
     pub(super) prevent: Property<Statuses>,
     /// `RestartForceExitStatus=`
     pub(super) force: Property<Statuses>,
+    /// `KillMode=`
+    pub(super) kill_mode: Property<KillMode>,
+    /// `SendSIGKILL=`
+    pub(super) send_sigkill: Property<bool>,
+    /// Whether `TimeoutStopSec=` is `infinity`.
+    pub(super) stops_forever: Property<bool>,
     /// The number of the queued job, where there is one.
     pub(super) job: Property<Option<String>>,
     /// `running`, `frozen`, …; none from systemd before 246.
@@ -107,6 +119,7 @@ impl UnitState {
             sub: raw.word("SubState"),
             result: raw.word("Result"),
             main_pid: raw.parsed("MainPID", |text| text.parse().ok()),
+            group: raw.parsed("ControlGroup", ControlGroup::parse),
             invocation: raw.parsed("InvocationID", invocation),
             started: raw.parsed("ExecMainStartTimestampMonotonic", started),
             restart: raw.parsed("Restart", Restart::parse),
@@ -116,6 +129,12 @@ impl UnitState {
             success: raw.statuses("SuccessExitStatus"),
             prevent: raw.statuses("RestartPreventExitStatus"),
             force: raw.statuses("RestartForceExitStatus"),
+            kill_mode: raw.parsed("KillMode", KillMode::parse),
+            send_sigkill: raw.parsed("SendSIGKILL", yes_or_no),
+            stops_forever: raw.parsed("TimeoutStopUSec", |text| match text {
+                "infinity" => Some(true),
+                text => span(text).map(|_| false),
+            }),
             job: raw.parsed("Job", |text| {
                 Some((!matches!(text, "" | "0")).then(|| text.to_owned()))
             }),
@@ -195,6 +214,39 @@ fn span(text: &str) -> Option<Duration> {
     Some(total)
 }
 
+/// A `.socket` unit, as far as the owner of a listening socket needs it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct SocketUnit {
+    /// Its control group; none where it has none at the moment.
+    pub(super) group: Option<ControlGroup>,
+    /// The addresses and paths that it listens at, as `Listen=` has them without their kind.
+    pub(super) listens: Vec<String>,
+}
+
+impl SocketUnit {
+    /// The properties asked for.
+    pub(super) const PROPERTIES: &[&str] = &["ControlGroup", "Listen"];
+
+    /// Reads what `systemctl show` printed. `Listen=` stands once for each socket, such as
+    /// `Listen=[::]:8000 (Stream)`.
+    pub(super) fn parse(printed: &[u8]) -> Self {
+        let mut unit = Self::default();
+        for line in String::from_utf8_lossy(printed).lines() {
+            match line.split_once('=') {
+                Some(("ControlGroup", path)) => unit.group = ControlGroup::parse(path),
+                Some(("Listen", listen)) => {
+                    let address = listen
+                        .rsplit_once(" (")
+                        .map_or(listen, |(address, _)| address);
+                    unit.listens.push(address.to_owned());
+                }
+                _ => {}
+            }
+        }
+        unit
+    }
+}
+
 /// `Key=value` lines. Kept apart from the types because the order is systemd's, not ours.
 struct Raw<'a> {
     properties: BTreeMap<&'a str, &'a str>,
@@ -243,10 +295,10 @@ impl<'a> Raw<'a> {
     fn parsed<T>(&self, name: &str, parse: impl Fn(&str) -> Option<T>) -> Property<T> {
         let value = self
             .optional(name)
-            .ok_or_else(|| Unreadable(format!("systemctl did not tell {name}=")))?;
+            .ok_or_else(|| Unreadable(format!("systemctl did not report {name}=")))?;
         parse(value).ok_or_else(|| {
             Unreadable(format!(
-                "systemctl told {name}=\"{}\", which makes no sense",
+                "systemctl reported an invalid {name}=\"{}\"",
                 shown(value)
             ))
         })
@@ -273,7 +325,7 @@ impl<'a> Raw<'a> {
         let told = &self.ignores_failure;
         match told.first() {
             Some(first) if told.iter().any(|other| other != first) => Err(Unreadable(
-                "systemctl told ExecStart= both with and without \"-\"".to_owned(),
+                "systemctl reported ExecStart= both with and without \"-\"".to_owned(),
             )),
             first => self.parsed_or("ExecStart", first.is_some_and(|first| *first), |_| None),
         }

@@ -1,69 +1,103 @@
 //! Finds today what would fail in the next hang, or keep this program from being run: beside the
-//! sweep, without a say in the exit status. It changes nothing and signals nobody.
+//! sweep, without effect on the exit status. It changes nothing and signals nobody.
 
 use std::fs;
+use std::io::{self, PipeWriter};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
-use super::facts::systemctl;
-use super::systemctl::Systemctl;
+use super::observation::{GuardContext, Members, Observation, Process, Sockets, TcpFacts};
+use super::systemctl::{Systemctl, systemctl};
+use super::tcp_diag::States;
 use super::unit::UnitState;
-use super::{guards, host};
+use super::{cgroup, dump, guards, host, owners, processes, socket_watch};
 use crate::clock::Monotonic;
-use crate::manifest::{KillSignal, Manifest, Scope, Source};
-use crate::text::escape;
+use crate::escape::escape;
+use crate::manifest::{DumpSignal, Manifest, RecoveryPlan, Scope, Source};
+
+/// How long a `systemctl` that is given up may take to end.
+const GIVE_UP: Duration = Duration::from_millis(500);
 
 /// The look at the units, under way in the background.
 #[derive(Debug)]
 pub struct Watch {
-    sentences: Receiver<String>,
+    warnings: Receiver<String>,
     units: String,
+    /// Closed to give up a `systemctl` under way.
+    cancel: Option<PipeWriter>,
 }
 
 /// Begins to look at the units that matter to `manifest` and to this program. `resolve` gives the
-/// addresses that `base_url` leads to, or a sentence that says why there are none.
+/// addresses that `base_url` leads to, or a message that says why there are none.
 pub fn start(
     manifest: &Manifest,
     resolve: impl FnOnce() -> Result<Vec<SocketAddr>, String> + Send + 'static,
 ) -> Watch {
     let subjects = Subjects::of(manifest);
     let units = subjects.names();
-    let (tell, sentences) = mpsc::channel();
-    let complaint = tell.clone();
-    if !units.is_empty() {
-        // Not joined: a systemctl that hangs must not keep the report waiting.
-        let begun = thread::Builder::new().spawn(move || {
-            let show = |unit: &Unit| Systemctl::new(unit.scope).show(&unit.name);
-            subjects.examine(show, resolve, |sentence| {
+    let (sender, warnings) = mpsc::channel();
+    let complaint = sender.clone();
+    let mut watch = Watch {
+        warnings,
+        units,
+        cancel: None,
+    };
+    if watch.units.is_empty() {
+        return watch;
+    }
+    let begin = || {
+        let (cancelled, cancel) = io::pipe()?;
+        let cancelled = Arc::new(cancelled);
+        // Not joined: what cannot be given up must not keep the report waiting.
+        thread::Builder::new().spawn(move || {
+            let ask = |scope| Systemctl::new(scope).cancelled_by(&cancelled);
+            let show = |unit: &Unit| ask(unit.scope).show(&unit.name);
+            subjects.examine(show, lasting_refusals(&ask), resolve, |warning| {
                 // Nobody listens any more once the report is written.
-                let _ = tell.send(sentence);
+                let _ = sender.send(warning);
             });
-        });
-        if let Err(error) = begun {
-            let _ = complaint.send(format!("{units} could not be looked at: {error}"));
+        })?;
+        Ok(cancel)
+    };
+    match begin() {
+        Ok(cancel) => watch.cancel = Some(cancel),
+        Err::<_, io::Error>(error) => {
+            let _ = complaint.send(format!("{} could not be looked at: {error}", watch.units));
         }
     }
-    Watch { sentences, units }
+    watch
 }
 
 impl Watch {
     /// The warnings, waited for `at_most` so long.
-    pub fn finish(self, at_most: Duration) -> Vec<String> {
+    pub fn finish(mut self, at_most: Duration) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.collect(at_most, &mut warnings) {
+            return warnings;
+        }
+        drop(self.cancel.take());
+        let known = warnings.len();
+        self.collect(GIVE_UP, &mut warnings);
+        // What comes of a call that was given up is known already.
+        warnings.truncate(known);
+        warnings.push(format!(
+            "{} could not be looked at in time: systemctl, or the look-up of base_url's name, is slow",
+            self.units
+        ));
+        warnings
+    }
+
+    /// Collects warnings for `at_most` so long, and says whether these were all.
+    fn collect(&self, at_most: Duration, warnings: &mut Vec<String>) -> bool {
         let until = Monotonic::now() + at_most;
-        let mut sentences = Vec::new();
         loop {
-            match self.sentences.recv_timeout(until.remaining()) {
-                Ok(sentence) => sentences.push(sentence),
-                Err(RecvTimeoutError::Disconnected) => return sentences,
-                Err(RecvTimeoutError::Timeout) => {
-                    sentences.push(format!(
-                        "{} could not be looked at in time: systemctl, or the look-up of base_url's name, is slow",
-                        self.units
-                    ));
-                    return sentences;
-                }
+            match self.warnings.recv_timeout(until.remaining()) {
+                Ok(warning) => warnings.push(warning),
+                Err(RecvTimeoutError::Disconnected) => return true,
+                Err(RecvTimeoutError::Timeout) => return false,
             }
         }
     }
@@ -78,20 +112,31 @@ pub(super) struct Unit {
 /// What is looked at.
 struct Subjects {
     /// The unit that may be killed, and how.
-    backend: Option<(Unit, KillSignal)>,
+    backend: Option<Backend>,
     /// The unit that this program runs in.
     own: Option<Unit>,
     source: Source,
 }
 
+struct Backend {
+    unit: Unit,
+    plan: RecoveryPlan,
+    /// The port that it listens at; none with a UNIX socket.
+    port: Option<u16>,
+}
+
 impl Subjects {
     fn of(manifest: &Manifest) -> Self {
-        let backend = manifest.recovery.as_ref().map(|plan| {
-            let unit = Unit {
+        let backend = manifest.recovery.as_ref().map(|plan| Backend {
+            unit: Unit {
                 name: plan.unit.as_str().to_owned(),
                 scope: plan.scope,
-            };
-            (unit, plan.signal)
+            },
+            plan: plan.clone(),
+            port: match manifest.unix_socket {
+                Some(_) => None,
+                None => Some(manifest.base_url.port()),
+            },
         });
         // systemd sets it for whatever it starts, systemd.exec(5).
         let under_systemd = std::env::var_os("INVOCATION_ID").is_some();
@@ -108,46 +153,143 @@ impl Subjects {
 
     /// The names of the units, for people; empty where there are none.
     fn names(&self) -> String {
-        let backend = self.backend.as_ref().map(|(unit, _)| unit);
+        let backend = self.backend.as_ref().map(|backend| &backend.unit);
         let units = backend.into_iter().chain(&self.own);
         let names: Vec<_> = units.map(|unit| escape(&unit.name)).collect();
         names.join(" and ")
     }
 
-    /// Looks at everything, what may take longest last, and tells each sentence as it is found.
+    /// Looks at everything, what may take longest last, and sends each warning as it is found.
+    /// `refusals` looks at the running backend.
     fn examine(
         self,
         show: impl Fn(&Unit) -> Result<UnitState, String>,
+        refusals: impl Fn(&Backend, &UnitState, &[SocketAddr]) -> Vec<String>,
         resolve: impl FnOnce() -> Result<Vec<SocketAddr>, String>,
-        mut tell: impl FnMut(String),
+        mut warn: impl FnMut(String),
     ) {
-        if let Some((unit, signal)) = &self.backend {
+        let mut running = None;
+        if let Some(backend) = &self.backend {
+            let unit = &backend.unit;
             match show(unit) {
-                Ok(state) => about_backend(unit, *signal, &state)
-                    .into_iter()
-                    .for_each(&mut tell),
-                Err(why) => tell(format!("recovery of {} would fail: {why}", unit.name)),
+                Ok(state) => {
+                    stale(unit, &state).into_iter().for_each(&mut warn);
+                    running = Some((backend, state));
+                }
+                Err(why) => warn(format!("recovery of {} would fail: {why}", unit.name)),
             }
         }
         if let Some(own) = &self.own {
-            about_own(own, &show).into_iter().for_each(&mut tell);
+            about_own(own, &show).into_iter().for_each(&mut warn);
         }
-        if let Some((unit, _)) = &self.backend {
-            let writable = host::manifest_writable(&self.source);
-            let elsewhere = host::not_local(&resolve());
-            for why in [writable, elsewhere].into_iter().flatten() {
-                tell(would_refuse(unit, &why));
-            }
+        let Some(backend) = &self.backend else { return };
+        let addresses = match backend.port {
+            Some(_) => resolve(),
+            None => Ok(Vec::new()),
+        };
+        let mut found = Vec::new();
+        if let Some((backend, state)) = running {
+            found.extend(refusals(
+                backend,
+                &state,
+                addresses.as_deref().unwrap_or_default(),
+            ));
         }
+        found.extend(host::manifest_writable(&self.source));
+        if backend.port.is_some() {
+            found.extend(host::not_local(&addresses));
+        }
+        let refused = |why| format!("recovery of {} would be refused: {why}", backend.unit.name);
+        found.into_iter().map(refused).for_each(&mut warn);
     }
 }
 
-fn about_backend(unit: &Unit, signal: KillSignal, state: &UnitState) -> Vec<String> {
-    let refusal = guards::loaded(state, &unit.name, unit.scope)
-        .and_then(|()| guards::restarts(state, &unit.name, unit.scope, signal))
-        .err()
-        .map(|(_, why)| would_refuse(unit, &why));
-    refusal.into_iter().chain(stale(unit, state)).collect()
+/// What keeps a recovery from working for good, as far as it can be seen while the backend is well.
+fn lasting_refusals(
+    ask: &impl Fn(Scope) -> Systemctl,
+) -> impl Fn(&Backend, &UnitState, &[SocketAddr]) -> Vec<String> {
+    |backend, state, addresses| {
+        let (unit, plan) = (&backend.unit, &backend.plan);
+        let mut context = GuardContext {
+            unit: &unit.name,
+            scope: unit.scope,
+            signal: plan.signal,
+            dump_signal: plan.dump_signal,
+            min_uptime: plan.min_uptime,
+            verify: plan.verify,
+            dry_run: true,
+            sweep_began: Monotonic::now(),
+            silent_at: Vec::new(),
+            starved: None,
+            own_pid: std::process::id(),
+            not_local: None,
+            manifest_writable: None,
+        };
+        let now = observe(backend, state, &ask(unit.scope));
+        if let Ok(Sockets::Tcp(facts)) = &now.sockets {
+            let served = addresses.iter().copied();
+            context.silent_at = served
+                .filter(|&address| !facts.listeners(address).is_empty())
+                .collect();
+        }
+        let mut found: Vec<_> = guards::lasting(&context, &now).into_iter().collect();
+        if let (Some(signal), Process::Alive(_)) = (plan.dump_signal, &now.process) {
+            found.extend(nobody_catches(signal, state, &unit.name));
+        }
+        found
+    }
+}
+
+/// A look at the running backend that costs a healthy run little: nobody is at work on its processes.
+fn observe(backend: &Backend, state: &UnitState, systemctl: &Systemctl) -> Observation {
+    let at = Monotonic::now();
+    let main = *state.main_pid.as_ref().unwrap_or(&0);
+    let process = match main {
+        0 => Process::None,
+        pid => processes::vitals(pid).map_or(Process::Hidden, Process::Alive),
+    };
+    let group = || state.group.as_ref().map_err(|why| why.0.clone());
+    let others = || Ok(cgroup::Hierarchy::find()?.processes(group()?)?.len());
+    let manager = match &process {
+        Process::Alive(vitals) => vitals.parent.group.as_deref(),
+        Process::None | Process::Gone(_) | Process::Hidden => None,
+    };
+    let sockets = backend.port.map(|port| {
+        let table = socket_watch::dump(&mut None, port, States::Listening)?;
+        let owners = owners::owners(state, manager, systemctl, &table)?;
+        Ok(Sockets::Tcp(TcpFacts {
+            table,
+            owners,
+            progress: None,
+        }))
+    });
+    Observation {
+        at,
+        unit: state.clone(),
+        members: others().map(|processes| Members {
+            others: processes.saturating_sub(1),
+            disturbed: None,
+        }),
+        sockets: sockets.unwrap_or_else(|| Ok(Sockets::Tcp(TcpFacts::default()))),
+        probe: None,
+        process,
+    }
+}
+
+fn nobody_catches(signal: DumpSignal, state: &UnitState, name: &str) -> Option<String> {
+    let group = state.group.as_ref().ok()?;
+    let mut processes = processes::statuses(group).ok()?.into_iter();
+    if processes.any(|(_, status)| dump::catches(&status, signal)) {
+        return None;
+    }
+    let cure = match signal {
+        DumpSignal::Quit => "a JVM does by itself",
+        DumpSignal::Usr1 | DumpSignal::Usr2 => "Python: faulthandler.register()",
+    };
+    Some(format!(
+        "its dump_signal would be sent to nobody: no process of {name} catches {} ({cure})",
+        signal.name()
+    ))
 }
 
 fn about_own(own: &Unit, show: &impl Fn(&Unit) -> Result<UnitState, String>) -> Vec<String> {
@@ -155,7 +297,7 @@ fn about_own(own: &Unit, show: &impl Fn(&Unit) -> Result<UnitState, String>) -> 
         Ok(state) => state,
         Err(why) => return vec![not_seen(own, &why)],
     };
-    let mut sentences: Vec<_> = stale(own, &state).into_iter().collect();
+    let mut warnings: Vec<_> = stale(own, &state).into_iter().collect();
     for name in state
         .triggered_by
         .iter()
@@ -166,11 +308,11 @@ fn about_own(own: &Unit, show: &impl Fn(&Unit) -> Result<UnitState, String>) -> 
             scope: own.scope,
         };
         match show(&timer) {
-            Ok(state) => sentences.extend(about_timer(&timer, &state)),
-            Err(why) => sentences.push(not_seen(&timer, &why)),
+            Ok(state) => warnings.extend(about_timer(&timer, &state)),
+            Err(why) => warnings.push(not_seen(&timer, &why)),
         }
     }
-    sentences
+    warnings
 }
 
 fn about_timer(timer: &Unit, state: &UnitState) -> Vec<String> {
@@ -199,10 +341,6 @@ fn stale(unit: &Unit, state: &UnitState) -> Option<String> {
             systemctl(unit.scope)
         )
     })
-}
-
-fn would_refuse(unit: &Unit, why: &str) -> String {
-    format!("recovery of {} would be refused: {why}", unit.name)
 }
 
 fn not_seen(unit: &Unit, why: &str) -> String {

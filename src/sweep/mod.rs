@@ -252,7 +252,7 @@ impl<'m> Prober<'m> {
                     Err(ErrorKind::Transport(failure)) if failure.at_end => return,
                     Err(ErrorKind::Transport(failure)) => ProbeStatus::Ended {
                         error: failure.error,
-                        detail: failure.detail,
+                        detail: options.redact(&failure.detail).into_owned(),
                     },
                     Err(ErrorKind::Protocol(_) | ErrorKind::TooManyRedirects) | Ok(_) => {
                         ProbeStatus::Answered

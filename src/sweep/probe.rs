@@ -159,7 +159,8 @@ fn judge(
     attempt: Result<Response, AttemptError>,
     full: bool,
 ) -> (Class, Option<Box<str>>) {
-    let with = |class, detail: String| (class, Some(detail.into_boxed_str()));
+    let options = &route.options;
+    let with = |class, detail: String| (class, Some(options.redact(&detail).into()));
     let response = match attempt.map_err(|error| error.kind) {
         Ok(response) => response,
         Err(ErrorKind::Transport(failure)) => {
@@ -185,14 +186,14 @@ fn judge(
         return (class, None);
     }
     let checks = route.checks.as_ref();
-    match checks.and_then(|checks| failed_check(checks, &response.body)) {
+    match checks.and_then(|checks| failed_check(checks, options, &response.body)) {
         Some(detail) => with(Class::HttpError(ResponseError::Body), detail),
         None => (Class::Ok, None),
     }
 }
 
 /// What `body` lacks of what it must hold.
-fn failed_check(checks: &BodyChecks, body: &[u8]) -> Option<String> {
+fn failed_check(checks: &BodyChecks, options: &Options, body: &[u8]) -> Option<String> {
     if let Some(text) = &checks.contains
         && !holds(body, text.as_bytes())
     {
@@ -210,7 +211,10 @@ fn failed_check(checks: &BodyChecks, body: &[u8]) -> Option<String> {
         .iter()
         .find_map(|(pointer, wanted)| match value.pointer(pointer) {
             Some(found) if found == wanted => None,
-            Some(found) => Some(format!("{pointer:?} is {}, not {wanted}", shortened(found))),
+            Some(found) => Some(format!(
+                "{pointer:?} is {}, not {wanted}",
+                shortened(&options.redact(&found.to_string()))
+            )),
             None => Some(format!("nothing stands at {pointer:?}; expected {wanted}")),
         })
 }
@@ -220,13 +224,12 @@ fn holds(body: &[u8], needle: &[u8]) -> bool {
     needle.is_empty() || body.windows(needle.len()).any(|window| window == needle)
 }
 
-/// A JSON value as text of a length that a person can read.
-fn shortened(value: &serde_json::Value) -> String {
+/// A JSON value's text in a length that a person can read.
+fn shortened(text: &str) -> String {
     const LONGEST: usize = 80;
-    let text = value.to_string();
     match text.char_indices().nth(LONGEST) {
         Some((cut, _)) => format!("{}…", text.get(..cut).unwrap_or_default()),
-        None => text,
+        None => text.to_owned(),
     }
 }
 
@@ -339,7 +342,7 @@ mod tests {
                 contains: None,
                 json: vec![(pointer.to_owned(), wanted)],
             };
-            failed_check(&checks, body.as_bytes())
+            failed_check(&checks, &route(None).options, body.as_bytes())
         };
         assert_eq!(check("/a/1", 1.into(), r#"{"a": [0, 1]}"#), None);
         assert_eq!(check("", true.into(), "true"), None);
@@ -371,8 +374,15 @@ mod tests {
             contains: Some("grün".to_owned()),
             json: Vec::new(),
         };
-        assert_eq!(failed_check(&checks, b"\xff\xfegr\xc3\xbcn\xff"), None);
-        assert!(failed_check(&checks, b"gruen").unwrap().contains("grün"));
+        assert_eq!(
+            failed_check(&checks, &route(None).options, b"\xff\xfegr\xc3\xbcn\xff"),
+            None
+        );
+        assert!(
+            failed_check(&checks, &route(None).options, b"gruen")
+                .unwrap()
+                .contains("grün")
+        );
     }
 
     #[test]

@@ -1,14 +1,17 @@
 //! Arguments, manifests from everywhere, streams that fail, signals, and the shape of the output.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use nix::unistd::{Uid, chown};
 use serde_json::json;
 
+use crate::lacking::lacking;
 use crate::patience::within;
-use crate::play::{ok, silent};
+use crate::play::{answer, in_turn, ok, silent, status};
 use crate::scene::{Scene, healthy, unhealthy};
 use crate::server::NeverAccepts;
 
@@ -92,6 +95,46 @@ fn a_manifest_is_found_named_or_piped() {
         .stderr_has("nowhere.json")
         .stdout_is_empty();
     scene.run_as_is(["-m", "."]).exits(2).stderr_has("\".\"");
+}
+
+#[test]
+fn a_privileged_run_takes_a_manifest_of_others_only_by_name() {
+    let keys = json!({ "core": true, "headers": { "Authorization": "Bearer ${API_TOKEN}" } });
+    let scene = Scene::new()
+        .default("timeout_seconds", 10)
+        .env("API_TOKEN", "hunter2-of-root")
+        .route("/up", ok(), keys);
+    let path = scene.write_manifest();
+    let refused = |who: &str, remedy: &str| {
+        scene
+            .run_as_is([])
+            .exits(2)
+            .stdout_is_empty()
+            .stderr_has("\"routes.json\"")
+            .stderr_has(who)
+            .stderr_has(remedy)
+            .stderr_has("--manifest");
+        assert_eq!(scene.server().connections(), 0);
+        scene.run_as_is(["--validate"]).exits(0).stderr_is_empty();
+    };
+    if Uid::effective().is_root() {
+        for mode in [0o666, 0o664, 0o602] {
+            fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            refused("is writable by others", "chmod go-w routes.json");
+        }
+        fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        chown(&path, Some(Uid::from_raw(12_345)), None).unwrap();
+        refused("belongs to user 12345", "chown 0 routes.json");
+        scene.run_as_is(["-m", "routes.json"]).exits(0);
+        let mut piped = scene.command(["-m", "-"]);
+        piped.stdin(File::open(&path).unwrap());
+        scene.spawn(piped).finish().exits(0);
+        chown(&path, Some(Uid::from_raw(0)), None).unwrap();
+    } else {
+        lacking("a manifest of others needs root");
+        fs::set_permissions(&path, Permissions::from_mode(0o666)).unwrap();
+    }
+    scene.run_as_is([]).exits(0);
 }
 
 #[test]
@@ -236,6 +279,74 @@ fn signals_end_a_run_at_once_and_leave_nothing_half_written() {
         run.dies_of(signal).stdout_is_empty();
         assert!(sent.elapsed() < HALF_A_SECOND, "{run:?}");
     }
+}
+
+#[test]
+fn the_time_that_proves_a_hang_is_told() {
+    let scene = Scene::new()
+        .default("retries", 2)
+        .default("retry_backoff_seconds", 0.5)
+        .top("concurrency", 1)
+        .core("/up", ok())
+        .core("/db", ok());
+    // Two routes in turn, each with three attempts of 0.4 s and pauses of 0.5 and 1 s.
+    let with = scene.top("recovery", json!({ "unit": "no-such.service" }));
+    with.server().may_stay_unused();
+    with.run_as_is(["--validate"])
+        .exits(0)
+        .stdout_has("recovery of no-such.service after 5.4 s of silence");
+    let dry = |args: [&str; 2]| with.run_as_is(args);
+    let line = "dry run: no-such.service would be recovered after 5.4 s of silence";
+    dry(["--dry-run", "--quiet"]).stderr_has(line);
+    let url = with.server().url();
+    for args in [["--wait", "0"], ["--base-url", &url]] {
+        assert!(!dry(args).stderr.contains("dry run"));
+    }
+}
+
+#[test]
+fn waiting_proves_that_the_new_version_is_live() {
+    let version = |version: &str| answer(200, &[], &json!({ "version": version }).to_string());
+    let keys = json!({
+        "core": true, "json": { "/version": "${GIT_SHA}" }, "body_contains": "n\":\"${GIT_SHA}\"",
+    });
+    let scene = Scene::new().default("timeout_seconds", 10).route(
+        "/api/status",
+        in_turn([version("0ld"), version("n3w")]),
+        keys,
+    );
+    scene.run_as_is(["--validate"]).exits(0);
+    scene
+        .run_as_is([])
+        .exits(2)
+        .stderr_has("routes[0].json[\"/version\"]: the environment variable GIT_SHA is not set")
+        .stderr_has("routes[0].body_contains: the environment variable GIT_SHA");
+    assert_eq!(scene.server().connections(), 0);
+    let scene = scene.env("GIT_SHA", "n3w");
+    let run = scene.run(["--wait", "20"]);
+    run.exits(0)
+        .stderr_has("sweep 1: 1 route gave an HTTP error");
+    assert_eq!(scene.server().connections(), 2);
+}
+
+#[test]
+fn core_probes_and_reports_the_core_routes_only() {
+    let scene = Scene::new()
+        .default("timeout_seconds", 10)
+        .core("/up", ok())
+        .aux("/broken", status(500))
+        .core("/db", ok());
+    scene.run([]).exits(1);
+    let before = scene.server().connections();
+    let run = scene.run(["--core"]);
+    run.exits(0).healthy(true).tally([2, 0, 0, 0, 0]);
+    let paths: Vec<_> = run.report["routes"].as_array().unwrap().iter().collect();
+    assert_eq!(paths.len(), 2, "{run:?}");
+    assert_eq!(scene.server().connections() - before, 2);
+    // What it does not probe must be valid all the same.
+    let scene = scene.route("/no", ok(), json!({ "retries": 11 }));
+    scene.server().may_stay_unused();
+    scene.run_as_is(["--core"]).exits(2).stderr_has("routes[3]");
 }
 
 /// Whether the process is probing by now.

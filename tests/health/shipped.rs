@@ -12,9 +12,15 @@ use crate::systemd::Systemd;
 
 const SERVICE: &str = "scidex-route-health.service";
 const TIMER: &str = "scidex-route-health.timer";
+const CORE_SERVICE: &str = "contrib/systemd/scidex-route-health-core.service";
+const CORE_TIMER: &str = "contrib/systemd/scidex-route-health-core.timer";
 
 fn shipped(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+}
+
+fn read(name: &str) -> String {
+    fs::read_to_string(shipped(name)).unwrap()
 }
 
 /// Everything it said, for a failing assertion.
@@ -52,15 +58,17 @@ fn the_shipped_manifest_is_valid() {
 #[test]
 fn the_shipped_units_are_valid() {
     let dir = TempDir::new().unwrap();
-    // The program is not installed here; only its path is exchanged.
-    let service = fs::read_to_string(shipped(SERVICE)).unwrap();
-    assert!(service.contains("ExecStart=/usr/bin/scidex-route-health "));
-    let service = service.replace("/usr/bin/scidex-route-health", BINARY);
-    fs::write(dir.path().join(SERVICE), service).unwrap();
-    fs::copy(shipped(TIMER), dir.path().join(TIMER)).unwrap();
-    let units = [SERVICE, TIMER].map(|name| dir.path().join(name));
-    let [service, timer] = units.each_ref().map(|path| path.to_str().unwrap());
-    let Some(output) = analyze(&["verify", "--man=no", service, timer]) else {
+    let units = [SERVICE, TIMER, CORE_SERVICE, CORE_TIMER].map(|name| {
+        let path = dir.path().join(Path::new(name).file_name().unwrap());
+        // The program is not installed here; only its path is exchanged.
+        let unit = read(name).replace("/usr/bin/scidex-route-health ", &format!("{BINARY} "));
+        assert_eq!(unit.contains(BINARY), name.ends_with(".service"), "{name}");
+        fs::write(&path, unit).unwrap();
+        path.to_str().unwrap().to_owned()
+    });
+    let mut args = vec!["verify", "--man=no"];
+    args.extend(units.iter().map(String::as_str));
+    let Some(output) = analyze(&args) else {
         return;
     };
     let silent = output.stdout.is_empty() && output.stderr.is_empty();
@@ -68,33 +76,60 @@ fn the_shipped_units_are_valid() {
 }
 
 #[test]
-fn the_shipped_service_has_few_privileges() {
-    let path = shipped(SERVICE);
-    let path = path.to_str().unwrap();
-    let args = [
-        "security",
-        "--offline=true",
-        "--threshold=15",
-        "--no-pager",
-        path,
-    ];
-    let Some(output) = analyze(&args) else { return };
-    assert!(output.status.success(), "{}", said(&output));
+fn the_shipped_services_have_few_privileges() {
+    for name in [SERVICE, CORE_SERVICE] {
+        let path = shipped(name);
+        let path = path.to_str().unwrap();
+        let args = [
+            "security",
+            "--offline=true",
+            "--threshold=15",
+            "--no-pager",
+            path,
+        ];
+        let Some(output) = analyze(&args) else { return };
+        assert!(output.status.success(), "{name}: {}", said(&output));
+    }
 }
 
 #[test]
-fn the_timer_runs_four_times_an_hour() {
-    let timer = fs::read_to_string(shipped(TIMER)).unwrap();
-    let calendar = timer
-        .lines()
-        .find_map(|line| line.strip_prefix("OnCalendar="))
-        .unwrap();
-    let Some(output) = analyze(&["calendar", "--iterations=4", calendar]) else {
-        return;
+fn the_two_services_differ_in_their_command_only() {
+    let settings = |name: &str| -> Vec<String> {
+        let unit = read(name);
+        let lines = unit
+            .lines()
+            .filter(|line| !line.is_empty() && !line.starts_with(['#', ' ']));
+        lines
+            .filter(|line| !line.starts_with("Description="))
+            .map(|line| line.replace(" --core", ""))
+            .collect()
     };
-    let text = said(&output);
-    for minute in [":00:00", ":15:00", ":30:00", ":45:00"] {
-        assert!(text.contains(minute), "{minute} in {text}");
+    assert!(read(CORE_SERVICE).contains(" --core "));
+    assert_eq!(settings(SERVICE), settings(CORE_SERVICE));
+}
+
+#[test]
+fn the_timers_run_when_they_say() {
+    for (name, times) in [
+        (
+            TIMER,
+            [":00:00 ", ":15:00 ", ":30:00 ", ":45:00 "].as_slice(),
+        ),
+        // Never at the same moment as the other.
+        (CORE_TIMER, &[":30 "]),
+    ] {
+        let timer = read(name);
+        let calendar = timer
+            .lines()
+            .find_map(|line| line.strip_prefix("OnCalendar="))
+            .unwrap();
+        let Some(output) = analyze(&["calendar", "--iterations=4", calendar]) else {
+            return;
+        };
+        let text = said(&output);
+        for time in times {
+            assert!(text.contains(time), "{name}: {time} in {text}");
+        }
     }
 }
 

@@ -1,5 +1,3 @@
-use std::path::PathBuf;
-
 use super::super::facts::Vitals;
 use super::*;
 
@@ -527,31 +525,6 @@ fn restarts_after_an_abort_asks_for_both_signals() {
         restarts(&clean, NAME, Scope::System, KillSignal::Abort).is_err(),
         "a core dump is no success"
     );
-}
-
-#[test]
-fn writable_by_others_asks_who_could_have_written() {
-    let file = |owner, mode| Source::File {
-        path: PathBuf::from("/etc/routes.json"),
-        owner,
-        mode,
-    };
-    for (source, privileged, euid, refused) in [
-        (file(0, 0o100_644), true, 0, false),
-        (file(0, 0o100_600), true, 0, false),
-        (file(0, 0o100_664), true, 0, true),
-        (file(0, 0o100_646), true, 0, true),
-        (file(1_000, 0o100_644), true, 0, true),
-        (file(1_000, 0o100_666), false, 1_000, false),
-        (file(1_001, 0o100_644), false, 1_000, false),
-        (file(990, 0o100_644), true, 990, false),
-        (file(0, 0o100_644), true, 990, false),
-        (file(991, 0o100_644), true, 990, true),
-        (Source::Stdin, true, 0, false),
-    ] {
-        let why = writable_by_others(&source, privileged, euid);
-        assert_eq!(why.is_some(), refused, "{source:?} {privileged} {euid}");
-    }
 }
 
 #[test]

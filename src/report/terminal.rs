@@ -33,6 +33,8 @@ pub(super) struct Look {
     pub(super) colour: bool,
     /// Whether characters beyond ASCII may be drawn with.
     pub(super) unicode: bool,
+    /// Whether GitHub Actions reads the lines, and makes annotations of workflow commands.
+    pub(super) github: bool,
 }
 
 /// What the environment says about the looks of text.
@@ -101,6 +103,7 @@ impl Look {
             stream,
             colour: coloured(choice, stream, wishes),
             unicode: is_utf8(locale.each_ref().map(Option::as_deref)),
+            github: variable("GITHUB_ACTIONS").is_some_and(|value| value == "true"),
         }
     }
 }

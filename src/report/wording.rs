@@ -5,7 +5,7 @@ mod tests;
 
 use std::time::Duration;
 
-use crate::manifest::{Manifest, Method, Route};
+use crate::manifest::{Manifest, Method, Route, in_seconds};
 use crate::recovery::{self, Recovery};
 use crate::verdict::{BackendState, Class, ProbeResult, Severity, SkipReason, Tally, Verdict};
 
@@ -164,7 +164,7 @@ pub fn unhealthy_sweep(
 pub(super) fn valid_manifest(manifest: &Manifest) -> String {
     let core = manifest.routes.iter().filter(|route| route.core).count();
     let recovery = match &manifest.recovery {
-        Some(plan) => format!("recovery of {}", plan.unit),
+        Some(plan) => format!("recovery of {} after {}", plan.unit, silence(manifest)),
         None => "no recovery".to_owned(),
     };
     format!(
@@ -173,6 +173,21 @@ pub(super) fn valid_manifest(manifest: &Manifest) -> String {
         routes(manifest.routes.len(), ""),
         manifest.base_url,
     )
+}
+
+/// One line that says what a dry run watches for; none where nothing would be recovered.
+pub fn dry_run(manifest: &Manifest) -> Option<String> {
+    let plan = manifest.recovery.as_ref()?;
+    Some(format!(
+        "dry run: {} would be recovered after {}",
+        plan.unit,
+        silence(manifest)
+    ))
+}
+
+/// How long the core has to be silent until a hang is proved.
+fn silence(manifest: &Manifest) -> String {
+    format!("{} s of silence", in_seconds(manifest.proof_time()))
 }
 
 /// What is said of one route in a word or two.

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use super::super::facts::{Process, Standing, journalctl, systemctl};
+use super::super::observation::{GuardContext, Process};
+use super::super::systemctl::{journalctl, systemctl};
 use super::super::unit::UnitState;
 use super::super::{MainPid, Outcome};
-use super::{Host, NotSent, Run, Step, Suspect};
+use super::{Host, NotSent, Run, Step, Target};
+use crate::escape::escape;
 use crate::manifest::KillSignal;
-use crate::text::escape;
 
 /// How long what obeys SIGTERM may take to end before it is called deaf.
 const OBEDIENCE: Duration = Duration::from_millis(1_500);
@@ -27,12 +28,12 @@ const RESTART_CAP: Duration = Duration::from_secs(300);
 
 impl<H: Host> Run<'_, H> {
     /// Signals, and waits for the process to die.
-    pub(super) fn end(&self, suspect: &Suspect<H::Process>) -> Step<()> {
-        let process = &suspect.process;
-        match self.task.standing.signal {
-            KillSignal::Kill => self.send(suspect, Some(Signal::SIGKILL))?,
+    pub(super) fn end(&self, target: &Target<H::Process>) -> Step<()> {
+        let process = &target.process;
+        match self.context.signal {
+            KillSignal::Kill => self.send(target, Some(Signal::SIGKILL))?,
             KillSignal::Abort => {
-                self.send(suspect, Some(Signal::SIGABRT))?;
+                self.send(target, Some(Signal::SIGABRT))?;
                 if self.dies_of_abort(process) {
                     return Ok(());
                 }
@@ -41,7 +42,7 @@ impl<H: Host> Run<'_, H> {
                     Err(NotSent::Refused(why)) => {
                         return Err(Outcome::Failed(format!(
                             "process {} did not obey SIGABRT, and SIGKILL was refused: {}",
-                            suspect.pid.get(),
+                            target.pid.get(),
                             escape(&why)
                         )));
                     }
@@ -51,7 +52,7 @@ impl<H: Host> Run<'_, H> {
         if self.host.died_within(process, DEATH) {
             return Ok(());
         }
-        Err(Outcome::Failed(self.survived(suspect)))
+        Err(Outcome::Failed(self.survived(target)))
     }
 
     fn dies_of_abort(&self, process: &H::Process) -> bool {
@@ -69,9 +70,9 @@ impl<H: Host> Run<'_, H> {
         self.host.died_within(process, Duration::ZERO)
     }
 
-    fn survived(&self, suspect: &Suspect<H::Process>) -> String {
-        let pid = suspect.pid.get();
-        let state = match self.host.inspect(&suspect.process) {
+    fn survived(&self, target: &Target<H::Process>) -> String {
+        let pid = target.pid.get();
+        let state = match self.host.inspect(&target.process) {
             Process::Alive(vitals) if vitals.state == 'D' => {
                 " (state D: it waits inside the kernel for a device or a network file system, which no signal ends)".to_owned()
             }
@@ -85,28 +86,28 @@ impl<H: Host> Run<'_, H> {
     }
 
     /// Waits for systemd to run a new main process.
-    pub(super) fn await_restart(&self, suspect: &Suspect<H::Process>) -> Step<MainPid> {
-        let takes = suspect.unit.restart_takes;
+    pub(super) fn await_restart(&self, target: &Target<H::Process>) -> Step<MainPid> {
+        let takes = target.latest.unit.restart_takes;
         let bound = takes.map_or(RESTART_CAP, |takes| {
             takes.saturating_add(RESTART_SLACK).min(RESTART_CAP)
         });
         let began = self.host.now();
         let until = began + bound;
         let mut pause = Duration::from_millis(50);
-        let mut told = false;
+        let mut announced = false;
         loop {
             let answer = self.host.show();
             if let Ok(unit) = &answer {
-                if let Some(new_pid) = self.successor(&suspect.unit, unit) {
+                if let Some(new_pid) = self.successor(&target.latest.unit, unit) {
                     return Ok(new_pid);
                 }
                 if failed(unit) {
-                    return Err(self.not_recovered(None, &self.ended_in_failed(unit)));
+                    return Err(self.not_recovered(None, &self.ended(unit)));
                 }
                 let waits = unit.sub.as_deref() == Ok("stop-sigterm");
-                if waits && !told && self.host.now().since(began) >= OBEDIENCE {
+                if waits && !announced && self.host.now().since(began) >= OBEDIENCE {
                     self.host.announce(&self.children_left());
-                    told = true;
+                    announced = true;
                 }
             }
             let now = self.host.now();
@@ -131,14 +132,14 @@ impl<H: Host> Run<'_, H> {
         let (Ok(was), Ok(is), Ok(pid)) = (&old.invocation, &new.invocation, &new.main_pid) else {
             return None;
         };
-        MainPid::new(*pid, self.task.standing.own_pid).filter(|_| was != is)
+        MainPid::new(*pid, self.context.own_pid).filter(|_| was != is)
     }
 
     pub(super) fn verify(&self, new_pid: MainPid) -> Step<Outcome> {
-        let until = self.host.now() + self.task.verify;
+        let until = self.host.now() + self.context.verify;
         let mut pause = Duration::from_millis(500);
         loop {
-            if self.backend.core_answers(until) {
+            if self.prober.core_answers(until) {
                 return Ok(Outcome::Recovered { new_pid });
             }
             let now = self.host.now();
@@ -149,31 +150,32 @@ impl<H: Host> Run<'_, H> {
             pause = Duration::from_secs(1);
         }
         let why = match self.host.show() {
-            Ok(unit) if failed(&unit) => self.ended_in_failed(&unit),
+            Ok(unit) if failed(&unit) => self.ended(&unit),
             _ => format!(
                 "the new main process {} has no healthy core after verify_seconds ({})",
                 new_pid.get(),
-                self.task.verify.as_secs_f64()
+                self.context.verify.as_secs_f64()
             ),
         };
         Err(self.not_recovered(Some(new_pid), &why))
     }
 
     fn not_recovered(&self, new_pid: Option<MainPid>, why: &str) -> Outcome {
-        let Standing { unit, scope, .. } = self.task.standing;
+        let GuardContext { unit, scope, .. } = *self.context;
         let journal = format!("{} -u {unit}", journalctl(scope));
-        let detail = format!("{why}; \"{journal}\" tells more");
+        let detail = format!("{why}; \"{journal}\" shows more");
         Outcome::NotRecovered { new_pid, detail }
     }
 
-    fn ended_in_failed(&self, unit: &UnitState) -> String {
-        let Standing {
+    fn ended(&self, unit: &UnitState) -> String {
+        let GuardContext {
             unit: name, scope, ..
-        } = self.task.standing;
+        } = *self.context;
         let typed = systemctl(scope);
         let result = unit.result.as_deref().unwrap_or("unknown");
         format!(
-            "{name} ended in \"failed\" (Result={}), and systemd leaves it there: \"{typed} reset-failed {name} && {typed} start {name}\" starts it",
+            "{name} ended in \"{}\" (Result={}), and systemd leaves it there: \"{typed} reset-failed {name} && {typed} start {name}\" starts it",
+            escape(unit.active.as_deref().unwrap_or("failed")),
             escape(result)
         )
     }
@@ -182,14 +184,14 @@ impl<H: Host> Run<'_, H> {
         format!(
             "{} still has processes that do not obey SIGTERM, and systemd waits for them up to TimeoutStopSec= before the restart; \
              KillMode=mixed in the unit would end them at once",
-            self.task.standing.unit
+            self.context.unit
         )
     }
 }
 
 /// Whether nothing will come any more; a queued job may still start the unit.
 fn failed(unit: &UnitState) -> bool {
-    unit.active.as_deref() == Ok("failed") && unit.job == Ok(None)
+    matches!(unit.active.as_deref(), Ok("failed" | "inactive")) && unit.job == Ok(None)
 }
 
 fn state(unit: &UnitState) -> String {

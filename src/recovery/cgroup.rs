@@ -1,0 +1,210 @@
+//! Control groups, cgroups(7): which processes a unit has, and which group a kernel id means. It reads
+//! the cgroup2 mount and has no opinion on what it finds.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
+
+use crate::clock::Monotonic;
+
+/// Where systemd mounts cgroup2: on a unified, and on a hybrid hierarchy.
+const MOUNTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
+/// Groups looked at below one; a unit with more than this is not a web backend.
+const GROUPS_MAX: usize = 10_000;
+
+/// The path of a control group, as systemd states it in `ControlGroup=`; never the root group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ControlGroup(String);
+
+impl ControlGroup {
+    /// Reads an absolute path; none for the root group and for what is no such path.
+    pub(super) fn parse(path: &str) -> Option<Self> {
+        let clean = path.starts_with('/')
+            && path.len() > 1
+            && !path.ends_with('/')
+            && !path.split('/').any(|part| part == "..");
+        clean.then(|| Self(path.to_owned()))
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether `path` is this group or one below it.
+    pub(super) fn contains(&self, path: &str) -> bool {
+        path.strip_prefix(self.as_str())
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+}
+
+/// The cgroup2 path in `/proc/PID/cgroup`; none where there is no cgroup2.
+pub(super) fn path_of(text: &str) -> Option<&str> {
+    text.lines().find_map(|line| line.strip_prefix("0::"))
+}
+
+/// The cgroup2 hierarchy of this machine.
+#[derive(Clone, Debug)]
+pub(super) struct Hierarchy(PathBuf);
+
+impl Hierarchy {
+    /// Finds the mount.
+    ///
+    /// # Errors
+    ///
+    /// A message, where there is none.
+    pub(super) fn find() -> Result<Self, String> {
+        MOUNTS
+            .iter()
+            .map(Path::new)
+            .find(|mount| statfs(*mount).is_ok_and(|fs| fs.filesystem_type() == CGROUP2_SUPER_MAGIC))
+            .map(|mount| Self(mount.to_owned()))
+            .ok_or_else(|| {
+                "no cgroup2 is mounted at /sys/fs/cgroup, and without it the owner of a socket is unknown: boot with systemd.unified_cgroup_hierarchy=1".to_owned()
+            })
+    }
+
+    /// The ids of `group` and all groups below it, as sock_diag(7) reports them: the inode of each
+    /// group's folder (`cgroup_id` of the kernel's include/linux/cgroup.h).
+    ///
+    /// # Errors
+    ///
+    /// A message, where the group does not exist or cannot be read.
+    pub(super) fn ids(&self, group: &ControlGroup) -> Result<HashSet<u64>, String> {
+        let mut ids = HashSet::new();
+        self.walk(group, |_, id| {
+            ids.insert(id);
+            Ok(())
+        })?;
+        Ok(ids)
+    }
+
+    /// The processes of `group` and of all groups below it; 0 for one that this PID namespace does
+    /// not show.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::ids`].
+    pub(super) fn processes(&self, group: &ControlGroup) -> Result<Vec<u32>, String> {
+        let mut processes = Vec::new();
+        self.walk(group, |folder, _| {
+            match fs::read_to_string(folder.join("cgroup.procs")) {
+                Ok(text) => {
+                    let numbers = text.lines().map(|line| line.parse().unwrap_or(0));
+                    processes.extend(numbers);
+                    Ok(())
+                }
+                // Of a threaded group the processes are listed above, cgroups(7).
+                Err(error) if error.raw_os_error() == Some(Errno::EOPNOTSUPP as i32) => Ok(()),
+                Err(error) => Err(error),
+            }
+        })?;
+        processes.sort_unstable();
+        processes.dedup();
+        Ok(processes)
+    }
+
+    /// The path of the group with this id, searched until `until`; none where no group has it.
+    ///
+    /// # Errors
+    ///
+    /// A message, where the search was not done in time.
+    pub(super) fn path_of_id(&self, id: u64, until: Monotonic) -> Result<Option<String>, String> {
+        let mut pending = vec![self.0.clone()];
+        while let Some(folder) = pending.pop() {
+            if until.has_passed() {
+                return Err("the control groups could not be searched in time".to_owned());
+            }
+            match fs::metadata(&folder) {
+                Ok(facts) if facts.ino() == id => {
+                    let path = folder.strip_prefix(&self.0).unwrap_or(&folder);
+                    return Ok(Some(format!("/{}", path.display())));
+                }
+                Ok(_) => {}
+                Err(_) => continue,
+            }
+            let Ok(entries) = fs::read_dir(&folder) else {
+                continue;
+            };
+            let folders = entries.flatten().filter(is_folder);
+            pending.extend(folders.map(|entry| entry.path()));
+        }
+        Ok(None)
+    }
+
+    /// Visits `group` and all groups below it. A group that vanishes meanwhile is passed over, except
+    /// `group` itself.
+    fn walk(
+        &self,
+        group: &ControlGroup,
+        mut visit: impl FnMut(&Path, u64) -> io::Result<()>,
+    ) -> Result<(), String> {
+        let path = group.as_str();
+        let failed =
+            |error: io::Error| format!("control group {path} cannot be read: {}", error.kind());
+        let top = self.0.join(path.trim_start_matches('/'));
+        let mut pending = vec![top.clone()];
+        let mut visited = 0;
+        while let Some(folder) = pending.pop() {
+            visited += 1;
+            if visited > GROUPS_MAX {
+                return Err(format!(
+                    "control group {path} has more than {GROUPS_MAX} groups"
+                ));
+            }
+            let mut enter = || {
+                visit(&folder, fs::metadata(&folder)?.ino())?;
+                fs::read_dir(&folder)
+            };
+            match enter() {
+                Ok(entries) => {
+                    let folders = entries.flatten().filter(is_folder);
+                    pending.extend(folders.map(|entry| entry.path()));
+                }
+                Err(error) if folder != top && is_gone(&error) => {}
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_folder(entry: &fs::DirEntry) -> bool {
+    entry.file_type().is_ok_and(|kind| kind.is_dir())
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(Errno::ENODEV as i32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parse_takes_no_root_group_and_no_relative_path() {
+        for bad in ["", "/", "a", "/a/", "/a/../b", "//"] {
+            assert_eq!(ControlGroup::parse(bad), None, "{bad:?}");
+        }
+        let group = ControlGroup::parse("/system.slice/a.service").unwrap();
+        for (path, within) in [
+            ("/system.slice/a.service", true),
+            ("/system.slice/a.service/worker", true),
+            ("/system.slice/a.service2", false),
+            ("/system.slice", false),
+            ("/", false),
+        ] {
+            assert_eq!(group.contains(path), within, "{path}");
+        }
+    }
+
+    #[test]
+    fn path_of_finds_the_cgroup2_line() {
+        assert_eq!(path_of("9:name=systemd:/x\n0::/a/b\n"), Some("/a/b"));
+        assert_eq!(path_of("9:name=systemd:/x\n"), None);
+    }
+}

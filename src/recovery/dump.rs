@@ -1,0 +1,85 @@
+//! Asks the processes of a unit to write down their stacks before the kill.
+
+use std::time::SystemTime;
+
+use nix::sys::signal::Signal;
+
+use super::cgroup::ControlGroup;
+use super::pidfd::PidFd;
+use super::proc::Status;
+use super::processes;
+use crate::manifest::DumpSignal;
+
+/// The stacks that were asked for: whether and where they are written is up to the processes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dump {
+    /// The signal that asked for them.
+    pub signal: DumpSignal,
+    /// The processes that got it.
+    pub processes: Vec<u32>,
+    /// The moment before the signal.
+    pub since: SystemTime,
+    /// The moment after which nothing was waited for.
+    pub until: SystemTime,
+}
+
+/// Whether a process with this status would write something down on `signal`, rather than die of it,
+/// ignore it, or leave it pending.
+pub(super) fn catches(status: &Status, signal: DumpSignal) -> bool {
+    let bit = 1_u64 << (number(signal) as u32 - 1);
+    status.caught & bit != 0 && status.blocked & bit == 0
+}
+
+/// Sends `signal` to every process of `group` that catches it, and returns their numbers. One that
+/// cannot be signalled is left out: the kill itself will tell why.
+pub(super) fn send(group: &ControlGroup, signal: DumpSignal, own_pid: u32) -> Vec<u32> {
+    let processes = processes::statuses(group).unwrap_or_default();
+    let sent = |pid: u32| {
+        let process = PidFd::open(pid).ok()?;
+        // Read again: until the descriptor was open, the number could change hands.
+        let still = processes::status(pid).is_some_and(|status| catches(&status, signal))
+            && processes::group_of(pid).is_some_and(|path| group.contains(&path));
+        (still && process.signal(Some(number(signal))).is_ok()).then_some(pid)
+    };
+    processes
+        .into_iter()
+        .filter(|(pid, status)| *pid > 1 && *pid != own_pid && catches(status, signal))
+        .filter_map(|(pid, _)| sent(pid))
+        .collect()
+}
+
+const fn number(signal: DumpSignal) -> Signal {
+    match signal {
+        DumpSignal::Usr1 => Signal::SIGUSR1,
+        DumpSignal::Usr2 => Signal::SIGUSR2,
+        DumpSignal::Quit => Signal::SIGQUIT,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn catches_wants_a_handler_that_is_not_blocked() {
+        let status = |caught, blocked| {
+            super::super::proc::status(&format!(
+                "State:\tS (sleeping)\nPPid:\t1\nTracerPid:\t0\nSigPnd:\t0\nShdPnd:\t0\nSigBlk:\t{blocked:016x}\nSigCgt:\t{caught:016x}\n"
+            ))
+            .unwrap()
+        };
+        let (usr1, usr2, quit) = (1 << 9, 1 << 11, 1 << 2);
+        for (caught, blocked, signal, expected) in [
+            (usr1, 0, DumpSignal::Usr1, true),
+            (usr1, usr2, DumpSignal::Usr1, true),
+            (usr1, usr1, DumpSignal::Usr1, false),
+            (usr1, 0, DumpSignal::Usr2, false),
+            (usr2, 0, DumpSignal::Usr2, true),
+            (quit, 0, DumpSignal::Quit, true),
+            (0, 0, DumpSignal::Quit, false),
+        ] {
+            let status = status(caught, blocked);
+            assert_eq!(catches(&status, signal), expected, "{caught:x} {blocked:x}");
+        }
+    }
+}

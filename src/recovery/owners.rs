@@ -1,0 +1,104 @@
+//! Finds out whose control group the sockets at a port were created in. It asks the cgroup2 hierarchy
+//! and, about `.socket` units, systemd; what the owner means for a kill is judged in `proofs`.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use super::cgroup::{ControlGroup, Hierarchy};
+use super::observation::Owner;
+use super::systemctl::Systemctl;
+use super::tcp_diag::{TcpSocket, TcpState};
+use super::unit::{SocketUnit, UnitState};
+use crate::clock::Monotonic;
+
+/// How long the control groups may be searched for the one with an id.
+const SEARCH: Duration = Duration::from_millis(500);
+
+/// Whose groups the ids in `table` are, for the service that `unit` describes. `manager` is the path
+/// of the service manager's own group, where that is known.
+///
+/// # Errors
+///
+/// A message, where the unit's group cannot be read.
+pub(super) fn owners(
+    unit: &UnitState,
+    manager: Option<&str>,
+    systemctl: &Systemctl,
+    table: &[TcpSocket],
+) -> Result<HashMap<u64, Owner>, String> {
+    let hierarchy = Hierarchy::find()?;
+    let group = unit.group.as_ref().map_err(|why| why.0.clone())?;
+    let own = hierarchy.ids(group)?;
+    let ids: HashSet<u64> = table
+        .iter()
+        .filter(|socket| socket.state == TcpState::Listen || socket.is_connection())
+        .filter_map(|socket| socket.group)
+        .collect();
+    let mut owners = HashMap::new();
+    let mut others = Vec::new();
+    for id in ids {
+        match own.contains(&id) {
+            true => drop(owners.insert(id, Owner::Unit)),
+            false => others.push(id),
+        }
+    }
+    if others.is_empty() {
+        return Ok(owners);
+    }
+    let sockets = socket_units(unit, systemctl)?;
+    let search = Search {
+        hierarchy: &hierarchy,
+        manager: manager.and_then(ControlGroup::parse),
+        sockets: &sockets,
+        until: Monotonic::now() + SEARCH,
+    };
+    owners.extend(others.into_iter().map(|id| (id, search.owner(id))));
+    Ok(owners)
+}
+
+/// The `.socket` units that trigger the service, by name.
+pub(super) fn socket_units(
+    unit: &UnitState,
+    systemctl: &Systemctl,
+) -> Result<Vec<(String, SocketUnit)>, String> {
+    let sockets = unit.triggered_by.iter();
+    sockets
+        .filter(|name| name.strip_suffix(".socket").is_some())
+        .map(|name| Ok((name.clone(), systemctl.show_socket(name)?)))
+        .collect()
+}
+
+struct Search<'a> {
+    hierarchy: &'a Hierarchy,
+    manager: Option<ControlGroup>,
+    sockets: &'a [(String, SocketUnit)],
+    until: Monotonic,
+}
+
+impl Search<'_> {
+    fn owner(&self, id: u64) -> Owner {
+        for (name, socket) in self.sockets {
+            let group = socket.group.as_ref();
+            if group.is_some_and(|group| self.has(group, id)) {
+                return Owner::SocketUnit(name.clone());
+            }
+        }
+        if self
+            .manager
+            .as_ref()
+            .is_some_and(|group| self.has(group, id))
+        {
+            let listens = self.sockets.iter().flat_map(|(_, socket)| &socket.listens);
+            return Owner::Manager(listens.cloned().collect());
+        }
+        match self.hierarchy.path_of_id(id, self.until) {
+            Ok(Some(path)) => Owner::Foreign(path),
+            Ok(None) => Owner::Removed,
+            Err(why) => Owner::Unknown(why),
+        }
+    }
+
+    fn has(&self, group: &ControlGroup, id: u64) -> bool {
+        self.hierarchy.ids(group).is_ok_and(|ids| ids.contains(&id))
+    }
+}

@@ -1,0 +1,280 @@
+//! The second proof: the socket at which the probes waited is the unit's own.
+
+use std::net::SocketAddr;
+
+use super::super::Guard;
+use super::super::cgroup::ControlGroup;
+use super::super::guards::{Passed, refuse};
+use super::super::observation::{
+    GuardContext, Owner, ProbeFacts, Sockets, TcpFacts, UnixFacts, UnixOwner, canonical,
+};
+use super::super::tcp_diag::TcpSocket;
+use crate::escape::escape;
+use crate::sweep::ProbeStatus;
+use crate::verdict::TransportError;
+
+/// `foreign_listener`
+pub(in super::super) fn own_listener(
+    context: &GuardContext<'_>,
+    group: Option<&ControlGroup>,
+    sockets: &Sockets,
+    probe: Option<&ProbeFacts>,
+) -> Passed {
+    if let Some(ProbeFacts {
+        status:
+            ProbeStatus::Ended {
+                error: TransportError::Refused,
+                ..
+            },
+        ..
+    }) = probe
+    {
+        return refuse(
+            Guard::ForeignListener,
+            "nobody listens at base_url any more: the final GET was refused".to_owned(),
+        );
+    }
+    match sockets {
+        Sockets::Tcp(facts) => (context.silent_at.iter())
+            .try_for_each(|address| own_address(context.unit, facts, *address, probe)),
+        Sockets::Unix(facts) => own_unix(context.unit, group, facts),
+    }
+}
+
+/// Whether whoever serves `address` is `unit`.
+pub(in super::super) fn own_address(
+    unit: &str,
+    facts: &TcpFacts,
+    address: SocketAddr,
+    probe: Option<&ProbeFacts>,
+) -> Passed {
+    let server_side = probe.into_iter().flat_map(|probe| &probe.connections);
+    let server_side = server_side
+        .filter(|connection| canonical(connection.connection.remote) == canonical(address))
+        .find_map(|connection| facts.server_side(connection))
+        // Without an id, it tells less than the listener.
+        .filter(|socket| socket.group.is_some());
+    let listeners = match server_side {
+        Some(socket) => vec![socket],
+        None => facts.listeners(address),
+    };
+    if listeners.is_empty() {
+        return refuse(
+            Guard::ForeignListener,
+            format!(
+                "no socket of this machine listens at {address}, so whoever is silent there is not {unit}: the port is forwarded elsewhere (a container, a port redirect), or its listener has just gone"
+            ),
+        );
+    }
+    listeners
+        .into_iter()
+        .try_for_each(|socket| own_socket(unit, facts, socket, address))
+}
+
+fn own_socket(unit: &str, facts: &TcpFacts, socket: &TcpSocket, address: SocketAddr) -> Passed {
+    let Some(id) = socket.group else {
+        return unreadable(&format!(
+            "the kernel does not show the control group of the listener at {address} (it needs Linux 5.10 with CONFIG_SOCK_CGROUP_DATA)"
+        ));
+    };
+    match facts.owners.get(&id) {
+        Some(Owner::Unit | Owner::SocketUnit(_)) => Ok(()),
+        Some(Owner::Manager(listed))
+            if listed
+                .iter()
+                .any(|listen| names_address(listen, facts, socket)) =>
+        {
+            Ok(())
+        }
+        Some(Owner::Manager(_)) => foreign(unit, address, "the service manager itself"),
+        Some(Owner::Foreign(path)) => foreign(unit, address, &unit_of(path)),
+        Some(Owner::Removed) => unreadable(&format!(
+            "the listener at {address} was created by a control group that no longer exists (inherited, or kept in a file descriptor store), so its owner is unknown"
+        )),
+        Some(Owner::Unknown(why)) => unreadable(&format!(
+            "the owner of the listener at {address} is unknown: {why}"
+        )),
+        None => unreadable(&format!(
+            "the owner of the listener at {address} is unknown"
+        )),
+    }
+}
+
+/// Whether `listen`, an entry of `Listen=`, is the address that the listener behind `socket` is bound
+/// to.
+fn names_address(listen: &str, facts: &TcpFacts, socket: &TcpSocket) -> bool {
+    let Ok(listen) = listen.parse::<SocketAddr>() else {
+        return false;
+    };
+    facts
+        .listeners(socket.local)
+        .iter()
+        .any(|listener| listener.group == socket.group && listener.local == canonical(listen))
+}
+
+fn own_unix(unit: &str, group: Option<&ControlGroup>, facts: &UnixFacts) -> Passed {
+    let path = escape(&facts.path);
+    match &facts.owner {
+        Err(why) => unreadable(&format!("the owner of {path} is unknown: {}", escape(why))),
+        Ok(UnixOwner::Process { group: path, .. })
+            if group.is_some_and(|group| group.contains(path)) =>
+        {
+            Ok(())
+        }
+        Ok(UnixOwner::Process { pid, group }) => refuse(
+            Guard::ForeignListener,
+            format!(
+                "process {pid} of {}, not {unit}, listens at {path}: unix_socket must lead to {unit} itself",
+                unit_of(group)
+            ),
+        ),
+        Ok(UnixOwner::Manager(listed)) if listed.contains(&facts.path) => Ok(()),
+        Ok(UnixOwner::Manager(_)) => refuse(
+            Guard::ForeignListener,
+            format!(
+                "the service manager listens at {path}, but no .socket unit that triggers {unit} lists it"
+            ),
+        ),
+    }
+}
+
+fn foreign(unit: &str, address: SocketAddr, who: &str) -> Passed {
+    refuse(
+        Guard::ForeignListener,
+        format!(
+            "the listener at {address} belongs to {who}, not to {unit}: base_url must lead to {unit} itself, past any proxy"
+        ),
+    )
+}
+
+fn unreadable(why: &str) -> Passed {
+    refuse(
+        Guard::Unreadable,
+        format!("{why}, and without it a kill is not safe"),
+    )
+}
+
+/// The unit in the path of a control group, or the path.
+fn unit_of(path: &str) -> String {
+    const KINDS: [&str; 3] = [".service", ".socket", ".scope"];
+    let named = path
+        .rsplit('/')
+        .find(|part| KINDS.iter().any(|kind| part.ends_with(kind)));
+    match named {
+        Some(unit) => escape(unit).into_owned(),
+        None => format!("control group {}", escape(path)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::super::samples::{connection, in_group, listener, probe, wildcard};
+    use super::*;
+
+    const UNIT: u64 = 7;
+    const OTHER: u64 = 8;
+
+    fn facts(table: Vec<TcpSocket>) -> TcpFacts {
+        let owners = HashMap::from([
+            (UNIT, Owner::Unit),
+            (
+                OTHER,
+                Owner::Foreign("/system.slice/other.service/a".to_owned()),
+            ),
+            (9, Owner::SocketUnit("demo.socket".to_owned())),
+            (
+                10,
+                Owner::Manager(vec!["127.0.0.1:80".to_owned(), "[::]:81".to_owned()]),
+            ),
+            (11, Owner::Removed),
+            (12, Owner::Unknown("no time".to_owned())),
+        ]);
+        TcpFacts {
+            table,
+            owners,
+            progress: None,
+        }
+    }
+
+    fn judge(facts: &TcpFacts, address: &str, probe: Option<&ProbeFacts>) -> Option<Guard> {
+        let passed = own_address("demo.service", facts, address.parse().unwrap(), probe);
+        passed.err().map(|(guard, why)| {
+            assert!(!why.is_empty());
+            guard
+        })
+    }
+
+    #[test]
+    fn own_address_judges_the_listener_by_its_group() {
+        for (group, expected) in [
+            (UNIT, None),
+            (OTHER, Some(Guard::ForeignListener)),
+            (9, None),
+            (10, None),
+            (11, Some(Guard::Unreadable)),
+            (12, Some(Guard::Unreadable)),
+            (13, Some(Guard::Unreadable)),
+        ] {
+            let facts = facts(vec![in_group(listener("127.0.0.1:80", 1), group)]);
+            assert_eq!(judge(&facts, "127.0.0.1:80", None), expected, "{group}");
+        }
+        let other = facts(vec![in_group(listener("127.0.0.1:81", 1), 10)]);
+        assert_eq!(
+            judge(&other, "127.0.0.1:81", None),
+            Some(Guard::ForeignListener)
+        );
+        let dual = facts(vec![in_group(wildcard("[::]:81", 1), 10)]);
+        assert_eq!(judge(&dual, "127.0.0.1:81", None), None);
+        assert_eq!(
+            judge(&facts(vec![]), "127.0.0.1:80", None),
+            Some(Guard::ForeignListener)
+        );
+        let unnamed = facts(vec![listener("127.0.0.1:80", 1)]);
+        assert_eq!(
+            judge(&unnamed, "127.0.0.1:80", None),
+            Some(Guard::Unreadable)
+        );
+    }
+
+    #[test]
+    fn own_address_wants_every_listener_that_the_kernel_could_have_chosen() {
+        let both = |first, second| {
+            facts(vec![
+                in_group(listener("127.0.0.1:80", 1), first),
+                in_group(listener("127.0.0.1:80", 2), second),
+            ])
+        };
+        assert_eq!(judge(&both(UNIT, UNIT), "127.0.0.1:80", None), None);
+        assert_eq!(
+            judge(&both(UNIT, OTHER), "127.0.0.1:80", None),
+            Some(Guard::ForeignListener)
+        );
+        // The final GET's own connection says which one the kernel chose.
+        let mut chosen = both(UNIT, OTHER);
+        chosen.table.push(in_group(connection(3, 50_000), UNIT));
+        assert_eq!(judge(&chosen, "127.0.0.1:80", Some(&probe(true))), None);
+        let mut chosen = both(UNIT, UNIT);
+        chosen.table.push(in_group(connection(3, 50_000), OTHER));
+        assert_eq!(
+            judge(&chosen, "127.0.0.1:80", Some(&probe(true))),
+            Some(Guard::ForeignListener)
+        );
+    }
+
+    #[test]
+    fn unit_of_names_the_innermost_unit() {
+        for (path, name) in [
+            ("/system.slice/a.service", "a.service"),
+            ("/system.slice/a.service/worker", "a.service"),
+            (
+                "/user.slice/user@0.service/app.slice/b.service",
+                "b.service",
+            ),
+            ("/docker/4711", "control group /docker/4711"),
+        ] {
+            assert_eq!(unit_of(path), name);
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! The third proof: the unit makes no progress at its listener. A log of the kernel's socket table tells
+//! whether anybody was served since the sweep began.
+
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
+
+use super::super::Guard;
+use super::super::guards::{Passed, refuse};
+use super::super::observation::{TcpFacts, canonical, listeners};
+use super::super::tcp_diag::{TcpSocket, TcpState};
+
+/// How many of the last reads of a connection count for what was written in the end: a single one may
+/// be too high ([`TcpSocket::written`]).
+const READS: usize = 3;
+
+/// `busy`
+pub(in super::super) fn no_progress(facts: &TcpFacts) -> Passed {
+    match &facts.progress {
+        None => Ok(()),
+        Some(sign) => refuse(
+            Guard::Busy,
+            format!(
+                "the backend served somebody else since the sweep began ({sign}): it is overloaded or half alive, not hung"
+            ),
+        ),
+    }
+}
+
+/// A sign that the backend served somebody.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in super::super) struct Sign {
+    /// The client.
+    pub(in super::super) client: SocketAddr,
+    pub(in super::super) what: Served,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) enum Served {
+    /// It wrote bytes.
+    Wrote(u64),
+    /// It closed the connection.
+    Closed,
+}
+
+impl std::fmt::Display for Sign {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.what {
+            Served::Wrote(bytes) => write!(f, "{bytes} bytes written to {}", self.client),
+            Served::Closed => write!(f, "the connection from {} closed", self.client),
+        }
+    }
+}
+
+/// What became of each connection at the backend's port since the sweep began.
+#[derive(Clone, Debug, Default)]
+pub(in super::super) struct ProgressLog {
+    connections: HashMap<u64, History>,
+    looks: u64,
+}
+
+#[derive(Clone, Debug)]
+struct History {
+    server: SocketAddr,
+    client: SocketAddr,
+    /// Whether it was there, and whether it was accepted, when the sweep began.
+    first: Option<Accepted>,
+    /// Whether an application has been seen to hold it since.
+    accepted: bool,
+    /// Whether the backend has closed its end.
+    closed: bool,
+    /// The least that any read told of the bytes written: what had been written at the first one.
+    least: Option<u64>,
+    /// The last reads, the newest first.
+    latest: [Option<u64>; READS],
+    /// The last look that showed it.
+    seen: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Accepted {
+    Yes,
+    No,
+}
+
+impl ProgressLog {
+    /// Adds a look at the kernel's table.
+    pub(in super::super) fn record(&mut self, table: &[TcpSocket]) {
+        let begins = self.looks == 0;
+        self.looks += 1;
+        for socket in table.iter().filter(|socket| socket.is_connection()) {
+            let history = (self.connections.entry(socket.cookie)).or_insert_with(|| History {
+                server: socket.local,
+                client: socket.remote,
+                first: begins.then_some(match socket.accepted() || socket.state.closed_here() {
+                    true => Accepted::Yes,
+                    false => Accepted::No,
+                }),
+                accepted: false,
+                closed: false,
+                least: None,
+                latest: [None; READS],
+                seen: 0,
+            });
+            history.seen = self.looks;
+            history.closed |= socket.state.closed_here();
+            // Once an end is closed, the inode no longer tells.
+            if matches!(socket.state, TcpState::Established | TcpState::CloseWait) {
+                history.accepted |= socket.accepted();
+            }
+            if let Some(written) = socket.written() {
+                history.least = Some(history.least.map_or(written, |least| least.min(written)));
+                history.latest.rotate_right(1);
+                if let Some(last) = history.latest.first_mut() {
+                    *last = Some(written);
+                }
+            }
+        }
+    }
+
+    /// The first sign of progress on a connection to one of `addresses`, whose listeners are in
+    /// `table`; connections of the `own` local addresses do not count.
+    pub(in super::super) fn sign(
+        &self,
+        table: &[TcpSocket],
+        addresses: &[SocketAddr],
+        own: &HashSet<SocketAddr>,
+    ) -> Option<Sign> {
+        let ours: HashSet<u64> = (addresses.iter())
+            .flat_map(|address| listeners(table, *address))
+            .map(|listener| listener.cookie)
+            .collect();
+        let at_listener = |server: SocketAddr| {
+            listeners(table, server)
+                .iter()
+                .any(|listener| ours.contains(&listener.cookie))
+        };
+        (self.connections.values())
+            .filter(|history| !own.contains(&canonical(history.client)))
+            .filter_map(|history| Some((history, history.served(self.looks)?)))
+            .find(|(history, _)| at_listener(history.server))
+            .map(|(history, what)| Sign {
+                client: history.client,
+                what,
+            })
+    }
+}
+
+impl History {
+    /// What the backend did for this client, as of the look `now`.
+    fn served(&self, now: u64) -> Option<Served> {
+        // Of one that has gone there is no further read to compare with.
+        let reads = if self.seen == now { READS } else { 1 };
+        let in_total = self.latest.iter().take(reads).flatten().min();
+        let in_total = in_total.copied().unwrap_or(0);
+        let wrote = in_total.saturating_sub(self.least.unwrap_or(0));
+        match self.first {
+            Some(_) if wrote > 0 => Some(Served::Wrote(wrote)),
+            Some(Accepted::No) if self.closed => Some(Served::Closed),
+            Some(_) => None,
+            None if self.closed => Some(Served::Closed),
+            None if self.accepted && in_total > 0 => Some(Served::Wrote(in_total)),
+            None => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples::{
+        accepted, connection, established, in_state, listener, wildcard, written,
+    };
+    use super::*;
+
+    const CLIENT: u16 = 50_000;
+
+    fn waiting() -> TcpSocket {
+        connection(1, CLIENT)
+    }
+
+    fn served(socket: TcpSocket, bytes: u64) -> TcpSocket {
+        written(accepted(socket), bytes)
+    }
+
+    /// What the log says of these looks at connections of the listener.
+    fn sign(looks: &[Vec<TcpSocket>]) -> Option<Served> {
+        let mut log = ProgressLog::default();
+        for look in looks {
+            log.record(look);
+        }
+        let table = [listener("127.0.0.1:80", 9)];
+        let sign = log.sign(&table, &["127.0.0.1:80".parse().unwrap()], &HashSet::new());
+        sign.map(|sign| sign.what)
+    }
+
+    #[test]
+    fn an_application_that_writes_makes_progress() {
+        for (before, after, expected) in [
+            (
+                vec![waiting()],
+                vec![served(waiting(), 5)],
+                Some(Served::Wrote(5)),
+            ),
+            (
+                vec![served(waiting(), 5)],
+                vec![served(waiting(), 6)],
+                Some(Served::Wrote(1)),
+            ),
+            (vec![served(waiting(), 5)], vec![served(waiting(), 5)], None),
+            (vec![], vec![served(waiting(), 5)], Some(Served::Wrote(5))),
+            (vec![], vec![accepted(waiting())], None),
+            (vec![], vec![waiting()], None),
+            (vec![waiting()], vec![accepted(waiting())], None),
+        ] {
+            let case = format!("{before:?} {after:?}");
+            // The last reads of a connection have to agree.
+            let looks = [before, after.clone(), after.clone(), after];
+            assert_eq!(sign(&looks), expected, "{case}");
+        }
+    }
+
+    #[test]
+    fn a_read_that_is_too_high_is_no_progress() {
+        let at = |bytes| vec![served(waiting(), bytes)];
+        assert_eq!(sign(&[at(100), at(124), at(100), at(100)]), None);
+        assert_eq!(sign(&[at(124), at(100), at(100), at(100)]), None);
+        assert_eq!(sign(&[at(100), at(100), at(124), at(100)]), None);
+        // What is too high at first hides nothing that the later reads show.
+        assert_eq!(
+            sign(&[at(124), at(100), at(130), at(130), at(130)]),
+            Some(Served::Wrote(30))
+        );
+    }
+
+    #[test]
+    fn what_was_written_before_a_connection_vanished_counts() {
+        let looks = [vec![waiting()], vec![served(waiting(), 5)], vec![], vec![]];
+        assert_eq!(sign(&looks), Some(Served::Wrote(5)));
+    }
+
+    #[test]
+    fn a_backend_that_closes_a_waiting_or_new_connection_makes_progress() {
+        for state in [
+            TcpState::FinWait1,
+            TcpState::FinWait2,
+            TcpState::Closing,
+            TcpState::LastAck,
+            TcpState::TimeWait,
+        ] {
+            let closed = in_state(waiting(), state);
+            assert_eq!(
+                sign(&[vec![waiting()], vec![closed]]),
+                Some(Served::Closed),
+                "{state:?}"
+            );
+            assert_eq!(
+                sign(&[vec![], vec![closed]]),
+                Some(Served::Closed),
+                "{state:?}"
+            );
+            // One that was accepted before ends without a byte.
+            assert_eq!(
+                sign(&[vec![accepted(waiting())], vec![closed]]),
+                None,
+                "{state:?}"
+            );
+            // One that had ended before the sweep began.
+            assert_eq!(sign(&[vec![closed], vec![closed]]), None, "{state:?}");
+        }
+    }
+
+    #[test]
+    fn clients_that_give_up_are_no_progress() {
+        let gave_up = in_state(waiting(), TcpState::CloseWait);
+        assert_eq!(sign(&[vec![waiting()], vec![gave_up]]), None);
+        assert_eq!(sign(&[vec![], vec![gave_up]]), None);
+        // Reset by the client.
+        assert_eq!(sign(&[vec![waiting()], vec![]]), None);
+        assert_eq!(
+            sign(&[vec![waiting(), established(waiting())], vec![]]),
+            None
+        );
+    }
+
+    #[test]
+    fn own_connections_and_other_listeners_do_not_count() {
+        let mut log = ProgressLog::default();
+        log.record(&[]);
+        log.record(&[served(waiting(), 5)]);
+        let at = |address: &str| [address.parse().unwrap()];
+        let own = HashSet::from([waiting().remote]);
+        let own_listener = [listener("127.0.0.1:80", 9)];
+        assert_eq!(log.sign(&own_listener, &at("127.0.0.1:80"), &own), None);
+        let nobody = HashSet::new();
+        let apart = [listener("127.0.0.1:80", 9), listener("127.0.0.2:80", 8)];
+        assert!(log.sign(&apart, &at("127.0.0.1:80"), &nobody).is_some());
+        assert_eq!(log.sign(&apart, &at("127.0.0.2:80"), &nobody), None);
+        let all = [wildcard("[::]:80", 9)];
+        assert!(log.sign(&all, &at("127.0.0.2:80"), &nobody).is_some());
+    }
+}

@@ -1,0 +1,220 @@
+//! The first proof: the backend itself is silent. Nothing arrived, the requests did reach it, and this
+//! program was awake to hear an answer.
+
+use super::super::Guard;
+use super::super::guards::{Passed, refuse};
+use super::super::observation::{ProbeFacts, Sockets, TcpFacts};
+use crate::escape::escape;
+use crate::sweep::{ProbeConnection, ProbeStatus};
+use crate::verdict::TransportError;
+
+/// `answered`
+pub(in super::super) fn unanswered(
+    probe: Option<&ProbeFacts>,
+    sockets: Option<&Sockets>,
+) -> Passed {
+    let Some(probe) = probe else { return Ok(()) };
+    match &probe.status {
+        ProbeStatus::Answered => {
+            return refuse(
+                Guard::Answered,
+                "the backend woke up: it answered one more request just before the signal"
+                    .to_owned(),
+            );
+        }
+        // Nobody listens, or the network failed: no answer, and judged by the guards for these.
+        ProbeStatus::Silent
+        | ProbeStatus::Ended {
+            error: TransportError::Refused | TransportError::Network,
+            ..
+        } => {}
+        ProbeStatus::Ended { detail, .. } => {
+            return refuse(
+                Guard::Answered,
+                format!(
+                    "the backend is no longer silent: it ended one more connection just before the signal ({})",
+                    escape(detail)
+                ),
+            );
+        }
+    }
+    let Some(Sockets::Tcp(facts)) = sockets else {
+        return Ok(());
+    };
+    let written = probe
+        .connections
+        .iter()
+        .filter_map(|connection| facts.server_side(connection)?.written())
+        .max();
+    match written {
+        None | Some(0) => Ok(()),
+        Some(bytes) => refuse(
+            Guard::Answered,
+            format!(
+                "the backend has written an answer to one more request ({bytes} bytes), which has not arrived: look for a packet filter"
+            ),
+        ),
+    }
+}
+
+/// `not_reached`: `first` are the facts from before the final GET.
+pub(in super::super) fn reached(
+    probe: Option<&ProbeFacts>,
+    first: &TcpFacts,
+    now: &TcpFacts,
+) -> Passed {
+    let Some(probe) = probe else { return Ok(()) };
+    if let ProbeStatus::Ended {
+        error: TransportError::Network,
+        detail,
+    } = &probe.status
+    {
+        return not_reached(&format!(
+            "the network failed under the final GET ({})",
+            escape(detail)
+        ));
+    }
+    let established: Vec<_> = (probe.connections.iter())
+        .filter(|connection| connection.established)
+        .collect();
+    if established.is_empty() {
+        return match (probe.connections.iter())
+            .any(|pending| is_full(first, pending) && is_full(now, pending))
+        {
+            true => Ok(()),
+            false => {
+                not_reached("the final GET could not connect, although the accept queue has room")
+            }
+        };
+    }
+    for connection in established {
+        let received = now
+            .server_side(connection)
+            .and_then(|socket| socket.traffic)
+            .map(|traffic| traffic.received);
+        match received {
+            Some(1..) => {}
+            Some(0) => {
+                return not_reached(
+                    "the final GET connected, but the backend's end has not received the request",
+                );
+            }
+            None => {
+                return not_reached(
+                    "the final GET connected, but the backend's end of that connection is not on this machine",
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+fn is_full(facts: &TcpFacts, pending: &ProbeConnection) -> bool {
+    let listeners = facts.listeners(pending.connection.remote);
+    // With SO_REUSEPORT the kernel may have chosen any of them.
+    listeners.iter().any(|listener| listener.is_full())
+}
+
+fn not_reached(what: &str) -> Passed {
+    refuse(
+        Guard::NotReached,
+        format!(
+            "{what}: a packet filter or the like may have made the silence (\"nft list ruleset\", IPAddressDeny= and IPAddressAllow= of the units)"
+        ),
+    )
+}
+
+/// `starved`
+pub(in super::super) fn not_starved(how: Option<&str>) -> Passed {
+    match how {
+        None => Ok(()),
+        Some(how) => refuse(
+            Guard::Starved,
+            format!("this program itself was starved: {how}, so its timeouts prove nothing"),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples::{connection, established, listener, probe, received, written};
+    use super::*;
+
+    fn guard(passed: Passed) -> Option<Guard> {
+        passed.err().map(|(guard, _)| guard)
+    }
+
+    fn facts(table: Vec<super::super::super::tcp_diag::TcpSocket>) -> TcpFacts {
+        TcpFacts {
+            table,
+            ..TcpFacts::default()
+        }
+    }
+
+    #[test]
+    fn unanswered_hears_bytes_ends_and_answers_that_did_not_arrive() {
+        let ended = |error| ProbeStatus::Ended {
+            error,
+            detail: "why".to_owned(),
+        };
+        for (status, expected) in [
+            (ProbeStatus::Silent, None),
+            (ProbeStatus::Answered, Some(Guard::Answered)),
+            (ended(TransportError::Reset), Some(Guard::Answered)),
+            (ended(TransportError::Tls), Some(Guard::Answered)),
+            (ended(TransportError::Refused), None),
+            (ended(TransportError::Network), None),
+        ] {
+            let probe = ProbeFacts {
+                status: status.clone(),
+                connections: Vec::new(),
+            };
+            assert_eq!(
+                guard(unanswered(Some(&probe), None)),
+                expected,
+                "{status:?}"
+            );
+        }
+        let wrote = Sockets::Tcp(facts(vec![written(connection(1, 50_000), 12)]));
+        let mute = Sockets::Tcp(facts(vec![connection(1, 50_000)]));
+        assert_eq!(guard(unanswered(Some(&probe(true)), Some(&mute))), None);
+        assert_eq!(
+            guard(unanswered(Some(&probe(true)), Some(&wrote))),
+            Some(Guard::Answered)
+        );
+        assert_eq!(guard(unanswered(None, Some(&wrote))), None);
+    }
+
+    #[test]
+    fn reached_wants_the_request_on_the_other_side_or_a_full_queue() {
+        let room = || listener("127.0.0.1:80", 1);
+        let full = || {
+            let mut full = room();
+            full.receive_queue = full.send_queue + 1;
+            full
+        };
+        let arrived = || received(established(connection(2, 50_000)), 100);
+        let half = || received(established(connection(2, 50_000)), 0);
+        for (is_established, first, now, expected) in [
+            (true, vec![room()], vec![room(), arrived()], None),
+            (true, vec![full()], vec![full(), arrived()], None),
+            (
+                true,
+                vec![room()],
+                vec![room(), half()],
+                Some(Guard::NotReached),
+            ),
+            (true, vec![full()], vec![full()], Some(Guard::NotReached)),
+            (false, vec![full()], vec![full()], None),
+            (false, vec![room(), full()], vec![full(), room()], None),
+            (false, vec![room()], vec![full()], Some(Guard::NotReached)),
+            (false, vec![full()], vec![room()], Some(Guard::NotReached)),
+            (false, vec![], vec![], Some(Guard::NotReached)),
+        ] {
+            let case = format!("{is_established} {first:?} {now:?}");
+            let result = reached(Some(&probe(is_established)), &facts(first), &facts(now));
+            assert_eq!(guard(result), expected, "{case}");
+        }
+        assert_eq!(guard(reached(None, &facts(vec![]), &facts(vec![]))), None);
+    }
+}
