@@ -221,7 +221,8 @@ def prepare():
     # systemd's own messages are evidence.
     run("systemctl", "log-target", "journal")
     for package in sorted((SCRATCH / "packages").glob("*.deb")):
-        run("dpkg-deb", "--extract", str(package), "/")
+        # dpkg-deb --extract would replace /bin and /lib, which are links.
+        run("sh", "-c", 'dpkg-deb --fsys-tarfile "$0" | tar --extract --keep-directory-symlink --directory /', str(package))
     shutil.copy(SCRATCH / "scidex-route-health", "/usr/bin/scidex-route-health")
     for name in ("scidex-api", "old-api"):
         folder = Path("/srv") / name
