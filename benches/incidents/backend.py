@@ -23,9 +23,9 @@ FOREVER = 86400
 
 threads = ThreadPoolExecutor(max_workers=40)
 connections = threading.BoundedSemaphore(5)
-# `slow`: seconds for every page but two core routes; `status`: what is answered, `status_for_users`:
-# to users too; `serial`: seconds of the event loop for each request.
-mode = {"slow": 0, "status": 200, "status_for_users": False, "serial": 0}
+# `slow`: seconds for every page but two core routes; `all`: for every route; `status`: what is answered,
+# `status_for_users`: to users too; `serial`: seconds of the event loop for each request.
+mode = {"slow": 0, "all": 0, "status": 200, "status_for_users": False, "serial": 0}
 armed = False
 # Kept open: the descriptors may be used up when there is something to write.
 facts = None
@@ -50,7 +50,7 @@ async def app(scope, receive, send):
     if mode["serial"]:
         time.sleep(mode["serial"])
     path = scope["path"]
-    slow = 0 if path in CORE - {"/"} or user else mode["slow"]
+    slow = mode["all"] if path in CORE - {"/"} or user else max(mode["slow"], mode["all"])
     body = await asyncio.get_running_loop().run_in_executor(threads, handle, path, slow)
     status = 200 if user and not mode["status_for_users"] else mode["status"]
     kind = (b"content-type", b"application/json")
@@ -113,7 +113,8 @@ def obey_one(order, loop):
                 os.open("/dev/null", os.O_RDONLY)
         fact("onset")
     elif what == "compute":
-        threading.Thread(target=compute, args=(order["seconds"],), daemon=True).start()
+        for _ in range(order["threads"]):
+            threading.Thread(target=compute, args=(order["seconds"],), daemon=True).start()
     elif what == "crash":
         threading.Timer(order["seconds"], crash).start()
 
@@ -142,8 +143,10 @@ def block(how, seconds):
         while True:
             pass
     elif how == "gil":
-        # Unlike CDLL, PyDLL keeps the interpreter's lock during the call.
-        ctypes.PyDLL(None).sleep(int(seconds))
+        # Unlike CDLL, PyDLL keeps the interpreter's lock during the call, and no signal ends this one.
+        c, mutex = ctypes.PyDLL(None), ctypes.create_string_buffer(64)
+        c.pthread_mutex_lock(mutex)
+        c.pthread_mutex_lock(mutex)
 
 
 def start_heartbeat(loop):

@@ -8,6 +8,7 @@ import math
 import re
 import shutil
 import subprocess
+import time
 from pathlib import Path
 from string import Template
 
@@ -65,6 +66,7 @@ class Contestant:
     python_packages = ()
     # Some check only workers, and take two for that.
     least_workers = 1
+    healthcheck = 3600
     unit = "scidex-api.service"
     group = "scidex-api.service"
     # A line of its log like this names what it found or did.
@@ -80,7 +82,9 @@ class Contestant:
 
     def server(self, plan):
         place = f"--uds {SOCKET}" if plan.unix_socket else f"--host 0.0.0.0 --port {plan.port}"
-        workers = f" --workers {plan.workers}" if plan.workers > 1 else ""
+        # Its parent's own check of the workers is a contestant of its own, and Debian's uvicorn has none.
+        check = "" if self.python == "/usr/bin/python3" else f" --timeout-worker-healthcheck {self.healthcheck}"
+        workers = f" --workers {plan.workers}{check}" if plan.workers > 1 else ""
         backlog = f" --backlog {plan.backlog}" if plan.backlog else ""
         return f"{self.python} -m uvicorn backend:app --app-dir /srv/scidex-api --no-access-log {place}{workers}{backlog}"
 
@@ -102,6 +106,10 @@ class Contestant:
 
     def is_backend(self, command):
         return "resource_tracker" not in command
+
+    def position(self):
+        """Seconds since a period began: it begins when the contestant starts, unless it goes by the clock."""
+        return 0
 
     def watchers(self, processes):
         """The processes that watch."""
@@ -226,8 +234,18 @@ class Supervisord(Contestant):
         run("systemctl", "daemon-reload")
         run("systemctl", "start", "supervisor.service")
 
+    def start(self, plan):
+        self.control("start", "httpok")
+
+    def position(self):
+        """TICK events come when the clock's seconds are a multiple of the period."""
+        return time.time() % PERIOD
+
     def operator(self, verb):
-        run(self.python, "-m", "supervisor.supervisorctl", "-c", "/etc/supervisor/supervisord.conf", verb, "scidex-api")
+        self.control(verb, "scidex-api")
+
+    def control(self, verb, program):
+        run(self.python, "-m", "supervisor.supervisorctl", "-c", "/etc/supervisor/supervisord.conf", verb, program)
 
     def is_backend(self, command):
         return super().is_backend(command) and "supervisor" not in command and "httpok" not in command
@@ -266,10 +284,8 @@ class Uvicorn(WorkerCheck):
     name = "uvicorn"
     title = "uvicorn's worker check"
     least_workers = 2
+    healthcheck = HEALTHCHECK
     reason = r"died|not ready|failed to start"
-
-    def server(self, plan):
-        return f"{super().server(plan)} --timeout-worker-healthcheck {HEALTHCHECK}"
 
 
 class SystemdLoop(Contestant):

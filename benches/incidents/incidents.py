@@ -153,7 +153,7 @@ class Mode(Incident):
 
     def end(self, test):
         for pid in test.workers():
-            test.order(pid, "mode", slow=0, status=200, serial=0)
+            test.order(pid, "mode", slow=0, all=0, status=200, serial=0)
 
 
 class SlowPages(Mode):
@@ -172,14 +172,14 @@ class Degraded(Mode):
 
 
 class Overload(Mode):
-    """The event loop is held up for 0.15 s by each request, and 12 users wait in a circle: about 2 s each."""
+    """Each request holds up the event loop for 0.15 s, and five more users ask again and again: about 2 s each."""
 
     name, title = "overload", "overload: everybody is served late"
     mode = {"serial": 0.15}
 
     def begin(self, test):
         super().begin(test)
-        self.users = [Client(self.user_place(), rate=0.45, patience=FOREVER) for _ in range(12)]
+        self.users = [Client(self.user_place(), rate=None, patience=FOREVER) for _ in range(5)]
         return set()
 
     def end(self, test):
@@ -316,7 +316,7 @@ class CpuQuota(Incident):
         self.group = test.cpu_group()
         (self.group / "cpu.cfs_quota_us").write_text(str(1000 * self.percent))
         for pid in test.workers():
-            test.order(pid, "compute", seconds=self.seconds)
+            test.order(pid, "compute", seconds=self.seconds, threads=4)
         return set()
 
     def during(self, test):
@@ -329,18 +329,21 @@ class CpuQuota(Incident):
         test.leave_cpu_group(self.group)
 
 
-class Starved(Incident):
-    """The watchdog runs for 0.1 s in every 1.5 s."""
+class Starved(Mode):
+    """The watchdog runs for 0.1 s in every 1.5 s, while each answer takes 0.3 s."""
 
     name, title = "starved", "the watchdog itself starved"
+    mode = {"all": 0.3}
 
     def during(self, test):
         end = time.monotonic() + self.seconds
         while time.monotonic() < end:
-            pids = test.watchers()
-            self.signal(pids, signal.SIGSTOP)
-            time.sleep(1.4 * TIMEOUT)
-            self.signal(pids, signal.SIGCONT)
+            go = time.monotonic() + 1.4 * TIMEOUT
+            while time.monotonic() < go:
+                # Again and again: it may be started anew.
+                self.signal(test.watchers(), signal.SIGSTOP)
+                time.sleep(0.03)
+            self.signal(test.watchers(), signal.SIGCONT)
             time.sleep(0.1)
 
     @staticmethod

@@ -4,18 +4,21 @@ import asyncio
 import contextlib
 import os
 import select
+import statistics
 import threading
 import time
 from pathlib import Path
 
 
 class Client:
-    """A user who asks at a steady rate, each time on a new connection, whatever became of the earlier requests."""
+    """Users who ask at a steady rate, each time on a new connection, whatever became of the earlier requests.
 
-    def __init__(self, place, rate=4, patience=5, user=True):
-        self.place, self.pause, self.patience = place, 1 / rate, patience
-        headers = "X-User: 1\r\n" if user else ""
-        self.request = f"GET /api/status HTTP/1.1\r\nHost: localhost\r\n{headers}Connection: close\r\n\r\n".encode()
+    Without a rate it is one user, who asks again when answered.
+    """
+
+    def __init__(self, place, rate=4, patience=5):
+        self.place, self.rate, self.patience = place, rate, patience
+        self.request = b"GET /api/status HTTP/1.1\r\nHost: localhost\r\nX-User: 1\r\nConnection: close\r\n\r\n"
         self.requests = []
         self.asking = True
         self.thread = threading.Thread(target=lambda: asyncio.run(self.steadily()), daemon=True)
@@ -25,7 +28,10 @@ class Client:
         tasks = []
         while self.asking:
             tasks.append(asyncio.create_task(self.ask()))
-            await asyncio.sleep(self.pause)
+            if self.rate:
+                await asyncio.sleep(1 / self.rate)
+            else:
+                await asyncio.wait(tasks[-1:])
         await asyncio.wait(tasks, timeout=0.5)
         for task in tasks:
             task.cancel()
@@ -58,6 +64,11 @@ class Client:
         """When the first request that was sent after that moment was answered with 200."""
         times = [r["done"] for r in list(self.requests) if r["sent"] > since and r["result"] == 200]
         return min(times, default=None)
+
+    def usual_wait(self, since, until):
+        """Median seconds that the requests of that time waited for an answer, or None."""
+        waits = [r["done"] - r["sent"] for r in self.requests if since <= r["sent"] < until and isinstance(r["result"], int)]
+        return round(statistics.median(waits), 3) if waits else None
 
     def failures(self, since):
         """Requests without any HTTP answer; those still open at the end are nobody's fault."""

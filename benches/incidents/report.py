@@ -77,40 +77,35 @@ def cell(results):
     return "; ".join(words) or "ok"
 
 
-def best(results, incident):
-    """The contestants that were fastest, or right where this program was not."""
-    rates = {}
-    for contestant in CONTESTANTS[:-1]:
-        own = [r for r in select(results, contestant.name, incident.name) if r["verdict"] not in ("n/a", "error")]
-        if own:
-            right = sum(r["verdict"] in RIGHT for r in own) / len(own)
-            repaired = sum(r["verdict"] == "repaired" for r in own) / len(own)
-            speed = statistics.median(times(own)) if times(own) else 0
-            rates[contestant.name] = (right, repaired, -speed)
-    return rates
+def rates(results, contestant, incident):
+    """Shares of right and of repairing tests, and the median time to healthy, or None where there is nothing to compare."""
+    own = [r for r in select(results, contestant.name, incident.name) if r["verdict"] not in ("n/a", "error")]
+    if not own:
+        return None
+    right = sum(r["verdict"] in RIGHT for r in own) / len(own)
+    repaired = sum(r["verdict"] == "repaired" for r in own) / len(own)
+    return right, repaired, statistics.median(times(own)) if times(own) else None
 
 
 def beaten(results):
     """Where a peer was better than this program: right more often, repaired what it left, or healthy 10 % and 0.3 s sooner."""
     lines = []
-    us = CONTESTANTS[0].name
-    for incident in INCIDENTS:
-        rates = best(results, incident)
-        own = rates.pop(us, None)
-        if own is None:
-            continue
-        more_right = [name for name, rate in rates.items() if rate[0] > own[0]]
-        repairs = [name for name, rate in rates.items() if rate[0] == own[0] and rate[1] > own[1]]
-        sooner = [
-            f"{name} ({-rate[2]:.1f} s against {-own[2]:.1f} s)" for name, rate in rates.items()
-            if rate[0] == own[0] and -rate[2] < min(0.9 * -own[2], -own[2] - 0.3)
-        ]
-        if more_right:
-            lines.append(f"{incident.title}: right more often: {', '.join(more_right)}")
-        if repairs:
-            lines.append(f"{incident.title}: repaired what this program leaves alone: {', '.join(repairs)}")
-        if sooner:
-            lines.append(f"{incident.title}: healthy sooner: {', '.join(sooner)}")
+    for peer in CONTESTANTS[1:-1]:
+        right, repaired, sooner = [], [], []
+        for incident in INCIDENTS:
+            own, theirs = rates(results, CONTESTANTS[0], incident), rates(results, peer, incident)
+            if own is None or theirs is None:
+                continue
+            if theirs[0] > own[0]:
+                right.append(incident.title)
+            elif theirs[0] == own[0] and theirs[1] > own[1]:
+                repaired.append(incident.title)
+            elif theirs[0] == own[0] and own[2] and theirs[2] and theirs[2] < min(0.9 * own[2], own[2] - 0.3):
+                sooner.append(f"{incident.title} ({theirs[2]:.1f} s, not {own[2]:.1f} s)")
+        parts = [("right more often", right), ("repaired what this program left alone", repaired), ("healthy sooner", sooner)]
+        found = [f"{what}: {', '.join(which)}" for what, which in parts if which]
+        if found:
+            lines.append(f"{peer.title}: {'; '.join(found)}")
     return lines
 
 

@@ -146,7 +146,7 @@ class Test:
             contestant.start(incident)
             # Whole periods, one at least, and as many as it takes until the backend is old enough.
             warm_up = PERIOD * max(1, -(-contestant.min_uptime // PERIOD))
-            time.sleep(warm_up + self.phase * PERIOD)
+            time.sleep(warm_up + (self.phase * PERIOD - contestant.position()) % PERIOD)
             return self.observe(clock)
         finally:
             with contextlib.suppress(Exception):
@@ -167,8 +167,8 @@ class Test:
         result = {}
         if incident.needs_restart:
             healthy = wait_until(lambda: self.client.first_healthy(onset), PATIENCE)
-            # A second end would show now.
-            time.sleep(0.3)
+            # The old process may have answered on its way out.
+            wait_until(lambda: self.ended(onset), 3 if healthy else 0.3)
             ended = self.ended(onset)
             if healthy:
                 result["seconds_to_healthy"] = round(healthy - onset, 3)
@@ -178,6 +178,7 @@ class Test:
                 result["verdict"] = "not restarted"
         else:
             incident.during(self)
+            result["usual_wait"] = self.client.usual_wait(begin, time.monotonic() - 1)
             incident.end(self)
             result["healthy_at_end"] = bool(wait_until(lambda: self.client.first_healthy(time.monotonic() - 0.5), 8 if incident.heals else 1))
             ended = self.ended(begin)
