@@ -16,7 +16,7 @@ import time
 import traceback
 from pathlib import Path
 
-from contestants import CONTESTANTS, HERE, PERIOD, SCRATCH, reason_lines, run, write, config, STOP
+from contestants import CONTESTANTS, HERE, PERIOD, SCRATCH, STOP, config, journal, reason_lines, run, write
 from incidents import INCIDENTS, NotPossible
 from observer import Client, Processes
 
@@ -139,7 +139,7 @@ class Test:
             incident.before(self)
             contestant.start_backend(incident)
             if not wait_until(lambda: len(self.workers()) >= incident.workers, 30):
-                raise RuntimeError("the backend did not start")
+                raise RuntimeError(f"the backend did not start: {journal(contestant.unit, clock)[-600:]}")
             self.client = Client(incident.user_place())
             if not wait_until(lambda: self.client.first_healthy(0), 10):
                 raise RuntimeError("the backend is not healthy before the incident")
