@@ -112,10 +112,10 @@ class AcceptQueue(Blocked):
 
     def begin(self, test):
         guilty = super().begin(test)
-        # Users who do not give up: they keep the queue full.
-        self.waiting = [Client(self.user_place(), rate=50, patience=FOREVER)]
+        # Users who give up: their connections stay in the queue.
+        users = Client(self.user_place(), rate=50)
         time.sleep(0.3)
-        self.waiting[0].asking = False
+        users.asking = False
         return guilty
 
 

@@ -216,8 +216,7 @@ class Test:
 
 def prepare():
     """What every test needs in this root."""
-    for user in ("scidex",):
-        run("useradd", "--system", user)
+    run("useradd", "--system", "scidex")
     run("systemd-sysusers", str(HERE.parent.parent / "contrib/sysusers.d/scidex-route-health.conf"))
     # systemd's own messages are evidence.
     run("systemctl", "log-target", "journal")
