@@ -13,12 +13,9 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::error::{ContextKind, ContextValue};
 use clap::{Parser, ValueEnum};
 
-use crate::manifest::BaseUrl;
+use crate::manifest::{BaseUrl, LONGEST_DEADLINE};
 use crate::status::Status;
-use crate::stderr::{Level, say, say_stdout_failed, stderr_is_journal};
-
-/// The longest `--wait`, a day like the longest deadline of a sweep.
-const LONGEST_WAIT: Duration = Duration::from_secs(86_400);
+use crate::stderr::{Level, log, log_stdout_failed, stderr_is_journal};
 
 const EXIT_STATUS: &str = "\
 Exit status:
@@ -123,7 +120,7 @@ impl Cli {
             if answer.use_stderr() {
                 // clap's own printing knows nothing of the journal.
                 if stderr_is_journal() {
-                    say(Level::Failure, answer.render().to_string().trim_end());
+                    log(Level::Failure, answer.render().to_string().trim_end());
                 } else {
                     // There is nowhere left to complain of a closed stderr.
                     let _ = answer.print();
@@ -132,7 +129,7 @@ impl Cli {
             }
             let written = match answer.print() {
                 Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-                    say_stdout_failed(&error);
+                    log_stdout_failed(&error);
                     false
                 }
                 Ok(()) | Err(_) => true,
@@ -160,11 +157,11 @@ fn without_user_info(mut error: clap::Error) -> clap::Error {
 fn seconds(text: &str) -> Result<Duration, String> {
     let allowed = format!(
         "give seconds from 0 to {}, such as 30 or 0.5",
-        LONGEST_WAIT.as_secs()
+        LONGEST_DEADLINE.as_secs()
     );
     let number: f64 = text.parse().map_err(|_| allowed.clone())?;
     match Duration::try_from_secs_f64(number) {
-        Ok(wait) if wait <= LONGEST_WAIT => Ok(wait),
+        Ok(wait) if wait <= LONGEST_DEADLINE => Ok(wait),
         _ => Err(allowed),
     }
 }

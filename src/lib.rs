@@ -11,6 +11,7 @@
 
 pub mod cli;
 pub mod clock;
+pub mod escape;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -24,5 +25,5 @@ pub mod report;
 pub mod status;
 pub mod stderr;
 pub mod sweep;
-pub mod text;
+
 pub mod verdict;

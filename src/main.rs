@@ -9,7 +9,7 @@ use scidex_route_health::manifest::{LoadOptions, Manifest, Variables};
 use scidex_route_health::recovery::{self, Permission, RecoveryRequest, SocketWatch, warnings};
 use scidex_route_health::report::{self, Outputs, Progress, Report};
 use scidex_route_health::status::Status;
-use scidex_route_health::stderr::{Level, announce, say};
+use scidex_route_health::stderr::{Level, log, log_nonblocking};
 use scidex_route_health::sweep::{self, Prober, Sweep, SweepEvents, SweepOptions};
 use scidex_route_health::verdict::Verdict;
 
@@ -23,7 +23,7 @@ fn main() -> ExitCode {
     };
     run(&cli)
         .unwrap_or_else(|error| {
-            say(Level::Failure, &format!("{error:#}"));
+            log(Level::Failure, &format!("{error:#}"));
             Status::Unusable
         })
         .into()
@@ -39,6 +39,11 @@ fn run(cli: &Cli) -> anyhow::Result<Status> {
     let prober = Prober::new(&manifest)?;
     let permission = permission(cli);
 
+    if permission == Permission::DryRun
+        && let Some(line) = report::dry_run(&manifest)
+    {
+        log_nonblocking(Level::Info, &line);
+    }
     let may_recover = !matches!(permission, Permission::Forbidden(_));
     let warnings = may_recover.then(|| warnings::start(&manifest, prober.lookup()));
     let watch = (may_recover && manifest.recovery.is_some())
@@ -64,7 +69,7 @@ fn run(cli: &Cli) -> anyhow::Result<Status> {
         verdict: &verdict,
         sweep: &sweep,
         watch,
-        log: &|line| announce(Level::Info, line),
+        log: &|line| log_nonblocking(Level::Info, line),
     };
     let recovery = recovery::attempt(request, permission, &prober);
     let warnings = warnings.map_or_else(Vec::new, |warnings| warnings.finish(PATIENCE));
@@ -111,7 +116,7 @@ impl SweepEvents for Events<'_> {
         let number = self.sweeps.fetch_add(1, Ordering::Relaxed) + 1;
         let line = report::unhealthy_sweep(number, self.manifest, &sweep.results, verdict, left);
         self.progress.clear();
-        announce(Level::Soft, &line);
+        log_nonblocking(Level::Warning, &line);
     }
 }
 

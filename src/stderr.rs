@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::fstat;
 
-use crate::text::reason;
+use crate::escape::reason;
 
 /// How grave a line is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub enum Level {
     /// Something failed.
     Failure,
     /// Something is not as it should be, but fails nothing.
-    Soft,
+    Warning,
     /// For information.
     Info,
 }
@@ -28,7 +28,7 @@ impl Level {
     pub(crate) const fn prefix(self) -> &'static str {
         match self {
             Self::Failure => "<3>",
-            Self::Soft => "<4>",
+            Self::Warning => "<4>",
             Self::Info => "<6>",
         }
     }
@@ -58,17 +58,17 @@ pub(crate) fn stderr_is_journal() -> bool {
 
 /// Writes `text` to standard error, one or more lines, in one piece so that no other process
 /// writes into the middle. A standard error that cannot be written is nobody's concern.
-pub fn say(level: Level, text: &str) {
+pub fn log(level: Level, text: &str) {
     let lines = lines(level, text, stderr_is_journal());
     let _ = io::stderr().write_all(lines.as_bytes());
 }
 
-/// As [`say`], but goes on without the line where standard error takes nothing for a second: a
-/// stopped terminal or a reader that hangs must not keep a rescue waiting.
-pub fn announce(level: Level, text: &str) {
+/// As [`log`], but goes on without the line where standard error takes nothing for a second: a
+/// stopped terminal or a reader that hangs must not delay a recovery.
+pub fn log_nonblocking(level: Level, text: &str) {
     const PATIENCE: Duration = Duration::from_secs(1);
     if takes_text(io::stderr(), PATIENCE) {
-        say(level, text);
+        log(level, text);
     }
 }
 
@@ -81,10 +81,10 @@ pub(crate) fn takes_text(stream: impl AsFd, patience: Duration) -> bool {
 }
 
 /// Says that standard output cannot be written.
-pub(crate) fn say_stdout_failed(error: &io::Error) {
+pub(crate) fn log_stdout_failed(error: &io::Error) {
     let reason = reason(error);
     let text = format!("cannot write to standard output: {reason}");
-    say(Level::Failure, &text);
+    log(Level::Failure, &text);
 }
 
 fn lines(level: Level, text: &str, journal: bool) -> String {
@@ -127,7 +127,7 @@ mod tests {
             lines(Level::Failure, "one\n\ntwo", true),
             "<3>one\n<3>two\n"
         );
-        assert_eq!(lines(Level::Soft, "one", true), "<4>one\n");
+        assert_eq!(lines(Level::Warning, "one", true), "<4>one\n");
         assert_eq!(lines(Level::Info, "one\n", false), "one\n");
     }
 }

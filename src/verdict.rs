@@ -159,7 +159,7 @@ pub struct ProbeResult {
     pub proof: Proof,
 }
 
-/// How many routes are of each class; always counted from the outcomes, never beside them.
+/// How many routes are of each class; always counted from the results, never beside them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Routes that are as they should be.
@@ -206,10 +206,10 @@ pub enum BackendState {
     Down,
 }
 
-/// What all outcomes together mean.
+/// What all results together mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
-    /// No outcome is hard.
+    /// No result is hard.
     pub healthy: bool,
     /// What the core routes prove.
     pub backend: BackendState,
@@ -231,13 +231,13 @@ impl Verdict {
     }
 }
 
-/// What the core routes' outcomes prove about the backend.
+/// What the core routes' results prove about the backend.
 pub fn backend_state<'a>(core: impl IntoIterator<Item = &'a ProbeResult>) -> BackendState {
     let (mut any, mut hung, mut down) = (false, true, true);
-    for outcome in core {
+    for result in core {
         any = true;
-        hung &= outcome.proof.silent;
-        down &= !outcome.proof.heard && unreachable(outcome.class);
+        hung &= result.proof.silent;
+        down &= !result.proof.heard && unreachable(result.class);
     }
     match (any, hung, down) {
         (true, true, _) => BackendState::Hung,
@@ -262,25 +262,25 @@ const fn unreachable(class: Class) -> bool {
     }
 }
 
-/// Judges a sweep: each outcome with whether its route is core.
-pub fn judge<'a>(outcomes: impl IntoIterator<Item = (bool, &'a ProbeResult)> + Clone) -> Verdict {
+/// Judges a sweep: each result with whether its route is core.
+pub fn judge<'a>(results: impl IntoIterator<Item = (bool, &'a ProbeResult)> + Clone) -> Verdict {
     let mut tally = Tally::default();
     let (mut healthy, mut starved) = (true, false);
-    for (core, outcome) in outcomes.clone() {
-        *match outcome.class {
+    for (core, result) in results.clone() {
+        *match result.class {
             Class::Ok => &mut tally.ok,
             Class::TimeoutUnreachable(_) => &mut tally.timeout_unreachable,
             Class::RateLimited => &mut tally.rate_limited,
             Class::HttpError(_) => &mut tally.http_error,
             Class::Skipped(_) => &mut tally.skipped,
         } += 1;
-        healthy &= outcome.class.severity(core) != Severity::Hard;
-        starved |= core && outcome.proof.overran;
+        healthy &= result.class.severity(core) != Severity::Hard;
+        starved |= core && result.proof.overran;
     }
-    let core = outcomes
+    let core = results
         .into_iter()
         .filter(|(core, _)| *core)
-        .map(|(_, outcome)| outcome);
+        .map(|(_, result)| result);
     Verdict {
         healthy,
         backend: backend_state(core),
@@ -309,7 +309,7 @@ mod tests {
         overran: false,
     };
 
-    fn outcome(class: Class, proof: Proof) -> ProbeResult {
+    fn result(class: Class, proof: Proof) -> ProbeResult {
         ProbeResult {
             class,
             status: None,
@@ -321,24 +321,24 @@ mod tests {
     }
 
     fn lost(error: TransportError, proof: Proof) -> ProbeResult {
-        outcome(Class::TimeoutUnreachable(error), proof)
+        result(Class::TimeoutUnreachable(error), proof)
     }
 
     #[test]
     fn backend_state_is_hung_only_when_every_core_route_is_silent() {
         let silent = || lost(TransportError::Timeout, SILENT);
-        let ok = outcome(Class::Ok, HEARD);
+        let ok = result(Class::Ok, HEARD);
         let half = lost(TransportError::Timeout, HEARD);
         let refused = lost(TransportError::Refused, NOTHING);
         let early = lost(TransportError::Timeout, NOTHING);
         let cut = lost(TransportError::Deadline, NOTHING);
-        let skipped = outcome(Class::Skipped(SkipReason::Deadline), NOTHING);
+        let skipped = result(Class::Skipped(SkipReason::Deadline), NOTHING);
         let cases: [(&[ProbeResult], BackendState); 12] = [
             (&[silent()], BackendState::Hung),
             (&[silent(), silent(), silent()], BackendState::Hung),
             (&[silent(), ok.clone()], BackendState::Up),
             (&[silent(), half.clone()], BackendState::Up),
-            (&[silent(), outcome(BAD, HEARD)], BackendState::Up),
+            (&[silent(), result(BAD, HEARD)], BackendState::Up),
             (&[silent(), refused.clone()], BackendState::Down),
             (&[silent(), early], BackendState::Down),
             (&[silent(), cut.clone()], BackendState::Up),
@@ -347,8 +347,8 @@ mod tests {
             (&[refused, half], BackendState::Up),
             (&[], BackendState::Up),
         ];
-        for (outcomes, expected) in cases {
-            assert_eq!(backend_state(outcomes), expected, "{outcomes:#?}");
+        for (results, expected) in cases {
+            assert_eq!(backend_state(results), expected, "{results:#?}");
         }
         assert_eq!(backend_state(&[cut]), BackendState::Up);
     }
@@ -370,26 +370,23 @@ mod tests {
             (false, timeout, true),
             (false, skipped, true),
         ] {
-            let outcome = outcome(class, HEARD);
-            let verdict = judge([(core, &outcome)]);
+            let result = result(class, HEARD);
+            let verdict = judge([(core, &result)]);
             assert_eq!(verdict.healthy, healthy, "{core} {class:?}");
         }
     }
 
     #[test]
     fn judge_counts_each_class() {
-        let outcomes = [
-            (true, outcome(Class::Ok, HEARD)),
-            (true, outcome(Class::RateLimited, HEARD)),
-            (false, outcome(Class::RateLimited, HEARD)),
+        let results = [
+            (true, result(Class::Ok, HEARD)),
+            (true, result(Class::RateLimited, HEARD)),
+            (false, result(Class::RateLimited, HEARD)),
             (false, lost(TransportError::Reset, NOTHING)),
-            (false, outcome(BAD, HEARD)),
-            (
-                false,
-                outcome(Class::Skipped(SkipReason::Deadline), NOTHING),
-            ),
+            (false, result(BAD, HEARD)),
+            (false, result(Class::Skipped(SkipReason::Deadline), NOTHING)),
         ];
-        let verdict = judge(outcomes.iter().map(|(core, outcome)| (*core, outcome)));
+        let verdict = judge(results.iter().map(|(core, result)| (*core, result)));
         let tally = Tally {
             ok: 1,
             timeout_unreachable: 1,
@@ -407,13 +404,13 @@ mod tests {
         assert!(hung.hung() && !hung.down());
         let down = judge([(true, &lost(TransportError::Refused, NOTHING))]);
         assert!(down.down() && !down.hung());
-        let up = judge([(true, &outcome(Class::Ok, HEARD))]);
+        let up = judge([(true, &result(Class::Ok, HEARD))]);
         assert!(!up.hung() && !up.down());
     }
 
     #[test]
     fn judge_sees_starvation_in_core_attempts_only() {
-        let starved = outcome(
+        let starved = result(
             Class::Ok,
             Proof {
                 overran: true,

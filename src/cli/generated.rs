@@ -16,7 +16,10 @@ const NAME: &str = "scidex-route-health";
 const MORE: &str = r#".SH FILES
 .TP
 .I routes.json
-The manifest, looked for in the current directory first.
+The manifest, looked for in the current directory first. A run as root or with CAP_KILL takes a file that
+others may write only where
+.B \-\-manifest
+names it.
 .TP
 .I /etc/scidex\-route\-health/routes.json
 The manifest otherwise.
@@ -29,8 +32,13 @@ says otherwise.
 .TP
 .BR SSL_CERT_FILE ", " SSL_CERT_DIR
 The certificates to trust instead of the system's.
+.TP
+.B GITHUB_ACTIONS
+Where it is
+.IR true ,
+the human report also has annotations for GitHub Actions.
 .PP
-A manifest may take header values from further variables, and proxies where its
+A manifest may take header values and expected bodies from further variables, and proxies where its
 .I proxy
 key says so.
 .SH SIGNALS

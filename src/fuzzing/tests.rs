@@ -1,6 +1,7 @@
 //! The properties under proptest, with input that is mostly valid or nearly so. The fuzzer finds its
 //! own way there, but not within a second.
 
+mod schema;
 mod spoil;
 mod valid;
 

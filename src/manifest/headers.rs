@@ -1,13 +1,15 @@
-//! Request headers: which names may be set, and how values take secrets from the environment. No
-//! sentence of this file holds a value, or a part of one.
+//! Request headers: which names may be set, and to which values. No message of this file shows a
+//! value, or a part of one.
 
 use std::collections::HashSet;
 
 use serde::de::MapAccess;
 
-use super::json::{AnyScalar, Context, Read, Scalar, Shape};
-use super::place::{Place, QUOTED, quoted};
-use super::{Header, Secret, Variables};
+use super::json::{AnyValue, JsonValue, Reader, Seed, ValueVisitor};
+use super::location::{Location, quoted};
+use super::secret::Secret;
+use super::variables::Expanded;
+use super::{Header, Variables};
 
 /// Headers in one table, and bytes of their names and values together. Servers allow no more
 /// (nginx and uvicorn: 32 and 64 KiB, Apache httpd: 100 headers), so more is a mistake.
@@ -43,56 +45,52 @@ fn is_token(b: u8) -> bool {
     b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b)
 }
 
-/// The shape of a `headers` table; none where there is no table.
-pub(super) struct Headers<'a, 'v> {
-    pub(super) place: &'a Place<'a>,
-    pub(super) context: &'a mut Context<'v>,
-}
+/// The object name → value.
+pub(super) struct Headers;
 
-impl<'de> Shape<'de> for Headers<'_, '_> {
+impl<'de> ValueVisitor<'de> for Reader<'_, '_, Headers> {
     type Out = Option<Vec<Header>>;
 
-    fn scalar(self, scalar: Scalar<'de>) -> Self::Out {
-        let message = format!("is {}; give an object, name → value", scalar.kind());
-        self.context.problems.add(self.place, message);
+    fn scalar(self, value: JsonValue<'de>) -> Self::Out {
+        let message = format!("is {}; give an object, name → value", value.kind());
+        self.context.problems.add(self.location, message);
         None
     }
 
-    fn table<A: MapAccess<'de>>(self, mut table: A) -> Result<Self::Out, A::Error> {
+    fn object<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Out, A::Error> {
         let before = self.context.problems.count();
         let mut names = HashSet::new();
         let mut headers = Vec::new();
         let mut bytes = 0;
-        while let Some(name) = table.next_key::<String>()? {
-            let value = table.next_value_seed(Read(AnyScalar))?;
+        while let Some(name) = map.next_key::<String>()? {
+            let value = map.next_value_seed(Seed(AnyValue))?;
             let problems = &mut self.context.problems;
             // Who writes "Name: value" as the name shall not see the value in a log.
             let token = name.bytes().take_while(|b| is_token(*b)).count();
             let shown = name.get(..token).unwrap_or_default();
-            let place = Place::Entry(self.place, shown);
+            let location = Location::Entry(self.location, shown);
             if token == 0 || token < name.len() {
                 problems.add(
-                    &place,
-                    "the name is no token of HTTP; use letters, digits and \"-\"",
+                    &location,
+                    "the name is not a valid HTTP header name; use letters, digits and \"-\"",
                 );
                 continue;
             }
             if !names.insert(name.to_ascii_lowercase()) {
                 problems.add(
-                    &place,
+                    &location,
                     "duplicate header (names have no case); keep one of the two",
                 );
                 continue;
             }
-            match self.context.variables.header(&name, &value) {
+            match header_value(&name, &value, self.context.variables) {
                 Ok(value) => {
-                    bytes += name.len() + value.len();
+                    bytes += name.len() + value.reveal().len();
                     if headers.len() < MOST && bytes <= MOST_BYTES {
-                        let value = Secret::new(value);
                         headers.push(Header { name, value });
                     }
                 }
-                Err(message) => problems.add(&place, message),
+                Err(message) => problems.add(&location, message),
             }
         }
         if names.len() > MOST || bytes > MOST_BYTES {
@@ -100,74 +98,44 @@ impl<'de> Shape<'de> for Headers<'_, '_> {
                 "{} headers with {bytes} bytes are too many; give at most {MOST} with {MOST_BYTES}",
                 names.len()
             );
-            self.context.problems.add(self.place, message);
+            self.context.problems.add(self.location, message);
         }
         Ok((self.context.problems.count() == before).then_some(headers))
     }
 }
 
-impl Variables<'_> {
-    /// The value to send.
-    fn header(&self, name: &str, value: &Scalar<'_>) -> Result<String, String> {
-        if let Some(reason) = reserved(name) {
-            return Err(reason.to_owned());
-        }
-        let Scalar::Text(text) = value else {
-            return Err(format!("is {}; give a string", value.kind()));
-        };
-        let mut out = String::new();
-        let mut rest: &str = text;
-        while let Some((literal, reference)) = rest.split_once("${") {
-            let Some((variable, tail)) = reference.split_once('}').filter(|(v, _)| is_name(v))
-            else {
-                return Err(
-                    "has a \"${\" that no variable's name and \"}\" follow; write ${NAME} with letters, digits and \"_\""
-                        .to_owned(),
-                );
-            };
-            out.push_str(sendable(literal, "the value")?);
-            out.push_str(&self.look_up(variable)?);
-            rest = tail;
-        }
-        out.push_str(sendable(rest, "the value")?);
-        // Blanks around a value are no part of it (RFC 9110, section 5.5).
-        Ok(out.trim_matches([' ', '\t']).to_owned())
+/// The value to send, if the header may be set to it.
+fn header_value(
+    name: &str,
+    value: &JsonValue<'_>,
+    variables: Variables<'_>,
+) -> Result<Secret, String> {
+    if let Some(reason) = reserved(name) {
+        return Err(reason.to_owned());
     }
-
-    fn look_up(&self, variable: &str) -> Result<String, String> {
-        let Self::Required(environment) = self else {
-            return Ok(String::new());
-        };
-        let what = match variable.len() {
-            0..=QUOTED => format!("the environment variable {variable}"),
-            // Cut short by it.
-            _ => format!("the environment variable {}", quoted(variable)),
-        };
-        let Some(value) = environment(variable) else {
-            return Err(format!("{what} is not set; set it, or remove the header"));
-        };
-        let Ok(value) = value.into_string() else {
-            return Err(format!("{what} is not valid UTF-8; correct its value"));
-        };
-        sendable(&value, &what)?;
-        Ok(value)
+    let JsonValue::Text(written) = value else {
+        return Err(format!("is {}; give a string", value.kind()));
+    };
+    sendable(written, "the value")?;
+    let Expanded { text, values } = variables.expand(written)?;
+    for (variable, value) in &values {
+        sendable(value, &format!("the environment variable {variable}"))?;
     }
+    // Blanks around a value are no part of it (RFC 9110, section 5.5).
+    let text = text.trim_matches([' ', '\t']);
+    Ok(Secret::with_parts(
+        text,
+        values.into_iter().map(|(_, value)| value),
+    ))
 }
 
-/// Whether `text` is a variable's name (POSIX.1, section 8.1, with lower case as shells allow it).
-fn is_name(text: &str) -> bool {
-    !text.starts_with(|c: char| c.is_ascii_digit())
-        && !text.is_empty()
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
-}
-
-/// `text`, if a field value may hold it (RFC 9110, section 5.5): anything but control characters.
-fn sendable<'a>(text: &'a str, what: &str) -> Result<&'a str, String> {
+/// Whether a field value may hold `text` (RFC 9110, section 5.5): anything but control characters.
+fn sendable(text: &str, what: &str) -> Result<(), String> {
     match text.chars().find(|c| c.is_control() && *c != '\t') {
-        None => Ok(text),
-        // Of the value, only the control character is told, and mostly it is a line's end.
+        None => Ok(()),
+        // Of the value, only the control character is shown, and mostly it is a line's end.
         Some(c) => Err(format!(
-            "{what} holds the control character {}; remove it",
+            "{what} contains the control character {}; remove it",
             quoted(c.encode_utf8(&mut [0; 4]))
         )),
     }

@@ -1,18 +1,17 @@
 //! Finds a manifest's bytes and reads them. The only file of the manifest that touches the disk.
 
 use std::error::Error;
-use std::ffi::OsString;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use super::place::Problems;
+use super::location::Problems;
 use super::url::BaseUrl;
-use super::{Manifest, Source};
+use super::{Manifest, Source, Variables};
+use crate::escape::{escape, reason};
 use crate::privileges::Caller;
-use crate::text::{escape, reason};
 
 /// Where a manifest is looked for when none is named, in this order.
 const DEFAULTS: [&str; 2] = ["routes.json", "/etc/scidex-route-health/routes.json"];
@@ -24,17 +23,8 @@ pub(super) const MOST_BYTES: usize = 8 * 1024 * 1024;
 pub struct LoadOptions<'a> {
     /// Replaces the manifest's own `base_url`, which must be valid all the same.
     pub base_url: Option<BaseUrl>,
-    /// Where `${NAME}` in header values comes from.
+    /// Where `${NAME}` in header values and body checks comes from.
     pub variables: Variables<'a>,
-}
-
-/// Where `${NAME}` in header values comes from.
-#[derive(Clone, Copy)]
-pub enum Variables<'a> {
-    /// From here, and a variable that is not there is a problem.
-    Required(&'a dyn Fn(&str) -> Option<OsString>),
-    /// From nowhere: nothing will be sent, so each may be missing and counts as empty.
-    MayBeMissing,
 }
 
 /// Why there is no manifest. Displays as one line for each problem.
@@ -182,7 +172,7 @@ mod tests {
         variables: Variables::MayBeMissing,
     };
 
-    fn told(path: &Path) -> String {
+    fn message(path: &Path) -> String {
         Manifest::load(Some(path), &OPTIONS)
             .expect_err("no manifest")
             .to_string()
@@ -207,13 +197,13 @@ mod tests {
     fn a_file_that_cannot_be_read_is_one_line() {
         let missing = Path::new("/nonexistent/a\u{1b}.json");
         assert_eq!(
-            told(missing),
+            message(missing),
             "could not read the manifest \"/nonexistent/a\\u{1b}.json\": no such file or directory; check the path given with --manifest"
         );
         let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
-        assert!(told(folder).contains("is a directory"));
-        assert!(told(Path::new("/dev/zero")).starts_with("manifest: has more than 8 MiB"));
-        assert!(told(Path::new("/dev/null")).starts_with("manifest: is empty"));
+        assert!(message(folder).contains("is a directory"));
+        assert!(message(Path::new("/dev/zero")).starts_with("manifest: exceeds the 8 MiB limit"));
+        assert!(message(Path::new("/dev/null")).starts_with("manifest: is empty"));
     }
 
     #[test]

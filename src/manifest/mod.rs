@@ -1,21 +1,25 @@
 //! What shall be probed, and what may be killed: the manifest after every rule about input has
 //! been applied. Nobody past this module checks a value again; it knows nothing of the network.
 
-mod given;
+mod field;
 mod headers;
 mod json;
+mod keys;
 mod load;
+mod location;
+mod object;
 mod parse;
-mod place;
+mod proof;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod properties;
-mod raw;
+mod resolve;
 mod rules;
-mod settle;
+mod secret;
 mod source;
 #[cfg(test)]
 mod tests;
 mod url;
+mod variables;
 
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -23,10 +27,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use load::{LoadOptions, ManifestError, Variables};
-pub use place::Problems;
+pub use load::{LoadOptions, ManifestError};
+pub use location::Problems;
+pub(crate) use proof::in_seconds;
+pub use secret::Secret;
 pub use source::Source;
 pub use url::{BaseUrl, Scheme};
+pub use variables::Variables;
+
+/// The longest deadline of a sweep, a day.
+pub const LONGEST_DEADLINE: Duration = Duration::from_secs(rules::DAY as u64);
 
 /// A manifest that obeys every limit.
 #[derive(Debug)]
@@ -41,7 +51,7 @@ pub struct Manifest {
     pub unix_socket: Option<SocketPath>,
     /// The `User-Agent` of every probe: non-empty, visible ASCII and spaces.
     pub user_agent: String,
-    /// The bound on one whole sweep, at most a day.
+    /// The bound on one whole sweep, at most [`LONGEST_DEADLINE`].
     pub deadline: Duration,
     /// Probes in flight, at most 64.
     pub concurrency: NonZeroUsize,
@@ -145,30 +155,8 @@ pub struct Header {
     pub value: Secret,
 }
 
-/// Text that must never reach any output; it shows as `***`, also under `Debug`.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Marks `text` as secret.
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    /// The text itself, for the one place that sends it.
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
 /// What a body must hold; at least one of the two.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct BodyChecks {
     /// Text that must occur in the body.
     pub contains: Option<String>,

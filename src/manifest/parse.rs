@@ -3,11 +3,11 @@
 
 use serde::de::DeserializeSeed as _;
 
-use super::json::{Context, Fill, Read};
+use super::json::{Context, Reader, Seed};
+use super::keys::RawManifest;
 use super::load::{LoadOptions, MOST_BYTES};
-use super::place::{Place, Problems};
-use super::raw::Raw;
-use super::settle::settle;
+use super::location::{Location, Problems};
+use super::resolve::resolve;
 use super::{Manifest, Source};
 
 impl Manifest {
@@ -15,7 +15,7 @@ impl Manifest {
     ///
     /// # Errors
     ///
-    /// Every problem with its place. A syntax error ends the reading, and is the last one told.
+    /// Every problem with its location. A syntax error ends the reading, and is the last one shown.
     pub fn parse(
         bytes: &[u8],
         source: Source,
@@ -28,18 +28,14 @@ impl Manifest {
         let Some(text) = text(bytes, &mut context.problems) else {
             return Err(context.problems);
         };
-        let mut raw = Raw::default();
-        let fill = Read(Fill {
-            target: &mut raw,
-            place: &Place::Top,
-            context: &mut context,
-        });
+        let mut raw = RawManifest::default();
+        let reader = Reader::new(&mut raw, &Location::Top, &mut context);
         let mut json = serde_json::Deserializer::from_str(text);
-        match fill
+        match Seed(reader)
             .deserialize(&mut json)
-            .and_then(|is_table| json.end().map(|()| is_table))
+            .and_then(|is_object| json.end().map(|()| is_object))
         {
-            Ok(true) => settle(raw, options.base_url.clone(), source, context.problems),
+            Ok(true) => resolve(raw, options.base_url.clone(), source, context.problems),
             Ok(false) => Err(context.problems),
             Err(error) => {
                 let (line, column) = position(text, error.line(), error.column());
@@ -61,20 +57,17 @@ impl Manifest {
 /// The text of a manifest, if it is one and not too long.
 fn text<'a>(bytes: &'a [u8], problems: &mut Problems) -> Option<&'a str> {
     if bytes.len() > MOST_BYTES {
-        problems.add(
-            &Place::Top,
-            "has more than 8 MiB, which is the most; split it in two",
-        );
+        problems.add(&Location::Top, "exceeds the 8 MiB limit; split it in two");
         return None;
     }
     if bytes.starts_with("\u{feff}".as_bytes()) {
-        let message = "a byte order mark is no JSON; save the file as UTF-8 without it";
+        let message = "starts with a byte order mark; save the file as UTF-8 without it";
         problems.end(1, 1, message);
         return None;
     }
     if bytes.trim_ascii().is_empty() {
         problems.add(
-            &Place::Top,
+            &Location::Top,
             "is empty; give an object with \"base_url\" and \"routes\"",
         );
         return None;

@@ -1,16 +1,19 @@
-//! The rule for each value without parts: what was written, or the sentence that says what is
+//! The rule for each value without parts: what was written, or the message that says what is
 //! allowed there. Pure; it knows neither where a value stands nor what the others are.
 
 use std::num::NonZeroUsize;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::json::Scalar;
-use super::place::quoted;
-use super::{DumpSignal, KillSignal, Method, Proxy, Scope, SocketPath, UnitName};
+use super::json::JsonValue;
+use super::location::quoted;
+use super::{DumpSignal, KillSignal, Method, Proxy, Scope, SocketPath, UnitName, Variables};
+
+/// Seconds of a day, the longest that anything may take.
+pub(super) const DAY: u32 = 86_400;
 
 /// A whole number from `min` to `max`. As in JSON Schema, `2.0` is one.
-pub(super) fn whole(value: &Scalar<'_>, min: u32, max: u32) -> Result<u32, String> {
+pub(super) fn whole(value: &JsonValue<'_>, min: u32, max: u32) -> Result<u32, String> {
     let wrong = match integer(value) {
         Ok(number) if number < min.into() => "too small",
         Ok(number) => match u32::try_from(number) {
@@ -19,51 +22,56 @@ pub(super) fn whole(value: &Scalar<'_>, min: u32, max: u32) -> Result<u32, Strin
         },
         Err(wrong) => wrong,
     };
-    Err(value.objection(wrong, format!("give a whole number from {min} to {max}")))
+    Err(value.problem(wrong, format!("give a whole number from {min} to {max}")))
 }
 
-fn integer(value: &Scalar<'_>) -> Result<i128, &'static str> {
+fn integer(value: &JsonValue<'_>) -> Result<i128, &'static str> {
     match value {
-        Scalar::Int(number) => Ok(*number),
+        JsonValue::Int(number) => Ok(*number),
         // Saturates, and so stays too small or too large.
-        Scalar::Float(number) if number.fract() == 0.0 => Ok(*number as i128),
-        Scalar::Float(_) => Err("not whole"),
+        JsonValue::Float(number) if number.fract() == 0.0 => Ok(*number as i128),
+        JsonValue::Float(_) => Err("not whole"),
         _ => Err(value.kind()),
     }
 }
 
 /// `concurrency`: 1 to 64.
-pub(super) fn concurrency(value: &Scalar<'_>) -> Result<NonZeroUsize, String> {
+pub(super) fn concurrency(value: &JsonValue<'_>) -> Result<NonZeroUsize, String> {
     let number = whole(value, 1, 64)?;
     Ok(NonZeroUsize::new(number as usize).unwrap_or(NonZeroUsize::MIN))
 }
 
+/// `max_body_bytes`: 1 to 16 MiB.
+pub(super) fn max_body_bytes(value: &JsonValue<'_>) -> Result<usize, String> {
+    Ok(whole(value, 1, 16 * 1024 * 1024)? as usize)
+}
+
 /// An item of `expect`: 200 to 599.
-pub(super) fn status(value: &Scalar<'_>) -> Result<u16, String> {
+pub(super) fn status(value: &JsonValue<'_>) -> Result<u16, String> {
     Ok(whole(value, 200, 599)? as u16)
 }
 
 /// Seconds, more than none.
-pub(super) fn positive_seconds(value: &Scalar<'_>, max: u32) -> Result<Duration, String> {
+pub(super) fn positive_seconds(value: &JsonValue<'_>, max: u32) -> Result<Duration, String> {
     length(value, |seconds| seconds <= 0.0, max)
-        .map_err(|wrong| value.objection(wrong, format!("give more than 0 and at most {max}")))
+        .map_err(|wrong| value.problem(wrong, format!("give more than 0 and at most {max}")))
 }
 
 /// Seconds from `min` to `max`.
-pub(super) fn seconds(value: &Scalar<'_>, min: u32, max: u32) -> Result<Duration, String> {
+pub(super) fn seconds(value: &JsonValue<'_>, min: u32, max: u32) -> Result<Duration, String> {
     length(value, |seconds| seconds < min.into(), max)
-        .map_err(|wrong| value.objection(wrong, format!("give a number from {min} to {max}")))
+        .map_err(|wrong| value.problem(wrong, format!("give a number from {min} to {max}")))
 }
 
 /// A length of time. More than nothing, but less than a nanosecond, counts as one.
 fn length(
-    value: &Scalar<'_>,
+    value: &JsonValue<'_>,
     is_too_small: impl FnOnce(f64) -> bool,
     max: u32,
 ) -> Result<Duration, &'static str> {
     let seconds = match value {
-        Scalar::Int(number) => *number as f64,
-        Scalar::Float(number) => *number,
+        JsonValue::Int(number) => *number as f64,
+        JsonValue::Float(number) => *number,
         _ => return Err(value.kind()),
     };
     if is_too_small(seconds) {
@@ -77,38 +85,49 @@ fn length(
 }
 
 /// `true` or `false`.
-pub(super) fn boolean(value: &Scalar<'_>) -> Result<bool, String> {
+pub(super) fn boolean(value: &JsonValue<'_>) -> Result<bool, String> {
     match value {
-        Scalar::Bool(value) => Ok(*value),
+        JsonValue::Bool(value) => Ok(*value),
         _ => Err(value.wrong_type("give true or false, without quotes")),
     }
 }
 
 /// Any text.
-pub(super) fn text<'a>(value: &'a Scalar<'_>) -> Result<&'a str, String> {
+pub(super) fn text<'a>(value: &'a JsonValue<'_>) -> Result<&'a str, String> {
     match value {
-        Scalar::Text(text) => Ok(text),
+        JsonValue::Text(text) => Ok(text),
         _ => Err(value.wrong_type("give a string")),
     }
 }
 
-/// Text that is not empty.
-pub(super) fn some_text(value: &Scalar<'_>) -> Result<String, String> {
-    match text(value)? {
-        "" => {
-            Err("is empty, and every body holds that; give some text, or leave the key out".into())
-        }
-        text => Ok(text.to_owned()),
+/// `body_contains`: text that is not empty, also with its variables put in.
+pub(super) fn body_text(value: &JsonValue<'_>, variables: Variables<'_>) -> Result<String, String> {
+    let written = text(value)?;
+    let expanded = variables.expand(written)?.text;
+    let checked = match variables {
+        Variables::Required(_) => &*expanded,
+        Variables::MayBeMissing => written,
+    };
+    if checked.is_empty() {
+        let what = if written.is_empty() {
+            "is empty"
+        } else {
+            "has only empty variables"
+        };
+        return Err(format!(
+            "{what}, and every body contains that; give some text, or leave the key out"
+        ));
     }
+    Ok(expanded)
 }
 
 /// Text that its type can be read from.
-pub(super) fn parsed<T: FromStr<Err = String>>(value: &Scalar<'_>) -> Result<T, String> {
+pub(super) fn parsed<T: FromStr<Err = String>>(value: &JsonValue<'_>) -> Result<T, String> {
     text(value)?.parse()
 }
 
 /// `user_agent`: non-empty, visible ASCII and spaces.
-pub(super) fn user_agent(value: &Scalar<'_>) -> Result<String, String> {
+pub(super) fn user_agent(value: &JsonValue<'_>) -> Result<String, String> {
     let text = text(value)?;
     if text.trim().is_empty() {
         return Err("is empty or blank; give a name, or leave the key out".to_owned());
@@ -116,17 +135,17 @@ pub(super) fn user_agent(value: &Scalar<'_>) -> Result<String, String> {
     match text.chars().find(|c| !matches!(c, ' '..='~')) {
         None => Ok(text.to_owned()),
         Some(c) => Err(format!(
-            "holds {}; use visible ASCII characters and spaces",
+            "contains {}; use visible ASCII characters and spaces",
             quoted(c.encode_utf8(&mut [0; 4]))
         )),
     }
 }
 
 /// One of a few words.
-fn word<T: Copy>(value: &Scalar<'_>, words: &[(&str, T)]) -> Result<T, String> {
+fn word<T: Copy>(value: &JsonValue<'_>, words: &[(&str, T)]) -> Result<T, String> {
     let known: Vec<String> = words.iter().map(|(word, _)| quoted(word)).collect();
     let allowed = format!("give {}", known.join(" or "));
-    let Scalar::Text(text) = value else {
+    let JsonValue::Text(text) = value else {
         return Err(value.wrong_type(allowed));
     };
     match words.iter().find(|(word, _)| word == text) {
@@ -135,26 +154,26 @@ fn word<T: Copy>(value: &Scalar<'_>, words: &[(&str, T)]) -> Result<T, String> {
     }
 }
 
-pub(super) fn method(value: &Scalar<'_>) -> Result<Method, String> {
+pub(super) fn method(value: &JsonValue<'_>) -> Result<Method, String> {
     word(value, &[("GET", Method::Get), ("HEAD", Method::Head)])
 }
 
-pub(super) fn proxy(value: &Scalar<'_>) -> Result<Proxy, String> {
+pub(super) fn proxy(value: &JsonValue<'_>) -> Result<Proxy, String> {
     word(value, &[("none", Proxy::None), ("env", Proxy::Env)])
 }
 
-pub(super) fn scope(value: &Scalar<'_>) -> Result<Scope, String> {
+pub(super) fn scope(value: &JsonValue<'_>) -> Result<Scope, String> {
     word(value, &[("system", Scope::System), ("user", Scope::User)])
 }
 
-pub(super) fn signal(value: &Scalar<'_>) -> Result<KillSignal, String> {
+pub(super) fn signal(value: &JsonValue<'_>) -> Result<KillSignal, String> {
     word(
         value,
         &KillSignal::ALL.map(|signal| (signal.name(), signal)),
     )
 }
 
-pub(super) fn dump_signal(value: &Scalar<'_>) -> Result<DumpSignal, String> {
+pub(super) fn dump_signal(value: &JsonValue<'_>) -> Result<DumpSignal, String> {
     word(
         value,
         &DumpSignal::ALL.map(|signal| (signal.name(), signal)),
@@ -163,7 +182,7 @@ pub(super) fn dump_signal(value: &Scalar<'_>) -> Result<DumpSignal, String> {
 
 /// A path with maybe a query, as RFC 9112 calls the origin form. Characters that a URI cannot hold
 /// are encoded when it is sent.
-pub(super) fn path(value: &Scalar<'_>) -> Result<String, String> {
+pub(super) fn path(value: &JsonValue<'_>) -> Result<String, String> {
     let path = text(value)?;
     // Nearly every path is plain, and looking at bytes is much cheaper than at characters.
     if path.starts_with('/') && path.bytes().all(|b| b.is_ascii_graphic() && b != b'#') {
@@ -182,7 +201,7 @@ pub(super) fn path(value: &Scalar<'_>) -> Result<String, String> {
     match path.chars().find(|c| c.is_whitespace() || c.is_control()) {
         None => Ok(path.to_owned()),
         Some(c) => Err(format!(
-            "{value} holds {}; write spaces and control characters percent-encoded, such as %20",
+            "{value} contains {}; write spaces and control characters percent-encoded, such as %20",
             quoted(c.encode_utf8(&mut [0; 4]))
         )),
     }
@@ -192,7 +211,7 @@ pub(super) fn path(value: &Scalar<'_>) -> Result<String, String> {
 pub(super) fn pointer(text: &str) -> Result<(), String> {
     if !text.is_empty() && !text.starts_with('/') {
         return Err(
-            "is no JSON Pointer; begin it with \"/\", such as \"/status\" (\"\" is the whole body)"
+            "is not a JSON Pointer; begin it with \"/\", such as \"/status\" (\"\" is the whole body)"
                 .to_owned(),
         );
     }
@@ -203,7 +222,10 @@ pub(super) fn pointer(text: &str) -> Result<(), String> {
     if escapes_hold {
         Ok(())
     } else {
-        Err("is no JSON Pointer; write \"~0\" for \"~\", and \"~1\" for \"/\" in a key".to_owned())
+        Err(
+            "is not a JSON Pointer; write \"~0\" for \"~\", and \"~1\" for \"/\" in a key"
+                .to_owned(),
+        )
     }
 }
 
@@ -214,7 +236,7 @@ impl FromStr for UnitName {
     ///
     /// # Errors
     ///
-    /// A sentence that says what is wrong with the name and what is allowed.
+    /// A message that says what is wrong with the name and what is allowed.
     fn from_str(name: &str) -> Result<Self, String> {
         const LONGEST: usize = 255;
         let shown = quoted(name);
@@ -235,7 +257,7 @@ impl FromStr for UnitName {
         let allowed = |c: &char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(*c);
         if let Some(c) = prefix.chars().find(|c| !allowed(c)) {
             return Err(format!(
-                "{shown} holds {}; a unit's name has only letters, digits and : - _ . \\ @ (see systemd-escape(1))",
+                "{shown} contains {}; a unit's name has only letters, digits and : - _ . \\ @ (see systemd-escape(1))",
                 quoted(c.encode_utf8(&mut [0; 4]))
             ));
         }

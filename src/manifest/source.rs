@@ -3,8 +3,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::escape::escape;
 use crate::privileges::Caller;
-use crate::text::escape;
 
 /// Where a manifest was read from.
 #[derive(Clone, Debug, PartialEq, Eq)]

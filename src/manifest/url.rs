@@ -8,7 +8,7 @@ use std::str::FromStr;
 use iri_string::format::ToDedicatedString as _;
 use iri_string::types::{UriAbsoluteStr, UriReferenceStr};
 
-use super::place::quoted;
+use super::location::quoted;
 
 /// Bytes of an absolute URL on the wire. `http::Uri` holds 65,534.
 pub(super) const LONGEST: usize = 65_000;
@@ -128,7 +128,7 @@ fn host_name(text: &str) -> Result<String, String> {
         return match address.strip_suffix(']').map(str::parse::<Ipv6Addr>) {
             Some(Ok(address)) => Ok(address.to_string()),
             _ => Err(format!(
-                "the host {shown} is no IPv6 address; give one, such as \"[::1]\""
+                "the host {shown} is not an IPv6 address; give one, such as \"[::1]\""
             )),
         };
     }
@@ -142,7 +142,7 @@ fn host_name(text: &str) -> Result<String, String> {
         return match text.parse::<Ipv4Addr>() {
             Ok(address) => Ok(address.to_string()),
             Err(_) => Err(format!(
-                "the host {shown} is no IPv4 address; give four numbers from 0 to 255"
+                "the host {shown} is not an IPv4 address; give four numbers from 0 to 255"
             )),
         };
     }
@@ -158,7 +158,7 @@ fn host_name(text: &str) -> Result<String, String> {
         Ok(text.to_ascii_lowercase())
     } else if text.is_ascii() {
         Err(format!(
-            "the host {shown} is no DNS name; give a name, an IPv4 address or an IPv6 address in brackets"
+            "the host {shown} is not a DNS name; give a name, an IPv4 address or an IPv6 address in brackets"
         ))
     } else {
         Err(format!(
@@ -183,22 +183,22 @@ impl FromStr for BaseUrl {
     ///
     /// # Errors
     ///
-    /// A sentence that says what is wrong with it and what is allowed; it never holds user info.
+    /// A message that says what is wrong with it and what is allowed; it never holds user info.
     fn from_str(text: &str) -> Result<Self, String> {
         let Some((scheme, rest)) = Scheme::split(text) else {
             let remedy = "begin it with \"http://\" or \"https://\"";
             return Err(if text.contains('@') {
-                format!("is no web address; {remedy}")
+                format!("is not an HTTP(S) URL; {remedy}")
             } else {
-                format!("{} is no web address; {remedy}", quoted(text))
+                format!("{} is not an HTTP(S) URL; {remedy}", quoted(text))
             });
         };
         if rest.chars().any(|c| c.is_whitespace() || c.is_control()) {
-            return Err("holds a space or a control character; remove it".to_owned());
+            return Err("contains a space or a control character; remove it".to_owned());
         }
         let (authority, tail) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
         // No host and no port holds an "@". A password may hold the "/" that seems to end the host,
-        // so wherever it stands, nothing is told of what is before it.
+        // so wherever it stands, nothing is shown of what is before it.
         let origin = Origin::new(scheme, authority).map_err(|message| {
             if rest.contains('@') {
                 USER_INFO.to_owned()

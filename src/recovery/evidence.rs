@@ -16,10 +16,10 @@ use super::observation::{Owner, TcpFacts, UnixFacts, UnixOwner};
 use super::tcp_diag::TcpSocket;
 use super::{dump, proc, unix_diag};
 use crate::clock::Monotonic;
+use crate::escape::escape;
 use crate::manifest::DumpSignal;
 use crate::privileges::{CAP_SYS_PTRACE, has_capability};
 use crate::sweep::ProbeConnection;
-use crate::text::escape;
 
 /// Processes looked at.
 const PROCESSES: usize = 64;

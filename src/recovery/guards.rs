@@ -10,8 +10,8 @@ use super::systemctl::systemctl;
 use super::unit::{Property, UnitState, Unreadable};
 use super::{Guard, MainPid};
 use crate::clock::Monotonic;
+use crate::escape::escape;
 use crate::manifest::{KillSignal, Scope};
-use crate::text::escape;
 
 /// A guard's refusal: its name and its message.
 pub(super) type Refusal = (Guard, String);

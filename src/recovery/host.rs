@@ -16,16 +16,16 @@ use super::proofs::progress::ProgressLog;
 use super::sock_diag::SockDiag;
 use super::steps::{Host, NotSent};
 use super::systemctl::Systemctl;
-use super::tcp_diag::TcpSocket;
+use super::tcp_diag::{States, TcpSocket};
 use super::unit::UnitState;
 use super::{
     CoreProber, Evidence, FinalProbe, Listener, MainPid, dump, evidence, owners, processes,
 };
 use super::{socket_watch, unix_listener};
 use crate::clock::Monotonic;
+use crate::escape::escape;
 use crate::manifest::{DumpSignal, Manifest, SocketPath, Source};
 use crate::privileges::Caller;
-use crate::text::escape;
 
 /// Dumps of the socket table at each look: a single read of a counter may be too high.
 const DUMPS: usize = 3;
@@ -70,7 +70,7 @@ impl<'a> Machine<'a> {
     }
 
     fn table(&self) -> Result<Vec<TcpSocket>, String> {
-        socket_watch::dump(&mut self.sock_diag.borrow_mut(), self.port)
+        socket_watch::dump(&mut self.sock_diag.borrow_mut(), self.port, States::All)
     }
 
     fn tcp_facts(&self, unit: &UnitState, manager: Option<&str>) -> Result<TcpFacts, String> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::proofs::progress::ProgressLog;
 use super::sock_diag::SockDiag;
-use super::tcp_diag::{self, TcpSocket};
+use super::tcp_diag::{self, States, TcpSocket};
 use crate::clock::Monotonic;
 use crate::manifest::Manifest;
 
@@ -16,6 +16,8 @@ use crate::manifest::Manifest;
 const SLICE: Duration = Duration::from_millis(250);
 /// How often at most it wakes up where timeouts are short.
 const SHORTEST_SLICE: Duration = Duration::from_millis(20);
+/// A healthy core has answered by then, and costs no dump.
+const FIRST_DUMP: Duration = Duration::from_millis(50);
 /// How long one dump of the table may take before it is given up.
 pub(super) const DUMP_LIMIT: Duration = Duration::from_secs(1);
 /// The share of its time that this thread spends on dumps, as its inverse.
@@ -156,9 +158,10 @@ impl Watcher {
     /// Watches from the beginning of a sweep until its core is done.
     fn watch_sweep(&self, inbox: &Receiver<Event>, sock_diag: &mut Option<SockDiag>) {
         let mut awake = Monotonic::now();
-        let mut next_dump = self.begin(sock_diag);
+        let mut next_dump = self.begin();
         loop {
-            let event = inbox.recv_timeout(self.slice);
+            let slice = self.slice.min(next_dump.remaining());
+            let event = inbox.recv_timeout(slice.max(SHORTEST_SLICE));
             let now = Monotonic::now();
             let gap = now.since(std::mem::replace(&mut awake, now));
             self.note(|seen| seen.longest_gap = seen.longest_gap.max(gap));
@@ -167,26 +170,27 @@ impl Watcher {
                     next_dump = self.dump(sock_diag);
                 }
                 Err(RecvTimeoutError::Timeout) => {}
-                Ok(Event::SweepBegins) => next_dump = self.begin(sock_diag),
+                Ok(Event::SweepBegins) => next_dump = self.begin(),
                 Err(RecvTimeoutError::Disconnected) | Ok(Event::CoreEnds) => return,
                 Ok(Event::Finish(reply)) => return handled(&reply),
             }
         }
     }
 
-    fn begin(&self, sock_diag: &mut Option<SockDiag>) -> Monotonic {
+    /// Forgets what came before, and says when to look first.
+    fn begin(&self) -> Monotonic {
         self.note(|seen| {
             seen.longest_gap = Duration::ZERO;
             seen.log = self.port.map(|_| Ok(ProgressLog::default()));
         });
-        self.dump(sock_diag)
+        Monotonic::now() + FIRST_DUMP
     }
 
     /// Records the table once and says when to do it next.
     fn dump(&self, sock_diag: &mut Option<SockDiag>) -> Monotonic {
         let began = Monotonic::now();
         if let Some(port) = self.port {
-            let table = dump(sock_diag, port);
+            let table = dump(sock_diag, port, States::All);
             self.note(|seen| match (&mut seen.log, table) {
                 (Some(Ok(log)), Ok(table)) => log.record(&table),
                 (log, Err(why)) => *log = Some(Err(why)),
@@ -208,13 +212,17 @@ fn handled(reply: &Sender<()>) {
 }
 
 /// One dump of the table, with a netlink socket that is opened where there is none.
-pub(super) fn dump(sock_diag: &mut Option<SockDiag>, port: u16) -> Result<Vec<TcpSocket>, String> {
+pub(super) fn dump(
+    sock_diag: &mut Option<SockDiag>,
+    port: u16,
+    states: States,
+) -> Result<Vec<TcpSocket>, String> {
     let open = match sock_diag.take() {
         Some(open) => open,
         None => SockDiag::open()?,
     };
     let until = Monotonic::now() + DUMP_LIMIT;
-    let table = tcp_diag::sockets_at(sock_diag.insert(open), port, until);
+    let table = tcp_diag::sockets_at(sock_diag.insert(open), port, states, until);
     if table.is_err() {
         // A dump that was given up may still be under way in this socket.
         *sock_diag = None;
@@ -235,12 +243,13 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let watch = SocketWatch::begin(Some(address.port()), Duration::from_secs(10)).unwrap();
         watch.sweep_begins();
+        std::thread::sleep(4 * FIRST_DUMP);
         let mut client = TcpStream::connect(address).unwrap();
         let (mut server, _) = listener.accept().unwrap();
         server.write_all(b"x").unwrap();
         client.read_exact(&mut [0]).unwrap();
         let mut log = finish(Some(watch)).log.unwrap().unwrap();
-        let table = dump(&mut None, address.port()).unwrap();
+        let table = dump(&mut None, address.port(), States::All).unwrap();
         log.record(&table);
         let sign = log.sign(&table, &[address], &std::collections::HashSet::new());
         assert_eq!(sign.unwrap().client, client.local_addr().unwrap());

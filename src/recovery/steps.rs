@@ -11,9 +11,9 @@ use super::observation::{GuardContext, Members, Observation, ProbeFacts, Process
 use super::unit::UnitState;
 use super::{CoreProber, Dump, Evidence, FinalProbe, Guard, MainPid, Outcome, Recovery, guards};
 use crate::clock::Monotonic;
+use crate::escape::escape;
 use crate::manifest::DumpSignal;
 use crate::sweep::ProbeStatus;
-use crate::text::escape;
 
 /// How long evidence and the final GET may delay the signal.
 const FINAL_GET: Duration = Duration::from_millis(250);
@@ -264,6 +264,8 @@ impl<H: Host> Run<'_, H> {
             processes,
             since,
             until: self.host.wall_clock(),
+            command: String::new(),
+            traces: Vec::new(),
         });
         if died && asked {
             return Ok(true);

@@ -15,6 +15,8 @@ const SOCKETS_MAX: usize = 200_000;
 const INET_DIAG_INFO: u16 = 2;
 const INET_DIAG_SKV6ONLY: u16 = 11;
 const INET_DIAG_CGROUP_ID: u16 = 21;
+/// TCP_LISTEN of include/net/tcp_states.h, as a bit.
+const LISTEN: u32 = 1 << 10;
 /// Size of `struct inet_diag_msg`, which the attributes follow.
 const INET_DIAG_MSG: usize = 72;
 /// Size of `struct inet_diag_sockid` without the ports.
@@ -122,6 +124,14 @@ impl TcpSocket {
     }
 }
 
+/// Which sockets are asked for. The kernel walks the table of all connections for
+/// [`States::All`], which takes milliseconds whatever is in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum States {
+    All,
+    Listening,
+}
+
 /// The TCP sockets of both address families whose own port is `port`.
 ///
 /// # Errors
@@ -130,11 +140,12 @@ impl TcpSocket {
 pub(super) fn sockets_at(
     sock_diag: &mut SockDiag,
     port: u16,
+    states: States,
     until: Monotonic,
 ) -> Result<Vec<TcpSocket>, String> {
     let mut found = Vec::new();
     for family in [libc::AF_INET, libc::AF_INET6] {
-        let dump = sock_diag.dump(&question(family as u8, port), until, |message| {
+        let dump = sock_diag.dump(&question(family as u8, port, states), until, |message| {
             if found.len() < SOCKETS_MAX {
                 found.push(socket_of(message)?);
             }
@@ -152,12 +163,16 @@ pub(super) fn sockets_at(
     }
 }
 
-/// A `struct inet_diag_req_v2` for all states of a family at one own port.
-fn question(family: u8, port: u16) -> Vec<u8> {
+/// A `struct inet_diag_req_v2` for a family at one own port.
+fn question(family: u8, port: u16, states: States) -> Vec<u8> {
+    let states = match states {
+        States::All => u32::MAX,
+        States::Listening => LISTEN,
+    };
     let extensions = 1 << (INET_DIAG_INFO - 1);
     [
         &[family, libc::IPPROTO_TCP as u8, extensions, 0][..],
-        &u32::MAX.to_ne_bytes(),
+        &states.to_ne_bytes(),
         &port.to_be_bytes(),
         &[0; 2 + REST_OF_ID],
     ]
@@ -233,7 +248,7 @@ mod tests {
     }
 
     fn at(port: u16) -> Vec<TcpSocket> {
-        sockets_at(&mut SockDiag::open().unwrap(), port, soon()).unwrap()
+        sockets_at(&mut SockDiag::open().unwrap(), port, States::All, soon()).unwrap()
     }
 
     #[test]

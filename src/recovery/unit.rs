@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::cgroup::ControlGroup;
 use super::restart::{KillMode, Restart, Statuses};
 use crate::clock::Monotonic;
-use crate::text::escape;
+use crate::escape::escape;
 
 /// The properties asked for: org.freedesktop.systemd1(5) describes them. systemd leaves out
 /// without a word those that it, or the unit's type, does not have.

@@ -16,7 +16,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{AccessFlags, eaccess};
 
 use crate::clock::Monotonic;
-use crate::text::reason;
+use crate::escape::reason;
 
 /// Symbolic links that are followed before they are taken for a loop, as the kernel does
 /// (path_resolution(7)).

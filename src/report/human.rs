@@ -1,6 +1,7 @@
 //! The report for people: a table at a terminal, plain lines in a pipe, and in the journal only
 //! what is not as it should be. The tally, the verdict and the recovery are always the last lines.
 
+mod github;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -10,11 +11,11 @@ use std::io::{self, Write};
 use anstyle::{AnsiColor, Style};
 
 use self::table::{Table, wrap};
-use super::stream::{Look, Stream};
-use super::{Report, words};
+use super::terminal::{Look, Stream};
+use super::{Report, wording};
+use crate::escape::escape;
 use crate::manifest::Route;
 use crate::stderr::Level;
-use crate::text::escape;
 use crate::verdict::{Class, ProbeResult, Severity};
 
 /// Writes the report as lines; nothing at all where `quiet` and healthy.
@@ -35,7 +36,7 @@ pub(super) fn render(
     if journal {
         for (route, outcome) in report.results().filter(not_ok) {
             let level = level(outcome.class.severity(route.core));
-            writeln!(out, "{}{}", level.prefix(), sentence(route, outcome))?;
+            writeln!(out, "{}{}", level.prefix(), message(route, outcome))?;
         }
     } else {
         let table = Table::new(report, look);
@@ -47,6 +48,13 @@ pub(super) fn render(
         }
         if !quiet {
             writeln!(out)?;
+        }
+    }
+    if look.github && !journal {
+        for (route, result) in report.results() {
+            if let Some(line) = github::annotation(route, result, &message(route, result)) {
+                writeln!(out, "{line}")?;
+            }
         }
     }
     end(report, look, out)
@@ -69,21 +77,24 @@ fn end(report: &Report, look: Look, out: &mut dyn Write) -> io::Result<()> {
             writeln!(out, "{}{line}", prefix(Severity::Soft))?;
         }
     }
+    for line in recovery.dump.iter().flat_map(wording::dump) {
+        writeln!(out, "{}{}", prefix(Severity::Soft), escape(&line))?;
+    }
     let verdict = &report.verdict;
     writeln!(
         out,
         "{}{}",
         prefix(Severity::Fine),
-        words::tally(&verdict.tally)
+        wording::tally(&verdict.tally)
     )?;
     let severities = report.results().map(|(r, o)| o.class.severity(r.core));
     let severity = severities.max().unwrap_or(Severity::Fine);
-    let (word, rest) = words::verdict(report.manifest, &report.outcomes, verdict);
+    let (word, rest) = wording::verdict(report.manifest, &report.outcomes, verdict);
     let style = style(look, severity);
     writeln!(out, "{}{style}{word}{style:#}{rest}", prefix(severity))?;
     if verdict.hung() {
-        let severity = words::severity(&recovery.outcome);
-        let line = words::recovery(recovery);
+        let severity = wording::severity(&recovery.outcome);
+        let line = wording::recovery(recovery);
         writeln!(out, "{}{}", prefix(severity), escape(&line))?;
     }
     Ok(())
@@ -92,7 +103,7 @@ fn end(report: &Report, look: Look, out: &mut dyn Write) -> io::Result<()> {
 fn level(severity: Severity) -> Level {
     match severity {
         Severity::Fine => Level::Info,
-        Severity::Soft => Level::Soft,
+        Severity::Soft => Level::Warning,
         Severity::Hard => Level::Failure,
     }
 }
@@ -108,18 +119,18 @@ fn style(look: Look, severity: Severity) -> Style {
 }
 
 /// One route in the journal, where alignment is of no use.
-fn sentence(route: &Route, outcome: &ProbeResult) -> String {
-    let target = words::target(route);
+fn message(route: &Route, outcome: &ProbeResult) -> String {
+    let target = wording::target(route);
     let core = if route.core { "core " } else { "" };
-    let class = words::class(outcome.class);
+    let class = wording::class(outcome.class);
     let status = outcome.status.map(|status| format!(" {status}"));
     let time = match outcome.class {
         Class::Skipped(_) => String::new(),
         Class::Ok | Class::TimeoutUnreachable(_) | Class::RateLimited | Class::HttpError(_) => {
-            format!(" after {}", words::time(outcome.elapsed))
+            format!(" after {}", wording::time(outcome.elapsed))
         }
     };
-    let note = words::note(outcome);
+    let note = wording::note(outcome);
     let comma = if note.is_empty() { "" } else { ", " };
     let line = format!(
         "{core}{target}: {class}{}{time}{comma}{note}",

@@ -74,7 +74,17 @@ struct Recovery<'a> {
     guard: Option<&'static str>,
     detail: Option<&'a str>,
     evidence: Option<&'a Evidence>,
+    dump: Option<Dump<'a>>,
     elapsed_seconds: f64,
+}
+
+#[derive(Serialize)]
+struct Dump<'a> {
+    signal: &'static str,
+    processes: &'a [u32],
+    since: String,
+    until: String,
+    command: &'a str,
 }
 
 fn document<'a>(report: &'a Report<'a>) -> Document<'a> {
@@ -102,6 +112,13 @@ fn document<'a>(report: &'a Report<'a>) -> Document<'a> {
             guard: recovery.outcome.guard().map(|guard| guard.name()),
             detail: recovery.outcome.detail(),
             evidence: recovery.evidence.as_ref(),
+            dump: recovery.dump.as_ref().map(|dump| Dump {
+                signal: dump.signal.name(),
+                processes: &dump.processes,
+                since: timestamp(dump.since),
+                until: timestamp(dump.until),
+                command: &dump.command,
+            }),
             elapsed_seconds: seconds(recovery.elapsed),
         },
         warnings: &report.warnings,

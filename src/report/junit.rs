@@ -8,9 +8,9 @@ mod tests;
 use std::fmt;
 use std::io::{self, Write};
 
-use super::{Report, timestamp, words};
+use super::{Report, timestamp, wording};
+use crate::escape::escape;
 use crate::manifest::Route;
-use crate::text::escape;
 use crate::verdict::{ProbeResult, Severity};
 
 /// Writes the report as one suite with one case for each route.
@@ -41,12 +41,12 @@ pub(super) fn render(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     for (route, outcome) in report.results() {
         case(route, outcome, out)?;
     }
-    let (word, rest) = words::verdict(report.manifest, &report.outcomes, &report.verdict);
-    let mut story = format!("{}\n{word}{rest}", words::tally(&report.verdict.tally));
+    let (word, rest) = wording::verdict(report.manifest, &report.outcomes, &report.verdict);
+    let mut summary = format!("{}\n{word}{rest}", wording::tally(&report.verdict.tally));
     if report.verdict.hung() {
-        story += &format!("\n{}", words::recovery(&report.recovery));
+        summary += &format!("\n{}", wording::recovery(&report.recovery));
     }
-    lines("system-out", story.lines(), out)?;
+    lines("system-out", summary.lines(), out)?;
     lines(
         "system-err",
         report.warnings.iter().map(String::as_str),
@@ -72,11 +72,11 @@ fn case(route: &Route, outcome: &ProbeResult, out: &mut dyn Write) -> io::Result
     let Some(element) = element else {
         return writeln!(out, "/>");
     };
-    let mut message = words::class(outcome.class).to_owned();
+    let mut message = wording::class(outcome.class).to_owned();
     if let Some(status) = outcome.status {
         message += &format!(" {status}");
     }
-    let note = words::note(outcome);
+    let note = wording::note(outcome);
     if !note.is_empty() {
         message += &format!(", {note}");
     }

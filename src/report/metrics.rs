@@ -1,5 +1,6 @@
 //! The report as Prometheus metrics, in the text format that node_exporter's textfile collector
-//! reads. Every series is there on every run, so that an alert never has to guess at an absence.
+//! reads. Every series but the causes is there on every run, so that an alert never has to guess at an
+//! absence.
 
 #[cfg(test)]
 mod tests;
@@ -54,6 +55,7 @@ pub(super) fn render(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         ("route_attempts", "Attempts made to probe the route."),
         |outcome| outcome.attempts.to_string(),
     )?;
+    causes(report, out)?;
 
     head(out, "recovery", "The outcome of this run's recovery.")?;
     for outcome in recovery::Outcome::NAMES {
@@ -97,15 +99,32 @@ fn of_routes(
 ) -> io::Result<()> {
     head(out, name, help)?;
     for (route, outcome) in report.results() {
-        let Route { path, core, .. } = route;
-        let method = route.options.method.as_str();
-        let (path, value) = (label(path), value(outcome));
-        writeln!(
-            out,
-            "{PREFIX}_{name}{{path=\"{path}\",method=\"{method}\",core=\"{core}\"}} {value}"
-        )?;
+        let (labels, value) = (labels(route), value(outcome));
+        writeln!(out, "{PREFIX}_{name}{{{labels}}} {value}")?;
     }
     Ok(())
+}
+
+/// Why each route is not OK, for those that are not.
+fn causes(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+    head(out, "route_cause", "Why the route's class is not ok.")?;
+    for (route, result) in report.results() {
+        if let Some(cause) = result.class.cause() {
+            let labels = labels(route);
+            writeln!(out, "{PREFIX}_route_cause{{{labels},cause=\"{cause}\"}} 1")?;
+        }
+    }
+    Ok(())
+}
+
+/// The labels that name a route.
+fn labels(route: &Route) -> String {
+    let Route { path, core, .. } = route;
+    let method = route.options.method.as_str();
+    format!(
+        "path=\"{}\",method=\"{method}\",core=\"{core}\"",
+        label(path)
+    )
 }
 
 /// A label's value (prometheus.io/docs/instrumenting/exposition_formats).

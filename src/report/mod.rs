@@ -1,4 +1,4 @@
-//! What a run found, and how it is told: one file per format, each of the shape "report in, text
+//! What a run found, and how it is reported: one file per format, each of the shape "report in, text
 //! out, no I/O"; the writing is done in one place. No format knows the exit statuses.
 
 mod destination;
@@ -9,22 +9,22 @@ mod metrics;
 mod progress;
 #[cfg(test)]
 mod samples;
-mod stream;
-mod words;
+mod terminal;
+mod wording;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use self::destination::Destination;
-use self::stream::Look;
+use self::terminal::Look;
 use crate::cli::{Cli, Format};
+use crate::escape::escape;
 use crate::manifest::{Manifest, Route};
 use crate::recovery::Recovery;
-use crate::stderr::{Level, announce, say, say_stdout_failed};
-use crate::text::escape;
+use crate::stderr::{Level, log, log_nonblocking, log_stdout_failed};
 use crate::verdict::{self, Verdict};
 
 pub use self::progress::Progress;
-pub use self::words::unhealthy_sweep;
+pub use self::wording::{dry_run, unhealthy_sweep};
 
 /// The last second that RFC 3339 can write, at the end of the year 9999.
 const LAST_SECOND: Duration = Duration::from_secs(253_402_300_799);
@@ -44,7 +44,7 @@ pub struct Report<'a> {
     pub verdict: Verdict,
     /// What was done about it.
     pub recovery: Recovery,
-    /// Sentences about what would not work.
+    /// Messages about what would not work.
     pub warnings: Vec<String>,
 }
 
@@ -83,7 +83,7 @@ impl Outputs {
         let prepare = |what, path: &Option<_>| {
             let mut destination = Destination::new(what, path.as_deref()?);
             if let Err(complaint) = destination.prepare() {
-                announce(Level::Failure, &complaint);
+                log_nonblocking(Level::Failure, &complaint);
             }
             Some(destination)
         };
@@ -115,7 +115,7 @@ pub fn write_all(report: &Report, outputs: Outputs) -> bool {
     // In JSON, they are in the report itself.
     if format == Format::Human {
         for warning in &report.warnings {
-            say(Level::Soft, &format!("warning: {}", escape(warning)));
+            log(Level::Warning, &format!("warning: {}", escape(warning)));
         }
     }
     let stdout = destination::write_stdout(|out| match format {
@@ -124,19 +124,19 @@ pub fn write_all(report: &Report, outputs: Outputs) -> bool {
     });
     let complete = junit.is_ok() && metrics.is_ok() && stdout.is_ok();
     for complaint in [junit, metrics].into_iter().filter_map(Result::err) {
-        say(Level::Failure, &complaint);
+        log(Level::Failure, &complaint);
     }
     if let Err(error) = stdout {
-        say_stdout_failed(&error);
+        log_stdout_failed(&error);
     }
     complete
 }
 
 /// Prints one line about a manifest that is valid, and says whether it could be written.
 pub fn write_summary(manifest: &Manifest) -> bool {
-    let line = words::valid_manifest(manifest);
+    let line = wording::valid_manifest(manifest);
     destination::write_stdout(|out| writeln!(out, "{}", escape(&line)))
-        .inspect_err(say_stdout_failed)
+        .inspect_err(log_stdout_failed)
         .is_ok()
 }
 

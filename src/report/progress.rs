@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use super::stream::Stream;
+use super::terminal::Stream;
 use crate::stderr::takes_text;
 
 /// Drawing more often would only cost time.

@@ -1,4 +1,4 @@
-//! The bytes between ureq and the wire. ureq's own buffers do not grow, so a head larger than the
+//! The bytes between ureq and the socket. ureq's own buffers do not grow, so a head larger than the
 //! buffer would look like a closed connection; these grow, but not without end.
 
 use ureq::Error;

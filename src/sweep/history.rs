@@ -28,16 +28,16 @@ pub struct SweepOptions {
 #[derive(Debug, Default)]
 pub(super) struct SweepHistory {
     /// Of the last sweep, by route.
-    outcomes: Vec<ProbeResult>,
+    results: Vec<ProbeResult>,
     /// The HTTP error that a route gave last, unless it has been as it should be since.
     errors: HashMap<usize, ProbeResult>,
     /// All attempts since a route was last as it should be, by route.
     attempts: Vec<u16>,
 }
 
-/// Judges the outcomes of all routes of `manifest`.
-fn judge(manifest: &Manifest, outcomes: &[ProbeResult]) -> Verdict {
-    verdict::judge(manifest.routes.iter().map(|route| route.core).zip(outcomes))
+/// Judges the results of all routes of `manifest`.
+fn judge(manifest: &Manifest, results: &[ProbeResult]) -> Verdict {
+    verdict::judge(manifest.routes.iter().map(|route| route.core).zip(results))
 }
 
 /// Sweeps until a sweep is healthy or the waiting is over, and returns the last sweep.
@@ -81,46 +81,46 @@ impl SweepHistory {
     /// limits.
     pub(super) fn due(&self, index: usize, route: &Route) -> bool {
         route.core
-            || self.outcomes.get(index).is_none_or(|outcome| {
-                matches!(outcome.class, Class::Skipped(_))
-                    || outcome.class.severity(route.core) == Severity::Hard
+            || self.results.get(index).is_none_or(|result| {
+                matches!(result.class, Class::Skipped(_))
+                    || result.class.severity(route.core) == Severity::Hard
             })
     }
 
-    /// The outcomes of all routes, `probed` being those of the routes that were due, in their order.
+    /// The results of all routes, `probed` being those of the routes that were due, in their order.
     pub(super) fn merge(&mut self, probed: Vec<(usize, ProbeResult)>) -> Vec<ProbeResult> {
-        let mut outcomes = std::mem::take(&mut self.outcomes);
-        if outcomes.is_empty() {
-            return probed.into_iter().map(|(_, outcome)| outcome).collect();
+        let mut results = std::mem::take(&mut self.results);
+        if results.is_empty() {
+            return probed.into_iter().map(|(_, result)| result).collect();
         }
-        for (index, outcome) in probed {
-            if let Some(place) = outcomes.get_mut(index) {
-                *place = self.add(index, outcome);
+        for (index, result) in probed {
+            if let Some(place) = results.get_mut(index) {
+                *place = self.add(index, result);
             }
         }
-        outcomes
+        results
     }
 
-    /// A later sweep's outcome, together with what the route gave before.
-    fn add(&mut self, index: usize, outcome: ProbeResult) -> ProbeResult {
-        let mut attempts = outcome.attempts;
+    /// A later sweep's result, together with what the route gave before.
+    fn add(&mut self, index: usize, result: ProbeResult) -> ProbeResult {
+        let mut attempts = result.attempts;
         if let Some(sum) = self.attempts.get_mut(index) {
             *sum = sum.saturating_add(attempts);
             attempts = *sum;
         }
         match self.errors.get(&index) {
-            Some(error) => keep_http_error(outcome, error, attempts),
-            None => outcome,
+            Some(error) => keep_http_error(result, error, attempts),
+            None => result,
         }
     }
 
-    fn remember(&mut self, outcomes: Vec<ProbeResult>) {
+    fn remember(&mut self, results: Vec<ProbeResult>) {
         if self.attempts.is_empty() {
-            self.attempts = outcomes.iter().map(|outcome| outcome.attempts).collect();
+            self.attempts = results.iter().map(|result| result.attempts).collect();
         }
-        for (index, (outcome, attempts)) in outcomes.iter().zip(&mut self.attempts).enumerate() {
-            match outcome.class {
-                Class::HttpError(_) => drop(self.errors.insert(index, outcome.clone())),
+        for (index, (result, attempts)) in results.iter().zip(&mut self.attempts).enumerate() {
+            match result.class {
+                Class::HttpError(_) => drop(self.errors.insert(index, result.clone())),
                 Class::Ok => {
                     self.errors.remove(&index);
                     *attempts = 0;
@@ -128,7 +128,7 @@ impl SweepHistory {
                 Class::TimeoutUnreachable(_) | Class::RateLimited | Class::Skipped(_) => {}
             }
         }
-        self.outcomes = outcomes;
+        self.results = results;
     }
 }
 
@@ -145,7 +145,7 @@ mod tests {
         let mut history = SweepHistory::default();
         let mut last = None;
         for &(class, status, attempts) in sweeps {
-            let outcome = ProbeResult {
+            let result = ProbeResult {
                 class,
                 status: Some(status),
                 detail: None,
@@ -153,9 +153,9 @@ mod tests {
                 elapsed: Duration::ZERO,
                 proof: Proof::default(),
             };
-            let outcomes = history.merge(vec![(0, outcome)]);
-            last = Some((outcomes[0].class, outcomes[0].status, outcomes[0].attempts));
-            history.remember(outcomes);
+            let results = history.merge(vec![(0, result)]);
+            last = Some((results[0].class, results[0].status, results[0].attempts));
+            history.remember(results);
         }
         last.unwrap()
     }

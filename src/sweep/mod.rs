@@ -75,7 +75,7 @@ pub struct Prober<'m> {
 /// What one sweep brought back.
 #[derive(Debug)]
 pub struct Sweep {
-    /// When its first round began.
+    /// When it began, just before [`SweepEvents::sweep_begins`].
     pub began: Monotonic,
     /// The result of each route, in the manifest's order.
     pub results: Vec<ProbeResult>,
@@ -117,21 +117,22 @@ impl<'m> Prober<'m> {
 
     /// Probes the core routes, then the others, unless the core proves the backend hung or down.
     /// Only the routes that are due after the earlier sweeps of the same run are probed; the other
-    /// outcomes stand.
+    /// results stand.
     fn sweep(
         &self,
         history: &mut SweepHistory,
         may_recover: bool,
         events: &dyn SweepEvents,
     ) -> Sweep {
-        events.sweep_begins();
+        // Before whatever the caller notes now: a process that starts meanwhile is younger than both.
         let began = Monotonic::now();
+        events.sweep_begins();
         let due = |core| {
             let routes = self.routes(core);
             let due = routes.filter(|(index, route)| history.due(*index, route));
             due.collect()
         };
-        let deadline = began + self.manifest.deadline;
+        let deadline = Monotonic::now() + self.manifest.deadline;
         let pool = Pool {
             core_deadline: match self.manifest.recovery {
                 Some(_) => deadline + GRACE,
@@ -199,7 +200,7 @@ impl<'m> Prober<'m> {
         }
     }
 
-    /// Every connection of this run so far, the final probe's included, in no order: what they do at
+    /// Every connection of this run so far, the final probe's included, in order: what they do at
     /// the backend's socket is no sign of progress. Empty where the manifest has no `recovery`.
     pub fn connections(&self) -> Vec<Connection> {
         let log = self.setup.log.as_deref();
@@ -251,7 +252,7 @@ impl<'m> Prober<'m> {
                     Err(ErrorKind::Transport(failure)) if failure.at_end => return,
                     Err(ErrorKind::Transport(failure)) => ProbeStatus::Ended {
                         error: failure.error,
-                        detail: failure.detail,
+                        detail: options.redact(&failure.detail).into_owned(),
                     },
                     Err(ErrorKind::Protocol(_) | ErrorKind::TooManyRedirects) | Ok(_) => {
                         ProbeStatus::Answered

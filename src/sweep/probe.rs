@@ -10,11 +10,11 @@ use crate::clock::Monotonic;
 use crate::manifest::{BodyChecks, Options, Route};
 use crate::verdict::{Class, ProbeResult, Proof, ResponseError, SkipReason, TransportError};
 
-/// An attempt that ends this much after its time-out shows that this process was kept from
+/// An attempt that ends this much after its timeout shows that this process was kept from
 /// running.
 const OVERRUN: Duration = Duration::from_secs(1);
 
-/// Probes `route` with up to `retries` further attempts, all within `deadline`. `waited` is told of
+/// Probes `route` with up to `retries` further attempts, all within `deadline`. `waited` is called with
 /// the connections on which an attempt waited for nothing.
 pub(super) fn probe(
     client: &mut Client,
@@ -60,7 +60,7 @@ pub(super) fn probe(
         proof.heard |= heard;
         proof.overran |= elapsed > options.timeout + OVERRUN;
 
-        let outcome = ProbeResult {
+        let result = ProbeResult {
             class,
             status,
             detail,
@@ -71,10 +71,10 @@ pub(super) fn probe(
         let spent = u32::from(attempts) > retries;
         let late = Monotonic::now() + pause >= deadline;
         if spent || late || !retried(class, status) {
-            return result(outcome, spent, error);
+            return final_result(result, spent, error);
         }
         if let Class::HttpError(_) = class {
-            error = Some(outcome);
+            error = Some(result);
         }
         thread::sleep(pause);
         pause *= 2;
@@ -101,9 +101,9 @@ pub(super) fn skipped(reason: SkipReason) -> ProbeResult {
     }
 }
 
-/// The route's outcome from its last attempt: `spent` says whether the retry budget was used,
+/// The route's result from its last attempt: `spent` says whether the retry budget was used,
 /// `error` is the route's latest HTTP error before this attempt.
-fn result(mut last: ProbeResult, spent: bool, error: Option<ProbeResult>) -> ProbeResult {
+fn final_result(mut last: ProbeResult, spent: bool, error: Option<ProbeResult>) -> ProbeResult {
     last.proof.silent &= spent;
     match error {
         Some(error) => {
@@ -136,7 +136,7 @@ pub(super) fn keep_http_error(
 /// Whether another attempt may bring something better.
 fn retried(class: Class, status: Option<u16>) -> bool {
     match class {
-        Class::TimeoutUnreachable(loss) => match loss {
+        Class::TimeoutUnreachable(error) => match error {
             TransportError::Timeout
             | TransportError::Refused
             | TransportError::Reset
@@ -159,7 +159,8 @@ fn judge(
     attempt: Result<Response, AttemptError>,
     full: bool,
 ) -> (Class, Option<Box<str>>) {
-    let with = |class, detail: String| (class, Some(detail.into_boxed_str()));
+    let options = &route.options;
+    let with = |class, detail: String| (class, Some(options.redact(&detail).into()));
     let response = match attempt.map_err(|error| error.kind) {
         Ok(response) => response,
         Err(ErrorKind::Transport(failure)) => {
@@ -185,14 +186,14 @@ fn judge(
         return (class, None);
     }
     let checks = route.checks.as_ref();
-    match checks.and_then(|checks| failed_check(checks, &response.body)) {
+    match checks.and_then(|checks| failed_check(checks, options, &response.body)) {
         Some(detail) => with(Class::HttpError(ResponseError::Body), detail),
         None => (Class::Ok, None),
     }
 }
 
 /// What `body` lacks of what it must hold.
-fn failed_check(checks: &BodyChecks, body: &[u8]) -> Option<String> {
+fn failed_check(checks: &BodyChecks, options: &Options, body: &[u8]) -> Option<String> {
     if let Some(text) = &checks.contains
         && !holds(body, text.as_bytes())
     {
@@ -210,7 +211,10 @@ fn failed_check(checks: &BodyChecks, body: &[u8]) -> Option<String> {
         .iter()
         .find_map(|(pointer, wanted)| match value.pointer(pointer) {
             Some(found) if found == wanted => None,
-            Some(found) => Some(format!("{pointer:?} is {}, not {wanted}", shortened(found))),
+            Some(found) => Some(format!(
+                "{pointer:?} is {}, not {wanted}",
+                shortened(&options.redact(&found.to_string()))
+            )),
             None => Some(format!("nothing stands at {pointer:?}; expected {wanted}")),
         })
 }
@@ -220,13 +224,12 @@ fn holds(body: &[u8], needle: &[u8]) -> bool {
     needle.is_empty() || body.windows(needle.len()).any(|window| window == needle)
 }
 
-/// A JSON value as text of a length that a person can read.
-fn shortened(value: &serde_json::Value) -> String {
+/// A JSON value's text in a length that a person can read.
+fn shortened(text: &str) -> String {
     const LONGEST: usize = 80;
-    let text = value.to_string();
     match text.char_indices().nth(LONGEST) {
         Some((cut, _)) => format!("{}…", text.get(..cut).unwrap_or_default()),
-        None => text,
+        None => text.to_owned(),
     }
 }
 
@@ -279,7 +282,7 @@ mod tests {
         error(ErrorKind::Transport(failure), None)
     }
 
-    fn outcome(class: Class, status: Option<u16>, attempts: u16) -> ProbeResult {
+    fn probe_result(class: Class, status: Option<u16>, attempts: u16) -> ProbeResult {
         let proof = Proof {
             silent: true,
             heard: false,
@@ -339,7 +342,7 @@ mod tests {
                 contains: None,
                 json: vec![(pointer.to_owned(), wanted)],
             };
-            failed_check(&checks, body.as_bytes())
+            failed_check(&checks, &route(None).options, body.as_bytes())
         };
         assert_eq!(check("/a/1", 1.into(), r#"{"a": [0, 1]}"#), None);
         assert_eq!(check("", true.into(), "true"), None);
@@ -371,23 +374,33 @@ mod tests {
             contains: Some("grün".to_owned()),
             json: Vec::new(),
         };
-        assert_eq!(failed_check(&checks, b"\xff\xfegr\xc3\xbcn\xff"), None);
-        assert!(failed_check(&checks, b"gruen").unwrap().contains("grün"));
+        assert_eq!(
+            failed_check(&checks, &route(None).options, b"\xff\xfegr\xc3\xbcn\xff"),
+            None
+        );
+        assert!(
+            failed_check(&checks, &route(None).options, b"gruen")
+                .unwrap()
+                .contains("grün")
+        );
     }
 
     #[test]
-    fn retried_are_only_losses_that_may_pass_and_gateway_errors() {
-        for loss in [
+    fn retried_are_only_errors_that_may_pass_and_gateway_errors() {
+        for error in [
             TransportError::Timeout,
             TransportError::Refused,
             TransportError::Reset,
             TransportError::Dns,
             TransportError::Network,
         ] {
-            assert!(retried(Class::TimeoutUnreachable(loss), None), "{loss:?}");
+            assert!(retried(Class::TimeoutUnreachable(error), None), "{error:?}");
         }
-        for loss in [TransportError::Tls, TransportError::Deadline] {
-            assert!(!retried(Class::TimeoutUnreachable(loss), None), "{loss:?}");
+        for error in [TransportError::Tls, TransportError::Deadline] {
+            assert!(
+                !retried(Class::TimeoutUnreachable(error), None),
+                "{error:?}"
+            );
         }
         for status in [500, 501, 502, 503, 504, 505] {
             let expected = (502..=504).contains(&status);
@@ -399,23 +412,26 @@ mod tests {
     }
 
     #[test]
-    fn result_lets_no_limiter_hide_an_error() {
-        let limited = || outcome(Class::RateLimited, Some(429), 2);
-        let error = Some(outcome(BAD_STATUS, Some(503), 1));
-        let settled = result(limited(), true, error.clone());
+    fn final_result_lets_no_limiter_hide_an_error() {
+        let limited = || probe_result(Class::RateLimited, Some(429), 2);
+        let error = Some(probe_result(BAD_STATUS, Some(503), 1));
+        let settled = final_result(limited(), true, error.clone());
         assert_eq!(
             (settled.class, settled.status, settled.attempts),
             (BAD_STATUS, Some(503), 2)
         );
-        assert_eq!(result(limited(), true, None).class, Class::RateLimited);
-        let settled = result(outcome(Class::Ok, Some(200), 2), true, error);
+        assert_eq!(
+            final_result(limited(), true, None).class,
+            Class::RateLimited
+        );
+        let settled = final_result(probe_result(Class::Ok, Some(200), 2), true, error);
         assert_eq!((settled.class, settled.attempts), (Class::Ok, 2));
     }
 
     #[test]
-    fn result_takes_an_unused_budget_for_no_silence() {
-        let mute = || outcome(Class::TimeoutUnreachable(TransportError::Timeout), None, 2);
-        assert!(result(mute(), true, None).proof.silent);
-        assert!(!result(mute(), false, None).proof.silent);
+    fn final_result_takes_an_unused_budget_for_no_silence() {
+        let silent = || probe_result(Class::TimeoutUnreachable(TransportError::Timeout), None, 2);
+        assert!(final_result(silent(), true, None).proof.silent);
+        assert!(!final_result(silent(), false, None).proof.silent);
     }
 }

@@ -72,7 +72,7 @@ fn the_final_probe_is_a_get_also_where_the_core_is_probed_by_head() {
 
 #[test]
 fn the_shortest_deadline_that_a_manifest_may_have_proves_a_hang() {
-    let mute = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let options = r#""timeout_seconds": 0.2, "retries": 1, "retry_backoff_seconds": 0.05"#;
     let keys = |deadline: &str, recovery: &str| {
         format!(
@@ -82,7 +82,7 @@ fn the_shortest_deadline_that_a_manifest_may_have_proves_a_hang() {
     };
     let recovery = r#""recovery": {"unit": "demo.service"},"#;
     for (recovery, proved) in [(recovery, true), ("", false)] {
-        let manifest = manifest_with(&mute, &keys("0.45", recovery));
+        let manifest = manifest_with(&silent, &keys("0.45", recovery));
         let prober = Prober::new(&manifest).unwrap();
         let sweep = prober.sweep(&mut SweepHistory::default(), true, &());
         let silent = sweep.results[0].proof.silent;
@@ -97,7 +97,7 @@ fn the_shortest_deadline_that_a_manifest_may_have_proves_a_hang() {
 
 /// What was called, in order.
 #[derive(Default)]
-struct Calls(Mutex<Vec<String>>);
+struct Calls(Mutex<Vec<String>>, Mutex<Vec<Monotonic>>);
 
 impl Calls {
     fn note(&self, call: impl Into<String>) {
@@ -107,6 +107,7 @@ impl Calls {
 
 impl SweepEvents for Calls {
     fn sweep_begins(&self) {
+        self.1.lock().unwrap().push(Monotonic::now());
         self.note("begins");
     }
 
@@ -217,7 +218,7 @@ fn events_come_in_the_order_of_the_sweeps() {
         wait: Duration::from_secs(20),
         may_recover: false,
     };
-    thread::scope(|scope| {
+    let (sweep, _) = thread::scope(|scope| {
         scope.spawn(|| {
             drop(listener.accept().unwrap());
             answer(&listener);
@@ -236,6 +237,8 @@ fn events_come_in_the_order_of_the_sweeps() {
         "2 of 2",
     ];
     assert_eq!(*calls.0.lock().unwrap(), expected);
+    let begun = calls.1.lock().unwrap();
+    assert!(begun[0] < sweep.began && sweep.began <= begun[1]);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::lacking::lacking;
 use crate::patience::within;
-use crate::play::{ok, silent, status};
+use crate::play::{answer, in_turn, ok, silent, status};
 use crate::scene::{Scene, healthy, unhealthy};
 use crate::server::NeverAccepts;
 
@@ -279,6 +279,54 @@ fn signals_end_a_run_at_once_and_leave_nothing_half_written() {
         run.dies_of(signal).stdout_is_empty();
         assert!(sent.elapsed() < HALF_A_SECOND, "{run:?}");
     }
+}
+
+#[test]
+fn the_time_that_proves_a_hang_is_told() {
+    let scene = Scene::new()
+        .default("retries", 2)
+        .default("retry_backoff_seconds", 0.5)
+        .top("concurrency", 1)
+        .core("/up", ok())
+        .core("/db", ok());
+    // Two routes in turn, each with three attempts of 0.4 s and pauses of 0.5 and 1 s.
+    let with = scene.top("recovery", json!({ "unit": "no-such.service" }));
+    with.server().may_stay_unused();
+    with.run_as_is(["--validate"])
+        .exits(0)
+        .stdout_has("recovery of no-such.service after 5.4 s of silence");
+    let dry = |args: [&str; 2]| with.run_as_is(args);
+    let line = "dry run: no-such.service would be recovered after 5.4 s of silence";
+    dry(["--dry-run", "--quiet"]).stderr_has(line);
+    let url = with.server().url();
+    for args in [["--wait", "0"], ["--base-url", &url]] {
+        assert!(!dry(args).stderr.contains("dry run"));
+    }
+}
+
+#[test]
+fn waiting_proves_that_the_new_version_is_live() {
+    let version = |version: &str| answer(200, &[], &json!({ "version": version }).to_string());
+    let keys = json!({
+        "core": true, "json": { "/version": "${GIT_SHA}" }, "body_contains": "n\":\"${GIT_SHA}\"",
+    });
+    let scene = Scene::new().default("timeout_seconds", 10).route(
+        "/api/status",
+        in_turn([version("0ld"), version("n3w")]),
+        keys,
+    );
+    scene.run_as_is(["--validate"]).exits(0);
+    scene
+        .run_as_is([])
+        .exits(2)
+        .stderr_has("routes[0].json[\"/version\"]: the environment variable GIT_SHA is not set")
+        .stderr_has("routes[0].body_contains: the environment variable GIT_SHA");
+    assert_eq!(scene.server().connections(), 0);
+    let scene = scene.env("GIT_SHA", "n3w");
+    let run = scene.run(["--wait", "20"]);
+    run.exits(0)
+        .stderr_has("sweep 1: 1 route gave an HTTP error");
+    assert_eq!(scene.server().connections(), 2);
 }
 
 #[test]

@@ -41,6 +41,81 @@ fn header_values_never_show() {
 }
 
 #[test]
+fn header_values_that_a_server_sends_back_show_as_asterisks() {
+    const TOKEN: &str = "prefix-\"quoted\"-\\-žluť🦀-suffix";
+    let json = |value: Value| answer(200, &[], &json!({ "a": value }).to_string());
+    let latin1: String = TOKEN.bytes().map(char::from).collect();
+    let line = |line: String| raw(format!("HTTP/1.1 {line}\r\nContent-Length: 0\r\n\r\n"));
+    let plays = [
+        json(json!(format!("Bearer {TOKEN}"))),
+        // The token alone, in the middle, at the cut, as a key, and as a server misreads the bytes.
+        json(json!(TOKEN)),
+        json(json!([{ TOKEN: [format!("<{TOKEN}{TOKEN}>")] }])),
+        json(json!(format!("{}{TOKEN}", "x".repeat(60)))),
+        json(json!(latin1)),
+        line(format!("20 {TOKEN}")),
+        line(format!("200 {TOKEN}\r\n{TOKEN}")),
+        line(format!("302 Found\r\nLocation: http://[{TOKEN}")),
+        line(format!("200 OK\r\nTransfer-Encoding: {TOKEN}")),
+        raw(TOKEN),
+    ];
+    let mut scene = Scene::new()
+        .env("TOKEN", TOKEN)
+        .default("timeout_seconds", 10);
+    for (number, play) in plays.into_iter().enumerate() {
+        let keys = json!({
+            "core": true, "headers": { "X-Key": "Bearer ${TOKEN}" }, "max_redirects": 1,
+            "json": { "/a": "b" },
+        });
+        scene = scene.route(&format!("/{number}"), play, keys);
+    }
+    for format in ["json", "human"] {
+        let run = scene.run_as_is([
+            "--format",
+            format,
+            "--junit",
+            "junit.xml",
+            "--metrics",
+            "metrics.prom",
+        ]);
+        run.exits(1);
+        let mut all = format!("{}{}", run.stdout, run.stderr);
+        for file in ["junit.xml", "metrics.prom"] {
+            all += &fs::read_to_string(scene.dir().join(file)).unwrap();
+        }
+        for part in ["prefix", "quoted", "žluť", "\u{c5}", "🦀", "suffix"] {
+            assert!(!all.contains(part), "{part} in {all}");
+        }
+        assert!(all.matches("***").count() >= 2 * 5, "{all}");
+    }
+}
+
+#[test]
+fn github_gets_annotations_and_json_none() {
+    let path = "/p%41:a,b";
+    let scene = Scene::new()
+        .default("timeout_seconds", 10)
+        .env("GITHUB_ACTIONS", "true")
+        .core("/up", ok())
+        .aux(path, status(500))
+        .aux("/limited", status(429));
+    let run = scene.run_as_is([]);
+    let commands: Vec<&str> = run.stdout.lines().filter(|l| l.starts_with("::")).collect();
+    assert_eq!(commands.len(), 2, "{run:?}");
+    let error = "::error title=/p%2541%3Aa%2Cb::/p%2541:a,b: HTTP error 500 after ";
+    assert!(commands[0].starts_with(error), "{run:?}");
+    let warning = "::warning title=/limited::/limited: rate-limited 429 after ";
+    assert!(commands[1].starts_with(warning), "{run:?}");
+    assert!(!run.stdout.lines().last().unwrap().starts_with("::"));
+    assert!(!scene.run_as_is(["--format", "json"]).stdout.contains("::"));
+    let scene = scene.env("GITHUB_ACTIONS", "false");
+    assert!(!scene.run_as_is([]).stdout.contains("::"));
+    let scene = healthy().env("GITHUB_ACTIONS", "true");
+    assert!(!scene.run_as_is([]).stdout.contains("::"));
+    scene.run_as_is(["--quiet"]).stdout_is_empty();
+}
+
+#[test]
 fn the_json_report_has_every_key() {
     let scene = unhealthy();
     let run = scene.run([]);

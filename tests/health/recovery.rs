@@ -1,14 +1,16 @@
 //! Hangs under a real systemd: found, killed and back, once and only once; and what is told where
 //! the restart does not work out.
 
+use std::fs;
 use std::time::Duration;
 
 use serde_json::json;
 
 use crate::backend::Backend;
+use crate::patience::within;
 use crate::play::{ok, silent};
 use crate::run::Run;
-use crate::scene::{Scene, mute};
+use crate::scene::{BINARY, Scene, mute};
 use crate::systemd::{Systemd, recovery};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -132,6 +134,46 @@ fn two_runs_at_once_kill_once() {
 #[test]
 fn a_core_run_beside_a_whole_one_kills_once() {
     runs_at_once_kill_once([[].as_slice(), &["--core"]]);
+}
+
+#[test]
+fn two_timers_at_the_same_moment_kill_once() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let backend = Backend::start(&systemd, "timed.service", RESTARTS);
+    let scene = watching(&systemd, &backend);
+    let manifest = scene.write_manifest();
+    let command = format!("ExecStart={BINARY} --manifest {}", manifest.display());
+    let runs = [("whole", ""), ("core", " --core")];
+    let ends = |name| scene.dir().join(name);
+    for (name, argument) in runs {
+        let end = format!(
+            "ExecStopPost=sh -c 'echo $EXIT_STATUS >> {}'",
+            ends(name).display()
+        );
+        let service = format!("Type=oneshot\n{command}{argument}\n{end}\n");
+        let service = format!("[Unit]\nStartLimitIntervalSec=0\n[Service]\n{service}");
+        systemd.write_unit(&format!("{name}.service"), &service);
+        let timer = "[Timer]\nOnCalendar=*:*:*\nAccuracySec=1ms\n";
+        systemd.write_unit(&format!("{name}.timer"), timer);
+    }
+    let old = backend.pid();
+    backend.freeze();
+    systemd.systemctl(&["daemon-reload"]);
+    systemd.systemctl(&["start", "whole.timer", "core.timer"]);
+    for (name, _) in runs {
+        let read = || fs::read_to_string(ends(name)).unwrap_or_default();
+        // Both met the hang; and whoever comes later meets a healthy backend.
+        assert!(
+            within(SECOND * 20, || read().contains('0')),
+            "{name}: {}",
+            read()
+        );
+        assert!(read().starts_with('1'), "{name}: {}", read());
+    }
+    assert_eq!(systemd.property(backend.unit, "NRestarts"), "1");
+    assert_ne!(backend.pid(), old);
 }
 
 fn runs_at_once_kill_once(arguments: [&[&str]; 2]) {

@@ -22,10 +22,14 @@ enum Beyond {
     LongSocketPath,
     /// A deadline too short to prove a hang.
     ShortDeadline,
-    /// An unclosed `${` in a header's value.
-    UnclosedVariable,
-    /// A port beyond 65535.
-    Port,
+    /// Brackets that hold hex digits and colons, but no IPv6 address.
+    NoIpv6Address,
+    /// A host of more than 253 characters.
+    LongHost,
+    /// A URL of more than 65,000 bytes.
+    LongUrl,
+    /// Header names and values of more than 64 KiB.
+    LongHeaders,
 }
 
 /// A small good manifest, changed by `change`.
@@ -73,6 +77,8 @@ fn good() -> Vec<Value> {
         "http://[::1]:8000",
         "http://h/prefix/",
         "http://10.0.0.1",
+        "http://_a-b.C.:00080/é@:",
+        "http://1a",
     ] {
         list.push(top("base_url", json!(url)));
     }
@@ -98,15 +104,21 @@ fn good() -> Vec<Value> {
         }
     }
     list.extend(["/a?b=c&d", "/ä", "//", "/%20"].map(|path| route("path", json!(path))));
-    list.push(route("body_contains", json!(" ")));
+    list.extend([" ", "$ ${A} }"].map(|text| route("body_contains", json!(text))));
     for checks in [
         json!({ "": 1 }),
         json!({ "/a~1b": null, "/c~0": [{}] }),
         json!({ "/": 1.0 }),
+        json!({ "/${": [{ "${": "${A}" }] }),
     ] {
         list.push(route("json", checks));
     }
-    for unit in ["a@b.service", "a-b_c:d.e\\x2d.service", ".service.service"] {
+    for unit in [
+        "a@b.service",
+        "a@b@.service",
+        "a-b_c:d.e\\x2d.service",
+        ".service.service",
+    ] {
         list.push(recovery("unit", json!(unit)));
     }
     list.extend(["system", "user"].map(|scope| recovery("scope", json!(scope))));
@@ -149,6 +161,8 @@ fn bad() -> Vec<Value> {
         default("json", json!({ "": 1 })),
         route("core", json!("yes")),
         route("body_contains", json!("")),
+        route("body_contains", json!("${A")),
+        route("json", json!({ "/a": [{ "b": "${}" }] })),
     ];
     for url in [
         "",
@@ -160,6 +174,13 @@ fn bad() -> Vec<Value> {
         "http://u@h",
         "http://h:x",
         "http://a b",
+        "http://h:0",
+        "http://h:65536",
+        "http://1.2.3",
+        "http://1.2.3.256",
+        "http://-a",
+        "http://a..b",
+        "http://ä",
     ] {
         list.push(top("base_url", json!(url)));
     }
@@ -178,7 +199,8 @@ fn bad() -> Vec<Value> {
         ("max_body_bytes", json!([0, 16777217])),
         (
             "headers",
-            json!([[], { "a b": "c" }, { "": "c" }, { "A": 1 }, { "content-LENGTH": "1" }]),
+            json!([[], { "a b": "c" }, { "": "c" }, { "A": 1 }, { "content-LENGTH": "1" },
+                { "A": "a\nb" }, { "A": "\u{7f}" }, { "A": "${B" }, { "A": "${1}" }]),
         ),
     ] {
         for value in values.as_array().unwrap() {
@@ -257,11 +279,19 @@ fn beyond() -> Vec<(Beyond, Value)> {
                 m["deadline_seconds"] = json!(5);
             }),
         ),
+        (Beyond::NoIpv6Address, top("base_url", json!("http://[1]"))),
         (
-            Beyond::UnclosedVariable,
-            default("headers", json!({ "A": "${B" })),
+            Beyond::LongHost,
+            top("base_url", json!(format!("http://{}a", "a.".repeat(127)))),
         ),
-        (Beyond::Port, top("base_url", json!("http://h:65536"))),
+        (
+            Beyond::LongUrl,
+            route("path", json!(format!("/{}", "a".repeat(65_000)))),
+        ),
+        (
+            Beyond::LongHeaders,
+            default("headers", json!({ "A": "a".repeat(65_536) })),
+        ),
     ]
 }
 

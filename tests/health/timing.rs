@@ -1,4 +1,4 @@
-//! Time that others rely on: a time-out is exact, because the starvation guard rests on it, and a
+//! Time that others rely on: a timeout is exact, because the starvation guard rests on it, and a
 //! kill follows a hang at a time that can be worked out beforehand.
 
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::scene::{Scene, mute};
 use crate::server::NeverAccepts;
 use crate::systemd::{Systemd, recovery};
 
-/// How late a time-out may be.
+/// How late a timeout may be.
 const LATE: f64 = 0.02;
 
 /// The least late probe tells how exact the program is; how late the others are, how busy the machine.
@@ -19,7 +19,7 @@ const SAMPLES: u32 = 5;
 /// Far enough apart that one moment in which the machine is busy makes one probe late.
 const APART: f64 = 0.07;
 
-/// Holds silent routes with time-outs from this one up to theirs.
+/// Holds silent routes with timeouts from this one up to theirs.
 #[track_caller]
 fn is_exact(seconds: f64, scene: Scene) {
     let samples = (0..SAMPLES).map(|n| (format!("/{n}"), seconds + f64::from(n) * APART));
@@ -44,7 +44,7 @@ fn is_exact(seconds: f64, scene: Scene) {
 }
 
 #[test]
-fn a_time_out_is_late_by_at_most_20_ms() {
+fn a_timeout_is_late_by_at_most_20_ms() {
     std::thread::scope(|scope| {
         for seconds in [0.5, 5.0, 20.0] {
             scope.spawn(move || is_exact(seconds, Scene::new()));

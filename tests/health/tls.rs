@@ -5,7 +5,8 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, 
 use rustls::ServerConfig;
 use rustls::pki_types::PrivateKeyDer;
 
-use crate::play::{Play, answer, ok, silent};
+use crate::case::CHUNKED;
+use crate::play::{Play, answer, ok, raw, silent};
 use crate::scene::Scene;
 use crate::server::Server;
 
@@ -132,4 +133,15 @@ fn a_silent_page_behind_a_good_handshake_has_answered_something() {
         .attempts("/up", 2)
         .hung(false)
         .down(false);
+}
+
+#[test]
+fn rare_but_legal_framing_is_understood_inside_tls_too() {
+    let authority = Authority::new();
+    let line = format!("{}5;a={}\r\n", "0".repeat(30), "b".repeat(30));
+    let play = raw("HTTP/1.1 100 Continue\r\nA: b\r\n\r\n")
+        .send(CHUNKED)
+        .send(format!("{line}hello\r\n0\r\n\r\n"));
+    let scene = authority.scene(authority.server(&params(NAME)), play);
+    scene.run([]).exits(0).class("/up", "ok");
 }

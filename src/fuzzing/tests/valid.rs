@@ -84,10 +84,17 @@ fn options(method: &'static [&'static str]) -> impl Strategy<Value = Value> {
     }
 }
 
+fn expected() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        any::<Option<i64>>().prop_map(|number| json!(number)),
+        select(vec![json!("${TOKEN}"), json!([{ "${": "-${LINES}" }])]),
+    ]
+}
+
 fn route() -> impl Strategy<Value = Value> {
     let checks = object! {
-        "body_contains": ".{1,9}",
-        "json": btree_map("|(/([a-z/]|~0|~1|é){0,4})", any::<Option<i64>>(), 1..3),
+        "body_contains": "[^$]{1,9}|v=\\$\\{TOKEN\\}\\$",
+        "json": btree_map("|(/([a-z/]|~0|~1|é){0,4})", expected(), 1..3),
     };
     let probed = options(&["GET", "HEAD"]).prop_map(|options| (options, json!({})));
     let checked = (options(&["GET"]), checks);
@@ -139,6 +146,7 @@ pub(super) fn valid(with_recovery: bool) -> impl Strategy<Value = Value> {
         "concurrency": whole(1, 64),
         "defaults": options(&["GET", "HEAD"]),
     };
+    let socket = of("/[ -~]{0,99}|/é{0,52}");
     // With recovery, the time that a hang takes to prove is not the generator's to know.
     let deadline = if with_recovery { 80_000.0 } else { 0.000_000_1 };
     let plan = recovery().prop_map(move |plan| with_recovery.then_some(plan));
@@ -153,14 +161,17 @@ pub(super) fn valid(with_recovery: bool) -> impl Strategy<Value = Value> {
         seconds(deadline, 86_400.0),
         proxy,
         plan,
+        socket,
         paths().prop_flat_map(routes),
     )
-        .prop_map(|(base_url, top, deadline, proxy, plan, routes)| {
+        .prop_map(|(base_url, top, deadline, proxy, plan, socket, routes)| {
+            let socket = socket.filter(|_| !base_url.starts_with("https") && proxy != Some("env"));
             let mut all = merged([
                 json!({ "base_url": base_url, "deadline_seconds": deadline, "routes": routes }),
                 top,
             ]);
             all.extend(proxy.map(|proxy| ("proxy".to_owned(), json!(proxy))));
+            all.extend(socket.map(|path| ("unix_socket".to_owned(), json!(path))));
             all.extend(plan.map(|plan| ("recovery".to_owned(), plan)));
             Value::Object(all)
         })

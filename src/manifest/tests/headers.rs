@@ -22,25 +22,31 @@ fn headers_are_held_to_http() {
                 "headers[\"X-A\"]: is a number; give a string",
             ),
             (r#"{"X-A": ["hunter2"]}"#, "headers[\"X-A\"]: is a list"),
-            (r#"{"": "hunter2"}"#, "headers[\"\"]: the name is no token"),
+            (
+                r#"{"": "hunter2"}"#,
+                "headers[\"\"]: the name is not a valid HTTP header name",
+            ),
             (
                 r#"{"X A: hunter2": ""}"#,
-                "headers[\"X\"]: the name is no token",
+                "headers[\"X\"]: the name is not a valid HTTP header name",
             ),
-            (r#"{"é": ""}"#, "headers[\"\"]: the name is no token"),
+            (
+                r#"{"é": ""}"#,
+                "headers[\"\"]: the name is not a valid HTTP header name",
+            ),
             (
                 r#"{"X-A": "", "x-a": "hunter2"}"#,
                 "headers[\"x-a\"]: duplicate header",
             ),
             (
                 r#"{"X-A": "hunter2\n"}"#,
-                "headers[\"X-A\"]: the value holds the control character \"\\n\"",
+                "headers[\"X-A\"]: the value contains the control character \"\\n\"",
             ),
             (r#"{"X-A": "hunter2\u007f"}"#, "control character"),
             (r#"{"X-A": "hunter2\u0080"}"#, "control character"),
             (
                 r#"{"X-A": "${LINES}"}"#,
-                "variable LINES holds the control character \"\\n\"",
+                "variable LINES contains the control character \"\\n\"",
             ),
             (
                 r#"{"X-A": "${LATIN1}"}"#,
@@ -154,4 +160,45 @@ fn secrets_are_in_no_output() {
         shown.contains("***") && !shown.contains("hunter2"),
         "{shown}"
     );
+}
+
+#[test]
+fn redact_finds_a_value_in_every_spelling() {
+    let token = "a\"b\\c-žluť'";
+    let environment = |_: &str| Some(OsString::from(token));
+    let options = |headers: &str| {
+        let variables = Variables::Required(&environment);
+        let options = LoadOptions {
+            base_url: None,
+            variables,
+        };
+        let text = with("routes[0].headers", headers);
+        let manifest = Manifest::parse(text.as_bytes(), Source::Stdin, &options).expect("valid");
+        manifest.routes[0].options.clone()
+    };
+    let redacted = |text: &str| {
+        let headers = r#"{"A": "Bearer ${TOKEN}", "B": "abc", "C": "  ", "D": "abab"}"#;
+        options(headers).redact(text).into_owned()
+    };
+    let latin1: String = token.bytes().map(char::from).collect();
+    for token in [
+        token.to_owned(),
+        json!(token).to_string(),
+        format!("{token:?}"),
+        latin1.clone(),
+        json!(latin1).to_string(),
+        format!("{latin1:?}"),
+    ] {
+        let bare = token.strip_prefix('"').and_then(|t| t.strip_suffix('"'));
+        let bare = bare.unwrap_or(&token);
+        assert_eq!(redacted(&format!("<{bare}>")), "<***>");
+        assert_eq!(redacted(&format!("é Bearer {bare} é")), "é *** é");
+        assert_eq!(redacted(&format!("{bare}{bare}")), "******");
+    }
+    // Where two occurrences overlap, nothing of either is left.
+    assert_eq!(redacted("ababab"), "***");
+    assert_eq!(redacted("abc aba a b"), "abc aba a b");
+    // A literal's credentials are secret without their scheme, too.
+    let basic = options(r#"{"A": "Basic aHVudGVyMg=="}"#);
+    assert_eq!(basic.redact("no aHVudGVyMg==, Basic"), "no ***, Basic");
 }

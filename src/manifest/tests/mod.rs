@@ -24,6 +24,7 @@ fn parse_with(text: &str, base_url: Option<&str>) -> Result<Manifest, Problems> 
         "TOKEN" => Some(OsString::from("hunter2")),
         "LINES" => Some(OsString::from("hunter2\nSet-Cookie: hunter2")),
         "LATIN1" => Some(OsString::from_vec(b"hunter2\xe9".to_vec())),
+        "EMPTY" => Some(OsString::new()),
         _ => None,
     };
     let options = LoadOptions {

@@ -31,10 +31,10 @@ fn unknown_and_repeated_keys_are_told_with_their_place() {
             "defaults.timeout: unknown key; did you mean \"timeout_seconds\"?",
             "routes[0].core: duplicate key; keep one of the two",
             "routes[0].Path: unknown key; did you mean \"path\"?",
-            "manifest[\"a b\\u{1b}\"]: unknown key; known are base_url, routes, $schema, unix_socket, user_agent, \
-             deadline_seconds, concurrency, proxy, defaults, recovery",
-            "x: unknown key; known are base_url, routes, $schema, unix_socket, user_agent, \
-             deadline_seconds, concurrency, proxy, defaults, recovery",
+            "manifest[\"a b\\u{1b}\"]: unknown key; known are $schema, base_url, unix_socket, user_agent, \
+             deadline_seconds, concurrency, proxy, defaults, routes, recovery",
+            "x: unknown key; known are $schema, base_url, unix_socket, user_agent, \
+             deadline_seconds, concurrency, proxy, defaults, routes, recovery",
             "recovery.unit: duplicate key; keep one of the two",
             "recovery.retries: unknown key; known are unit, scope, signal, dump_signal, min_uptime_seconds, \
              verify_seconds",
@@ -145,7 +145,10 @@ fn what_is_no_json_text_is_told() {
             .expect_err("bad")
             .to_string()
     };
-    assert!(told("\u{feff}{}".as_bytes()).starts_with("line 1, column 1: a byte order mark"));
+    assert!(
+        told("\u{feff}{}".as_bytes())
+            .starts_with("line 1, column 1: starts with a byte order mark")
+    );
     assert!(told(b"{\n\"\xc3\xa9\xff\"}").starts_with("line 2, column 3: is not UTF-8"));
     assert!(told(b"").starts_with("manifest: is empty"));
     assert!(told(b" \n").starts_with("manifest: is empty"));
@@ -160,6 +163,6 @@ fn what_is_no_json_text_is_told() {
     assert!(
         problems
             .to_string()
-            .starts_with("manifest: has more than 8 MiB")
+            .starts_with("manifest: exceeds the 8 MiB limit")
     );
 }

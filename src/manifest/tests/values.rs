@@ -130,7 +130,7 @@ fn words_and_texts_are_held_to_their_rules() {
         &[
             ("\"\"", "is empty"),
             ("\" \"", "blank"),
-            ("\"a\\tb\"", "holds \"\\t\""),
+            ("\"a\\tb\"", "contains \"\\t\""),
             ("\"é\"", "visible ASCII"),
             ("7", "7 is a number"),
         ],
@@ -222,12 +222,12 @@ fn paths_hold_nothing_that_cannot_be_sent() {
             ("\"api\"", "\"api\" does not begin with \"/\""),
             ("\"http://h/x\"", "give the path alone"),
             ("\"/a#b\"", "fragment"),
-            ("\"/a b\"", "holds \" \""),
+            ("\"/a b\"", "contains \" \""),
             ("\"/a\\u00a0b\"", "percent-encoded"),
-            ("\"/a\\u2028b\"", "holds \"\\u{2028}\""),
-            ("\"/a\\nb\"", "\"/a\\nb\" holds \"\\n\""),
-            ("\"/a\\u0007b\"", "holds \"\\u{7}\""),
-            ("\"/a\\u0085b\"", "holds \"\\u{85}\""),
+            ("\"/a\\u2028b\"", "contains \"\\u{2028}\""),
+            ("\"/a\\nb\"", "\"/a\\nb\" contains \"\\n\""),
+            ("\"/a\\u0007b\"", "contains \"\\u{7}\""),
+            ("\"/a\\u0085b\"", "contains \"\\u{85}\""),
             ("1", "1 is a number"),
         ],
     );
@@ -264,13 +264,13 @@ fn json_checks_take_pointers_and_any_value() {
             ("\"/status\"", "\"/status\" is a string"),
             (
                 "{\"status\": 1}",
-                "json[\"status\"]: is no JSON Pointer; begin it with \"/\"",
+                "json[\"status\"]: is not a JSON Pointer; begin it with \"/\"",
             ),
             (
                 "{\"/a~2\": 1}",
-                "json[\"/a~2\"]: is no JSON Pointer; write \"~0\"",
+                "json[\"/a~2\"]: is not a JSON Pointer; write \"~0\"",
             ),
-            ("{\"/a~\": 1}", "is no JSON Pointer"),
+            ("{\"/a~\": 1}", "is not a JSON Pointer"),
         ],
     );
     let twice = r#"{"base_url":"http://h","routes":[{"path":"/","core":true,"json":{"/a":{"b":[{"c":1,"c":2}]},"/a":1}}]}"#;
@@ -314,13 +314,13 @@ fn unit_names_are_those_of_systemd() {
                 "\"api@.service\"",
                 "is a template, which has no process; name an instance, such as \"api@1.service\"",
             ),
-            ("\"a b.service\"", "holds \" \""),
-            ("\"a*.service\"", "holds \"*\""),
-            ("\"a/b.service\"", "holds \"/\""),
-            ("\"é.service\"", "holds \"é\""),
+            ("\"a b.service\"", "contains \" \""),
+            ("\"a*.service\"", "contains \"*\""),
+            ("\"a/b.service\"", "contains \"/\""),
+            ("\"é.service\"", "contains \"é\""),
             (
                 "\"a\\u202e.service\"",
-                "\"a\\u{202e}.service\" holds \"\\u{202e}\"",
+                "\"a\\u{202e}.service\" contains \"\\u{202e}\"",
             ),
             (
                 &format!("\"{}.service\"", "x".repeat(248)),
@@ -349,4 +349,48 @@ fn unix_socket() {
             ("1", "give a string"),
         ],
     );
+}
+
+#[test]
+fn variables_stand_in_body_checks() {
+    accepts("routes[0].body_contains", &["\"v=${TOKEN};\"", "\"$ } {\""]);
+    accepts("routes[0].json", &[r#"{"/${": ["${TOKEN}", {"${": 1}]}"#]);
+    let unclosed = "has a \"${\" that no variable's name";
+    rejects(
+        "routes[0].body_contains",
+        &[
+            ("\"${NONE}\"", "the environment variable NONE is not set"),
+            ("\"${LATIN1}\"", "LATIN1 is not valid UTF-8"),
+            ("\"${EMPTY}\"", "has only empty variables"),
+            ("\"${TOKEN\"", unclosed),
+        ],
+    );
+    rejects(
+        "routes[0].json",
+        &[
+            (
+                r#"{"/a": [1, {"b": "${NONE}"}]}"#,
+                "routes[0].json[\"/a\"][1][\"b\"]: the environment variable NONE is not set",
+            ),
+            (r#"{"/a": "${"}"#, unclosed),
+        ],
+    );
+    let mut manifest = minimal();
+    manifest["routes"][0]["body_contains"] = json!("v=${TOKEN}");
+    manifest["routes"][0]["json"] = json!({ "/a": ["${TOKEN}", 1] });
+    let text = manifest.to_string();
+    let parsed = parse(&text).expect("valid");
+    let checks = parsed.routes[0].checks.as_ref().expect("checks");
+    assert_eq!(checks.contains.as_deref(), Some("v=hunter2"));
+    assert_eq!(checks.json, [("/a".to_owned(), json!(["hunter2", 1]))]);
+    // Nothing is sent, so nothing need be set.
+    let options = LoadOptions {
+        base_url: None,
+        variables: Variables::MayBeMissing,
+    };
+    assert!(Manifest::parse(text.as_bytes(), Source::Stdin, &options).is_ok());
+    let text = with("routes[0].body_contains", "\"${NONE}\"");
+    assert!(Manifest::parse(text.as_bytes(), Source::Stdin, &options).is_ok());
+    let text = with("routes[0].body_contains", "\"\"");
+    assert!(Manifest::parse(text.as_bytes(), Source::Stdin, &options).is_err());
 }

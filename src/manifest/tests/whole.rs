@@ -107,7 +107,10 @@ fn routes_are_counted_and_told_apart() {
         &[
             ("[]", "routes: is empty; give at least one route"),
             ("{}", "routes: is an object; give a list"),
-            ("[{\"path\":\"/\"}]", "routes: none is a core route"),
+            (
+                "[{\"path\":\"/\"}]",
+                "routes: no core route; set \"core\": true",
+            ),
             (
                 "[{\"path\":\"/\",\"core\":true},\"/x\"]",
                 "routes[1]: is a string; give an object",
@@ -270,4 +273,41 @@ fn another_base_url_clears_the_socket_which_must_be_valid_all_the_same() {
         assert!(lines.contains("unix_socket: is not possible with an https:// base_url"));
         assert!(lines.contains("unix_socket: is not possible with \"proxy\": \"env\""));
     }
+}
+
+#[test]
+fn duplicate_routes_show_beside_invalid_options() {
+    let route = |more: &str| format!(r#"{{"path":"/","core":true{more}}}"#);
+    let text = |defaults: &str, first: &str, second: &str| {
+        let (first, second) = (route(first), route(second));
+        format!(r#"{{"base_url":"http://h","defaults":{defaults},"routes":[{first},{second}]}}"#)
+    };
+    let duplicate = |text: &str| {
+        lines(text)
+            .iter()
+            .any(|line| line.starts_with("routes[1]: same method and path as routes[0] ("))
+    };
+    for defaults in ["{}", r#"{"retries":11}"#, r#"{"method":"PUT"}"#, "[]", "1"] {
+        assert!(duplicate(&text(defaults, "", "")), "{defaults}");
+        assert!(duplicate(&text(defaults, r#","retries":-1"#, "")));
+        let (get, head) = (r#","method":"GET""#, r#","method":"HEAD""#);
+        assert!(duplicate(&text(defaults, head, head)), "{defaults}");
+        assert!(!duplicate(&text(defaults, head, get)), "{defaults}");
+        // What a route's own invalid method was meant to be is not known.
+        let put = r#","method":"PUT""#;
+        assert!(!duplicate(&text(defaults, put, put)), "{defaults}");
+    }
+    let unknown = text(r#"{"method":"PUT"}"#, "", r#","method":"GET""#);
+    assert!(!duplicate(&unknown), "{unknown}");
+}
+
+#[test]
+fn proof_time_counts_rounds_of_the_longest_core_route() {
+    let text = r#"{"base_url":"http://h","concurrency":2,"routes":[
+        {"path":"/a","core":true,"timeout_seconds":3,"retries":2,"retry_backoff_seconds":0.5},
+        {"path":"/b","core":true,"timeout_seconds":1,"retries":0},
+        {"path":"/c","core":true},{"path":"/d","timeout_seconds":100}]}"#;
+    let manifest = parse(text).expect("valid");
+    // Two rounds of 10 + 0.5 + 10 + 1 + 10 seconds.
+    assert_eq!(manifest.proof_time(), Duration::from_secs(63));
 }

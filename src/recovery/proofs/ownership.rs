@@ -9,8 +9,8 @@ use super::super::observation::{
     GuardContext, Owner, ProbeFacts, Sockets, TcpFacts, UnixFacts, UnixOwner, canonical,
 };
 use super::super::tcp_diag::TcpSocket;
+use crate::escape::escape;
 use crate::sweep::ProbeStatus;
-use crate::text::escape;
 use crate::verdict::TransportError;
 
 /// `foreign_listener`

@@ -4,8 +4,8 @@
 use super::super::Guard;
 use super::super::guards::{Passed, refuse};
 use super::super::observation::{ProbeFacts, Sockets, TcpFacts};
+use crate::escape::escape;
 use crate::sweep::{ProbeConnection, ProbeStatus};
-use crate::text::escape;
 use crate::verdict::TransportError;
 
 /// `answered`

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use super::Choices;
 use crate::clock::Monotonic;
+use crate::escape::deceives;
 use crate::manifest::{KillSignal, Scope};
 use crate::recovery::Heard;
 use crate::recovery::facts::{Look, Process, Standing, Vitals};
 use crate::recovery::guards;
 use crate::recovery::unit::{PROPERTIES, Property, UnitState, Unreadable};
-use crate::text::deceives;
 
 /// Every property of what reads `systemctl show`.
 ///

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
+use super::super::journalctl::journalctl;
 use super::super::observation::{GuardContext, Process};
-use super::super::systemctl::{journalctl, systemctl};
+use super::super::systemctl::systemctl;
 use super::super::unit::UnitState;
 use super::super::{MainPid, Outcome};
 use super::{Host, NotSent, Run, Step, Target};
+use crate::escape::escape;
 use crate::manifest::KillSignal;
-use crate::text::escape;
 
 /// How long what obeys SIGTERM may take to end before it is called deaf.
 const OBEDIENCE: Duration = Duration::from_millis(1_500);

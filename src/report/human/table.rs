@@ -7,10 +7,10 @@ use anstyle::Style;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::style;
+use crate::escape::escape;
 use crate::manifest::Route;
-use crate::report::stream::Look;
-use crate::report::{Report, words};
-use crate::text::escape;
+use crate::report::terminal::Look;
+use crate::report::{Report, wording};
 use crate::verdict::{Class, ProbeResult, SkipReason};
 
 /// From this width on, a terminal has room for the scale, and for notes beside the paths.
@@ -62,7 +62,7 @@ impl Table {
         // Notes are aligned beside the paths that have one and leave as much room to it.
         let cap = columns.map_or(room, |_| room / 2);
         let noted = report.results().filter(|(_, o)| !note(o).is_empty());
-        let widths = noted.map(|(route, _)| escape(&words::target(route)).width());
+        let widths = noted.map(|(route, _)| escape(&wording::target(route)).width());
         let path = widths.filter(|width| *width <= cap).max().unwrap_or(0);
         Self {
             look,
@@ -78,7 +78,7 @@ impl Table {
     pub(super) fn heading(&self, report: &Report, out: &mut dyn Write) -> io::Result<()> {
         let source = &report.manifest.source;
         let base_url = report.manifest.base_url.to_string();
-        let count = words::routes(report.manifest.routes.len(), "");
+        let count = wording::routes(report.manifest.routes.len(), "");
         let line = format!("{base_url}, {count} of {source}");
         for line in wrap(&escape(&line), self.columns) {
             writeln!(out, "{line}")?;
@@ -103,11 +103,11 @@ impl Table {
         let core = if route.core { "core" } else { "" };
         let status = outcome.status.map(|status| status.to_string());
         let attempted = !matches!(outcome.class, Class::Skipped(_));
-        let time = attempted.then(|| words::time(outcome.elapsed));
+        let time = attempted.then(|| wording::time(outcome.elapsed));
         write!(
             out,
             "{style}{:<12}{style:#}{gap}{core:<4}{gap}{:>3}{gap}{:>7}{gap}",
-            words::class(outcome.class),
+            wording::class(outcome.class),
             status.as_deref().unwrap_or("-"),
             time.as_deref().unwrap_or("-"),
         )?;
@@ -121,7 +121,11 @@ impl Table {
             let dim = dim(self.look);
             write!(out, "{style}{bar}{style:#}{dim}{rest}{dim:#}{gap}")?;
         }
-        self.path(&escape(&words::target(route)), &escape(&note(outcome)), out)
+        self.path(
+            &escape(&wording::target(route)),
+            &escape(&note(outcome)),
+            out,
+        )
     }
 
     /// The path, and the note beside it or, where there is no room, below it.
@@ -158,13 +162,13 @@ fn note(outcome: &ProbeResult) -> String {
         | Class::Ok
         | Class::TimeoutUnreachable(_)
         | Class::RateLimited
-        | Class::HttpError(_) => words::note(outcome),
+        | Class::HttpError(_) => wording::note(outcome),
     }
 }
 
-/// A time-out as short as it can be written.
+/// A timeout as short as it can be written.
 pub(super) fn brief(length: Duration) -> String {
-    let time = words::time(length);
+    let time = wording::time(length);
     match time.split_once(' ') {
         Some((number, unit)) if number.contains('.') => {
             let number = number.trim_end_matches('0').trim_end_matches('.');

@@ -10,6 +10,7 @@ const WIDE_TERMINAL: Look = Look {
     stream: Stream::Terminal { columns: 120 },
     colour: false,
     unicode: true,
+    github: false,
 };
 const NARROW_TERMINAL: Look = Look {
     stream: Stream::Terminal { columns: 60 },
@@ -19,6 +20,11 @@ const PLAIN: Look = Look {
     stream: Stream::Plain,
     colour: false,
     unicode: false,
+    github: false,
+};
+const GITHUB: Look = Look {
+    github: true,
+    ..PLAIN
 };
 const JOURNAL: Look = Look {
     stream: Stream::Journal,
@@ -45,6 +51,38 @@ fn render_shows_every_route_at_a_terminal_and_keeps_to_its_width() {
             }
         });
     }
+}
+
+#[test]
+fn render_annotates_what_is_not_ok_for_github() {
+    for cases in [healthy(), soft(), failing(), hung()] {
+        with_report(cases, |report| {
+            for quiet in [false, true] {
+                let (plain, github) = (shown(report, PLAIN, quiet), shown(report, GITHUB, quiet));
+                let (commands, others): (Vec<&str>, Vec<&str>) =
+                    github.lines().partition(|line| line.starts_with("::"));
+                assert_eq!(others, plain.lines().collect::<Vec<_>>());
+                let weight = |severity| {
+                    let all = report.results();
+                    all.filter(|(route, result)| result.class.severity(route.core) == severity)
+                        .count()
+                };
+                let count = |start: &str| commands.iter().filter(|c| c.starts_with(start)).count();
+                if !(quiet && report.verdict.healthy) {
+                    assert_eq!(count("::error title="), weight(Severity::Hard), "{github}");
+                    assert_eq!(
+                        count("::warning title="),
+                        weight(Severity::Soft),
+                        "{github}"
+                    );
+                }
+                assert!(!commands.iter().any(|line| line.contains('\u{1b}')));
+            }
+        });
+    }
+    with_report(failing(), |report| {
+        assert_golden("human-failing-github.txt", &shown(report, GITHUB, true));
+    });
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use serde_json::ser::Formatter;
 
-use crate::text::deceives;
+use crate::escape::deceives;
 
 /// How many levels have lines of their own: the object, and what its lists hold.
 const TALL: usize = 2;

@@ -3,8 +3,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde_json::Value;
 
 use super::*;
+use crate::escape::deceives;
 use crate::report::samples::*;
-use crate::text::deceives;
 
 fn shown(report: &Report) -> String {
     text(|out| render(report, out))

@@ -1,4 +1,4 @@
-//! One attempt against real sockets: what each kind of reply is told as, and when.
+//! One attempt against real sockets: what comes of each kind of response, and when.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -12,6 +12,11 @@ use crate::sweep::connect::connect;
 type Attempted = Result<Response, AttemptError>;
 
 const LIMIT: Duration = Duration::from_millis(300);
+
+/// An end that only a test that has failed waits for.
+fn soon() -> Monotonic {
+    Monotonic::now() + Duration::from_secs(10)
+}
 
 fn options() -> Options {
     Options {
@@ -89,11 +94,11 @@ fn reply_to(text: impl AsRef<[u8]>, options: &Options) -> Attempted {
         // The client may hang up before the end of what it does not want.
         let _ = stream.write_all(&text);
     });
-    client.attempt("/", options, true, Monotonic::now() + LIMIT)
+    client.attempt("/", options, true, soon())
 }
 
 /// What an attempt brought, in a word.
-fn told(attempted: &Attempted) -> String {
+fn summary(attempted: &Attempted) -> String {
     match attempted.as_ref().map_err(|error| &error.kind) {
         Ok(Response { body, .. }) => format!("response {:?}", String::from_utf8_lossy(body)),
         Err(ErrorKind::Transport(Failure { error, at_end, .. })) => format!("{error:?} {at_end}"),
@@ -116,7 +121,7 @@ fn heard(attempted: &Attempted) -> bool {
 }
 
 #[test]
-fn a_reply_is_told_as_what_it_is() {
+fn each_reply_is_called_what_it_is() {
     let huge = format!("HTTP/1.1 200 OK\r\nX-Huge: {}\r\n\r\n", "x".repeat(70_000));
     let large = format!(
         "HTTP/1.1 200 OK\r\nX-Large: {}\r\n\r\nhi",
@@ -159,7 +164,7 @@ fn a_reply_is_told_as_what_it_is() {
         let reply = reply_to(&text, &options());
         let head: String = text.chars().take(90).collect();
         assert_eq!(
-            (status(&reply), told(&reply).as_str()),
+            (status(&reply), summary(&reply).as_str()),
             (expected_status, expected),
             "{head:?} {reply:?}"
         );
@@ -182,7 +187,7 @@ fn reply_in_pieces(pieces: Vec<Vec<u8>>) -> Attempted {
             let _ = stream.write_all(piece);
         }
     });
-    client.attempt("/", &options(), true, Monotonic::now() + LIMIT * 20)
+    client.attempt("/", &options(), true, soon())
 }
 
 #[test]
@@ -213,8 +218,8 @@ fn a_close_after_any_byte_of_a_framed_response_is_a_reset_unless_it_is_complete(
     for (text, complete) in cases {
         for length in 0..=text.len() {
             let reply = reply_to(&text[..length], &options());
-            let is_ok = told(&reply) == "response \"hello\"";
-            let is_reset = told(&reply) == "Reset false";
+            let is_ok = summary(&reply) == "response \"hello\"";
+            let is_reset = summary(&reply) == "Reset false";
             assert!(
                 if length < complete {
                     is_reset
@@ -326,7 +331,7 @@ fn rare_but_legal_framing_is_understood() {
             let reply = reply_in_pieces(pieces);
             let head: String = text.chars().take(120).collect();
             assert!(
-                told(&reply).starts_with(expected),
+                summary(&reply).starts_with(expected),
                 "{head:?} in {count}: {reply:?}"
             );
         }
@@ -340,8 +345,8 @@ fn a_reset_is_never_a_normal_end() {
             stream.write_all(text.as_bytes()).unwrap();
             reset_at_the_end(stream);
         });
-        let reply = client.attempt("/", &options(), false, Monotonic::now() + LIMIT);
-        assert_eq!(told(&reply), "Reset false", "{text:?}");
+        let reply = client.attempt("/", &options(), false, soon());
+        assert_eq!(summary(&reply), "Reset false", "{text:?}");
     }
 }
 
@@ -355,11 +360,11 @@ fn a_body_is_read_no_further_than_its_limit() {
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
         while stream.write_all(&b"endless ".repeat(1024)).is_ok() {}
     });
-    let reply = client.attempt("/", &limited, true, Monotonic::now() + LIMIT);
-    assert_eq!(told(&reply), "response \"endle\"");
-    let reply = client.attempt("/", &options(), false, Monotonic::now() + LIMIT);
+    let reply = client.attempt("/", &limited, true, soon());
+    assert_eq!(summary(&reply), "response \"endle\"");
+    let reply = client.attempt("/", &options(), false, soon());
     assert_eq!(
-        told(&reply),
+        summary(&reply),
         "response \"\"",
         "a MiB of it, and nothing kept"
     );
@@ -375,18 +380,18 @@ fn an_attempt_ends_at_its_end_whatever_the_server_does() {
             }
         })
     };
-    let mute = client(|stream| {
+    let silent = client(|stream| {
         let _ = stream.read(&mut [0]);
     });
     for (mut client, expected_status, expected_heard) in [
-        (mute, None, false),
+        (silent, None, false),
         (drip(b"HTTP/1.1 200 OK\r\nX-Drip: "), None, true),
         (drip(b"HTTP/1.1 200 OK\r\n\r\n"), Some(200), true),
     ] {
         let start = Monotonic::now();
         let reply = client.attempt("/", &options(), false, start + LIMIT);
         let elapsed = Monotonic::now().since(start);
-        assert_eq!(told(&reply), "Timeout true");
+        assert_eq!(summary(&reply), "Timeout true");
         assert_eq!(
             (status(&reply), heard(&reply)),
             (expected_status, expected_heard)
@@ -407,15 +412,15 @@ fn a_port_without_a_listener_refuses() {
         .port();
     let mut client = client(|_| {});
     client.base_url = format!("http://127.0.0.1:{port}").parse().unwrap();
-    let reply = client.attempt("/", &options(), false, Monotonic::now() + LIMIT);
+    let reply = client.attempt("/", &options(), false, soon());
     assert_eq!(
-        (told(&reply).as_str(), heard(&reply)),
+        (summary(&reply).as_str(), heard(&reply)),
         ("Refused false", false)
     );
 }
 
 #[test]
-fn a_full_accept_queue_is_a_mute_backend() {
+fn a_full_accept_queue_is_silence() {
     use nix::sys::socket::*;
     let fd = socket(
         AddressFamily::Inet,
@@ -437,7 +442,7 @@ fn a_full_accept_queue_is_a_mute_backend() {
     client.base_url = format!("http://{address}").parse().unwrap();
     let reply = client.attempt("/", &options(), false, Monotonic::now() + LIMIT);
     assert_eq!(
-        (told(&reply).as_str(), heard(&reply)),
+        (summary(&reply).as_str(), heard(&reply)),
         ("Timeout true", false)
     );
 }
@@ -447,12 +452,12 @@ fn a_peek_hears_what_nobody_has_read() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let attempt = Attempt::new(None);
     attempt.peek();
-    attempt.begin(Monotonic::now() + LIMIT, 0);
+    attempt.begin(soon(), 0);
     let _socket = connect(&[listener.local_addr().unwrap()], &attempt).unwrap();
     assert!(!attempt.heard());
     let (mut accepted, _) = listener.accept().unwrap();
     accepted.write_all(b"H").unwrap();
-    let end = Monotonic::now() + LIMIT;
+    let end = soon();
     while !attempt.heard() {
         assert!(!end.has_passed(), "never heard");
         thread::yield_now();
@@ -478,8 +483,8 @@ fn a_redirect_may_lead_to_a_longer_address_than_the_route_has() {
         max_redirects: 1,
         ..options()
     };
-    let reply = client.attempt("/", &following, true, Monotonic::now() + LIMIT);
-    assert_eq!(told(&reply), "response \"hi\"", "{reply:?}");
+    let reply = client.attempt("/", &following, true, soon());
+    assert_eq!(summary(&reply), "response \"hi\"", "{reply:?}");
 }
 
 #[test]
@@ -491,8 +496,8 @@ fn a_user_agent_may_be_of_any_length() {
         user_agent: "x".repeat(20_000),
         ..setup(&format!("http://{address}"))
     });
-    let reply = client.attempt("/", &options(), true, Monotonic::now() + LIMIT);
-    assert_eq!(told(&reply), "response \"hi\"", "{reply:?}");
+    let reply = client.attempt("/", &options(), true, soon());
+    assert_eq!(summary(&reply), "response \"hi\"", "{reply:?}");
 }
 
 #[test]
@@ -511,14 +516,14 @@ fn what_a_proxy_does_says_nothing_of_the_backend() {
         let mut client = proxied(move |stream| {
             let _ = stream.write_all(text.as_bytes());
         });
-        let reply = client.attempt("/", &options(), true, Monotonic::now() + LIMIT);
-        assert_eq!(told(&reply), "Network false", "{reply:?}");
+        let reply = client.attempt("/", &options(), true, soon());
+        assert_eq!(summary(&reply), "Network false", "{reply:?}");
     }
     let mut client = proxied(|stream| {
         let _ = stream.read(&mut [0]);
     });
     let reply = client.attempt("/", &options(), true, Monotonic::now() + LIMIT);
-    assert_eq!(told(&reply), "Timeout true");
+    assert_eq!(summary(&reply), "Timeout true");
 }
 
 #[test]
@@ -535,8 +540,8 @@ fn what_comes_through_a_tunnel_is_the_backends() {
         ("SSH-2.0-OpenSSH_9.2\r\n", "broken"),
         ("", "Reset false"),
     ] {
-        let reply = through(text).attempt("/", &options(), true, Monotonic::now() + LIMIT);
-        assert_eq!(told(&reply), expected, "{reply:?}");
+        let reply = through(text).attempt("/", &options(), true, soon());
+        assert_eq!(summary(&reply), expected, "{reply:?}");
     }
 }
 
@@ -556,8 +561,8 @@ fn a_redirect_needs_a_tunnel_of_its_own() {
         max_redirects: 1,
         ..options()
     };
-    let reply = client.attempt("/", &following, true, Monotonic::now() + LIMIT);
-    assert_eq!(told(&reply), "Network false", "{reply:?}");
+    let reply = client.attempt("/", &following, true, soon());
+    assert_eq!(summary(&reply), "Network false", "{reply:?}");
 }
 
 #[test]
@@ -569,11 +574,11 @@ fn nothing_goes_in_clear_text_where_tls_is_due() {
         ..setup("http://backend.example")
     };
     for (setup, expected) in [(by_proxy, "Network false"), (setup(&secured), "Tls false")] {
-        let reply = Client::new(&setup).attempt("/", &options(), true, Monotonic::now() + LIMIT);
+        let reply = Client::new(&setup).attempt("/", &options(), true, soon());
         let (mut stream, _) = listener.accept().unwrap();
         let mut sent = Vec::new();
         stream.read_to_end(&mut sent).unwrap();
         assert_eq!(String::from_utf8_lossy(&sent), "", "{reply:?}");
-        assert_eq!(told(&reply), expected, "{reply:?}");
+        assert_eq!(summary(&reply), expected, "{reply:?}");
     }
 }

@@ -1,11 +1,12 @@
-//! The sentences that several formats and messages share. Pure, and not yet escaped.
+//! The wording that several formats and messages share. Pure, and not yet escaped.
 
 #[cfg(test)]
 mod tests;
 
+use std::iter;
 use std::time::Duration;
 
-use crate::manifest::{Manifest, Method, Route};
+use crate::manifest::{Manifest, Method, Route, in_seconds};
 use crate::recovery::{self, Recovery};
 use crate::verdict::{BackendState, Class, ProbeResult, Severity, SkipReason, Tally, Verdict};
 
@@ -164,7 +165,7 @@ pub fn unhealthy_sweep(
 pub(super) fn valid_manifest(manifest: &Manifest) -> String {
     let core = manifest.routes.iter().filter(|route| route.core).count();
     let recovery = match &manifest.recovery {
-        Some(plan) => format!("recovery of {}", plan.unit),
+        Some(plan) => format!("recovery of {} after {}", plan.unit, silence(manifest)),
         None => "no recovery".to_owned(),
     };
     format!(
@@ -173,6 +174,21 @@ pub(super) fn valid_manifest(manifest: &Manifest) -> String {
         routes(manifest.routes.len(), ""),
         manifest.base_url,
     )
+}
+
+/// One line that says what a dry run watches for; none where nothing would be recovered.
+pub fn dry_run(manifest: &Manifest) -> Option<String> {
+    let plan = manifest.recovery.as_ref()?;
+    Some(format!(
+        "dry run: {} would be recovered after {}",
+        plan.unit,
+        silence(manifest)
+    ))
+}
+
+/// How long the core has to be silent until a hang is proved.
+fn silence(manifest: &Manifest) -> String {
+    format!("{} s of silence", in_seconds(manifest.proof_time()))
 }
 
 /// What is said of one route in a word or two.
@@ -226,7 +242,7 @@ pub(super) fn time(length: Duration) -> String {
     }
 }
 
-/// How a recovery's outcome weighs: an act or a rehearsal is soft, a hang that stays is not.
+/// How a recovery's outcome weighs: an act or a dry run is soft, a hang that stays is not.
 pub(super) fn severity(outcome: &recovery::Outcome) -> Severity {
     match outcome {
         recovery::Outcome::NotNeeded => Severity::Fine,
@@ -240,7 +256,20 @@ pub(super) fn severity(outcome: &recovery::Outcome) -> Severity {
     }
 }
 
-/// The story of a recovery, in one line that begins with `recovery: OUTCOME`.
+/// Who was asked for stacks, how to see them, and their beginning where it is known.
+pub(super) fn dump(dump: &recovery::Dump) -> Vec<String> {
+    let processes: Vec<_> = dump.processes.iter().map(ToString::to_string).collect();
+    let head = format!(
+        "stacks: {} was sent to {} before the kill: {}",
+        dump.signal.name(),
+        list(&processes),
+        dump.command
+    );
+    let traces = dump.traces.iter().map(|line| format!("  | {line}"));
+    iter::once(head).chain(traces).collect()
+}
+
+/// A recovery in one line that begins with `recovery: OUTCOME`.
 pub(super) fn recovery(recovery: &Recovery) -> String {
     let outcome = &recovery.outcome;
     let facts: Vec<String> = [
@@ -256,7 +285,7 @@ pub(super) fn recovery(recovery: &Recovery) -> String {
     .into_iter()
     .flatten()
     .collect();
-    let sentence = match outcome {
+    let message = match outcome {
         recovery::Outcome::NotConfigured => "the manifest names no unit to restart".to_owned(),
         recovery::Outcome::NotNeeded => "the backend is not hung".to_owned(),
         recovery::Outcome::WouldKill => {
@@ -273,7 +302,7 @@ pub(super) fn recovery(recovery: &Recovery) -> String {
     };
     let name = outcome.name();
     match facts.is_empty() {
-        true => format!("recovery: {name}: {sentence}"),
-        false => format!("recovery: {name} ({}): {sentence}", facts.join(", ")),
+        true => format!("recovery: {name}: {message}"),
+        false => format!("recovery: {name} ({}): {message}", facts.join(", ")),
     }
 }

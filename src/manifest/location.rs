@@ -3,28 +3,28 @@
 
 use std::fmt;
 
-use crate::text::escape;
+use crate::escape::escape;
 
-/// Problems that are told one by one; a generated manifest can repeat the same one 100,000 times.
-const TOLD: usize = 100;
+/// Problems that are shown one by one; a generated manifest can repeat the same one 100,000 times.
+const SHOWN: usize = 100;
 
 /// Characters of a quoted text; more say no more to a reader.
 pub(super) const QUOTED: usize = 80;
 
-/// A place in a manifest, as a chain of borrowed links: nothing is formatted while all is well.
+/// A location in a manifest, as a chain of borrowed links: nothing is formatted while all is well.
 #[derive(Clone, Copy)]
-pub(super) enum Place<'a> {
+pub(super) enum Location<'a> {
     /// The manifest as a whole.
     Top,
     /// A key of the manifest's own language.
-    Key(&'a Place<'a>, &'a str),
+    Key(&'a Location<'a>, &'a str),
     /// A key that the author chose.
-    Entry(&'a Place<'a>, &'a str),
+    Entry(&'a Location<'a>, &'a str),
     /// An item of a list, counted from 0.
-    Item(&'a Place<'a>, usize),
+    Item(&'a Location<'a>, usize),
 }
 
-impl fmt::Display for Place<'_> {
+impl fmt::Display for Location<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Top => f.write_str("manifest"),
@@ -39,18 +39,18 @@ impl fmt::Display for Place<'_> {
 /// Everything that is wrong with a manifest, a line for each problem. Header values are never in it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Problems {
-    told: Vec<String>,
-    untold: usize,
+    shown: Vec<String>,
+    suppressed: usize,
     end: Option<String>,
 }
 
 impl Problems {
-    /// Notes that `message` holds at `place`.
-    pub(super) fn add(&mut self, place: &Place<'_>, message: impl fmt::Display) {
-        if self.told.len() < TOLD {
-            self.told.push(format!("{place}: {message}"));
+    /// Notes that `message` holds at `location`.
+    pub(super) fn add(&mut self, location: &Location<'_>, message: impl fmt::Display) {
+        if self.shown.len() < SHOWN {
+            self.shown.push(format!("{location}: {message}"));
         } else {
-            self.untold += 1;
+            self.suppressed += 1;
         }
     }
 
@@ -61,14 +61,14 @@ impl Problems {
 
     /// How many problems there are.
     pub(super) fn count(&self) -> usize {
-        self.told.len() + self.untold + usize::from(self.end.is_some())
+        self.shown.len() + self.suppressed + usize::from(self.end.is_some())
     }
 }
 
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let more = (self.untold > 0).then(|| format!("and {} more problems", self.untold));
-        let lines = self.told.iter().chain(&more).chain(&self.end);
+        let more = (self.suppressed > 0).then(|| format!("and {} more problems", self.suppressed));
+        let lines = self.shown.iter().chain(&more).chain(&self.end);
         for (index, line) in lines.enumerate() {
             let separator = if index == 0 { "" } else { "\n" };
             write!(f, "{separator}{line}")?;

@@ -33,6 +33,8 @@ pub(super) struct Look {
     pub(super) colour: bool,
     /// Whether characters beyond ASCII may be drawn with.
     pub(super) unicode: bool,
+    /// Whether GitHub Actions reads the lines, and makes annotations of workflow commands.
+    pub(super) github: bool,
 }
 
 /// What the environment says about the looks of text.
@@ -61,9 +63,9 @@ impl Stream {
         if is_journal(stream) {
             Self::Journal
         } else if stream.is_terminal() {
-            let told = terminal_size::terminal_size_of(stream).map(|(width, _)| width.0.into());
+            let reported = terminal_size::terminal_size_of(stream).map(|(width, _)| width.0.into());
             let wished = || variable("COLUMNS")?.parse().ok();
-            let columns = told.or_else(wished).filter(|columns| *columns > 0);
+            let columns = reported.or_else(wished).filter(|columns| *columns > 0);
             Self::Terminal {
                 columns: columns.unwrap_or(USUAL_COLUMNS),
             }
@@ -101,6 +103,7 @@ impl Look {
             stream,
             colour: coloured(choice, stream, wishes),
             unicode: is_utf8(locale.each_ref().map(Option::as_deref)),
+            github: variable("GITHUB_ACTIONS").is_some_and(|value| value == "true"),
         }
     }
 }

@@ -1,0 +1,73 @@
+//! How long a hang takes to prove, and whether a sweep's deadline leaves that long.
+
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use super::{LONGEST_DEADLINE, Manifest, Options};
+
+impl Manifest {
+    /// How long every core route has to be silent until the backend counts as hung: the longest
+    /// core route's attempts and pauses, once for each round of `concurrency` core routes.
+    pub fn proof_time(&self) -> Duration {
+        let core = self.routes.iter().filter(|route| route.core);
+        let core: Vec<&Options> = core.map(|route| &*route.options).collect();
+        proof_time(&core, self.concurrency)
+    }
+}
+
+/// See [`Manifest::proof_time`].
+fn proof_time(core: &[&Options], concurrency: NonZeroUsize) -> Duration {
+    let rounds = u32::try_from(core.len().div_ceil(concurrency.get())).unwrap_or(u32::MAX);
+    let longest = core.iter().map(|options| whole_budget(options)).max();
+    longest.unwrap_or_default().saturating_mul(rounds)
+}
+
+/// Whether `deadline` leaves time for every core route to stay silent on all its attempts.
+pub(super) fn check(
+    core: &[&Options],
+    concurrency: NonZeroUsize,
+    deadline: Duration,
+) -> Result<(), String> {
+    let needed = proof_time(core, concurrency);
+    let slowest = core.iter().max_by_key(|options| whole_budget(options));
+    let Some(slowest) = slowest.filter(|_| needed > deadline) else {
+        return Ok(());
+    };
+    let why = format!(
+        "{} core routes, {concurrency} at a time, the slowest with {} attempts of {} s and pauses of {} s",
+        core.len(),
+        slowest.retries + 1,
+        in_seconds(slowest.timeout),
+        in_seconds(pauses(slowest)),
+    );
+    let (deadline, needed_text) = (in_seconds(deadline), in_seconds(needed));
+    Err(if needed <= LONGEST_DEADLINE {
+        format!("{deadline} is too short to prove a hang; give at least {needed_text} ({why})")
+    } else {
+        format!(
+            "{deadline} is too short to prove a hang, which takes {needed_text} ({why}), more than the limit of {}; \
+             have fewer core routes, or lower their timeouts and retries",
+            in_seconds(LONGEST_DEADLINE)
+        )
+    })
+}
+
+/// The longest time that a route's attempts and pauses take.
+fn whole_budget(options: &Options) -> Duration {
+    options
+        .timeout
+        .saturating_mul(options.retries + 1)
+        .saturating_add(pauses(options))
+}
+
+/// All pauses of a route: each is twice as long as the one before.
+fn pauses(options: &Options) -> Duration {
+    let units = 2_u32.saturating_pow(options.retries) - 1;
+    options.backoff.saturating_mul(units)
+}
+
+/// A length in seconds with all its digits, and no more: read back, it is the same length.
+pub(crate) fn in_seconds(length: Duration) -> String {
+    let text = format!("{}.{:09}", length.as_secs(), length.subsec_nanos());
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}

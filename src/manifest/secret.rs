@@ -1,0 +1,112 @@
+//! Values of headers, which must never reach any output, and how they are found in text that a
+//! server sent.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::Range;
+
+use serde_json::Value;
+
+use super::Options;
+
+/// What stands in the place of a secret.
+const HIDDEN: &str = "***";
+
+/// Characters of the shortest secret that is searched for; shorter ones occur in any text.
+const SHORTEST: usize = 4;
+
+/// Text that must never reach any output; it shows as `***`, also under `Debug`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret {
+    text: String,
+    /// What is secret in it by itself.
+    parts: Vec<String>,
+}
+
+impl Secret {
+    /// Marks `text` as secret, and so each of `parts`, such as the token in `Bearer TOKEN`.
+    pub(super) fn with_parts(
+        text: impl Into<String>,
+        parts: impl IntoIterator<Item = String>,
+    ) -> Self {
+        let text = text.into();
+        let mut parts: Vec<String> = parts.into_iter().collect();
+        // The credentials behind the scheme (RFC 9110, section 11.4).
+        parts.extend(text.split_once(' ').map(|(_, rest)| rest.to_owned()));
+        Self { text, parts }
+    }
+
+    /// The text itself, for the one place that sends it.
+    pub fn reveal(&self) -> &str {
+        &self.text
+    }
+
+    /// Everything to search for: the text and its parts, each also as a server may read its bytes,
+    /// and each of those as JSON and Rust quote it.
+    fn spellings(&self) -> Vec<String> {
+        let mut all = Vec::new();
+        for text in self.parts.iter().chain([&self.text]) {
+            let text = text.trim_matches([' ', '\t']);
+            if text.chars().count() < SHORTEST {
+                continue;
+            }
+            // Field values are ISO 8859-1 to many (RFC 9110, section 5.5).
+            let latin1: String = text.bytes().map(char::from).collect();
+            for text in [text, &latin1] {
+                let quoted = [Value::from(text).to_string(), format!("{text:?}")];
+                let inner = quoted
+                    .iter()
+                    .filter_map(|quoted| quoted.get(1..quoted.len() - 1));
+                all.extend(inner.chain([text]).map(str::to_owned));
+            }
+        }
+        all
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(HIDDEN)
+    }
+}
+
+impl Options {
+    /// `text`, which may hold what a server sent, with `***` in the place of each header value and of
+    /// each secret part of one. Values of fewer than 4 characters are not searched for. Call it before
+    /// the text is cut short, since a piece of a secret is not found.
+    pub fn redact<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        let secrets = self.headers.iter().map(|header| &header.value);
+        let mut found: Vec<Range<usize>> = secrets
+            .flat_map(Secret::spellings)
+            .flat_map(|spelling| occurrences(text, &spelling))
+            .collect();
+        if found.is_empty() {
+            return text.into();
+        }
+        found.sort_unstable_by_key(|range| range.start);
+        let mut shown = String::with_capacity(text.len());
+        let mut end = 0;
+        for range in found {
+            if range.start >= end {
+                shown.push_str(text.get(end..range.start).unwrap_or_default());
+                shown.push_str(HIDDEN);
+            }
+            end = end.max(range.end);
+        }
+        shown.push_str(text.get(end..).unwrap_or_default());
+        shown.into()
+    }
+}
+
+/// Where `part` occurs in `text`, overlapping occurrences included.
+fn occurrences(text: &str, part: &str) -> Vec<Range<usize>> {
+    let step = part.chars().next().map_or(1, char::len_utf8);
+    let mut found = Vec::new();
+    let mut from = 0;
+    while let Some(at) = text.get(from..).and_then(|rest| rest.find(part)) {
+        let start = from + at;
+        found.push(start..start + part.len());
+        from = start + step;
+    }
+    found
+}

@@ -1,0 +1,76 @@
+//! `${NAME}` in text of the manifest. No message of this file shows a variable's value.
+
+use std::ffi::OsString;
+
+use super::location::{QUOTED, quoted};
+
+/// Where `${NAME}` comes from.
+#[derive(Clone, Copy)]
+pub enum Variables<'a> {
+    /// From here, and a variable that is not there is a problem.
+    Required(&'a dyn Fn(&str) -> Option<OsString>),
+    /// From nowhere: nothing will be sent, so each may be missing and counts as empty.
+    MayBeMissing,
+}
+
+/// Text in which every `${NAME}` has been replaced.
+pub(super) struct Expanded {
+    pub(super) text: String,
+    /// The variables in it, name and value.
+    pub(super) values: Vec<(String, String)>,
+}
+
+impl Variables<'_> {
+    /// Replaces every `${NAME}` in `written`.
+    ///
+    /// # Errors
+    ///
+    /// A message where a `${` is not followed by a name and `}`, or a variable is missing or not
+    /// UTF-8.
+    pub(super) fn expand(&self, written: &str) -> Result<Expanded, String> {
+        let mut text = String::with_capacity(written.len());
+        let mut values = Vec::new();
+        let mut rest = written;
+        while let Some((literal, reference)) = rest.split_once("${") {
+            let Some((name, tail)) = reference.split_once('}').filter(|(name, _)| is_name(name))
+            else {
+                return Err(
+                    "has a \"${\" that no variable's name and \"}\" follow; write ${NAME} with letters, digits and \"_\""
+                        .to_owned(),
+                );
+            };
+            text.push_str(literal);
+            if let Self::Required(environment) = self {
+                let value = look_up(name, environment)?;
+                text.push_str(&value);
+                values.push((name.to_owned(), value));
+            }
+            rest = tail;
+        }
+        text.push_str(rest);
+        Ok(Expanded { text, values })
+    }
+}
+
+fn look_up(name: &str, environment: &dyn Fn(&str) -> Option<OsString>) -> Result<String, String> {
+    let shown = match name.len() {
+        0..=QUOTED => name.to_owned(),
+        // Cut short by it.
+        _ => quoted(name),
+    };
+    let Some(value) = environment(name) else {
+        return Err(format!(
+            "the environment variable {shown} is not set; set it, or remove the reference"
+        ));
+    };
+    value.into_string().map_err(|_| {
+        format!("the environment variable {shown} is not valid UTF-8; correct its value")
+    })
+}
+
+/// Whether `text` is a variable's name (POSIX.1, section 8.1, with lower case as shells allow it).
+fn is_name(text: &str) -> bool {
+    !text.starts_with(|c: char| c.is_ascii_digit())
+        && !text.is_empty()
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}
