@@ -1,6 +1,7 @@
 //! Holds the manual of the manifest to its schema: the man page of section 5 is generated from it
 //! (`UPDATE_GENERATED=1` writes it anew), and docs/manifest.md names every key.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;
@@ -95,9 +96,16 @@ fn page(schema: &Value) -> String {
     );
     for (heading, pointer) in PLACES {
         writeln!(page, ".SH {heading}").unwrap();
-        let keys = schema.pointer(pointer).unwrap().as_object().unwrap();
+        // Sorted, whatever order serde_json was built to keep.
+        let keys: BTreeMap<&String, &Value> = schema
+            .pointer(pointer)
+            .unwrap()
+            .as_object()
+            .unwrap()
+            .iter()
+            .collect();
         if heading == "DEFAULTS" {
-            let names: Vec<&str> = keys.keys().map(String::as_str).collect();
+            let names: Vec<&str> = keys.keys().map(|name| name.as_str()).collect();
             let names = escaped(&names.join(", "));
             writeln!(
                 page,
