@@ -1,4 +1,4 @@
-//! The backend of the story: it serves the routes of `routes.json` and can be told by requests to
+//! The backend of the demo: it serves the routes of `routes.json` and can be told by requests to
 //! be busy or to hang. The tests run it under systemd, too.
 
 use std::io::{self, BufRead, BufReader, Write};
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-/// How long a heavy page takes on a busy day: longer than the story's time-outs.
+/// How long a heavy page takes on a busy day: longer than the demo's time-outs.
 const BUSY_PAGE: Duration = Duration::from_secs(5);
 
 /// Serves on this address until it is ended.

@@ -1,23 +1,30 @@
-//! The whole story on one machine in half a minute: a backend is healthy, has a bad day, and hangs.
-//! Each time the real program looks at it; the hang it ends, where a user's systemd is at hand.
+//! One incident on one machine, in less than half a minute: a backend is healthy, is overloaded, hangs, and
+//! is recovered. Each time the real program checks it.
 //!
-//! `demo --backend ADDRESS [PID]` is the backend of the story: it serves until it is ended, or until
-//! the process PID is gone.
+//! The backend is a unit of the user's systemd; else, as root, of a systemd that is started in namespaces
+//! for the demo; else it runs under a stand-in for systemd (`stand_in.rs`).
+//!
+//! `demo --backend ADDRESS [PID]` is the backend: it serves until it is ended, or until the process PID
+//! is gone.
 
 mod address;
 mod backend;
 mod build;
+mod namespace;
+mod stand_in;
 
 use std::env;
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use serde_json::{Value, json};
+
+use stand_in::StandIn;
 
 /// What operators copy.
 const MANIFEST: &str = include_str!("../../routes.json");
@@ -26,7 +33,12 @@ fn main() -> ExitCode {
     let args: Vec<String> = env::args().skip(1).collect();
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     let ended = match words.as_slice() {
-        [] => story(),
+        [] => demo(),
+        ["--under-systemd", folder] => incident(Supervisor::Systemd, Path::new(folder)),
+        ["--under-stand-in", folder] => incident(Supervisor::StandIn, Path::new(folder)),
+        ["--systemctl", socket, args @ ..] => {
+            stand_in::ask(Path::new(socket), args).map(|answer| print!("{answer}"))
+        }
         ["--backend", address] => serve(address, None),
         ["--backend", address, pid] => serve(address, Some(pid)),
         _ => Err(anyhow::anyhow!("the demo takes no arguments")),
@@ -47,45 +59,106 @@ fn serve(address: &str, pid: Option<&&str>) -> anyhow::Result<()> {
     Ok(backend::serve(address.parse().context("ADDRESS")?)?)
 }
 
-fn story() -> anyhow::Result<()> {
-    let program = program()?;
-    let backend = Backend::start()?;
-    let manifest = manifest(&backend)?;
-
-    say("1. A healthy day: every route answers.");
-    let args: &[&str] = if backend.is_recoverable() {
-        &[]
-    } else {
-        &["--no-recover"]
+/// Runs the incident in a process of its own, so that this one can clean up even where the demo is
+/// interrupted.
+fn demo() -> anyhow::Result<()> {
+    program()?;
+    let folder = tempfile::TempDir::with_prefix("scidex-route-health-demo-")?;
+    let why = match user_manager() {
+        Ok(()) => {
+            say("The backend runs as a unit of your systemd user manager.");
+            return namespace::plain("--under-systemd", folder.path());
+        }
+        Err(why) => why,
     };
-    look(&program, &manifest, args, 0)?;
+    println!("{why:#}.");
+    match namespace::with_systemd(folder.path()) {
+        Ok(ended) => return ended,
+        Err(why) => println!("No systemd of the demo's own either: {why:#}."),
+    }
+    say(
+        "STAND-IN, not systemd: the demo itself restarts the backend and answers \"systemctl show\".",
+    );
+    namespace::plain("--under-stand-in", folder.path())
+}
+
+enum Supervisor {
+    Systemd,
+    StandIn,
+}
+
+fn incident(supervisor: Supervisor, folder: &Path) -> anyhow::Result<()> {
+    let program = program()?;
+    let backend = Backend::start(supervisor, folder)?;
+    let check = Check {
+        program: &program,
+        manifest: manifest(&backend)?,
+        environment: backend.environment(),
+    };
+
+    say("1. A healthy backend: every route answers.");
+    check.run(0)?;
 
     say(
-        "2. A bad day: two pages are slow, the rate limiter says no to the rest. No alarm: exit 0.",
+        "2. An overloaded backend: two pages are slow, the rate limiter rejects others. No alarm: exit 0.",
     );
     backend::tell(backend.address, "/__busy")?;
-    look(&program, &manifest, args, 0)?;
+    check.run(0)?;
 
-    say("3. The backend hangs: the kernel still takes connections, nobody answers.");
+    say("3. The backend hangs: the kernel still accepts connections, nobody answers.");
     backend::tell(backend.address, "/__hang")?;
-    match &backend.host {
-        Host::Unit(unit) => {
-            let old = unit.main_pid()?;
-            look(&program, &manifest, &[], 1)?;
-            let new = unit.main_pid()?;
-            ensure!(old != new, "the main process is still {old}");
-            say(&format!(
-                "systemd runs a new main process: {new} in place of {old}. Once more:"
-            ));
-            look(&program, &manifest, &[], 0)?;
-        }
-        Host::Child(_, why) => {
-            println!("   Nothing can be recovered here: {why}.");
-            println!("   So this shows only what would be decided (--dry-run).\n");
-            look(&program, &manifest, &["--dry-run"], 1)?;
-        }
+    let old = backend.main_pid()?;
+    let begun = Instant::now();
+    check.run(1)?;
+    let took = begun.elapsed().as_secs_f32();
+    let new = backend.main_pid()?;
+    if old == new {
+        return refused(&backend, old);
     }
-    println!("\nThat is all; the demo has cleaned up after itself.");
+
+    say(&format!(
+        "4. The unit has a new main process, {new} in place of {old}. Once more:"
+    ));
+    check.run(0)?;
+
+    let by = match backend.host {
+        Host::Unit(_) => "systemd",
+        Host::StandIn(_) => "the stand-in for systemd",
+    };
+    say("What you saw");
+    println!(
+        "   healthy, then overloaded: exit 0 both times; slow pages and rate limits killed nothing"
+    );
+    println!(
+        "   hung: every core route silent, so PID {old} was killed and {by} started PID {new} ({took:.1} s, exit 1)"
+    );
+    println!("   healthy again: exit 0");
+    Ok(())
+}
+
+/// What is left to say where the program found a hang, but a guard rightly refused the kill.
+fn refused(backend: &Backend, pid: u32) -> anyhow::Result<()> {
+    let Host::StandIn(stand_in) = &backend.host else {
+        bail!("the main process is still {pid}");
+    };
+    let obstacle = stand_in
+        .obstacle()
+        .context("the stand-in's backend was not restarted")?;
+    println!();
+    println!(
+        "The program left PID {pid} alone, and rightly so: it kills only where the control group of a"
+    );
+    println!("process proves that it belongs to the unit. Here {obstacle}.");
+    println!(
+        "To see the recovery, run the demo where systemd runs, or as root in a virtual machine or a"
+    );
+    println!("privileged container.");
+    say("What you saw");
+    println!(
+        "   healthy, then overloaded: exit 0 both times; slow pages and rate limits killed nothing"
+    );
+    println!("   hung: every core route silent (exit 1); a guard refused to kill PID {pid}");
+    println!("   no recovery: this environment does not allow to prove whose process it is");
     Ok(())
 }
 
@@ -93,29 +166,37 @@ fn say(text: &str) {
     println!("\n== {text}\n");
 }
 
-/// Runs the program on this manifest and holds it to its exit status.
-fn look(program: &Path, manifest: &Value, args: &[&str], status: i32) -> anyhow::Result<()> {
-    println!("$ scidex-route-health --manifest - {}", args.join(" "));
-    io::stdout().flush()?;
-    let mut child = Command::new(program)
-        .args(["--manifest", "-"])
-        .args(args)
-        .stdin(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("cannot run {}", program.display()))?;
-    let mut stdin = child.stdin.take().context("no pipe to the program")?;
-    stdin.write_all(manifest.to_string().as_bytes())?;
-    drop(stdin);
-    let ended = child.wait()?;
-    println!("-> exit {}", ended.code().unwrap_or(-1));
-    ensure!(
-        ended.code() == Some(status),
-        "expected exit {status}, got: {ended}"
-    );
-    Ok(())
+struct Check<'a> {
+    program: &'a Path,
+    manifest: Value,
+    environment: Vec<(&'static str, std::ffi::OsString)>,
 }
 
-/// The shipped manifest with the story's address and shorter times.
+impl Check<'_> {
+    /// Runs the program and compares its exit status with the expected one.
+    fn run(&self, status: i32) -> anyhow::Result<()> {
+        println!("$ scidex-route-health --manifest -");
+        io::stdout().flush()?;
+        let mut child = Command::new(self.program)
+            .args(["--manifest", "-"])
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("cannot run {}", self.program.display()))?;
+        let mut stdin = child.stdin.take().context("no pipe to the program")?;
+        stdin.write_all(self.manifest.to_string().as_bytes())?;
+        drop(stdin);
+        let ended = child.wait()?;
+        println!("-> exit {}", ended.code().unwrap_or(-1));
+        ensure!(
+            ended.code() == Some(status),
+            "expected exit {status}, got: {ended}"
+        );
+        Ok(())
+    }
+}
+
+/// The shipped manifest with the demo's address and shorter times.
 fn manifest(backend: &Backend) -> anyhow::Result<Value> {
     let mut manifest: Value = serde_json::from_str(MANIFEST)?;
     let put = |at: &mut Value, key: &str, value: Value| {
@@ -136,13 +217,9 @@ fn manifest(backend: &Backend) -> anyhow::Result<Value> {
             route.remove("timeout_seconds");
         }
     }
-    let unit = match &backend.host {
-        Host::Unit(unit) => unit.name.as_str(),
-        Host::Child(..) => "scidex-route-health-demo.service",
-    };
-    // The story does not wait for two minutes of uptime.
+    // The demo does not wait for two minutes of uptime.
     let recovery = json!({
-        "unit": unit, "scope": "user", "min_uptime_seconds": 0, "verify_seconds": 20,
+        "unit": backend.name, "scope": "user", "min_uptime_seconds": 0, "verify_seconds": 20,
     });
     put(&mut manifest, "recovery", recovery);
     Ok(manifest)
@@ -167,33 +244,41 @@ fn program() -> anyhow::Result<PathBuf> {
     Ok(program)
 }
 
-/// The backend of the story, ended on drop.
+/// The backend of the demo, ended on drop.
 struct Backend {
+    name: String,
     address: SocketAddr,
     host: Host,
 }
 
 enum Host {
-    /// A transient unit of the user's systemd.
+    /// A transient unit of systemd.
     Unit(Unit),
-    /// A child process, and why it is no unit.
-    Child(Child, String),
+    StandIn(StandIn),
 }
 
 impl Backend {
-    fn start() -> anyhow::Result<Self> {
+    fn start(supervisor: Supervisor, folder: &Path) -> anyhow::Result<Self> {
         let address = address::own_address()?;
         let own = env::current_exe()?;
-        let words = [address.to_string(), std::process::id().to_string()];
-        let host = match Unit::start(&own, &words) {
-            Ok(unit) => Host::Unit(unit),
-            Err(why) => {
-                let mut command = Command::new(own);
-                command.arg("--backend").args(&words).stdin(Stdio::null());
-                Host::Child(command.spawn()?, format!("{why:#}"))
-            }
+        let name = format!("scidex-route-health-demo-{}.service", std::process::id());
+        let command = vec![
+            own.to_str()
+                .context("the demo's path is not UTF-8")?
+                .to_owned(),
+            "--backend".into(),
+            address.to_string(),
+            std::process::id().to_string(),
+        ];
+        let host = match supervisor {
+            Supervisor::Systemd => Host::Unit(Unit::start(&name, &command)?),
+            Supervisor::StandIn => Host::StandIn(StandIn::start(&name, command, folder)?),
         };
-        let backend = Self { address, host };
+        let backend = Self {
+            name,
+            address,
+            host,
+        };
         let begun = Instant::now();
         while TcpStream::connect(address).is_err() {
             if begun.elapsed() > Duration::from_secs(10) {
@@ -204,17 +289,17 @@ impl Backend {
         Ok(backend)
     }
 
-    const fn is_recoverable(&self) -> bool {
-        matches!(self.host, Host::Unit(_))
+    fn main_pid(&self) -> anyhow::Result<u32> {
+        match &self.host {
+            Host::Unit(unit) => unit.main_pid(),
+            Host::StandIn(stand_in) => Ok(stand_in.main_pid()),
+        }
     }
-}
 
-impl Drop for Backend {
-    fn drop(&mut self) {
-        if let Host::Child(child, _) = &mut self.host {
-            // Fails only where it is over already.
-            let _over = child.kill();
-            let _over = child.wait();
+    fn environment(&self) -> Vec<(&'static str, std::ffi::OsString)> {
+        match &self.host {
+            Host::Unit(_) => vec![],
+            Host::StandIn(stand_in) => stand_in.environment(),
         }
     }
 }
@@ -225,37 +310,23 @@ struct Unit {
 }
 
 impl Unit {
-    fn start(exe: &Path, words: &[String]) -> anyhow::Result<Self> {
-        let state = systemctl(&["is-system-running"]);
-        let state = state.context("systemctl cannot be run; is systemd installed?")?;
-        ensure!(
-            ["running", "degraded", "starting"].contains(&state.stdout.as_str()),
-            "`systemctl --user` does not answer: {}",
-            if state.stderr.is_empty() {
-                &state.stdout
-            } else {
-                &state.stderr
-            }
-        );
-        let unit = Self {
-            name: format!("scidex-route-health-demo-{}.service", std::process::id()),
-        };
+    fn start(name: &str, command: &[String]) -> anyhow::Result<Self> {
         let started = Command::new("systemd-run")
-            .args(["--user", "--quiet", "--collect", "--unit", &unit.name])
+            .args(["--user", "--quiet", "--collect", "--unit", name])
             .args([
                 "--property=Restart=always",
                 "--property=RestartSec=200ms",
                 "--",
             ])
-            .arg(exe)
-            .arg("--backend")
-            .args(words)
+            .args(command)
             .stdin(Stdio::null())
             .output()
             .context("systemd-run cannot be run")?;
         let said = String::from_utf8_lossy(&started.stderr);
         ensure!(started.status.success(), "systemd-run: {}", said.trim());
-        Ok(unit)
+        Ok(Self {
+            name: name.to_owned(),
+        })
     }
 
     fn main_pid(&self) -> anyhow::Result<u32> {
@@ -274,6 +345,22 @@ impl Drop for Unit {
             let _gone = systemctl(&[verb, "--", &self.name]);
         }
     }
+}
+
+/// Whether a systemd user manager answers.
+fn user_manager() -> anyhow::Result<()> {
+    let state = systemctl(&["is-system-running"]);
+    let state = state.context("systemctl cannot be run; is systemd installed?")?;
+    ensure!(
+        ["running", "degraded", "starting"].contains(&state.stdout.as_str()),
+        "\"systemctl --user\" does not answer: {}",
+        if state.stderr.is_empty() {
+            &state.stdout
+        } else {
+            &state.stderr
+        }
+    );
+    Ok(())
 }
 
 struct Said {

@@ -77,6 +77,9 @@ fn end(report: &Report, look: Look, out: &mut dyn Write) -> io::Result<()> {
             writeln!(out, "{}{line}", prefix(Severity::Soft))?;
         }
     }
+    for line in recovery.dump.iter().flat_map(wording::dump) {
+        writeln!(out, "{}{}", prefix(Severity::Soft), escape(&line))?;
+    }
     let verdict = &report.verdict;
     writeln!(
         out,

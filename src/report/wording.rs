@@ -3,6 +3,7 @@
 #[cfg(test)]
 mod tests;
 
+use std::iter;
 use std::time::Duration;
 
 use crate::manifest::{Manifest, Method, Route, in_seconds};
@@ -253,6 +254,19 @@ pub(super) fn severity(outcome: &recovery::Outcome) -> Severity {
         | recovery::Outcome::Failed(_)
         | recovery::Outcome::NotRecovered { .. } => Severity::Hard,
     }
+}
+
+/// Who was asked for stacks, how to see them, and their beginning where it is known.
+pub(super) fn dump(dump: &recovery::Dump) -> Vec<String> {
+    let processes: Vec<_> = dump.processes.iter().map(ToString::to_string).collect();
+    let head = format!(
+        "stacks: {} was sent to {} before the kill: {}",
+        dump.signal.name(),
+        list(&processes),
+        dump.command
+    );
+    let traces = dump.traces.iter().map(|line| format!("  | {line}"));
+    iter::once(head).chain(traces).collect()
 }
 
 /// A recovery in one line that begins with `recovery: OUTCOME`.

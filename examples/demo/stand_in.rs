@@ -1,0 +1,383 @@
+//! A stand-in for systemd, for machines where no systemd can be had: it runs the backend, restarts it
+//! when it dies, and answers `systemctl show` truthfully about it. It is no service manager: it knows
+//! one service, and no other command.
+//!
+//! The program under demonstration runs the `systemctl` that it finds in PATH. [`StandIn::start`] puts
+//! one there that passes its arguments to this process and prints the answer ([`ask`]).
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
+use nix::time::{ClockId, clock_gettime};
+
+/// How long the stand-in waits before it starts the backend again, and how it says so.
+const RESTART_PAUSE: Duration = Duration::from_millis(200);
+const RESTART_USEC: &str = "200ms";
+
+/// Both folders of the demo are found beside the script itself, whatever their path.
+const SYSTEMCTL: &str = "#!/bin/sh\nexec \"${0%/*}/demo\" --systemctl \"${0%/*}/socket\" \"$@\"\n";
+
+/// The supervisor; on drop, the backend ends and its control groups go.
+pub(crate) struct StandIn {
+    shared: Arc<Mutex<Service>>,
+    groups: Groups,
+    folder: PathBuf,
+}
+
+struct Service {
+    name: String,
+    command: Vec<String>,
+    group: Option<PathBuf>,
+    /// The path of the control group, as `/proc/PID/cgroup` has it.
+    control_group: String,
+    manager_group: String,
+    running: Option<Running>,
+    stopping: bool,
+}
+
+struct Running {
+    child: Child,
+    /// Microseconds of CLOCK_MONOTONIC.
+    started: i64,
+    invocation: String,
+}
+
+impl StandIn {
+    /// Runs `command` as the service `name`. Files go to `folder`, whose name the control groups get.
+    ///
+    /// # Errors
+    ///
+    /// Where the process or the files that belong to it cannot be made.
+    pub(crate) fn start(name: &str, command: Vec<String>, folder: &Path) -> anyhow::Result<Self> {
+        let script = folder.join("systemctl");
+        fs::write(&script, SYSTEMCTL)?;
+        fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
+        symlink(std::env::current_exe()?, folder.join("demo"))?;
+        // Where a user manager has its private socket: who listens there is the manager.
+        fs::create_dir_all(folder.join("systemd"))?;
+        let private = UnixListener::bind(folder.join("systemd/private"))?;
+        let questions = UnixListener::bind(folder.join("socket"))?;
+
+        let groups = Groups::make(name, folder)?;
+        let mut service = Service {
+            name: name.to_owned(),
+            command,
+            group: groups.made.as_ref().map(|made| made.join(name)),
+            control_group: groups.path_of(name),
+            manager_group: groups.path.clone(),
+            running: None,
+            stopping: false,
+        };
+        service.run()?;
+        let shared = Arc::new(Mutex::new(service));
+        let supervised = Arc::clone(&shared);
+        thread::spawn(move || supervise(&supervised));
+        let asked = Arc::clone(&shared);
+        thread::spawn(move || {
+            // Held as long as the questions are answered.
+            let _private = private;
+            for stream in questions.incoming().flatten() {
+                // A client that went away is answered no more.
+                let _gone = answer(&stream, &asked);
+            }
+        });
+        Ok(Self {
+            shared,
+            groups,
+            folder: folder.to_owned(),
+        })
+    }
+
+    /// What the program under demonstration needs in its environment to ask this stand-in.
+    pub(crate) fn environment(&self) -> Vec<(&'static str, std::ffi::OsString)> {
+        let mut path = self.folder.as_os_str().to_owned();
+        if let Some(rest) = std::env::var_os("PATH") {
+            path.push(":");
+            path.push(rest);
+        }
+        let runtime = self.folder.as_os_str().to_owned();
+        vec![("PATH", path), ("XDG_RUNTIME_DIR", runtime)]
+    }
+
+    /// The PID of the backend; 0 between its death and its restart.
+    pub(crate) fn main_pid(&self) -> u32 {
+        let service = lock(&self.shared);
+        service.running.as_ref().map_or(0, |now| now.child.id())
+    }
+
+    /// Why the program cannot pass its guards here, where that is known beforehand.
+    pub(crate) fn obstacle(&self) -> Option<&str> {
+        self.groups.obstacle.as_deref()
+    }
+}
+
+impl Drop for StandIn {
+    fn drop(&mut self) {
+        let mut service = lock(&self.shared);
+        service.stopping = true;
+        if let Some(mut now) = service.running.take() {
+            // Fails only where it has ended already.
+            let _ended = now.child.kill();
+            let _ended = now.child.wait();
+        }
+        drop(service);
+        self.groups.remove();
+    }
+}
+
+fn lock(shared: &Mutex<Service>) -> MutexGuard<'_, Service> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Starts the backend again whenever it has ended: `Restart=always`.
+fn supervise(shared: &Mutex<Service>) {
+    loop {
+        thread::sleep(Duration::from_millis(10));
+        let mut service = lock(shared);
+        if service.stopping {
+            return;
+        }
+        match &mut service.running {
+            Some(now) => {
+                if !matches!(now.child.try_wait(), Ok(None)) {
+                    service.running = None;
+                }
+            }
+            None => {
+                drop(service);
+                thread::sleep(RESTART_PAUSE);
+                let mut service = lock(shared);
+                if service.stopping {
+                    return;
+                }
+                if let Err(error) = service.run() {
+                    eprintln!("demo: the stand-in cannot start the backend: {error:#}");
+                }
+            }
+        }
+    }
+}
+
+impl Service {
+    fn run(&mut self) -> anyhow::Result<()> {
+        let started = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
+        let mut command = match &self.group {
+            // Before the program starts, since a socket keeps the group in which it was made.
+            Some(group) => {
+                let mut shell = Command::new("sh");
+                shell
+                    .args(["-c", r#"echo 0 > "$0/cgroup.procs" && exec "$@""#])
+                    .arg(group)
+                    .args(&self.command);
+                shell
+            }
+            None => {
+                let (program, rest) = self.command.split_first().context("no command")?;
+                let mut plain = Command::new(program);
+                plain.args(rest);
+                plain
+            }
+        };
+        let child = command.stdin(Stdio::null()).spawn()?;
+        let uuid = fs::read_to_string("/proc/sys/kernel/random/uuid")?;
+        self.running = Some(Running {
+            child,
+            started: started.tv_sec() * 1_000_000 + started.tv_nsec() / 1_000,
+            invocation: uuid.trim().replace('-', ""),
+        });
+        Ok(())
+    }
+
+    /// What `systemctl show` of systemd says in this state; the names are those of
+    /// org.freedesktop.systemd1(5).
+    fn show(&self, unit: Option<&str>) -> Vec<(&'static str, String)> {
+        let text = |value: &str| value.to_owned();
+        let Some(unit) = unit else {
+            return vec![("ControlGroup", self.manager_group.clone())];
+        };
+        if unit != self.name {
+            return vec![
+                ("LoadState", text("not-found")),
+                ("ActiveState", text("inactive")),
+                ("MainPID", text("0")),
+            ];
+        }
+        let (active, sub) = match self.running {
+            Some(_) => ("active", "running"),
+            None => ("activating", "auto-restart"),
+        };
+        let now = self.running.as_ref();
+        let argv = self.command.join(" ");
+        vec![
+            ("LoadState", text("loaded")),
+            ("ActiveState", text(active)),
+            ("SubState", text(sub)),
+            ("Result", text("success")),
+            ("MainPID", now.map_or(0, |now| now.child.id()).to_string()),
+            ("ControlGroup", self.control_group.clone()),
+            (
+                "InvocationID",
+                now.map(|now| now.invocation.clone()).unwrap_or_default(),
+            ),
+            (
+                "ExecMainStartTimestampMonotonic",
+                now.map_or(0, |now| now.started).to_string(),
+            ),
+            ("Restart", text("always")),
+            ("RemainAfterExit", text("no")),
+            ("ExitType", text("main")),
+            (
+                "ExecStart",
+                format!("{{ path={argv} ; argv[]={argv} ; ignore_errors=no ; start_time=[n/a] }}"),
+            ),
+            ("SuccessExitStatus", text("")),
+            ("RestartPreventExitStatus", text("")),
+            ("RestartForceExitStatus", text("")),
+            ("Job", text("")),
+            ("FreezerState", text("running")),
+            // As with this mode, other processes of the group never hold up a restart.
+            ("KillMode", text("mixed")),
+            ("SendSIGKILL", text("yes")),
+            ("TimeoutStopUSec", text("1s")),
+            ("RestartUSec", text(RESTART_USEC)),
+            ("NeedDaemonReload", text("no")),
+            ("TriggeredBy", text("")),
+        ]
+    }
+}
+
+/// Answers one question: its arguments, each followed by a zero byte.
+fn answer(mut stream: &UnixStream, shared: &Mutex<Service>) -> io::Result<()> {
+    stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+    let mut question = String::new();
+    stream.read_to_string(&mut question)?;
+    let words: Vec<&str> = question.split_terminator('\0').collect();
+    let mut properties = vec![];
+    let mut units = vec![];
+    let mut is_show = false;
+    let mut rest = words.into_iter();
+    while let Some(word) = rest.next() {
+        match word {
+            "show" => is_show = true,
+            "-p" => properties.extend(rest.next()),
+            "--" => units.extend(rest.by_ref()),
+            _ => {}
+        }
+    }
+    if !is_show {
+        return Ok(());
+    }
+    let shown = lock(shared).show(units.first().copied());
+    let wanted = shown
+        .iter()
+        .filter(|(name, _)| properties.is_empty() || properties.contains(name));
+    for (name, value) in wanted {
+        writeln!(stream, "{name}={value}")?;
+    }
+    Ok(())
+}
+
+/// What the `systemctl` of the stand-in does: passes its arguments on and returns the answer.
+///
+/// # Errors
+///
+/// Where the demo has ended, or the question is none that the stand-in answers.
+pub(crate) fn ask(socket: &Path, args: &[&str]) -> anyhow::Result<String> {
+    let mut stream = UnixStream::connect(socket).context("the demo has ended")?;
+    for arg in args {
+        write!(stream, "{arg}\0")?;
+    }
+    stream.shutdown(Shutdown::Write)?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    ensure!(
+        !answer.is_empty(),
+        "the demo's stand-in for systemd answers \"systemctl show\" only"
+    );
+    Ok(answer)
+}
+
+/// The control groups of the stand-in and its service: groups of their own where this process may make
+/// any, else the one that both are in anyway.
+struct Groups {
+    /// The folder of the groups that were made.
+    made: Option<PathBuf>,
+    /// The path that holds them, or the one that both processes are in.
+    path: String,
+    /// The group that this process came from.
+    home: Option<PathBuf>,
+    obstacle: Option<String>,
+}
+
+impl Groups {
+    fn make(name: &str, folder: &Path) -> anyhow::Result<Self> {
+        let folder = folder.file_name().context("no folder")?.to_string_lossy();
+        let text = fs::read_to_string("/proc/self/cgroup")?;
+        let own = text
+            .lines()
+            .find_map(|line| line.strip_prefix("0::"))
+            .unwrap_or("/");
+        let mount = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
+            .into_iter()
+            .find(|path| statfs(*path).is_ok_and(|fs| fs.filesystem_type() == CGROUP2_SUPER_MAGIC));
+        let mut groups = Self {
+            made: None,
+            path: own.to_owned(),
+            home: None,
+            obstacle: None,
+        };
+        let Some(mount) = mount else {
+            groups.obstacle = Some("no cgroup2 file system is mounted at /sys/fs/cgroup".into());
+            return Ok(groups);
+        };
+        let home = Path::new(mount).join(own.trim_start_matches('/'));
+        let made = home.join(&*folder);
+        let manager = made.join("init.scope");
+        let tried = fs::create_dir(&made)
+            .and_then(|()| fs::create_dir(&manager))
+            .and_then(|()| fs::create_dir(made.join(name)))
+            .and_then(|()| fs::write(manager.join("cgroup.procs"), "0"));
+        groups.made = Some(made);
+        groups.home = Some(home);
+        if let Err(error) = tried {
+            groups.remove();
+            groups.made = None;
+            groups.obstacle = Some(format!(
+                "this user may not make a control group ({error}), so the backend has none of its own"
+            ));
+        } else {
+            groups.path = format!("{}/{folder}", own.trim_end_matches('/'));
+        }
+        Ok(groups)
+    }
+
+    /// The path of the service's group.
+    fn path_of(&self, name: &str) -> String {
+        match &self.made {
+            Some(_) => format!("{}/{name}", self.path),
+            None => self.path.clone(),
+        }
+    }
+
+    /// Leaves the groups and removes them.
+    fn remove(&self) {
+        let (Some(made), Some(home)) = (&self.made, &self.home) else {
+            return;
+        };
+        let _left = fs::write(home.join("cgroup.procs"), "0");
+        for entry in fs::read_dir(made).into_iter().flatten().flatten() {
+            let _absent = fs::remove_dir(entry.path());
+        }
+        let _absent = fs::remove_dir(made);
+    }
+}
