@@ -318,6 +318,6 @@ fn a_dry_run_and_a_refusal_send_no_dump_signal() {
             world.main().unwrap().on_dump = OnDump::Writes;
             world.foreign = foreign;
         });
-        assert_eq!(machine.records[0].dumped, []);
+        assert!(machine.records[0].dumped.is_empty());
     }
 }
