@@ -319,7 +319,10 @@ impl Host for Watchdog {
             record.dumped_main =
                 main.is_some_and(|(_, identity, _)| record.observed == Some(identity));
             if let Some(what) = against {
-                machine.violated(format!("watchdog {} asked for stacks against: {what}", self.me));
+                machine.violated(format!(
+                    "watchdog {} asked for stacks against: {what}",
+                    self.me
+                ));
             }
             let deaf = |on_dump: OnDump| matches!(on_dump, OnDump::NoHandler | OnDump::Blocked);
             if main.is_some_and(|(.., on_dump)| deaf(on_dump)) {

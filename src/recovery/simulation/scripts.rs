@@ -3,7 +3,11 @@
 use super::*;
 
 /// Runs one watchdog against a machine without mischief.
-fn script(context: &GuardContext<'_>, faults: Faults, arrange: impl FnOnce(&mut World)) -> (Outcome, Machine) {
+fn script(
+    context: &GuardContext<'_>,
+    faults: Faults,
+    arrange: impl FnOnce(&mut World),
+) -> (Outcome, Machine) {
     let mut world = World::new(1, 0);
     arrange(&mut world);
     let shared = Shared::new(world, 1, faults);
@@ -76,7 +80,14 @@ fn a_signal_that_is_not_permitted_is_a_failure() {
             not_permitted: true,
             ..Faults::default()
         };
-        let (outcome, _) = script(&GuardContext { dry_run, ..context() }, faults, |_| {});
+        let (outcome, _) = script(
+            &GuardContext {
+                dry_run,
+                ..context()
+            },
+            faults,
+            |_| {},
+        );
         assert!(
             matches!(&outcome, Outcome::Failed(why) if why.contains("CAP_KILL")),
             "{outcome:?}"
@@ -153,7 +164,11 @@ fn a_look_that_is_always_out_of_date_is_no_ground_for_a_signal() {
 #[test]
 fn a_process_that_nothing_ends_is_reported_as_such() {
     for context in [context(), abort()] {
-        let (outcome, _) = script(&context, Faults::default(), with_behaviour(SignalBehaviour::Stuck));
+        let (outcome, _) = script(
+            &context,
+            Faults::default(),
+            with_behaviour(SignalBehaviour::Stuck),
+        );
         let Outcome::Failed(why) = outcome else {
             panic!("{outcome:?}");
         };
@@ -183,7 +198,11 @@ fn an_abort_is_followed_by_a_kill_unless_it_worked() {
 
 #[test]
 fn a_unit_that_ends_in_failed_is_not_waited_for() {
-    let (outcome, machine) = script(&context(), Faults::default(), with_restart(RestartResult::Failed));
+    let (outcome, machine) = script(
+        &context(),
+        Faults::default(),
+        with_restart(RestartResult::Failed),
+    );
     let Outcome::NotRecovered {
         new_pid: None,
         detail,
@@ -201,7 +220,11 @@ fn a_unit_that_ends_in_failed_is_not_waited_for() {
 
 #[test]
 fn a_restart_that_does_not_come_is_waited_for_as_long_as_the_unit_says() {
-    let (outcome, machine) = script(&context(), Faults::default(), with_restart(RestartResult::Limbo));
+    let (outcome, machine) = script(
+        &context(),
+        Faults::default(),
+        with_restart(RestartResult::Limbo),
+    );
     let detail = outcome.detail().unwrap().to_owned();
     assert!(
         detail.contains("no new main process within 15 s (ActiveState=activating"),

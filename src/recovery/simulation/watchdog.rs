@@ -56,7 +56,9 @@ impl Watchdog {
             self.act(|machine| machine.world.pass(Duration::from_secs(10)));
             self.act(|machine| {
                 let main = machine.world.main();
-                silent &= main.as_ref().is_some_and(|main| main.silent && !main.zombie);
+                silent &= main
+                    .as_ref()
+                    .is_some_and(|main| main.silent && !main.zombie);
                 seen = seen.filter(|seen| main.is_some_and(|main| main.identity == *seen));
             });
         }
@@ -69,7 +71,10 @@ impl Watchdog {
         let always = [
             context.starved.as_ref().map(|_| "starved"),
             context.not_local.as_ref().map(|_| "not local"),
-            context.manifest_writable.as_ref().map(|_| "writable manifest"),
+            context
+                .manifest_writable
+                .as_ref()
+                .map(|_| "writable manifest"),
             context.dry_run.then_some("only a dry run"),
         ];
         self.act(|machine| {
@@ -79,8 +84,7 @@ impl Watchdog {
         });
         let outcome = self.sweep().then(|| {
             let mut context = context.clone();
-            context.sweep_began =
-                self.act(|machine| to_monotonic(machine.records[self.me].began));
+            context.sweep_began = self.act(|machine| to_monotonic(machine.records[self.me].began));
             let recovery = steps::run(&context, self, self);
             self.act(|machine| check_outcome(machine, self.me, &recovery.outcome));
             recovery.outcome
@@ -114,7 +118,8 @@ fn check_outcome(machine: &mut Machine, me: usize, outcome: &Outcome) {
         Outcome::Failed(why) => signals.is_empty() || why.contains("survived"),
         Outcome::NotConfigured | Outcome::NotNeeded | Outcome::Disabled(_) => false,
     };
-    let announced = signals.is_empty() && record.dumped.is_empty() || !record.announcements.is_empty();
+    let announced =
+        signals.is_empty() && record.dumped.is_empty() || !record.announcements.is_empty();
     if !honest || !announced || signals.len() > 2 {
         let what = format!("watchdog {me} says {outcome:?} after {record:?}");
         machine.violated(what);
@@ -124,4 +129,3 @@ fn check_outcome(machine: &mut Machine, me: usize, outcome: &Outcome) {
 fn to_monotonic(time: Duration) -> Monotonic {
     Monotonic::from_micros(u64::try_from(time.as_micros()).unwrap())
 }
-
