@@ -82,7 +82,8 @@ impl<'a> Fake<'a> {
 
     /// From now on the answer is what the real `systemctl` says now.
     pub(crate) fn record(&self) {
-        let real = self.systemd.try_systemctl(&["show", &self.backend.unit]);
+        let show = ["show", "--all", &self.backend.unit];
+        let real = self.systemd.try_systemctl(&show);
         fs::write(self.scene.dir().join("recorded"), real).unwrap();
         self.answer("cat recorded");
     }

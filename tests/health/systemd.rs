@@ -123,8 +123,10 @@ impl Systemd {
             "nsenter".into(),
             format!("--mount={ns}/mnt").into(),
             format!("--pid={ns}/pid_for_children").into(),
-            format!("--wd={}", dir.display()).into(),
             "--".into(),
+            // nsenter's own option would open the folder as the mounts outside show it.
+            "env".into(),
+            format!("--chdir={}", dir.display()).into(),
         ]
     }
 
