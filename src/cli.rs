@@ -41,7 +41,7 @@ pub struct Cli {
     #[arg(long, conflicts_with = "dry_run")]
     pub no_recover: bool,
 
-    /// Decide on recovery and log what would be killed, but signal nothing
+    /// Decide on recovery and say what would be killed, but signal nothing
     #[arg(long)]
     pub dry_run: bool,
 

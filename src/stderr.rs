@@ -64,7 +64,7 @@ pub fn log(level: Level, text: &str) {
 }
 
 /// As [`log`], but goes on without the line where standard error takes nothing for a second: a
-/// stopped terminal or a reader that hangs must not keep a rescue waiting.
+/// stopped terminal or a reader that hangs must not delay a recovery.
 pub fn log_nonblocking(level: Level, text: &str) {
     const PATIENCE: Duration = Duration::from_secs(1);
     if takes_text(io::stderr(), PATIENCE) {

@@ -14,6 +14,7 @@ mod namespace;
 mod stand_in;
 
 use std::env;
+use std::fs;
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -82,6 +83,7 @@ fn demo() -> anyhow::Result<()> {
     namespace::plain("--under-stand-in", folder.path())
 }
 
+#[derive(Clone, Copy)]
 enum Supervisor {
     Systemd,
     StandIn,
@@ -125,41 +127,71 @@ fn incident(supervisor: Supervisor, folder: &Path) -> anyhow::Result<()> {
         Host::Unit(_) => "systemd",
         Host::StandIn(_) => "the stand-in for systemd",
     };
-    say("What you saw");
-    println!(
-        "   healthy, then overloaded: exit 0 both times; slow pages and rate limits killed nothing"
-    );
-    println!(
-        "   hung: every core route silent, so PID {old} was killed and {by} started PID {new} ({took:.1} s, exit 1)"
-    );
-    println!("   healthy again: exit 0");
+    summary(&[
+        format!(
+            "hung: every core route silent, so PID {old} was killed and {by} started PID {new} ({took:.1} s, exit 1)"
+        ),
+        "healthy again: exit 0".to_owned(),
+    ]);
     Ok(())
 }
 
-/// What is left to say where the program found a hang, but a guard rightly refused the kill.
+/// What is left to say where the program found a hang, but a guard refused the kill.
 fn refused(backend: &Backend, pid: u32) -> anyhow::Result<()> {
     let Host::StandIn(stand_in) = &backend.host else {
         bail!("the main process is still {pid}");
     };
-    let obstacle = stand_in
-        .obstacle()
-        .context("the stand-in's backend was not restarted")?;
-    println!();
+    let obstacle = stand_in.obstacle();
+    let obstacle = obstacle.context("the stand-in's backend was not restarted")?;
     println!(
-        "The program left PID {pid} alone, and rightly so: it kills only where the control group of a"
+        "\nevidence, read by the demo: {}",
+        evidence(pid, backend.address)?
     );
-    println!("process proves that it belongs to the unit. Here {obstacle}.");
     println!(
-        "To see the recovery, run the demo where systemd runs, or as root in a virtual machine or a"
+        "\nThe program left PID {pid} alone. That is the correct decision: without a control group of its own,\n\
+         nothing proves that the process belongs to the unit. Here, {obstacle}.\n\
+         To see the recovery, run the demo where \"systemctl --user\" answers, or as root where a cgroup2\n\
+         file system is mounted at /sys/fs/cgroup."
     );
-    println!("privileged container.");
+    summary(&[
+        format!("hung: every core route silent (exit 1); a guard refused to kill PID {pid}"),
+        "not recovered: this environment cannot prove whose process it is".to_owned(),
+    ]);
+    Ok(())
+}
+
+/// The state of the process, and how many connections wait for it.
+fn evidence(pid: u32, address: SocketAddr) -> anyhow::Result<String> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let state = status.lines().find_map(|line| line.strip_prefix("State:"));
+    let SocketAddr::V4(v4) = address else {
+        bail!("{address} is not an IPv4 address");
+    };
+    // As proc(5) has it: the address in host byte order, and state 0A, LISTEN.
+    let host = u32::from_ne_bytes(v4.ip().octets());
+    let local = format!("{host:08X}:{:04X}", v4.port());
+    let table = fs::read_to_string("/proc/self/net/tcp")?;
+    let row = table.lines().find_map(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        let listens = fields.next() == Some(&local) && fields.nth(1) == Some("0A");
+        listens.then(|| fields.next()?.split_once(':')).flatten()
+    });
+    let (_, waiting) = row.context("nobody listens on the backend's address")?;
+    Ok(format!(
+        "process {pid} is alive ({}), {} connections wait in its accept queue",
+        state.context("no state")?.trim(),
+        u32::from_str_radix(waiting, 16)?
+    ))
+}
+
+fn summary(rest: &[String]) {
     say("What you saw");
     println!(
         "   healthy, then overloaded: exit 0 both times; slow pages and rate limits killed nothing"
     );
-    println!("   hung: every core route silent (exit 1); a guard refused to kill PID {pid}");
-    println!("   no recovery: this environment does not allow to prove whose process it is");
-    Ok(())
+    for line in rest {
+        println!("   {line}");
+    }
 }
 
 fn say(text: &str) {

@@ -147,23 +147,20 @@ fn supervise(shared: &Mutex<Service>) {
         if service.stopping {
             return;
         }
-        match &mut service.running {
-            Some(now) => {
-                if !matches!(now.child.try_wait(), Ok(None)) {
-                    service.running = None;
-                }
+        if let Some(now) = &mut service.running {
+            if !matches!(now.child.try_wait(), Ok(None)) {
+                service.running = None;
             }
-            None => {
-                drop(service);
-                thread::sleep(RESTART_PAUSE);
-                let mut service = lock(shared);
-                if service.stopping {
-                    return;
-                }
-                if let Err(error) = service.run() {
-                    eprintln!("demo: the stand-in cannot start the backend: {error:#}");
-                }
-            }
+            continue;
+        }
+        drop(service);
+        thread::sleep(RESTART_PAUSE);
+        let mut service = lock(shared);
+        if service.stopping {
+            return;
+        }
+        if let Err(error) = service.run() {
+            eprintln!("demo: the stand-in cannot start the backend: {error:#}");
         }
     }
 }
@@ -171,23 +168,19 @@ fn supervise(shared: &Mutex<Service>) {
 impl Service {
     fn run(&mut self) -> anyhow::Result<()> {
         let started = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
-        let mut command = match &self.group {
-            // Before the program starts, since a socket keeps the group in which it was made.
-            Some(group) => {
-                let mut shell = Command::new("sh");
-                shell
-                    .args(["-c", r#"echo 0 > "$0/cgroup.procs" && exec "$@""#])
-                    .arg(group)
-                    .args(&self.command);
-                shell
-            }
-            None => {
-                let (program, rest) = self.command.split_first().context("no command")?;
-                let mut plain = Command::new(program);
-                plain.args(rest);
-                plain
-            }
+        let (program, rest) = self.command.split_first().context("no command")?;
+        let mut command = if let Some(group) = &self.group {
+            // Joined before the backend starts, since a socket keeps the group that it was made in.
+            let mut shell = Command::new("sh");
+            shell
+                .args(["-c", r#"echo 0 > "$0/cgroup.procs" && exec "$@""#])
+                .arg(group)
+                .arg(program);
+            shell
+        } else {
+            Command::new(program)
         };
+        command.args(rest);
         let child = command.stdin(Stdio::null()).spawn()?;
         let uuid = fs::read_to_string("/proc/sys/kernel/random/uuid")?;
         self.running = Some(Running {
@@ -337,7 +330,7 @@ impl Groups {
             obstacle: None,
         };
         let Some(mount) = mount else {
-            groups.obstacle = Some("no cgroup2 file system is mounted at /sys/fs/cgroup".into());
+            groups.obstacle = Some("no cgroup2 file system is mounted".into());
             return Ok(groups);
         };
         let home = Path::new(mount).join(own.trim_start_matches('/'));
@@ -352,9 +345,7 @@ impl Groups {
         if let Err(error) = tried {
             groups.remove();
             groups.made = None;
-            groups.obstacle = Some(format!(
-                "this user may not make a control group ({error}), so the backend has none of its own"
-            ));
+            groups.obstacle = Some(format!("this user may not make one ({error})"));
         } else {
             groups.path = format!("{}/{folder}", own.trim_end_matches('/'));
         }

@@ -5,8 +5,7 @@ use std::collections::HashSet;
 
 use serde::de::MapAccess;
 
-use super::field::Field;
-use super::json::{AnyValue, Context, JsonValue, Seed, ValueVisitor};
+use super::json::{AnyValue, JsonValue, Reader, Seed, ValueVisitor};
 use super::location::{Location, quoted};
 use super::secret::Secret;
 use super::variables::Expanded;
@@ -46,22 +45,10 @@ fn is_token(b: u8) -> bool {
     b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b)
 }
 
-/// Reads the object name → value.
-pub(super) fn headers<'de, A: MapAccess<'de>>(
-    map: &mut A,
-    location: &Location<'_>,
-    context: &mut Context<'_>,
-) -> Result<Field<Vec<Header>>, A::Error> {
-    let visitor = HeadersVisitor { location, context };
-    Ok(map.next_value_seed(Seed(visitor))?.into())
-}
+/// The object name → value.
+pub(super) struct Headers;
 
-struct HeadersVisitor<'a, 'v> {
-    location: &'a Location<'a>,
-    context: &'a mut Context<'v>,
-}
-
-impl<'de> ValueVisitor<'de> for HeadersVisitor<'_, '_> {
+impl<'de> ValueVisitor<'de> for Reader<'_, '_, Headers> {
     type Out = Option<Vec<Header>>;
 
     fn scalar(self, value: JsonValue<'de>) -> Self::Out {

@@ -143,6 +143,37 @@ impl<'de, S: ValueVisitor<'de>> Visitor<'de> for Seed<S> {
     }
 }
 
+/// A visitor that notes problems: what it reads, where that is, and what goes along.
+pub(super) struct Reader<'a, 'v, K> {
+    pub(super) kind: K,
+    pub(super) location: &'a Location<'a>,
+    pub(super) context: &'a mut Context<'v>,
+}
+
+impl<'a, 'v, K> Reader<'a, 'v, K> {
+    pub(super) fn new(kind: K, location: &'a Location<'a>, context: &'a mut Context<'v>) -> Self {
+        Self {
+            kind,
+            location,
+            context,
+        }
+    }
+}
+
+/// Reads the value that comes next in `map` as `kind` does.
+pub(super) fn visit<'de, A: MapAccess<'de>, K, T>(
+    map: &mut A,
+    location: &Location<'_>,
+    context: &mut Context<'_>,
+    kind: K,
+) -> Result<Field<T>, A::Error>
+where
+    for<'a, 'v> Reader<'a, 'v, K>: ValueVisitor<'de, Out = Option<T>>,
+{
+    let reader = Reader::new(kind, location, context);
+    Ok(map.next_value_seed(Seed(reader))?.into())
+}
+
 /// Any value, compound ones by their kind only.
 pub(super) struct AnyValue;
 
@@ -171,12 +202,9 @@ pub(super) fn scalar<'de, A: MapAccess<'de>, T>(
 
 /// A value that is compared later, as it stands but for the variables in its strings; a key that is
 /// there twice is a problem.
-pub(super) struct Exact<'a, 'v> {
-    pub(super) location: &'a Location<'a>,
-    pub(super) context: &'a mut Context<'v>,
-}
+pub(super) struct Exact;
 
-impl<'de> ValueVisitor<'de> for Exact<'_, '_> {
+impl<'de> ValueVisitor<'de> for Reader<'_, '_, Exact> {
     type Out = Value;
 
     fn scalar(self, scalar: JsonValue<'de>) -> Value {
@@ -199,11 +227,8 @@ impl<'de> ValueVisitor<'de> for Exact<'_, '_> {
         let mut items = Vec::new();
         loop {
             let location = Location::Item(self.location, items.len());
-            let exact = Exact {
-                location: &location,
-                context: &mut *self.context,
-            };
-            match array.next_element_seed(Seed(exact))? {
+            let reader = Reader::new(Exact, &location, self.context);
+            match array.next_element_seed(Seed(reader))? {
                 Some(item) => items.push(item),
                 None => return Ok(Value::Array(items)),
             }
@@ -214,11 +239,8 @@ impl<'de> ValueVisitor<'de> for Exact<'_, '_> {
         let mut entries = Map::new();
         while let Some(key) = map.next_key::<String>()? {
             let location = Location::Entry(self.location, &key);
-            let exact = Exact {
-                location: &location,
-                context: &mut *self.context,
-            };
-            let value = map.next_value_seed(Seed(exact))?;
+            let reader = Reader::new(Exact, &location, self.context);
+            let value = map.next_value_seed(Seed(reader))?;
             if entries.contains_key(&key) {
                 let message = "duplicate key; keep one of the two";
                 self.context.problems.add(&location, message);

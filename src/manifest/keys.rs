@@ -8,10 +8,10 @@ use serde::de::{IgnoredAny, MapAccess, SeqAccess};
 use serde_json::Value;
 
 use super::field::Field;
-use super::headers::headers;
-use super::json::{AnyValue, Context, Exact, JsonValue, Seed, ValueVisitor, scalar};
+use super::headers::Headers;
+use super::json::{AnyValue, Context, Exact, JsonValue, Reader, Seed, ValueVisitor, scalar, visit};
 use super::location::Location;
-use super::object::{Object, ObjectReader, duplicate, keys, object};
+use super::object::{Object, duplicate, keys, object};
 use super::url::BaseUrl;
 use super::{
     BodyChecks, DumpSignal, Expect, Header, KillSignal, Method, Options, Proxy, RecoveryPlan,
@@ -37,7 +37,7 @@ keys! {
             default(const { NonZeroUsize::new(4).unwrap() });
         proxy: Proxy = "proxy", scalar(rules::proxy), default(Proxy::None);
         defaults: RawOptions = "defaults", object(), optional;
-        routes: RawRoutes = "routes", routes(), required;
+        routes: RawRoutes = "routes", visit(Routes), required;
         recovery: RawRecovery = "recovery", object(), optional;
     }
 }
@@ -46,14 +46,14 @@ keys! {
     /// The options of `defaults` or of one route.
     RawOptions for Options {
         method: Method = "method", scalar(rules::method), default(Method::Get);
-        expect: Expect = "expect", statuses(), default(Expect::Success);
+        expect: Expect = "expect", visit(Statuses), default(Expect::Success);
         timeout: Duration = "timeout_seconds",
             scalar(|value| rules::positive_seconds(value, 3600)), default(10 * SECOND);
         retries: u32 = "retries", scalar(|value| rules::whole(value, 0, 10)), default(2);
         backoff: Duration = "retry_backoff_seconds",
             scalar(|value| rules::seconds(value, 0, 60)), default(SECOND / 2);
         max_redirects: u32 = "max_redirects", scalar(|value| rules::whole(value, 0, 20)), default(0);
-        headers: Vec<Header> = "headers", headers(), default(Vec::new());
+        headers: Vec<Header> = "headers", visit(Headers), default(Vec::new());
         max_body_bytes: usize = "max_body_bytes", scalar(rules::max_body_bytes), default(1024 * 1024);
     }
 }
@@ -64,7 +64,7 @@ keys! {
         path: String = "path", scalar(rules::path), required;
         core: bool = "core", scalar(rules::boolean), default(false);
         contains: String = "body_contains", body_text(), optional;
-        json: Vec<(String, Value)> = "json", json_checks(), optional;
+        json: Vec<(String, Value)> = "json", visit(JsonChecks), optional;
         ..options: RawOptions
     }
 }
@@ -150,22 +150,10 @@ impl RawRoutes {
     }
 }
 
-/// Reads the array of routes.
-fn routes<'de, A: MapAccess<'de>>(
-    map: &mut A,
-    location: &Location<'_>,
-    context: &mut Context<'_>,
-) -> Result<Field<RawRoutes>, A::Error> {
-    let visitor = RoutesVisitor { location, context };
-    Ok(map.next_value_seed(Seed(visitor))?.into())
-}
+/// The array of routes.
+struct Routes;
 
-struct RoutesVisitor<'a, 'v> {
-    location: &'a Location<'a>,
-    context: &'a mut Context<'v>,
-}
-
-impl<'de> ValueVisitor<'de> for RoutesVisitor<'_, '_> {
+impl<'de> ValueVisitor<'de> for Reader<'_, '_, Routes> {
     type Out = Option<RawRoutes>;
 
     fn scalar(self, value: JsonValue<'de>) -> Self::Out {
@@ -181,11 +169,7 @@ impl<'de> ValueVisitor<'de> for RoutesVisitor<'_, '_> {
         for index in 0..MOST_ROUTES {
             let location = Location::Item(self.location, index);
             let mut route = RouteObject::default();
-            let reader = ObjectReader {
-                target: &mut route,
-                location: &location,
-                context: &mut *self.context,
-            };
+            let reader = Reader::new(&mut route, &location, self.context);
             match array.next_element_seed(Seed(reader))? {
                 Some(is_object) => all.push(route, is_object),
                 None => return Ok(Some(all)),
@@ -198,22 +182,10 @@ impl<'de> ValueVisitor<'de> for RoutesVisitor<'_, '_> {
     }
 }
 
-/// Reads an array of acceptable statuses.
-fn statuses<'de, A: MapAccess<'de>>(
-    map: &mut A,
-    location: &Location<'_>,
-    context: &mut Context<'_>,
-) -> Result<Field<Expect>, A::Error> {
-    let visitor = StatusesVisitor { location, context };
-    Ok(map.next_value_seed(Seed(visitor))?.into())
-}
+/// An array of acceptable statuses.
+struct Statuses;
 
-struct StatusesVisitor<'a, 'v> {
-    location: &'a Location<'a>,
-    context: &'a mut Context<'v>,
-}
-
-impl<'de> ValueVisitor<'de> for StatusesVisitor<'_, '_> {
+impl<'de> ValueVisitor<'de> for Reader<'_, '_, Statuses> {
     type Out = Option<Expect>;
 
     fn scalar(self, value: JsonValue<'de>) -> Self::Out {
@@ -256,22 +228,10 @@ fn body_text<'de, A: MapAccess<'de>>(
     })
 }
 
-/// Reads the object JSON Pointer → value.
-fn json_checks<'de, A: MapAccess<'de>>(
-    map: &mut A,
-    location: &Location<'_>,
-    context: &mut Context<'_>,
-) -> Result<Field<Vec<(String, Value)>>, A::Error> {
-    let visitor = JsonChecksVisitor { location, context };
-    Ok(map.next_value_seed(Seed(visitor))?.into())
-}
+/// The object JSON Pointer → value.
+struct JsonChecks;
 
-struct JsonChecksVisitor<'a, 'v> {
-    location: &'a Location<'a>,
-    context: &'a mut Context<'v>,
-}
-
-impl<'de> ValueVisitor<'de> for JsonChecksVisitor<'_, '_> {
+impl<'de> ValueVisitor<'de> for Reader<'_, '_, JsonChecks> {
     type Out = Option<Vec<(String, Value)>>;
 
     fn scalar(self, value: JsonValue<'de>) -> Self::Out {
@@ -284,11 +244,8 @@ impl<'de> ValueVisitor<'de> for JsonChecksVisitor<'_, '_> {
 
     fn object<A: MapAccess<'de>>(self, map: A) -> Result<Self::Out, A::Error> {
         let before = self.context.problems.count();
-        let exact = Exact {
-            location: self.location,
-            context: &mut *self.context,
-        };
-        let Value::Object(entries) = exact.object(map)? else {
+        let reader = Reader::new(Exact, self.location, self.context);
+        let Value::Object(entries) = reader.object(map)? else {
             return Ok(None);
         };
         let problems = &mut self.context.problems;

@@ -7,7 +7,7 @@ use serde::de::{IgnoredAny, MapAccess};
 use strsim::levenshtein;
 
 use super::field::Field;
-use super::json::{Context, JsonValue, Seed, ValueVisitor};
+use super::json::{Context, JsonValue, Reader, Seed, ValueVisitor};
 use super::location::{Location, QUOTED};
 
 /// Reads the object that comes next in `map`.
@@ -17,11 +17,7 @@ pub(super) fn object<'de, A: MapAccess<'de>, T: Object>(
     context: &mut Context<'_>,
 ) -> Result<Field<T>, A::Error> {
     let mut target = T::default();
-    let reader = ObjectReader {
-        target: &mut target,
-        location,
-        context,
-    };
+    let reader = Reader::new(&mut target, location, context);
     let is_object = map.next_value_seed(Seed(reader))?;
     Ok(is_object.then_some(target).into())
 }
@@ -153,14 +149,8 @@ pub(super) fn duplicate<'de, A: MapAccess<'de>>(
     Ok(())
 }
 
-/// Reads an [`Object`] into `target`; tells whether there was one at all.
-pub(super) struct ObjectReader<'a, 'v, T> {
-    pub(super) target: &'a mut T,
-    pub(super) location: &'a Location<'a>,
-    pub(super) context: &'a mut Context<'v>,
-}
-
-impl<'de, T: Object> ValueVisitor<'de> for ObjectReader<'_, '_, T> {
+/// Reads an [`Object`] in place, and says whether there was one at all.
+impl<'de, T: Object> ValueVisitor<'de> for Reader<'_, '_, &mut T> {
     type Out = bool;
 
     fn scalar(self, value: JsonValue<'de>) -> Self::Out {
@@ -173,7 +163,7 @@ impl<'de, T: Object> ValueVisitor<'de> for ObjectReader<'_, '_, T> {
         while let Some(key) = map.next_key_seed(Seed(KeyText))? {
             let location = Location::Key(self.location, &key);
             if self
-                .target
+                .kind
                 .read_value(&key, &mut map, &location, self.context)?
             {
                 continue;
@@ -189,7 +179,7 @@ impl<'de, T: Object> ValueVisitor<'de> for ObjectReader<'_, '_, T> {
             let message = format!("unknown key; {}", advice(&key, &T::keys()));
             self.context.problems.add(&location, message);
         }
-        for key in self.target.missing() {
+        for key in self.kind.missing() {
             let location = Location::Key(self.location, key);
             let message = "missing; this key is required";
             self.context.problems.add(&location, message);

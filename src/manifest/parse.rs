@@ -3,11 +3,10 @@
 
 use serde::de::DeserializeSeed as _;
 
-use super::json::{Context, Seed};
+use super::json::{Context, Reader, Seed};
 use super::keys::RawManifest;
 use super::load::{LoadOptions, MOST_BYTES};
 use super::location::{Location, Problems};
-use super::object::ObjectReader;
 use super::resolve::resolve;
 use super::{Manifest, Source};
 
@@ -30,11 +29,7 @@ impl Manifest {
             return Err(context.problems);
         };
         let mut raw = RawManifest::default();
-        let reader = ObjectReader {
-            target: &mut raw,
-            location: &Location::Top,
-            context: &mut context,
-        };
+        let reader = Reader::new(&mut raw, &Location::Top, &mut context);
         let mut json = serde_json::Deserializer::from_str(text);
         match Seed(reader)
             .deserialize(&mut json)

@@ -21,6 +21,10 @@ pub struct Dump {
     pub since: SystemTime,
     /// The moment after which nothing was waited for.
     pub until: SystemTime,
+    /// The command that shows what they wrote, where that is the journal.
+    pub command: String,
+    /// The beginning of what it shows, escaped, where this program may read the journal.
+    pub traces: Vec<String>,
 }
 
 /// Whether a process with this status would write something down on `signal`, rather than die of it,

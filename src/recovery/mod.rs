@@ -2,10 +2,12 @@
 //! why not. It knows nothing of HTTP: the prober is asked through [`CoreProber`].
 
 mod cgroup;
+mod command;
 mod dump;
 mod evidence;
 mod guards;
 mod host;
+mod journalctl;
 mod observation;
 mod owners;
 mod pidfd;
@@ -112,7 +114,12 @@ pub fn attempt(
         manifest_writable: host::manifest_writable(&request.manifest.source),
     };
     let machine = Machine::new(&context, request.manifest, seen.log, prober, request.log);
-    let recovery = steps::run(&context, &machine, prober);
+    let mut recovery = steps::run(&context, &machine, prober);
+    // After the verification, which must not wait for it.
+    if let Some(dump) = &mut recovery.dump {
+        dump.command = journalctl::command(dump, context.unit, context.scope);
+        dump.traces = journalctl::lines(dump, context.unit, context.scope);
+    }
     Recovery {
         unit: Some(plan.unit.clone()),
         elapsed: Monotonic::now().since(began),

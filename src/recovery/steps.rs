@@ -264,6 +264,8 @@ impl<H: Host> Run<'_, H> {
             processes,
             since,
             until: self.host.wall_clock(),
+            command: String::new(),
+            traces: Vec::new(),
         });
         if died && asked {
             return Ok(true);

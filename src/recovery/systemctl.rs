@@ -1,31 +1,18 @@
-//! Runs `systemctl show`, within bounds of time and memory. It does not know what the answer is
-//! for.
+//! Asks systemd with `systemctl show`. It does not know what the answer is for.
 
 use std::ffi::OsString;
-use std::io::{ErrorKind, PipeReader, Read};
-use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::io::PipeReader;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::poll::{PollFd, PollFlags, ppoll};
-use nix::sys::signal::{Signal, killpg};
-use nix::sys::time::TimeSpec;
-use nix::unistd::Pid;
-
-use super::pidfd::{self, PidFd};
+use super::command::{self, Output, Trouble};
 use super::unit::{PROPERTIES, SocketUnit, UnitState};
-use crate::clock::Monotonic;
 use crate::escape::escape;
 use crate::manifest::Scope;
 
 /// The bound on one call.
 const BOUND: Duration = Duration::from_secs(5);
-
-/// The bound on what is read of either output.
-const OUTPUT: usize = 1 << 20;
 
 /// `systemctl`, for one manager.
 #[derive(Clone, Debug)]
@@ -108,24 +95,8 @@ impl Systemctl {
         for property in properties {
             command.args(["-p", property]);
         }
-        command
-            .args(["--", unit])
-            .env("LC_ALL", "C")
-            .env("SYSTEMD_COLORS", "0")
-            // Its debug messages would precede the reason of a failure.
-            .env_remove("SYSTEMD_LOG_LEVEL")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            // A group of its own, so that whatever it starts can be ended with it.
-            .process_group(0);
-        pidfd::keep_exit_statuses();
-        let until = Monotonic::now() + self.bound;
-        let child = command.spawn().map_err(|error| match error.kind() {
-            ErrorKind::NotFound => Trouble::Missing,
-            _ => Trouble::Start(error.to_string()),
-        })?;
-        Running(child).collect(until, self.cancelled.as_deref())
+        command.args(["--", unit]);
+        command::run(&mut command, self.bound, self.cancelled.as_deref())
     }
 }
 
@@ -137,146 +108,17 @@ pub(super) const fn systemctl(scope: Scope) -> &'static str {
     }
 }
 
-/// How a person types `journalctl` for this manager.
-pub(super) const fn journalctl(scope: Scope) -> &'static str {
-    match scope {
-        Scope::System => "journalctl",
-        Scope::User => "journalctl --user",
-    }
-}
-
-struct Output {
-    status: ExitStatus,
-    answer: Vec<u8>,
-    complaints: Vec<u8>,
-}
-
-enum Trouble {
-    Missing,
-    Start(String),
-    Slow,
-    Cancelled,
-    Verbose,
-}
-
-/// A child that leaves no process behind when it is given up.
-struct Running(Child);
-
-impl Running {
-    fn collect(
-        mut self,
-        until: Monotonic,
-        cancelled: Option<&PipeReader>,
-    ) -> Result<Output, Trouble> {
-        let start = |error: &dyn std::fmt::Display| Trouble::Start(error.to_string());
-        let process = PidFd::open(self.0.id()).map_err(|error| start(&error))?;
-        let mut answer = Stream::new(self.0.stdout.take()).map_err(|error| start(&error))?;
-        let mut complaints = Stream::new(self.0.stderr.take()).map_err(|error| start(&error))?;
-        loop {
-            let ended = process.died_within(Duration::ZERO);
-            answer.drain()?;
-            complaints.drain()?;
-            // An answer that is found only now may be as old as a pause of this whole program
-            // (Ctrl-Z) was long.
-            if until.has_passed() {
-                return Err(Trouble::Slow);
-            }
-            // Its death ends the answer, not the end of the pipe: a process that it started may
-            // hold the pipe for as long as it likes.
-            if ended {
-                break;
-            }
-            let sources = [
-                cancelled.map(AsFd::as_fd),
-                Some(process.as_fd()),
-                answer.open(),
-                complaints.open(),
-            ];
-            let mut fds: Vec<PollFd> = sources
-                .into_iter()
-                .flatten()
-                .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
-                .collect();
-            // Whatever ended the wait, the loop looks at everything again.
-            let _ = ppoll(&mut fds, Some(TimeSpec::from(until.remaining())), None);
-            let hung_up = |fd: &PollFd| fd.revents() == Some(PollFlags::POLLHUP);
-            if cancelled.is_some() && fds.first().is_some_and(hung_up) {
-                return Err(Trouble::Cancelled);
-            }
-        }
-        let status = self.0.wait().map_err(|error| start(&error))?;
-        Ok(Output {
-            status,
-            answer: answer.bytes,
-            complaints: complaints.bytes,
-        })
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // `wait` above has reaped it already, unless it is given up; only as long as it is not
-        // reaped does the number surely mean its group.
-        if let (Ok(None), Ok(number)) = (self.0.try_wait(), i32::try_from(self.0.id())) {
-            let _ = killpg(Pid::from_raw(number), Signal::SIGKILL);
-            // A process that even SIGKILL does not end soon is left to init.
-            if PidFd::open(self.0.id())
-                .is_ok_and(|process| process.died_within(Duration::from_millis(200)))
-            {
-                let _ = self.0.try_wait();
-            }
-        }
-    }
-}
-
-/// One output, read without ever waiting.
-struct Stream<R> {
-    pipe: Option<R>,
-    bytes: Vec<u8>,
-}
-
-impl<R: Read + AsFd> Stream<R> {
-    fn new(pipe: Option<R>) -> nix::Result<Self> {
-        if let Some(pipe) = &pipe {
-            fcntl(pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-        }
-        Ok(Self {
-            pipe,
-            bytes: Vec::new(),
-        })
-    }
-
-    fn open(&self) -> Option<BorrowedFd<'_>> {
-        self.pipe.as_ref().map(AsFd::as_fd)
-    }
-
-    /// Takes what has come so far.
-    fn drain(&mut self) -> Result<(), Trouble> {
-        let mut buffer = [0; 4_096];
-        while let Some(pipe) = &mut self.pipe {
-            match pipe.read(&mut buffer) {
-                Ok(0) => self.pipe = None,
-                Ok(count) => self.bytes.extend(buffer.iter().take(count)),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(_) => self.pipe = None,
-            }
-            if self.bytes.len() > OUTPUT {
-                return Err(Trouble::Verbose);
-            }
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
+    use nix::sys::signal::Signal;
     use tempfile::TempDir;
 
     use super::*;
+    use crate::clock::Monotonic;
+    use crate::recovery::pidfd::PidFd;
 
     /// A script that stands in for `systemctl`, in a folder of its own.
     struct Fake(TempDir);
@@ -407,19 +249,6 @@ mod tests {
             assert!(error.contains("did not end in time"), "{error}");
         });
         assert!(!runs(&fake.file("pid")));
-    }
-
-    #[test]
-    fn an_answer_that_is_read_too_late_is_none() {
-        let child = Command::new("echo")
-            .arg("MainPID=4711")
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let process = PidFd::open(child.id()).unwrap();
-        assert!(process.died_within(LONG));
-        let collected = Running(child).collect(Monotonic::now(), None);
-        assert!(matches!(collected, Err(Trouble::Slow)));
     }
 
     #[test]

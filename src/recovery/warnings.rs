@@ -187,20 +187,19 @@ impl Subjects {
             Some(_) => resolve(),
             None => Ok(Vec::new()),
         };
-        let mut found = Vec::new();
         if let Some((backend, state)) = running {
-            found.extend(refusals(
-                backend,
-                &state,
-                addresses.as_deref().unwrap_or_default(),
-            ));
+            let known = addresses.as_deref().unwrap_or_default();
+            refusals(backend, &state, known)
+                .into_iter()
+                .for_each(&mut warn);
         }
-        found.extend(host::manifest_writable(&self.source));
-        if backend.port.is_some() {
-            found.extend(host::not_local(&addresses));
+        let elsewhere = backend.port.and_then(|_| host::not_local(&addresses));
+        for why in [host::manifest_writable(&self.source), elsewhere]
+            .into_iter()
+            .flatten()
+        {
+            warn(would_refuse(&backend.unit, &why));
         }
-        let refused = |why| format!("recovery of {} would be refused: {why}", backend.unit.name);
-        found.into_iter().map(refused).for_each(&mut warn);
     }
 }
 
@@ -232,11 +231,12 @@ fn lasting_refusals(
                 .filter(|&address| !facts.listeners(address).is_empty())
                 .collect();
         }
-        let mut found: Vec<_> = guards::lasting(&context, &now).into_iter().collect();
-        if let (Some(signal), Process::Alive(_)) = (plan.dump_signal, &now.process) {
-            found.extend(nobody_catches(signal, state, &unit.name));
-        }
-        found
+        let refusal = guards::lasting(&context, &now).map(|why| would_refuse(unit, &why));
+        let no_stacks = match (plan.dump_signal, &now.process) {
+            (Some(signal), Process::Alive(_)) => nobody_catches(signal, state, &unit.name),
+            _ => None,
+        };
+        refusal.into_iter().chain(no_stacks).collect()
     }
 }
 
@@ -282,14 +282,22 @@ fn nobody_catches(signal: DumpSignal, state: &UnitState, name: &str) -> Option<S
     if processes.any(|(_, status)| dump::catches(&status, signal)) {
         return None;
     }
+    let name_of_signal = signal.name();
     let cure = match signal {
-        DumpSignal::Quit => "a JVM does by itself",
-        DumpSignal::Usr1 | DumpSignal::Usr2 => "Python: faulthandler.register()",
+        DumpSignal::Quit => "a JVM catches it by itself".to_owned(),
+        DumpSignal::Usr1 | DumpSignal::Usr2 => {
+            format!(
+                "in Python, faulthandler.register(signal.{name_of_signal}) makes a process catch it"
+            )
+        }
     };
     Some(format!(
-        "its dump_signal would be sent to nobody: no process of {name} catches {} ({cure})",
-        signal.name()
+        "dump_signal has no effect on {name}: no process of it catches {name_of_signal}; {cure}"
     ))
+}
+
+fn would_refuse(unit: &Unit, why: &str) -> String {
+    format!("recovery of {} would be refused: {why}", unit.name)
 }
 
 fn about_own(own: &Unit, show: &impl Fn(&Unit) -> Result<UnitState, String>) -> Vec<String> {

@@ -36,7 +36,7 @@ pub(super) fn render(
     if journal {
         for (route, outcome) in report.results().filter(not_ok) {
             let level = level(outcome.class.severity(route.core));
-            writeln!(out, "{}{}", level.prefix(), sentence(route, outcome))?;
+            writeln!(out, "{}{}", level.prefix(), message(route, outcome))?;
         }
     } else {
         let table = Table::new(report, look);
@@ -52,7 +52,7 @@ pub(super) fn render(
     }
     if look.github && !journal {
         for (route, result) in report.results() {
-            if let Some(line) = github::annotation(route, result, &sentence(route, result)) {
+            if let Some(line) = github::annotation(route, result, &message(route, result)) {
                 writeln!(out, "{line}")?;
             }
         }
@@ -76,6 +76,9 @@ fn end(report: &Report, look: Look, out: &mut dyn Write) -> io::Result<()> {
         for line in wrap(&escape(&line), look.stream.columns()) {
             writeln!(out, "{}{line}", prefix(Severity::Soft))?;
         }
+    }
+    for line in recovery.dump.iter().flat_map(wording::dump) {
+        writeln!(out, "{}{}", prefix(Severity::Soft), escape(&line))?;
     }
     let verdict = &report.verdict;
     writeln!(
@@ -116,7 +119,7 @@ fn style(look: Look, severity: Severity) -> Style {
 }
 
 /// One route in the journal, where alignment is of no use.
-fn sentence(route: &Route, outcome: &ProbeResult) -> String {
+fn message(route: &Route, outcome: &ProbeResult) -> String {
     let target = wording::target(route);
     let core = if route.core { "core " } else { "" };
     let class = wording::class(outcome.class);

@@ -84,6 +84,7 @@ struct Dump<'a> {
     processes: &'a [u32],
     since: String,
     until: String,
+    command: &'a str,
 }
 
 fn document<'a>(report: &'a Report<'a>) -> Document<'a> {
@@ -116,6 +117,7 @@ fn document<'a>(report: &'a Report<'a>) -> Document<'a> {
                 processes: &dump.processes,
                 since: timestamp(dump.since),
                 until: timestamp(dump.until),
+                command: &dump.command,
             }),
             elapsed_seconds: seconds(recovery.elapsed),
         },

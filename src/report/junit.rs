@@ -42,11 +42,11 @@ pub(super) fn render(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         case(route, outcome, out)?;
     }
     let (word, rest) = wording::verdict(report.manifest, &report.outcomes, &report.verdict);
-    let mut story = format!("{}\n{word}{rest}", wording::tally(&report.verdict.tally));
+    let mut summary = format!("{}\n{word}{rest}", wording::tally(&report.verdict.tally));
     if report.verdict.hung() {
-        story += &format!("\n{}", wording::recovery(&report.recovery));
+        summary += &format!("\n{}", wording::recovery(&report.recovery));
     }
-    lines("system-out", story.lines(), out)?;
+    lines("system-out", summary.lines(), out)?;
     lines(
         "system-err",
         report.warnings.iter().map(String::as_str),

@@ -1,4 +1,4 @@
-//! What a run found, and how it is told: one file per format, each of the shape "report in, text
+//! What a run found, and how it is reported: one file per format, each of the shape "report in, text
 //! out, no I/O"; the writing is done in one place. No format knows the exit statuses.
 
 mod destination;
@@ -44,7 +44,7 @@ pub struct Report<'a> {
     pub verdict: Verdict,
     /// What was done about it.
     pub recovery: Recovery,
-    /// Sentences about what would not work.
+    /// Messages about what would not work.
     pub warnings: Vec<String>,
 }
 

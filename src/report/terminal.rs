@@ -63,9 +63,9 @@ impl Stream {
         if is_journal(stream) {
             Self::Journal
         } else if stream.is_terminal() {
-            let told = terminal_size::terminal_size_of(stream).map(|(width, _)| width.0.into());
+            let reported = terminal_size::terminal_size_of(stream).map(|(width, _)| width.0.into());
             let wished = || variable("COLUMNS")?.parse().ok();
-            let columns = told.or_else(wished).filter(|columns| *columns > 0);
+            let columns = reported.or_else(wished).filter(|columns| *columns > 0);
             Self::Terminal {
                 columns: columns.unwrap_or(USUAL_COLUMNS),
             }

@@ -1,8 +1,9 @@
-//! The sentences that several formats and messages share. Pure, and not yet escaped.
+//! The wording that several formats and messages share. Pure, and not yet escaped.
 
 #[cfg(test)]
 mod tests;
 
+use std::iter;
 use std::time::Duration;
 
 use crate::manifest::{Manifest, Method, Route, in_seconds};
@@ -241,7 +242,7 @@ pub(super) fn time(length: Duration) -> String {
     }
 }
 
-/// How a recovery's outcome weighs: an act or a rehearsal is soft, a hang that stays is not.
+/// How a recovery's outcome weighs: an act or a dry run is soft, a hang that stays is not.
 pub(super) fn severity(outcome: &recovery::Outcome) -> Severity {
     match outcome {
         recovery::Outcome::NotNeeded => Severity::Fine,
@@ -255,7 +256,20 @@ pub(super) fn severity(outcome: &recovery::Outcome) -> Severity {
     }
 }
 
-/// The story of a recovery, in one line that begins with `recovery: OUTCOME`.
+/// Who was asked for stacks, how to see them, and their beginning where it is known.
+pub(super) fn dump(dump: &recovery::Dump) -> Vec<String> {
+    let processes: Vec<_> = dump.processes.iter().map(ToString::to_string).collect();
+    let head = format!(
+        "stacks: {} was sent to {} before the kill: {}",
+        dump.signal.name(),
+        list(&processes),
+        dump.command
+    );
+    let traces = dump.traces.iter().map(|line| format!("  | {line}"));
+    iter::once(head).chain(traces).collect()
+}
+
+/// A recovery in one line that begins with `recovery: OUTCOME`.
 pub(super) fn recovery(recovery: &Recovery) -> String {
     let outcome = &recovery.outcome;
     let facts: Vec<String> = [
@@ -271,7 +285,7 @@ pub(super) fn recovery(recovery: &Recovery) -> String {
     .into_iter()
     .flatten()
     .collect();
-    let sentence = match outcome {
+    let message = match outcome {
         recovery::Outcome::NotConfigured => "the manifest names no unit to restart".to_owned(),
         recovery::Outcome::NotNeeded => "the backend is not hung".to_owned(),
         recovery::Outcome::WouldKill => {
@@ -288,7 +302,7 @@ pub(super) fn recovery(recovery: &Recovery) -> String {
     };
     let name = outcome.name();
     match facts.is_empty() {
-        true => format!("recovery: {name}: {sentence}"),
-        false => format!("recovery: {name} ({}): {sentence}", facts.join(", ")),
+        true => format!("recovery: {name}: {message}"),
+        false => format!("recovery: {name} ({}): {message}", facts.join(", ")),
     }
 }

@@ -1,7 +1,6 @@
 //! What one attempt shares with the resolver, connectors and transports that live inside ureq: its
 //! end, and what was observed on its connections. How it failed travels in ureq's own errors.
 
-use std::collections::HashSet;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -76,7 +75,7 @@ pub(super) fn transport_error(error: Errno) -> TransportError {
 }
 
 /// One TCP connection that this run made or tried to make.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Connection {
     /// This program's end.
     pub local: SocketAddr,
@@ -96,9 +95,8 @@ pub struct ProbeConnection {
 /// What a run notes of its connections for the sake of a recovery.
 #[derive(Debug, Default)]
 pub(super) struct ConnectionLog {
-    /// Every TCP connection of the run, each once. The system has some 28,000 local ports for one
-    /// remote address (`ip_local_port_range`, ip(7)), which bounds them however long the run is.
-    tcp: Mutex<HashSet<Connection>>,
+    /// The TCP connections of the run; see [`ConnectionLog::note`].
+    tcp: Mutex<Vec<Connection>>,
     unix: Mutex<UnixLog>,
 }
 
@@ -117,9 +115,26 @@ impl ConnectionLog {
         *self.unix() = UnixLog::default();
     }
 
-    /// Every TCP connection of the run.
+    /// Adds a TCP connection. The system has some 28,000 local ports for one remote address
+    /// (`ip_local_port_range`, ip(7)), so without repetitions there are not many, however long the run.
+    fn note(&self, connection: Connection) {
+        const FEW: usize = 4096;
+        let mut all = self.tcp();
+        if all.len() == all.capacity() && all.len() >= FEW {
+            all.sort_unstable();
+            all.dedup();
+            let more = all.len();
+            all.reserve(more);
+        }
+        all.push(connection);
+    }
+
+    /// Every TCP connection of the run, each once, in order.
     pub(super) fn connections(&self) -> Vec<Connection> {
-        self.tcp().iter().copied().collect()
+        let mut all = self.tcp().clone();
+        all.sort_unstable();
+        all.dedup();
+        all
     }
 
     /// The peers of all connections of the present sweep to the UNIX socket.
@@ -132,7 +147,7 @@ impl ConnectionLog {
         self.unix().queue_was_full
     }
 
-    fn tcp(&self) -> MutexGuard<'_, HashSet<Connection>> {
+    fn tcp(&self) -> MutexGuard<'_, Vec<Connection>> {
         self.tcp.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -257,7 +272,7 @@ impl Attempt {
             return;
         };
         let connection = Connection { local, remote };
-        log.tcp().insert(connection);
+        log.note(connection);
         self.state().live.push(ProbeConnection {
             connection,
             established: false,
@@ -317,5 +332,33 @@ impl Attempt {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    #[test]
+    fn a_log_holds_each_connection_once_however_often_it_was_made() {
+        let log = ConnectionLog::default();
+        let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        for _ in 0..20 {
+            for port in (1..=3000).rev() {
+                log.note(Connection {
+                    local: at(port),
+                    remote: at(8000),
+                });
+            }
+        }
+        let ports: Vec<u16> = log
+            .connections()
+            .iter()
+            .map(|one| one.local.port())
+            .collect();
+        assert_eq!(ports, (1..=3000).collect::<Vec<_>>());
+        assert!(log.tcp().capacity() <= 16_384, "{}", log.tcp().capacity());
     }
 }

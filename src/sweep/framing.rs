@@ -277,6 +277,11 @@ mod tests {
                 State::Rest,
             ),
             (
+                format!("{}{zeros}5\r\n", head.replace("1.1", "1.0")),
+                format!("{}{zeros}5\r\n", head.replace("1.1", "1.0")),
+                State::Rest,
+            ),
+            (
                 format!("{head}A\r\n01"),
                 format!("{head}A\r\n01"),
                 State::Chunk(10),

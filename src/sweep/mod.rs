@@ -200,7 +200,7 @@ impl<'m> Prober<'m> {
         }
     }
 
-    /// Every connection of this run so far, the final probe's included, in no order: what they do at
+    /// Every connection of this run so far, the final probe's included, in order: what they do at
     /// the backend's socket is no sign of progress. Empty where the manifest has no `recovery`.
     pub fn connections(&self) -> Vec<Connection> {
         let log = self.setup.log.as_deref();

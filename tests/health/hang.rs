@@ -258,3 +258,13 @@ fn no_second_round_of_the_core_begins_that_the_deadline_would_cut() {
         .class("/first", "ok")
         .attempts("/second", 2);
 }
+
+#[test]
+fn the_core_is_probed_once_where_a_hang_is_proved_or_nothing_hints_at_one() {
+    let hung = one_by_one(silent(), silent());
+    let run = hung.run(["--dry-run"]);
+    run.hung(true).attempts("/first", 2).attempts("/second", 2);
+    let failing = one_by_one(status(500), ok());
+    let run = failing.run(["--dry-run"]);
+    run.hung(false).attempts("/first", 1).attempts("/second", 1);
+}

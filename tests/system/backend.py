@@ -1,6 +1,12 @@
-"""A FastAPI backend whose event loop can be blocked, as the real one's once was."""
+"""A FastAPI backend whose event loop can be blocked, as the real one's once was.
 
+With ON_SIGUSR1=stacks it writes down the stacks of its threads on SIGUSR1, with ON_SIGUSR1=wake the
+signal ends the block.
+"""
+
+import faulthandler
 import os
+import signal
 import time
 
 from fastapi import FastAPI
@@ -13,9 +19,24 @@ async def health():
     return {"status": "healthy", "pid": os.getpid()}
 
 
+def wake(signum, frame):
+    raise InterruptedError
+
+
+match os.environ.get("ON_SIGUSR1"):
+    case "stacks":
+        faulthandler.register(signal.SIGUSR1)
+    case "wake":
+        signal.signal(signal.SIGUSR1, wake)
+
+
+def wait_for_a_lock_that_nobody_releases(seconds):
+    time.sleep(seconds)
+
+
 @app.get("/block")
 async def block(seconds: float = 86400):
-    time.sleep(seconds)
+    wait_for_a_lock_that_nobody_releases(seconds)
 
 
 @app.get("/{path:path}")

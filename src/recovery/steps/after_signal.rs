@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
+use super::super::journalctl::journalctl;
 use super::super::observation::{GuardContext, Process};
-use super::super::systemctl::{journalctl, systemctl};
+use super::super::systemctl::systemctl;
 use super::super::unit::UnitState;
 use super::super::{MainPid, Outcome};
 use super::{Host, NotSent, Run, Step, Target};

@@ -8,14 +8,14 @@ use crate::report::wording;
 use crate::verdict::{ProbeResult, Severity};
 
 /// The line that annotates a run with a route that is not as it should be.
-pub(super) fn annotation(route: &Route, result: &ProbeResult, sentence: &str) -> Option<String> {
+pub(super) fn annotation(route: &Route, result: &ProbeResult, message: &str) -> Option<String> {
     let command = match result.class.severity(route.core) {
         Severity::Fine => return None,
         Severity::Soft => "warning",
         Severity::Hard => "error",
     };
     let title = property(&escape(&wording::target(route)));
-    Some(format!("::{command} title={title}::{}", data(sentence)))
+    Some(format!("::{command} title={title}::{}", data(message)))
 }
 
 fn data(text: &str) -> String {

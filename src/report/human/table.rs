@@ -166,7 +166,7 @@ fn note(outcome: &ProbeResult) -> String {
     }
 }
 
-/// A time-out as short as it can be written.
+/// A timeout as short as it can be written.
 pub(super) fn brief(length: Duration) -> String {
     let time = wording::time(length);
     match time.split_once(' ') {

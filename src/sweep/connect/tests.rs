@@ -176,3 +176,19 @@ fn the_last_failure_stands_where_all_fail() {
     assert!(failure.detail.starts_with(&second.to_string()), "{failure}");
     assert_eq!(live(&attempt), []);
 }
+
+#[test]
+fn a_refusal_lets_the_next_address_begin_at_once_beside_a_pending_one() {
+    let full = FullQueue::on("127.0.0.1:0");
+    let (_kept, refused) = refusing("[::1]:0");
+    let (_accepting, address) = listener("127.0.0.1:0");
+    // One moment in which the machine is busy makes one sample late.
+    let took = (0..3).map(|_| {
+        let (attempt, _log) = attempt();
+        let start = Monotonic::now();
+        connect(&[full.address, refused, address], &attempt).unwrap();
+        Monotonic::now().since(start)
+    });
+    let least = took.min().unwrap();
+    assert!(least >= DELAY && least < DELAY * 2, "{least:?}");
+}

@@ -13,6 +13,11 @@ type Attempted = Result<Response, AttemptError>;
 
 const LIMIT: Duration = Duration::from_millis(300);
 
+/// An end that only a test that has failed waits for.
+fn soon() -> Monotonic {
+    Monotonic::now() + Duration::from_secs(10)
+}
+
 fn options() -> Options {
     Options {
         method: Method::Get,
@@ -89,7 +94,7 @@ fn reply_to(text: impl AsRef<[u8]>, options: &Options) -> Attempted {
         // The client may hang up before the end of what it does not want.
         let _ = stream.write_all(&text);
     });
-    client.attempt("/", options, true, Monotonic::now() + LIMIT)
+    client.attempt("/", options, true, soon())
 }
 
 /// What an attempt brought, in a word.
@@ -182,7 +187,7 @@ fn reply_in_pieces(pieces: Vec<Vec<u8>>) -> Attempted {
             let _ = stream.write_all(piece);
         }
     });
-    client.attempt("/", &options(), true, Monotonic::now() + LIMIT * 20)
+    client.attempt("/", &options(), true, soon())
 }
 
 #[test]
@@ -340,7 +345,7 @@ fn a_reset_is_never_a_normal_end() {
             stream.write_all(text.as_bytes()).unwrap();
             reset_at_the_end(stream);
         });
-        let reply = client.attempt("/", &options(), false, Monotonic::now() + LIMIT);
+        let reply = client.attempt("/", &options(), false, soon());
         assert_eq!(summary(&reply), "Reset false", "{text:?}");
     }
 }
@@ -355,9 +360,9 @@ fn a_body_is_read_no_further_than_its_limit() {
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
         while stream.write_all(&b"endless ".repeat(1024)).is_ok() {}
     });
-    let reply = client.attempt("/", &limited, true, Monotonic::now() + LIMIT);
+    let reply = client.attempt("/", &limited, true, soon());
     assert_eq!(summary(&reply), "response \"endle\"");
-    let reply = client.attempt("/", &options(), false, Monotonic::now() + LIMIT);
+    let reply = client.attempt("/", &options(), false, soon());
     assert_eq!(
         summary(&reply),
         "response \"\"",
@@ -407,7 +412,7 @@ fn a_port_without_a_listener_refuses() {
         .port();
     let mut client = client(|_| {});
     client.base_url = format!("http://127.0.0.1:{port}").parse().unwrap();
-    let reply = client.attempt("/", &options(), false, Monotonic::now() + LIMIT);
+    let reply = client.attempt("/", &options(), false, soon());
     assert_eq!(
         (summary(&reply).as_str(), heard(&reply)),
         ("Refused false", false)
@@ -447,12 +452,12 @@ fn a_peek_hears_what_nobody_has_read() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let attempt = Attempt::new(None);
     attempt.peek();
-    attempt.begin(Monotonic::now() + LIMIT, 0);
+    attempt.begin(soon(), 0);
     let _socket = connect(&[listener.local_addr().unwrap()], &attempt).unwrap();
     assert!(!attempt.heard());
     let (mut accepted, _) = listener.accept().unwrap();
     accepted.write_all(b"H").unwrap();
-    let end = Monotonic::now() + LIMIT;
+    let end = soon();
     while !attempt.heard() {
         assert!(!end.has_passed(), "never heard");
         thread::yield_now();
@@ -478,7 +483,7 @@ fn a_redirect_may_lead_to_a_longer_address_than_the_route_has() {
         max_redirects: 1,
         ..options()
     };
-    let reply = client.attempt("/", &following, true, Monotonic::now() + LIMIT);
+    let reply = client.attempt("/", &following, true, soon());
     assert_eq!(summary(&reply), "response \"hi\"", "{reply:?}");
 }
 
@@ -491,7 +496,7 @@ fn a_user_agent_may_be_of_any_length() {
         user_agent: "x".repeat(20_000),
         ..setup(&format!("http://{address}"))
     });
-    let reply = client.attempt("/", &options(), true, Monotonic::now() + LIMIT);
+    let reply = client.attempt("/", &options(), true, soon());
     assert_eq!(summary(&reply), "response \"hi\"", "{reply:?}");
 }
 
@@ -511,7 +516,7 @@ fn what_a_proxy_does_says_nothing_of_the_backend() {
         let mut client = proxied(move |stream| {
             let _ = stream.write_all(text.as_bytes());
         });
-        let reply = client.attempt("/", &options(), true, Monotonic::now() + LIMIT);
+        let reply = client.attempt("/", &options(), true, soon());
         assert_eq!(summary(&reply), "Network false", "{reply:?}");
     }
     let mut client = proxied(|stream| {
@@ -535,7 +540,7 @@ fn what_comes_through_a_tunnel_is_the_backends() {
         ("SSH-2.0-OpenSSH_9.2\r\n", "broken"),
         ("", "Reset false"),
     ] {
-        let reply = through(text).attempt("/", &options(), true, Monotonic::now() + LIMIT);
+        let reply = through(text).attempt("/", &options(), true, soon());
         assert_eq!(summary(&reply), expected, "{reply:?}");
     }
 }
@@ -556,7 +561,7 @@ fn a_redirect_needs_a_tunnel_of_its_own() {
         max_redirects: 1,
         ..options()
     };
-    let reply = client.attempt("/", &following, true, Monotonic::now() + LIMIT);
+    let reply = client.attempt("/", &following, true, soon());
     assert_eq!(summary(&reply), "Network false", "{reply:?}");
 }
 
@@ -569,7 +574,7 @@ fn nothing_goes_in_clear_text_where_tls_is_due() {
         ..setup("http://backend.example")
     };
     for (setup, expected) in [(by_proxy, "Network false"), (setup(&secured), "Tls false")] {
-        let reply = Client::new(&setup).attempt("/", &options(), true, Monotonic::now() + LIMIT);
+        let reply = Client::new(&setup).attempt("/", &options(), true, soon());
         let (mut stream, _) = listener.accept().unwrap();
         let mut sent = Vec::new();
         stream.read_to_end(&mut sent).unwrap();

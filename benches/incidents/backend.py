@@ -1,0 +1,179 @@
+"""The backend under test: a plain ASGI application that can fail in every way the comparison needs.
+
+Its handlers are synchronous and run in a pool of 40 threads, as FastAPI's and Starlette's do, and each of
+them borrows one of 5 database connections. A thread of its own takes orders (JSON datagrams at
+STATE/PID.sock), so that the comparison can also reach a process whose event loop hangs. What happens
+is written to STATE/facts, one line each: "KIND PID MONOTONIC-SECONDS".
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import json
+import os
+import resource
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+STATE = os.environ.get("INCIDENT_STATE", "/run/incident")
+CORE = {"/", "/api/health", "/api/status"}
+FOREVER = 86400
+
+threads = ThreadPoolExecutor(max_workers=40)
+connections = threading.BoundedSemaphore(5)
+# `slow`: seconds for every page but two core routes; `all`: for every route; `status`: what is answered,
+# `status_for_users`: to users too; `serial`: seconds of the event loop for each request.
+mode = {"slow": 0, "all": 0, "status": 200, "status_for_users": False, "serial": 0}
+armed = False
+# Kept open: the descriptors may be used up when there is something to write.
+facts = None
+heartbeat = None
+
+
+def fact(kind):
+    os.write(facts, f"{kind} {os.getpid()} {time.monotonic()}\n".encode())
+
+
+def handle(path, slow):
+    with connections:
+        time.sleep(slow)
+        return json.dumps({"status": "healthy", "path": path}).encode()
+
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        return await lifespan(receive, send)
+    headers = dict(scope["headers"])
+    user = b"x-user" in headers
+    if mode["serial"]:
+        time.sleep(mode["serial"])
+    path = scope["path"]
+    slow = mode["all"] if path in CORE - {"/"} or user else max(mode["slow"], mode["all"])
+    body = await asyncio.get_running_loop().run_in_executor(threads, handle, path, slow)
+    status = 200 if user and not mode["status_for_users"] else mode["status"]
+    kind = (b"content-type", b"application/json")
+    length = (b"content-length", str(len(body)).encode())
+    await send({"type": "http.response.start", "status": status, "headers": [kind, length]})
+    await send({"type": "http.response.body", "body": body})
+    if armed and not user and path == "/api/health":
+        asyncio.get_running_loop().call_later(0.005, block, "sleep", FOREVER)
+
+
+async def lifespan(receive, send):
+    global facts
+    await receive()
+    facts = os.open(f"{STATE}/facts", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    loop = asyncio.get_running_loop()
+    orders = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    orders.bind(f"{STATE}/{os.getpid()}.sock")
+    threading.Thread(target=obey, args=(orders, loop), daemon=True).start()
+    fact("start")
+    with contextlib.suppress(OSError), open(f"{STATE}/at-start") as file:
+        at_start = json.load(file)
+        time.sleep(at_start.get("delay", 0))
+        if "crash" in at_start:
+            obey_one({"do": "crash", "seconds": at_start["crash"]}, loop)
+    start_heartbeat(loop)
+    fact("ready")
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    await send({"type": "lifespan.shutdown.complete"})
+
+
+def obey(orders, loop):
+    while True:
+        obey_one(json.loads(orders.recv(4096)), loop)
+
+
+def obey_one(order, loop):
+    global armed
+    what = order.pop("do")
+    if what == "block":
+        loop.call_soon_threadsafe(block, order["how"], order.get("seconds", FOREVER))
+    elif what == "arm":
+        armed = True
+        # Nobody may ask: the hang begins then without a question.
+        loop.call_soon_threadsafe(loop.call_later, order["seconds"], block, "sleep", FOREVER)
+    elif what == "mode":
+        mode.update(order)
+    elif what == "threads":
+        for _ in range(200):
+            threads.submit(threading.Event().wait)
+        fact("onset")
+    elif what == "connections":
+        for _ in range(5):
+            connections.acquire()
+        fact("onset")
+    elif what == "descriptors":
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+        with contextlib.suppress(OSError):
+            while True:
+                os.open("/dev/null", os.O_RDONLY)
+        fact("onset")
+    elif what == "compute":
+        for _ in range(order["threads"]):
+            threading.Thread(target=compute, args=(order["seconds"],), daemon=True).start()
+    elif what == "crash":
+        threading.Timer(order["seconds"], crash).start()
+
+
+def crash():
+    fact("crash")
+    os._exit(1)
+
+
+def compute(seconds):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        sum(range(1000))
+
+
+def block(how, seconds):
+    """Holds up the event loop: called in its own thread."""
+    fact("onset")
+    if how == "sleep":
+        time.sleep(seconds)
+    elif how == "lock":
+        lock = threading.Lock()
+        lock.acquire()
+        lock.acquire()
+    elif how == "busy":
+        while True:
+            pass
+    elif how == "gil":
+        # Unlike CDLL, PyDLL keeps the interpreter's lock during the call, and no signal ends this one.
+        c, mutex = ctypes.PyDLL(None), ctypes.create_string_buffer(64)
+        c.pthread_mutex_lock(mutex)
+        c.pthread_mutex_lock(mutex)
+
+
+def start_heartbeat(loop):
+    """Tells systemd that the service is ready and alive, by one socket that stays open, as sdnotify's."""
+    global heartbeat
+    address = os.environ.get("NOTIFY_SOCKET")
+    sender = os.environ.get("HEARTBEAT")
+    if not address or not sender:
+        return
+    heartbeat = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    heartbeat.connect("\0" + address[1:] if address.startswith("@") else address)
+    heartbeat.send(b"READY=1")
+    pause = int(os.environ["WATCHDOG_USEC"]) / 2e6
+
+    def beat():
+        heartbeat.send(b"WATCHDOG=1")
+
+    def from_loop():
+        beat()
+        loop.call_later(pause, from_loop)
+
+    def from_thread():
+        while True:
+            beat()
+            time.sleep(pause)
+
+    if sender == "loop":
+        from_loop()
+    else:
+        threading.Thread(target=from_thread, daemon=True).start()

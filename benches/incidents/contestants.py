@@ -1,0 +1,343 @@
+"""The contestants: how each of them is set up in its usual way, with all limits at one scale.
+
+Their configurations are the files in `configs/`. Each class says what its contestant cannot be asked.
+"""
+
+import json
+import math
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from string import Template
+
+HERE = Path(__file__).resolve().parent
+CHECKOUT = HERE.parent.parent
+SCRATCH = Path("/mnt/scratch")
+SOCKET = "/run/scidex-api/scidex-api.sock"
+BACKEND_LOG = "/run/scidex-api.log"
+
+SCALE = 12
+
+
+def scaled(seconds):
+    """Seconds at the comparison's scale. Whole ones, rounded up, since Monit, httpok, gunicorn and uvicorn take no others."""
+    return math.ceil(seconds / SCALE)
+
+
+PERIOD = scaled(60)
+TIMEOUT = scaled(10)
+STOP = scaled(30)
+# gunicorn's default --timeout; a usual WatchdogSec=.
+WORKER_TIMEOUT = scaled(30)
+# uvicorn's default --timeout-worker-healthcheck is 5 s. Not less than this: a worker that starts, which takes as
+# long here as anywhere, does not answer yet.
+HEALTHCHECK = 2
+
+
+def run(*command, check=True, timeout=30):
+    result = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout)
+    if check and result.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)}: {result.stdout.strip()}")
+    return result.stdout
+
+
+def write(path, text):
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text(text)
+
+
+def config(file, /, **values):
+    return Template((HERE / "configs" / file).read_text()).substitute(values)
+
+
+def journal(unit, since, *more):
+    """The journal's lines about a unit after a moment of the clock."""
+    run("journalctl", "--sync")
+    return run("journalctl", "-q", "-o", "cat", "-u", unit, f"--since=@{since:.3f}", *more, check=False)
+
+
+def texts(*paths):
+    return [Path(path).read_text(errors="replace") if Path(path).exists() else "" for path in paths]
+
+
+class Contestant:
+    name = title = ""
+    packages = ()  # Debian's
+    python_packages = ()
+    # Some check only workers, and take two for that.
+    least_workers = 1
+    healthcheck = 3600
+    unit = "scidex-api.service"
+    group = "scidex-api.service"
+    # A line of its log like this names what it found or did.
+    reason = r"."
+    min_uptime = 0
+
+    def __init__(self, python):
+        self.python = python
+
+    def not_applicable(self, incident):
+        """Why there is nothing to compare, or None."""
+        return None
+
+    def server(self, plan):
+        place = f"--uds {SOCKET}" if plan.unix_socket else f"--host 0.0.0.0 --port {plan.port}"
+        # Its parent's own check of the workers is a contestant of its own, and Debian's uvicorn has none.
+        check = "" if self.python == "/usr/bin/python3" else f" --timeout-worker-healthcheck {self.healthcheck}"
+        workers = f" --workers {plan.workers}{check}" if plan.workers > 1 else ""
+        backlog = f" --backlog {plan.backlog}" if plan.backlog else ""
+        return f"{self.python} -m uvicorn backend:app --app-dir /srv/scidex-api --no-access-log {place}{workers}{backlog}"
+
+    def extra(self, plan):
+        return ""
+
+    def start_backend(self, plan):
+        extra = [self.extra(plan), "RuntimeDirectory=scidex-api" if plan.unix_socket else ""]
+        text = config("scidex-api.service", name="scidex-api", command=self.server(plan), stop=STOP, extra="\n".join(extra))
+        write("/etc/systemd/system/scidex-api.service", text.replace("Restart=always", f"Restart={plan.restart}"))
+        run("systemctl", "daemon-reload")
+        run("systemctl", "start", "scidex-api.service")
+
+    def start(self, plan):
+        """Starts what watches the backend, if it is not a part of it."""
+
+    def operator(self, verb):
+        run("systemctl", verb, "scidex-api.service")
+
+    def is_backend(self, command):
+        return "resource_tracker" not in command
+
+    def position(self):
+        """Seconds since a period began: it begins when the contestant starts, unless it goes by the clock."""
+        return 0
+
+    def watchers(self, processes):
+        """The processes that watch."""
+        return []
+
+    def logs(self, since):
+        """The text of each of its logs."""
+        return [""]
+
+    def stop(self):
+        """Ends everything at once, whatever state it is in."""
+        units = ["scidex-route-health.timer", "scidex-route-health.service", "monit.service", "supervisor.service",
+                 "sequential-watchdog.service", "scidex-api.service", "old-api.service"]
+        for unit in units:
+            run("systemctl", "kill", "--kill-whom=all", "-s", "KILL", unit, check=False)
+        run("systemctl", "stop", *units, check=False)
+        run("systemctl", "reset-failed", check=False)
+        for path in Path("/etc/systemd/system").iterdir():
+            if not path.is_symlink():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for log in Path("/run").glob("*.log"):
+            log.unlink()
+
+    def processes_of(self, unit):
+        file = Path("/sys/fs/cgroup/system.slice") / unit / "cgroup.procs"
+        try:
+            return [int(pid) for pid in file.read_text().split()]
+        except OSError:
+            return []
+
+
+class Nobody(Contestant):
+    name = "nobody"
+    title = "nobody (control)"
+    reason = r"(?!)"
+
+
+class ThisProgram(Contestant):
+    name = "scidex-route-health"
+    title = "scidex-route-health"
+    reason = r"unhealthy|but \d+ |recovery:"
+    min_uptime = scaled(120)
+
+    def manifest(self, plan):
+        """The shipped manifest, with its limits scaled down."""
+        shipped = json.loads((CHECKOUT / "routes.json").read_text())
+        shipped.pop("$schema")
+        for options in (shipped["defaults"], *shipped["routes"]):
+            if "timeout_seconds" in options:
+                options["timeout_seconds"] = scaled(options["timeout_seconds"])
+        shipped["defaults"]["retry_backoff_seconds"] /= SCALE
+        shipped["deadline_seconds"] = scaled(shipped["deadline_seconds"])
+        shipped["recovery"].update(min_uptime_seconds=self.min_uptime, verify_seconds=scaled(60))
+        if plan.unix_socket:
+            shipped["unix_socket"] = SOCKET
+        return shipped
+
+    def start(self, plan):
+        write("/etc/scidex-route-health/routes.json", json.dumps(self.manifest(plan), indent=2))
+        units = Path("/etc/systemd/system")
+        for name in ("scidex-route-health.service", "scidex-route-health.timer"):
+            shutil.copy(CHECKOUT / name, units / name)
+        write(units / "scidex-route-health.service.d/scale.conf", config("scidex-route-health.conf", wait=scaled(30)))
+        write(units / "scidex-route-health.timer.d/scale.conf", config("scidex-route-health.timer.conf", period=PERIOD))
+        run("systemctl", "daemon-reload")
+        run("systemctl", "start", "scidex-route-health.timer")
+
+    def watchers(self, processes):
+        return self.processes_of("scidex-route-health.service")
+
+    def logs(self, since):
+        return [journal("scidex-route-health.service", since, "_COMM=scidex-route-he")]
+
+
+class Monit(Contestant):
+    name = "monit"
+    title = "Monit"
+    packages = ("monit",)
+    reason = r"failed|not running|restart|exec|timed out|Connection"
+
+    def start(self, plan):
+        place = f"unixsocket {SOCKET}" if plan.unix_socket else "host 127.0.0.1 port 8000"
+        text = config("monitrc", period=PERIOD, pattern="--app-dir /srv/scidex-api", start=scaled(60), place=place, timeout=TIMEOUT)
+        write("/etc/monit/monitrc", text)
+        Path("/etc/monit/monitrc").chmod(0o600)
+        Path("/var/lib/monit").mkdir(parents=True, exist_ok=True)
+        for leftover in ("/var/log/monit.log", "/var/lib/monit/state"):
+            Path(leftover).unlink(missing_ok=True)
+        write("/etc/systemd/system/monit.service", config("monit.service"))
+        run("systemctl", "daemon-reload")
+        run("systemctl", "start", "monit.service")
+
+    def watchers(self, processes):
+        return self.processes_of("monit.service")
+
+    def logs(self, since):
+        return texts("/var/log/monit.log")
+
+
+class Supervisord(Contestant):
+    name = "supervisord"
+    title = "supervisord, superlance's httpok"
+    python_packages = ("supervisor", "superlance")
+    unit = "supervisor.service"
+    group = "supervisor.service"
+    reason = r"Restarting|restarted|exited|FATAL|not in RUNNING"
+
+    def not_applicable(self, incident):
+        if incident.unix_socket:
+            return "httpok takes http and https URLs only"
+        return None
+
+    def start_backend(self, plan):
+        text = config(
+            "supervisord.conf", command=self.server(plan), autorestart="false" if plan.restart == "no" else "true",
+            stop=scaled(10), httpok=f"{self.python} -m superlance.httpok", timeout=TIMEOUT,
+            url="http://127.0.0.1:8000/api/health", tick=f"TICK_{PERIOD}")
+        write("/etc/supervisor/supervisord.conf", text)
+        log = Path("/var/log/supervisor")
+        shutil.rmtree(log, ignore_errors=True)
+        log.mkdir(parents=True)
+        extra = self.extra(plan)
+        write("/etc/systemd/system/supervisor.service", config("supervisor.service", supervisord=f"{self.python} -m supervisor.supervisord", extra=extra))
+        run("systemctl", "daemon-reload")
+        run("systemctl", "start", "supervisor.service")
+
+    def start(self, plan):
+        self.control("start", "httpok")
+
+    def position(self):
+        """TICK events come when the clock's seconds are a multiple of the period."""
+        return time.time() % PERIOD
+
+    def operator(self, verb):
+        self.control(verb, "scidex-api")
+
+    def control(self, verb, program):
+        run(self.python, "-m", "supervisor.supervisorctl", "-c", "/etc/supervisor/supervisord.conf", verb, program)
+
+    def is_backend(self, command):
+        return super().is_backend(command) and "supervisor" not in command and "httpok" not in command
+
+    def watchers(self, processes):
+        return [p["pid"] for p in processes.living() if not self.is_backend(p["command"])]
+
+    def logs(self, since):
+        return texts("/var/log/supervisor/httpok.log", "/var/log/supervisor/supervisord.log")
+
+
+class WorkerCheck(Contestant):
+    """A server that checks its own workers."""
+
+    def watchers(self, processes):
+        return [int(run("systemctl", "show", "-p", "MainPID", "--value", self.unit))]
+
+    def logs(self, since):
+        return texts(BACKEND_LOG)
+
+
+class Gunicorn(WorkerCheck):
+    name = "gunicorn"
+    title = "gunicorn's worker timeout"
+    python_packages = ("gunicorn", "uvicorn-worker")
+    reason = r"WORKER TIMEOUT|exited|was sent|terminated"
+
+    def server(self, plan):
+        place = f"unix:{SOCKET}" if plan.unix_socket else f"0.0.0.0:{plan.port}"
+        backlog = f" --backlog {plan.backlog}" if plan.backlog else ""
+        return (f"{self.python} -m gunicorn backend:app --chdir /srv/scidex-api --worker-class uvicorn_worker.UvicornWorker"
+                f" --workers {plan.workers} --timeout {WORKER_TIMEOUT} --bind {place}{backlog}")
+
+
+class Uvicorn(WorkerCheck):
+    name = "uvicorn"
+    title = "uvicorn's worker check"
+    least_workers = 2
+    healthcheck = HEALTHCHECK
+    reason = r"died|not ready|failed to start"
+
+
+class SystemdLoop(Contestant):
+    name = "systemd-loop"
+    title = "systemd WatchdogSec=, from the event loop"
+    heartbeat = "loop"
+    reason = r"[Ww]atchdog|Main process exited|Failed with result"
+
+    def not_applicable(self, incident):
+        if incident.name == "starved":
+            return "the watchdog is PID 1, which cannot be held up alone"
+        return None
+
+    def extra(self, plan):
+        return f"Type=notify\nNotifyAccess=all\nWatchdogSec={WORKER_TIMEOUT}\nEnvironment=HEARTBEAT={self.heartbeat}"
+
+    def logs(self, since):
+        return [journal(self.unit, since, "_PID=1")]
+
+
+class SystemdThread(SystemdLoop):
+    name = "systemd-thread"
+    title = "systemd WatchdogSec=, from a side thread"
+    heartbeat = "thread"
+
+
+class Sequential(Contestant):
+    name = "sequential"
+    title = "sequential script, the first watchdog's policy"
+    reason = r"timed out|killing|no core route|refused"
+
+    def start(self, plan):
+        place = SOCKET if plan.unix_socket else "127.0.0.1:8000"
+        write("/etc/systemd/system/sequential-watchdog.service", config("sequential-watchdog.service", period=PERIOD, timeout=TIMEOUT, place=place))
+        run("systemctl", "daemon-reload")
+        run("systemctl", "start", "sequential-watchdog.service")
+
+    def watchers(self, processes):
+        return self.processes_of("sequential-watchdog.service")
+
+    def logs(self, since):
+        return [journal("sequential-watchdog.service", since)]
+
+
+CONTESTANTS = [ThisProgram, Monit, Supervisord, Gunicorn, Uvicorn, SystemdLoop, SystemdThread, Sequential, Nobody]
+
+
+def reason_lines(contestant, before, after):
+    """What its logs say about the matter since they were `before`, a few lines."""
+    lines = [line.strip() for old, new in zip(before, after) for line in new[len(old):].splitlines()]
+    return [line[:300] for line in lines if re.search(contestant.reason, line)][:12]

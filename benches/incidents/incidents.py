@@ -1,0 +1,383 @@
+"""The incidents: what happens to the backend, and who may be ended for it.
+
+`begin` makes it happen and returns the processes that hang (PIDs), whose end harms nobody. An incident that
+needs a restart lasts until the backend is healthy again or the comparison gives up; the others end by
+themselves.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from contestants import HERE, SOCKET, TIMEOUT, run, scaled
+from observer import Client
+
+FOREVER = 86400
+
+
+class NotPossible(Exception):
+    """This machine cannot make the incident."""
+
+
+class Incident:
+    name = title = ""
+    needs_restart = False
+    # In the small part that CI runs.
+    in_ci = False
+    workers = 1
+    port = 8000
+    unix_socket = False
+    backlog = None
+    restart = "always"
+    # Three periods, so that every contestant looks at least twice.
+    seconds = 15
+    # The backend is expected to be healthy when the incident is over.
+    heals = True
+
+    def user_place(self):
+        return SOCKET if self.unix_socket else f"127.0.0.1:{self.port}"
+
+    def before(self, test):
+        """What has to stand before the contestant starts."""
+
+    def begin(self, test):
+        return set()
+
+    def during(self, test):
+        time.sleep(self.seconds)
+
+    def end(self, test):
+        """Ends it and takes away what it needed."""
+
+
+class Needed(Incident):
+    needs_restart = True
+
+
+class Blocked(Needed):
+    how = "sleep"
+
+    def begin(self, test):
+        return test.order_all("block", how=self.how)
+
+
+class LoopSleep(Blocked):
+    name, title, in_ci = "loop-sleep", "event loop blocked by a sleep", True
+
+
+class LoopLock(Blocked):
+    name, title, how = "loop-lock", "event loop blocked by a lock", "lock"
+
+
+class LoopBusy(Blocked):
+    name, title, how = "loop-busy", "event loop blocked by a busy loop", "busy"
+
+
+class Gil(Blocked):
+    name, title, how = "gil", "a C call that holds the GIL", "gil"
+
+
+class Stopped(Needed):
+    name, title = "sigstop", "SIGSTOP"
+
+    def begin(self, test):
+        pids = test.workers()
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        test.onset = time.monotonic()
+        return set(pids)
+
+
+class ThreadPool(Needed):
+    name, title = "thread-pool", "thread pool exhausted"
+
+    def begin(self, test):
+        return test.order_all("threads")
+
+
+class ConnectionPool(Needed):
+    name, title, in_ci = "connection-pool", "connection pool exhausted", True
+
+    def begin(self, test):
+        return test.order_all("connections")
+
+
+class AcceptQueue(Blocked):
+    name, title, in_ci = "accept-queue", "accept queue full for long", True
+    backlog = 4
+
+    def begin(self, test):
+        guilty = super().begin(test)
+        # Users who give up: their connections stay in the queue.
+        users = Client(self.user_place(), rate=50)
+        time.sleep(0.3)
+        users.asking = False
+        return guilty
+
+
+class TwoWorkers(Blocked):
+    name, title, in_ci = "two-workers", "both of two workers hung", True
+    workers = 2
+
+
+class MidSweep(Needed):
+    name, title = "mid-sweep", "a hang that begins in mid-sweep"
+
+    def begin(self, test):
+        return test.order_all("arm", seconds=scaled(60))
+
+
+class UnixSocket(Blocked):
+    name, title = "unix-socket", "a hang behind a UNIX socket"
+    unix_socket = True
+
+
+class Descriptors(Needed):
+    name, title = "descriptors", "file descriptors exhausted"
+
+    def begin(self, test):
+        return test.order_all("descriptors")
+
+
+class Mode(Incident):
+    mode = {}
+
+    def begin(self, test):
+        for pid in test.workers():
+            test.order(pid, "mode", **self.mode)
+        return set()
+
+    def end(self, test):
+        for pid in test.workers():
+            test.order(pid, "mode", slow=0, all=0, status=200, serial=0)
+
+
+class SlowPages(Mode):
+    name, title = "slow-pages", "slow pages"
+    mode = {"slow": 1.5 * TIMEOUT}
+
+
+class RateLimits(Mode):
+    name, title = "rate-limits", "a storm of 429 for local probes"
+    mode = {"status": 429, "status_for_users": False}
+
+
+class Degraded(Mode):
+    name, title, in_ci = "degraded", "degraded: 503 for everybody", True
+    mode = {"status": 503, "status_for_users": True}
+
+
+class Overload(Mode):
+    """Each request holds up the event loop for 0.15 s, and five more users ask again and again: about 2 s each."""
+
+    name, title = "overload", "overload: everybody is served late"
+    mode = {"serial": 0.15}
+
+    def begin(self, test):
+        super().begin(test)
+        self.users = [Client(self.user_place(), rate=None, patience=FOREVER) for _ in range(5)]
+        return set()
+
+    def end(self, test):
+        for user in self.users:
+            user.asking = False
+        super().end(test)
+
+
+class Stall(Incident):
+    """Three of them, since one may fall between two looks."""
+
+    name, title, in_ci = "stall", "a stall of half the proof time that heals", True
+
+    def during(self, test):
+        for _ in range(3):
+            for pid in test.workers():
+                test.order(pid, "block", how="sleep", seconds=1.6 * TIMEOUT)
+            time.sleep(4.3)
+        time.sleep(2)
+
+
+class SlowStart(Incident):
+    """A deploy whose new workers load for 72 s at full scale, while the parent's socket takes connections."""
+
+    name, title, in_ci = "slow-start", "slow start", True
+    workers = 2
+    at_start = {"delay": scaled(72)}
+
+    def begin(self, test):
+        test.at_start(self.at_start)
+        test.operator("restart")
+        return set()
+
+    def during(self, test):
+        time.sleep(3)
+        test.at_start(None)
+        time.sleep(self.seconds - 3)
+
+
+class Deploy(SlowStart):
+    """A deploy restart: nobody listens for 36 s at full scale."""
+
+    name, title, in_ci = "deploy", "a deploy restart under way", False
+    workers = 1
+    at_start = {"delay": scaled(36)}
+
+
+class CrashLoop(Incident):
+    name, title = "crash-loop", "a crash loop (systemd's job)"
+
+    def begin(self, test):
+        test.at_start({"crash": 1.3})
+        for pid in test.workers():
+            test.order(pid, "crash", seconds=0)
+        return set()
+
+    def end(self, test):
+        test.at_start(None)
+        time.sleep(2)
+
+
+class PacketFilter(Incident):
+    """Packets to 127.0.0.1 are dropped; users come by another address and are served."""
+
+    name, title = "packet-filter", "a packet filter on the probe's path"
+
+    def user_place(self):
+        return "127.0.0.9:8000"
+
+    def begin(self, test):
+        if not shutil.which("nft"):
+            raise NotPossible("nftables is not installed")
+        run("nft", "add table inet incident")
+        run("nft", "add chain inet incident input { type filter hook input priority 0; }")
+        run("nft", "add rule inet incident input ip daddr 127.0.0.1 tcp dport 8000 drop")
+        return set()
+
+    def end(self, test):
+        run("nft", "delete table inet incident", check=False)
+
+
+class ForeignListener(Incident):
+    """The backend serves its users on port 8001; an older instance on port 8000 hangs."""
+
+    name, title = "foreign-listener", "a foreign listener on the port"
+    port = 8001
+
+    def before(self, test):
+        test.start_old_instance()
+
+    def begin(self, test):
+        test.order(test.old_instance, "block", how="sleep")
+        return set()
+
+
+class Debugger(Incident):
+    """Both of two workers hang, and somebody has a debugger on one of them."""
+
+    name, title = "debugger", "a debugger on a worker"
+    workers = 2
+    heals = False
+
+    def begin(self, test):
+        first, second = sorted(test.workers())[:2]
+        test.order_all("block", how="sleep")
+        command = [sys.executable, str(HERE / "debugger.py"), str(second)]
+        self.debugger = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        if "attached" not in self.debugger.stdout.readline():
+            raise NotPossible("ptrace is not permitted")
+        return {first}
+
+    def end(self, test):
+        self.debugger.kill()
+        self.debugger.wait()
+
+
+class OneWorker(Incident):
+    name, title, in_ci = "one-worker", "one of two workers hung", True
+    workers = 2
+
+    def begin(self, test):
+        pid = min(test.workers())
+        test.order(pid, "block", how="sleep")
+        return {pid}
+
+
+class CpuQuota(Incident):
+    """Something computes in the backend, whose control group has little of the processor: answers come late."""
+
+    name, title = "cpu-quota", "CPU quota exhausted"
+    percent = 8
+
+    def begin(self, test):
+        self.group = test.cpu_group()
+        (self.group / "cpu.cfs_quota_us").write_text(str(1000 * self.percent))
+        for pid in test.workers():
+            test.order(pid, "compute", seconds=self.seconds, threads=4)
+        return set()
+
+    def during(self, test):
+        end = time.monotonic() + self.seconds
+        while time.monotonic() < end:
+            test.into_cpu_group(self.group)
+            time.sleep(0.1)
+
+    def end(self, test):
+        test.leave_cpu_group(self.group)
+
+
+class Starved(Mode):
+    """The watchdog runs for 0.1 s in every 1.5 s, while each answer takes 0.3 s."""
+
+    name, title = "starved", "the watchdog itself starved"
+    mode = {"all": 0.3}
+
+    def during(self, test):
+        end = time.monotonic() + self.seconds
+        while time.monotonic() < end:
+            go = time.monotonic() + 1.4 * TIMEOUT
+            while time.monotonic() < go:
+                # Again and again: it may be started anew.
+                self.signal(test.watchers(), signal.SIGSTOP)
+                time.sleep(0.03)
+            self.signal(test.watchers(), signal.SIGCONT)
+            time.sleep(0.1)
+
+    @staticmethod
+    def signal(pids, number):
+        for pid in pids:
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                pass
+
+
+class RestartNo(Incident):
+    """A hang in a unit that systemd would not start again after a kill."""
+
+    name, title = "restart-no", "Restart=no"
+    restart = "no"
+    heals = False
+
+    def begin(self, test):
+        return test.order_all("block", how="sleep")
+
+
+class OperatorsStop(Incident):
+    name, title = "operator-stop", "an operator's stop"
+    heals = False
+
+    def begin(self, test):
+        test.operator("stop")
+        return set()
+
+
+INCIDENTS = [
+    LoopSleep, LoopLock, LoopBusy, Gil, Stopped, ThreadPool, ConnectionPool, AcceptQueue, TwoWorkers, MidSweep,
+    UnixSocket, Descriptors,
+    SlowPages, RateLimits, Degraded, Overload, Stall, SlowStart, Deploy, CrashLoop, PacketFilter, ForeignListener,
+    Debugger, OneWorker, CpuQuota, Starved, RestartNo, OperatorsStop,
+]

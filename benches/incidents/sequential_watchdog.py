@@ -1,0 +1,58 @@
+"""The first watchdog's policy: sequential_watchdog.py PERIOD TIMEOUT UNIT URL-OR-SOCKET
+
+One core route after the other, two tries each. If none of them answers, the unit's main process is killed
+and systemd starts it again. Any HTTP status is an answer, and a refused connection is no hang. No other
+precautions.
+"""
+
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+CORE = ["/api/health", "/", "/api/status"]
+
+
+class UnixConnection(http.client.HTTPConnection):
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self.host)
+
+
+def answers(place, path, timeout):
+    for _ in range(2):
+        try:
+            kind = UnixConnection if place.startswith("/") else http.client.HTTPConnection
+            connection = kind(place, timeout=timeout)
+            connection.request("GET", path, headers={"Host": "localhost", "User-Agent": "sequential"})
+            connection.getresponse().read()
+            return True
+        except TimeoutError:
+            print(f"{path}: timed out")
+        except (OSError, http.client.HTTPException) as error:
+            print(f"{path}: {error}")
+            return True
+    return False
+
+
+def main():
+    period, timeout, unit, place = float(sys.argv[1]), float(sys.argv[2]), sys.argv[3], sys.argv[4]
+    while True:
+        began = time.monotonic()
+        # Every route is asked: one of them may be slow while the backend lives.
+        if not any([answers(place, path, timeout) for path in CORE]):
+            show = ["systemctl", "show", "-p", "MainPID", "--value", unit]
+            pid = int(subprocess.run(show, stdout=subprocess.PIPE, text=True).stdout or 0)
+            if pid > 1:
+                print(f"no core route answers: killing {pid}")
+                os.kill(pid, signal.SIGKILL)
+            else:
+                print(f"no core route answers, and {unit} has no main process")
+        time.sleep(max(0, began + period - time.monotonic()))
+
+
+main()
