@@ -1,5 +1,5 @@
 //! Each reason to leave a hung backend alone that a real systemd can show; the process is alive
-//! afterwards. Without one, the same scene ends in a kill: `a_new_process_that_hangs_as_well` in
+//! afterwards. Without one, the same test environment ends in a kill: `a_new_process_that_hangs_as_well` in
 //! `recovery`. And: what is decided about restarts is what systemd then does.
 
 use std::fs::{self, Permissions};
@@ -12,19 +12,32 @@ use nix::sys::ptrace;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use crate::lacking::skip;
-use crate::patience::within;
-use crate::play::{in_turn, ok, silent};
-use crate::scene::{Scene, mute};
+use crate::run::has;
+use crate::scripted::{SILENT, Scripted};
+use crate::skip::skip;
 use crate::systemd::{Systemd, recovery};
+use crate::test_env::{TestEnv, mute};
+use crate::wait::wait_until;
 
 const RESTARTS: &str = "Restart=always";
 
-/// A sleeper that would be killed if the guard did not hold, and the run that must not.
+/// A unit that does not even run a backend, and the run that must not kill its main process.
 #[track_caller]
-fn spares(systemd: &Systemd, unit: &str, keys: serde_json::Value, guard: &str) {
+fn spares(systemd: &Systemd, unit: &str, guard: &str) {
+    let test_env = mute(systemd, recovery(unit, json!({})));
+    is_spared(systemd, unit, &test_env, guard);
+}
+
+/// A hung backend that would be killed if the guard did not hold, and the run that must not.
+#[track_caller]
+fn spares_hung(systemd: &Systemd, backend: &Scripted<'_>, guard: &str) {
+    is_spared(systemd, &backend.unit, &backend.test_env(json!({})), guard);
+}
+
+#[track_caller]
+fn is_spared(systemd: &Systemd, unit: &str, test_env: &TestEnv, guard: &str) {
     let before = systemd.main_pid(unit);
-    mute(systemd, recovery(unit, keys)).run([]).refused(guard);
+    test_env.run([]).refused(guard);
     assert_eq!(
         systemd.main_pid(unit),
         before,
@@ -38,11 +51,11 @@ fn a_unit_that_does_not_exist_is_refused() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
-    spares(&systemd, "no-such.service", json!({}), "not_loaded");
+    spares(&systemd, "no-such.service", "not_loaded");
     // systemd.unit(5): an empty file masks the unit.
     systemd.write_unit("hidden.service", "");
     assert_eq!(systemd.property("hidden.service", "LoadState"), "masked");
-    spares(&systemd, "hidden.service", json!({}), "not_loaded");
+    spares(&systemd, "hidden.service", "not_loaded");
 }
 
 #[test]
@@ -52,7 +65,7 @@ fn a_unit_that_is_not_active_is_left_alone() {
     };
     systemd.sleeper("stopped.service", RESTARTS);
     systemd.systemctl(&["stop", "stopped.service"]);
-    spares(&systemd, "stopped.service", json!({}), "not_active");
+    spares(&systemd, "stopped.service", "not_active");
 
     systemd.write_unit(
         "starting.service",
@@ -60,7 +73,7 @@ fn a_unit_that_is_not_active_is_left_alone() {
     );
     systemd.systemctl(&["start", "--no-block", "starting.service"]);
     systemd.wait_for("starting.service", "ActiveState", "activating");
-    spares(&systemd, "starting.service", json!({}), "not_active");
+    spares(&systemd, "starting.service", "not_active");
 }
 
 #[test]
@@ -72,7 +85,7 @@ fn a_unit_without_a_main_process_is_left_alone() {
         "none.service",
         "Type=oneshot\nRemainAfterExit=yes\nExecStart=true",
     );
-    spares(&systemd, "none.service", json!({}), "main_pid");
+    spares(&systemd, "none.service", "main_pid");
 }
 
 #[test]
@@ -80,13 +93,9 @@ fn a_main_process_that_is_still_young_is_left_alone() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
-    systemd.sleeper("young.service", RESTARTS);
-    spares(
-        &systemd,
-        "young.service",
-        json!({ "min_uptime_seconds": 120 }),
-        "too_young",
-    );
+    let backend = Scripted::silent(&systemd, "young.service", RESTARTS);
+    let test_env = backend.test_env(json!({ "min_uptime_seconds": 120 }));
+    is_spared(&systemd, &backend.unit, &test_env, "too_young");
 }
 
 #[test]
@@ -94,11 +103,12 @@ fn a_main_process_younger_than_the_sweep_is_left_alone() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
+    // The server is the test's: a real backend's end would end the probe, too.
     systemd.sleeper("fresh.service", RESTARTS);
-    let scene =
+    let test_env =
         mute(&systemd, recovery("fresh.service", json!({}))).default("timeout_seconds", 1.5);
-    let running = scene.start([]);
-    assert!(within(Duration::from_secs(5), || scene
+    let running = test_env.start([]);
+    assert!(wait_until(Duration::from_secs(5), || test_env
         .server()
         .connections()
         > 0));
@@ -113,16 +123,8 @@ fn a_backend_that_wakes_up_at_the_last_moment_is_left_alone() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
-    systemd.sleeper("waking.service", RESTARTS);
-    let pid = systemd.main_pid("waking.service");
-    let keys = recovery("waking.service", json!({}));
-    Scene::new()
-        .beside(&systemd)
-        .core("/up", in_turn([silent(), ok()]))
-        .top("recovery", keys)
-        .run([])
-        .refused("answered");
-    assert!(systemd.is_alive(pid));
+    let backend = Scripted::start(&systemd, "waking.service", &[SILENT, "200"], RESTARTS);
+    spares_hung(&systemd, &backend, "answered");
 }
 
 #[test]
@@ -130,11 +132,14 @@ fn a_unit_that_would_not_come_back_is_left_alone() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
-    systemd.sleeper("mortal.service", "Restart=no");
-    spares(&systemd, "mortal.service", json!({}), "no_restart");
     let prevented = "Restart=always\nRestartPreventExitStatus=SIGKILL";
-    systemd.sleeper("prevented.service", prevented);
-    spares(&systemd, "prevented.service", json!({}), "no_restart");
+    for (unit, service) in [
+        ("mortal.service", "Restart=no"),
+        ("prevented.service", prevented),
+    ] {
+        let backend = Scripted::silent(&systemd, unit, service);
+        spares_hung(&systemd, &backend, "no_restart");
+    }
 }
 
 #[test]
@@ -146,17 +151,13 @@ fn a_unit_with_a_queued_job_is_left_alone() {
         "blocker.service",
         "[Service]\nType=oneshot\nExecStart=sleep infinity\n",
     );
-    systemd.write_unit(
-        "queued.service",
-        "[Unit]\nAfter=blocker.service\n\
-         [Service]\nExecStart=sleep infinity\nExecReload=true\nRestart=always\n",
-    );
-    systemd.systemctl(&["start", "queued.service"]);
+    let after = "ExecReload=true\nRestart=always\n[Unit]\nAfter=blocker.service";
+    let backend = Scripted::silent(&systemd, "queued.service", after);
     systemd.systemctl(&["start", "--no-block", "blocker.service"]);
     // The reload has to wait for the start that stands before it; meanwhile the unit is active.
     systemd.systemctl(&["reload", "--no-block", "queued.service"]);
     assert_eq!(systemd.property("queued.service", "ActiveState"), "active");
-    spares(&systemd, "queued.service", json!({}), "job_queued");
+    spares_hung(&systemd, &backend, "job_queued");
 }
 
 #[test]
@@ -164,11 +165,11 @@ fn a_process_that_somebody_debugs_is_left_alone() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
-    systemd.sleeper("traced.service", RESTARTS);
-    let pid = systemd.host_pid(systemd.main_pid("traced.service"));
+    let backend = Scripted::silent(&systemd, "traced.service", RESTARTS);
+    let pid = systemd.host_pid(backend.pid());
     ptrace::attach(pid).unwrap();
     let stopped = nix::sys::wait::waitpid(pid, None).unwrap();
-    spares(&systemd, "traced.service", json!({}), "traced");
+    spares_hung(&systemd, &backend, "traced");
     assert_eq!(stopped.pid(), Some(pid));
     ptrace::detach(pid, None).unwrap();
 }
@@ -178,12 +179,12 @@ fn a_unit_that_somebody_froze_is_left_alone() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
-    systemd.sleeper("frozen.service", RESTARTS);
+    let backend = Scripted::silent(&systemd, "frozen.service", RESTARTS);
     systemd.try_systemctl(&["freeze", "frozen.service"]);
     if systemd.property("frozen.service", "FreezerState") != "frozen" {
         return skip("this kernel's cgroups cannot freeze units; the faulty tools' tests play it");
     }
-    spares(&systemd, "frozen.service", json!({}), "frozen");
+    spares_hung(&systemd, &backend, "frozen");
     systemd.systemctl(&["thaw", "frozen.service"]);
 }
 
@@ -192,33 +193,39 @@ fn a_manifest_that_others_may_write_gets_nobody_killed() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
-    systemd.sleeper("open.service", RESTARTS);
-    let pid = systemd.main_pid("open.service");
-    let scene = mute(&systemd, recovery("open.service", json!({})));
+    let backend = Scripted::silent(&systemd, "open.service", RESTARTS);
+    let pid = backend.pid();
+    let test_env = backend.test_env(json!({}));
     for mode in [0o666, 0o664, 0o646, 0o602] {
-        fs::set_permissions(scene.write_manifest(), Permissions::from_mode(mode)).unwrap();
-        scene
+        fs::set_permissions(test_env.write_manifest(), Permissions::from_mode(mode)).unwrap();
+        test_env
             .run(["-m", "routes.json"])
             .refused("manifest_writable");
     }
-    fs::set_permissions(scene.write_manifest(), Permissions::from_mode(0o644)).unwrap();
+    fs::set_permissions(test_env.write_manifest(), Permissions::from_mode(0o644)).unwrap();
     let somebody = nix::unistd::Uid::from_raw(12345);
-    nix::unistd::chown(&scene.write_manifest(), Some(somebody), None).unwrap();
-    scene
+    nix::unistd::chown(&test_env.write_manifest(), Some(somebody), None).unwrap();
+    test_env
         .run(["-m", "routes.json"])
         .refused("manifest_writable");
     // The file behind a link counts, not the link.
-    let link = scene.dir().join("link.json");
-    std::os::unix::fs::symlink(scene.write_manifest(), &link).unwrap();
-    scene.run(["-m", "link.json"]).refused("manifest_writable");
+    let link = test_env.dir().join("link.json");
+    std::os::unix::fs::symlink(test_env.write_manifest(), &link).unwrap();
+    test_env
+        .run(["-m", "link.json"])
+        .refused("manifest_writable");
     assert!(systemd.is_alive(pid));
     // The control: the same manifest as the caller's own, and by way of standard input.
     let root = nix::unistd::Uid::from_raw(0);
-    let mut piped = scene.command(["--format", "json", "--dry-run", "-m", "-"]);
-    piped.stdin(fs::File::open(scene.write_manifest()).unwrap());
-    scene.spawn(piped).finish().exits(1).outcome("would_kill");
-    nix::unistd::chown(&scene.write_manifest(), Some(root), None).unwrap();
-    scene
+    let mut piped = test_env.command(["--format", "json", "--dry-run", "-m", "-"]);
+    piped.stdin(fs::File::open(test_env.write_manifest()).unwrap());
+    test_env
+        .spawn(piped)
+        .finish()
+        .exits(1)
+        .outcome("would_kill");
+    nix::unistd::chown(&test_env.write_manifest(), Some(root), None).unwrap();
+    test_env
         .run(["--dry-run"])
         .exits(1)
         .outcome("would_kill")
@@ -230,18 +237,14 @@ fn a_prober_that_was_starved_itself_kills_nobody() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
-    systemd.sleeper("starved.service", RESTARTS);
-    let pid = systemd.main_pid("starved.service");
-    let scene =
-        mute(&systemd, recovery("starved.service", json!({}))).default("timeout_seconds", 1);
+    let backend = Scripted::silent(&systemd, "starved.service", RESTARTS);
+    let pid = backend.pid();
+    let test_env = backend.test_env(json!({}));
     // By its manifest's path, which no other process on the machine is started with.
-    let manifest = scene.write_manifest();
-    let running = scene.start(["-m", manifest.to_str().unwrap()]);
-    assert!(within(Duration::from_secs(5), || scene
-        .server()
-        .connections()
-        > 0));
-    let prober = systemd.find(manifest.to_str().unwrap());
+    let manifest = test_env.write_manifest();
+    let running = test_env.start(["-m", manifest.to_str().unwrap()]);
+    assert!(wait_until(Duration::from_secs(5), || backend.requests() > 0));
+    let prober = systemd.find(manifest.to_str().unwrap()).unwrap();
     nix::sys::signal::kill(prober, Signal::SIGSTOP).unwrap();
     thread::sleep(Duration::from_millis(2300));
     nix::sys::signal::kill(prober, Signal::SIGCONT).unwrap();
@@ -258,41 +261,50 @@ fn a_url_that_leads_to_another_machine_gets_nobody_killed() {
     };
     systemd.sleeper("remote.service", RESTARTS);
     let pid = systemd.main_pid("remote.service");
+    if !has("ip") {
+        return;
+    }
     // RFC 5737: an address that nobody has. In a network of its own, whose kernel drops what it is
     // sent for others, the address is as silent as a machine far away that hangs.
     let silence = "ip link set lo up && ip route add 192.0.2.0/24 dev lo && exec \"$@\"";
-    let scene = mute(&systemd, recovery("remote.service", json!({})))
+    let test_env = mute(&systemd, recovery("remote.service", json!({})))
         .at("http://192.0.2.1:8000")
         .through(["unshare", "--net", "sh", "-c", silence, "sh"]);
-    scene.run([]).refused("not_local");
+    test_env.run([]).refused("not_local");
     assert!(systemd.is_alive(pid));
     // The control: an address of this machine in that same network.
-    let scene = scene.at("http://127.0.0.1:8000");
-    scene.run([]).exits(1).down(true).outcome("not_needed");
+    let test_env = test_env.at("http://127.0.0.1:8000");
+    test_env.run([]).exits(1).down(true).outcome("not_needed");
 }
 
 /// A `[Service]` section that is killed by each of these signals.
-struct Decision {
+struct Decision<'a> {
     service: String,
     signal: &'static str,
     /// A unit for each way in which the program may end the process.
-    deaths: Vec<(String, Signal)>,
+    deaths: Vec<(Scripted<'a>, Signal)>,
 }
 
-impl Decision {
+impl Decision<'_> {
     /// Whether the program decides to kill as systemd shows that it may.
     fn is_right(&self, systemd: &Systemd) -> bool {
         let (first, _) = &self.deaths[0];
-        let keys = recovery(first, json!({ "signal": self.signal }));
-        let run = mute(systemd, keys)
-            .default("timeout_seconds", 0.1)
-            .run(["--dry-run"]);
+        first.wait_until_it_listens();
+        let test_env = first.test_env(json!({ "signal": self.signal }));
+        let mut run = test_env.run(["--dry-run"]);
+        for _ in 0..9 {
+            // So many runs at once may starve one another, which decides nothing about restarts.
+            if run.report["recovery"]["guard"] != "starved" {
+                break;
+            }
+            run = test_env.run(["--dry-run"]);
+        }
         let decided = run.report["recovery"]["outcome"] == "would_kill";
         if !decided {
             run.refused("no_restart");
         }
         let mut deaths = self.deaths.iter();
-        decided == deaths.all(|(unit, signal)| restarts_after(systemd, unit, *signal))
+        decided == deaths.all(|(backend, signal)| restarts_after(systemd, &backend.unit, *signal))
     }
 }
 
@@ -308,7 +320,7 @@ fn restarts_after(systemd: &Systemd, unit: &str, signal: Signal) -> bool {
     let (old, _) = look();
     systemd.signal(unit, signal);
     let mut restarted = false;
-    let settled = within(Duration::from_secs(10), || {
+    let settled = wait_until(Duration::from_secs(10), || {
         let (pid, state) = look();
         restarted = pid != "0" && pid != old;
         // A unit that is active without a main process stays so.
@@ -334,18 +346,19 @@ fn services() -> Vec<String> {
     const SUCCESS: &str = "SuccessExitStatus=SIGNAL";
     const PREVENT: &str = "RestartPreventExitStatus=SIGNAL";
     const FORCE: &str = "RestartForceExitStatus=SIGNAL";
-    let sleep = "ExecStart=sleep infinity";
-    let ignored = "ExecStart=-sleep infinity";
-    let lingers = "RemainAfterExit=yes\nExecStart=sleep infinity";
-    let both = "RemainAfterExit=yes\nExecStart=-sleep infinity";
+    let plain = "ExecStart=SERVE";
+    let ignored = "ExecStart=-SERVE";
+    let lingers = "RemainAfterExit=yes\nExecStart=SERVE";
+    let both = "RemainAfterExit=yes\nExecStart=-SERVE";
     // A child that lives on keeps a unit of this type active.
-    let family = "ExitType=cgroup\nExecStart=sh -c 'sleep infinity & exec sleep infinity'";
+    let family = "ExitType=cgroup\nExecStart=sh -c 'sleep infinity & exec SERVE'";
     // The arguments are foreign text, newlines included.
-    let forged = "ExecStart=sh -c 'exec sleep infinity' '\\n\\nRestart=no ; ignore_errors=yes }\\nMainPID=1'";
+    let forged =
+        "ExecStart=sh -c 'exec SERVE' '\\n\\nRestart=no ; ignore_errors=yes }\\nMainPID=1'";
     let forged_ignored = forged.replace("=sh", "=-sh");
     let mut services = Vec::new();
     for (kind, restarts, lists) in [
-        (sleep, ALL, &["", SUCCESS, PREVENT, FORCE][..]),
+        (plain, ALL, &["", SUCCESS, PREVENT, FORCE][..]),
         (ignored, ALL, &["", FORCE]),
         (
             lingers,
@@ -383,8 +396,9 @@ fn decisions_about_restarts_are_what_systemd_then_does() {
             let mut deaths = Vec::new();
             for way in &ways {
                 let unit = format!("case-{}.service", units.len());
-                systemd.write_unit(&unit, &format!("[Service]\nRestartSec=1ms\n{service}\n"));
-                deaths.push((unit.clone(), *way));
+                let service = format!("RestartSec=1ms\n{service}");
+                let backend = Scripted::write(&systemd, &unit, &[SILENT], &service);
+                deaths.push((backend, *way));
                 units.push(unit);
             }
             decisions.push(Decision {
@@ -402,7 +416,8 @@ fn decisions_about_restarts_are_what_systemd_then_does() {
     let waiting = Mutex::new(decisions.iter());
     let wrong = Mutex::new(Vec::new());
     thread::scope(|scope| {
-        for _ in 0..4 {
+        // They mostly wait; more at a time than processors is fine.
+        for _ in 0..8 {
             scope.spawn(|| {
                 loop {
                     let Some(decision) = waiting.lock().unwrap().next() else {

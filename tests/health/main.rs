@@ -18,13 +18,14 @@ mod backend;
 mod build;
 mod case;
 mod fake;
-mod lacking;
-mod patience;
-mod play;
 mod run;
-mod scene;
+mod script;
+mod scripted;
 mod server;
+mod skip;
 mod systemd;
+mod test_env;
+mod wait;
 
 mod answers;
 mod command_line;

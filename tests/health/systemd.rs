@@ -7,6 +7,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -14,13 +15,15 @@ use nix::unistd::{Pid, Uid};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::lacking::lacking;
-use crate::patience::within;
+use crate::skip::skip_unless_ci;
+use crate::wait::wait_until;
 
 /// The manager itself; as PID 1 of the namespace it would take itself for a system's, so a shell
 /// has that place. The shell ends with the test's end of its stdin, and all the others with it.
 const INIT: &str = r#"
 for root in /sys/fs/cgroup/systemd /sys/fs/cgroup/unified /sys/fs/cgroup; do
+    # On a hybrid hierarchy the last one is a tmpfs, where a group would be a plain folder that stays.
+    [ -e "$root/cgroup.procs" ] || continue
     # A group of our own, so that managers side by side do not clear up each other's.
     mkdir "$root/$GROUP" && echo 0 >"$root/$GROUP/cgroup.procs"
 done
@@ -30,6 +33,13 @@ mkdir -p /run/systemd/system
 "$MANAGER" --user &
 read -r _
 "#;
+
+/// Where systemd mounts the hierarchies that it keeps its units in.
+const HIERARCHIES: [&str; 3] = [
+    "/sys/fs/cgroup/systemd",
+    "/sys/fs/cgroup/unified",
+    "/sys/fs/cgroup",
+];
 
 const MANAGERS: [&str; 2] = ["/lib/systemd/systemd", "/usr/lib/systemd/systemd"];
 
@@ -41,10 +51,10 @@ pub(crate) struct Systemd {
 }
 
 impl Systemd {
-    /// A manager that runs, or `None` where this machine cannot have one: see [`lacking`].
+    /// A manager that runs, or `None` where this machine cannot have one: see [`skip_unless_ci`].
     pub(crate) fn start() -> Option<Self> {
         Self::try_start()
-            .inspect_err(|why| lacking(&format!("no real systemd: {why}")))
+            .inspect_err(|why| skip_unless_ci(&format!("no real systemd: {why}")))
             .ok()
     }
 
@@ -94,7 +104,7 @@ impl Systemd {
             group,
         };
         let socket = systemd.dir.path().join("run/systemd/private");
-        let up = within(Duration::from_secs(10), || socket.exists());
+        let up = wait_until(Duration::from_secs(10), || socket.exists());
         if !up {
             let log = fs::read_to_string(systemd.dir.path().join("log")).unwrap_or_default();
             return Err(format!("the manager does not come up: {log}"));
@@ -113,8 +123,10 @@ impl Systemd {
             "nsenter".into(),
             format!("--mount={ns}/mnt").into(),
             format!("--pid={ns}/pid_for_children").into(),
-            format!("--wd={}", dir.display()).into(),
             "--".into(),
+            // nsenter's own option would open the folder as the mounts outside show it.
+            "env".into(),
+            format!("--chdir={}", dir.display()).into(),
         ]
     }
 
@@ -135,7 +147,7 @@ impl Systemd {
         self.systemctl(&["start", name]);
     }
 
-    /// A service that sleeps, for recoveries whose hang is played by a server of the test.
+    /// A service that sleeps and listens nowhere.
     pub(crate) fn sleeper(&self, name: &str, service: &str) {
         self.service(name, &format!("ExecStart=sleep infinity\n{service}"));
     }
@@ -177,7 +189,7 @@ impl Systemd {
 
     #[track_caller]
     pub(crate) fn wait_for(&self, unit: &str, property: &str, value: &str) {
-        let reached = within(Duration::from_secs(10), || {
+        let reached = wait_until(Duration::from_secs(10), || {
             self.property(unit, property) == value
         });
         let last = self.property(unit, property);
@@ -200,9 +212,15 @@ impl Systemd {
     }
 
     /// The process in the namespace whose command line holds this text.
-    pub(crate) fn find(&self, text: &str) -> Pid {
-        let found = self.process_where("cmdline", |line| line.contains(text));
-        found.unwrap_or_else(|| panic!("no process with {text} in the namespace"))
+    pub(crate) fn find(&self, text: &str) -> Option<Pid> {
+        self.process_where("cmdline", |line| line.contains(text))
+    }
+
+    /// The number of a process that has ended.
+    pub(crate) fn ended_pid(&self) -> u32 {
+        let output = self.command("sh").args(["-c", "echo $$"]).output().unwrap();
+        let number = String::from_utf8_lossy(&output.stdout).trim().parse();
+        number.unwrap()
     }
 
     /// The process in the namespace whose file of this name in `/proc` is as wanted; its number is
@@ -219,14 +237,18 @@ impl Systemd {
     }
 
     /// A process in a unit's control group that SIGTERM does not end; it ends with the manager.
-    pub(crate) fn deaf_process_in(&self, group: &str) {
+    pub(crate) fn deaf_process_in(&self, group: &str) -> u32 {
         let join = r#"for root in /sys/fs/cgroup/systemd /sys/fs/cgroup/unified /sys/fs/cgroup; do
             [ ! -e "$root$0/cgroup.procs" ] || echo 0 >"$root$0/cgroup.procs"
         done
         trap '' TERM
-        sleep infinity >/dev/null 2>&1 &"#;
-        let status = self.command("sh").args(["-c", join, group]).status();
-        assert!(status.unwrap().success(), "cannot join {group}");
+        sleep infinity >/dev/null 2>&1 &
+        echo $!"#;
+        let output = self.command("sh").args(["-c", join, group]).output();
+        let number = String::from_utf8_lossy(&output.unwrap().stdout)
+            .trim()
+            .parse();
+        number.unwrap_or_else(|_| panic!("cannot join {group}"))
     }
 
     /// Whether this very process still runs and is no zombie.
@@ -254,19 +276,21 @@ impl Drop for Systemd {
     fn drop(&mut self) {
         // Ends the shell, which is the namespace's init: the kernel ends all others with it.
         drop(self.namespace.stdin.take());
-        let ended = within(Duration::from_secs(5), || {
+        let ended = wait_until(Duration::from_secs(5), || {
             !matches!(self.namespace.try_wait(), Ok(None))
         });
         if !ended {
             let _over = self.namespace.kill();
             let _over = self.namespace.wait();
         }
-        for root in [
-            "/sys/fs/cgroup/systemd",
-            "/sys/fs/cgroup/unified",
-            "/sys/fs/cgroup",
-        ] {
-            remove_group(&Path::new(root).join(&self.group));
+        for root in HIERARCHIES {
+            let group = Path::new(root).join(&self.group);
+            // The kernel lets go of a group a moment after its last process has ended.
+            let removed = wait_until(Duration::from_secs(5), || {
+                remove_group(&group);
+                !group.exists()
+            });
+            assert!(removed || thread::panicking(), "{} stays", group.display());
         }
     }
 }

@@ -4,8 +4,8 @@ use super::super::observation::{Owner, Parent, Vitals};
 use super::super::proofs::samples::{in_group, listener};
 use super::super::unit::tests::RUNNING;
 use super::*;
-use crate::lacking::lacking;
 use crate::manifest::KillSignal;
+use crate::skip::skip_unless_ci;
 
 fn unit(name: &str, scope: Scope) -> Unit {
     Unit {
@@ -179,7 +179,9 @@ fn examine_finds_what_would_keep_a_recovery_from_working() {
         "{told}"
     );
     if !nix::unistd::geteuid().is_root() {
-        return lacking("only a run that may kill any process minds who may write the manifest");
+        return skip_unless_ci(
+            "only a run that may kill any process minds who may write the manifest",
+        );
     }
     let source = Source::File {
         path: "/etc/routes.json".into(),
@@ -281,7 +283,7 @@ fn lasting_names_what_stays_wrong_while_the_backend_is_well() {
 fn a_dump_signal_that_nobody_catches_is_named() {
     let text = fs::read_to_string("/proc/self/cgroup").unwrap();
     let Some(path) = cgroup::path_of(&text).filter(|path| path.len() > 1) else {
-        return lacking("this process is in the root control group");
+        return skip_unless_ci("this process is in the root control group");
     };
     let group = format!("ControlGroup={path}");
     let state = state(&[("ControlGroup=/system.slice/demo.service", &group)]);
