@@ -83,7 +83,9 @@ fn a_private_authority_is_trusted_where_the_environment_says_so() {
     let authority = Authority::new();
     let scene = authority.scene(authority.server(&params(NAME)), ok());
     scene.run([]).exits(0).class("/up", "ok");
-    is_distrusted(&scene.env("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt"));
+    let other = scene.dir().join("other.pem");
+    std::fs::write(&other, Authority::new().pem).unwrap();
+    is_distrusted(&scene.env("SSL_CERT_FILE", other));
 }
 
 #[test]
