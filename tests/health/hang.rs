@@ -95,7 +95,12 @@ fn an_old_hang_on_one_address_is_not_hidden_by_another_that_refuses() {
 fn a_tls_handshake_that_never_begins_is_a_hang() {
     let never = NeverAccepts::start();
     let url = never.url().replace("http:", "https:");
-    is_hung(&test_env(ok(), ok()).at(url).run([]));
+    let test_env = test_env(ok(), ok()).at(url);
+    // The machine may have no trusted roots.
+    let roots = test_env.dir().join("roots.pem");
+    let root = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    std::fs::write(&roots, root.cert.pem()).unwrap();
+    is_hung(&test_env.env("SSL_CERT_FILE", roots).run([]));
 }
 
 #[test]

@@ -83,7 +83,9 @@ fn a_private_authority_is_trusted_where_the_environment_says_so() {
     let authority = Authority::new();
     let test_env = authority.test_env(authority.server(&params(NAME)), ok());
     test_env.run([]).exits(0).class("/up", "ok");
-    is_distrusted(&test_env.env("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt"));
+    let other = test_env.dir().join("other.pem");
+    std::fs::write(&other, Authority::new().pem).unwrap();
+    is_distrusted(&test_env.env("SSL_CERT_FILE", other));
 }
 
 #[test]
