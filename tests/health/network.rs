@@ -85,14 +85,30 @@ impl<'a> PrivateNetwork<'a> {
             .through([&nsenter, &net])
     }
 
-    /// As [`Self::watch`], in this process's PID namespace instead of the manager's.
+    /// As [`Self::watch`], in this process's PID namespace instead of the manager's, as in a container
+    /// that has the host's bus: the manager's own socket is for peers that it can see.
     pub(crate) fn watch_from_outside(&self, unit: &str, base_url: &str) -> Scene {
+        let (_, runtime) = self.systemd.environment().remove(0);
+        let bus = format!("unix:path={}/bus", runtime.to_str().unwrap());
+        // The manager connects to it by the unit's name.
+        let daemon = format!(
+            "Type=notify\nExecStart=dbus-daemon --session --address={bus} --nofork --nopidfile"
+        );
+        self.systemd.service("dbus.service", &daemon);
         let net = format!("--net=/proc/{}/ns/net", self.systemd.host_pid(self.holder));
-        let environment = self.systemd.environment().into_iter();
-        let scene = environment.fold(watch_alone(unit), |scene, (name, value)| {
-            scene.env(name.to_str().unwrap(), value)
-        });
-        scene.at(base_url).through(["nsenter", &net])
+        let scene = watch_alone(unit)
+            .env("DBUS_SESSION_BUS_ADDRESS", &bus)
+            .at(base_url)
+            .through(["nsenter", &net]);
+        let answers = || {
+            let mut systemctl = Command::new("systemctl");
+            systemctl.args(["--user", "is-active", unit]);
+            systemctl.env_remove("XDG_RUNTIME_DIR");
+            systemctl.env("DBUS_SESSION_BUS_ADDRESS", &bus);
+            systemctl.output().unwrap().status.success()
+        };
+        assert!(within(Duration::from_secs(10), answers), "no bus");
+        scene
     }
 
     /// Runs something on a thread that is in this network.
