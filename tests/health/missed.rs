@@ -127,3 +127,17 @@ fn a_sandbox_without_netlink_is_named_with_its_cure() {
     hang(&systemd, UNIT);
     is_spared(&systemd, UNIT, &scene, "unreadable").stdout_has("RestrictAddressFamilies");
 }
+
+#[test]
+fn a_healthy_run_warns_where_another_unit_has_the_port() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let network = PrivateNetwork::new(&systemd);
+    network.start(UNIT, "--listen 127.0.0.1:8001", RESTARTS);
+    network.start("other.service", LISTEN, RESTARTS);
+    let run = network.watch(UNIT, LOCAL).run([]);
+    run.exits(0).outcome("not_needed");
+    let warnings = run.report["warnings"].to_string();
+    assert!(warnings.contains("other.service"), "{run:?}");
+}
