@@ -66,7 +66,11 @@ fn running(
         let mut context = context(backend);
         context.scope = Scope::System;
         context.silent_at = addresses.to_vec();
-        guards::lasting(&context, &now).into_iter().collect()
+        let refusal = guards::lasting(&context, &now);
+        refusal
+            .map(|why| would_refuse(&backend.unit, &why))
+            .into_iter()
+            .collect()
     }
 }
 
