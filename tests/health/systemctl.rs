@@ -328,7 +328,8 @@ fn a_unit_that_changes_between_the_looks_is_left_alone() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
-    let rows: [(_, _, fn(u32) -> Option<String>); 6] = [
+    type Value = fn(other: u32) -> Option<String>;
+    let rows: [(_, _, Value); 6] = [
         ("changed", "MainPID", |other| Some(other.to_string())),
         ("changed", "InvocationID", |_| Some("0".repeat(32))),
         ("not_active", "ActiveState", |_| Some("deactivating".into())),

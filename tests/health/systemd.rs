@@ -109,7 +109,12 @@ impl Systemd {
             let log = fs::read_to_string(systemd.dir.path().join("log")).unwrap_or_default();
             return Err(format!("the manager does not come up: {log}"));
         }
-        let state = systemd.try_systemctl(&["is-system-running", "--wait"]);
+        let mut state = String::new();
+        wait_until(Duration::from_secs(10), || {
+            // The socket is there a moment before the manager listens at it.
+            state = systemd.try_systemctl(&["is-system-running", "--wait"]);
+            !state.trim().is_empty()
+        });
         match state.trim() {
             "running" | "degraded" => Ok(systemd),
             other => Err(format!("the manager is {other:?}")),
