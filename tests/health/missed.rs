@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::network::{PrivateNetwork, RESTARTS, hang, is_recovered, is_spared};
-use crate::play::ok;
+use crate::script::ok;
 use crate::systemd::Systemd;
 use crate::wait::wait_until;
 use nix::sys::signal::{Signal, kill};

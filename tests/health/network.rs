@@ -11,8 +11,8 @@ use std::time::Duration;
 use nix::sched::{CloneFlags, setns};
 use serde_json::json;
 
-use crate::play::ok;
 use crate::run::Run;
+use crate::script::ok;
 use crate::skip::skip_unless_ci;
 use crate::systemd::{Systemd, recovery};
 use crate::test_env::TestEnv;
