@@ -182,8 +182,93 @@ fn is_gone(error: &io::Error) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use std::process::{Child, Command};
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::time::Duration;
+
     use super::*;
+    use crate::skip::skip;
+
+    /// A group with processes that sleep, for as long as this lives.
+    pub(in super::super) struct Sleepers {
+        pub(in super::super) group: ControlGroup,
+        pub(in super::super) processes: Vec<Child>,
+        folder: PathBuf,
+    }
+
+    impl Sleepers {
+        /// As many as that, or `None` where this user may make no group.
+        pub(in super::super) fn start(count: usize) -> Option<Self> {
+            static COUNT: AtomicU32 = AtomicU32::new(0);
+            let number = COUNT.fetch_add(1, Ordering::Relaxed);
+            let name = format!(
+                "scidex-route-health-sleepers-{}-{number}",
+                std::process::id()
+            );
+            let hierarchy = Hierarchy::find().inspect_err(|why| skip(why)).ok()?;
+            let folder = hierarchy.0.join(&name);
+            if let Err(error) = fs::create_dir(&folder) {
+                skip(&format!("no control group can be made: {}", error.kind()));
+                return None;
+            }
+            let mut sleepers = Self {
+                group: ControlGroup(format!("/{name}")),
+                processes: Vec::new(),
+                folder,
+            };
+            for _ in 0..count {
+                let process = Command::new("sleep").arg("600").spawn().unwrap();
+                let pid = process.id().to_string();
+                sleepers.processes.push(process);
+                fs::write(sleepers.folder.join("cgroup.procs"), pid).unwrap();
+            }
+            Some(sleepers)
+        }
+    }
+
+    impl Drop for Sleepers {
+        fn drop(&mut self) {
+            for process in &mut self.processes {
+                process.kill().unwrap();
+                process.wait().unwrap();
+            }
+            // The kernel may take a moment to let go of them.
+            let until = Monotonic::now() + Duration::from_secs(10);
+            while fs::remove_dir(&self.folder).is_err() && !until.has_passed() {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+    }
+
+    #[test]
+    fn the_hierarchy_knows_a_group_by_path_and_by_id() {
+        let Some(sleepers) = Sleepers::start(2) else {
+            return;
+        };
+        let hierarchy = Hierarchy::find().unwrap();
+        let mut expected: Vec<u32> = sleepers.processes.iter().map(Child::id).collect();
+        expected.sort_unstable();
+        assert_eq!(hierarchy.processes(&sleepers.group), Ok(expected));
+        let ids: Vec<u64> = hierarchy
+            .ids(&sleepers.group)
+            .unwrap()
+            .into_iter()
+            .collect();
+        let [id] = ids[..] else { panic!("{ids:?}") };
+        let soon = Monotonic::now() + Duration::from_secs(10);
+        let path = sleepers.group.as_str().to_owned();
+        assert_eq!(hierarchy.path_of_id(id, soon), Ok(Some(path)));
+        drop(sleepers);
+        assert_eq!(hierarchy.path_of_id(id, soon), Ok(None));
+        let gone = ControlGroup("/scidex-route-health-nonexistent".to_owned());
+        assert!(
+            hierarchy
+                .processes(&gone)
+                .unwrap_err()
+                .contains("cannot be read")
+        );
+    }
 
     #[test]
     fn parse_takes_no_root_group_and_no_relative_path() {

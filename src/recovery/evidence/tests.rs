@@ -1,6 +1,6 @@
 use std::net::{TcpListener, TcpStream};
 
-use super::super::cgroup;
+use super::super::cgroup::tests::Sleepers;
 use super::super::proofs::samples::{accepted, connection, in_group, listener as row, probe};
 use super::super::socket_watch;
 use super::super::tcp_diag::States;
@@ -134,23 +134,14 @@ fn processes_sees_this_very_process() {
 
 #[test]
 fn processes_takes_the_others_of_the_group_after_the_main_one() {
-    let text = fs::read_to_string("/proc/self/cgroup").unwrap();
-    let Some(group) = cgroup::path_of(&text).and_then(ControlGroup::parse) else {
-        return skip_unless_ci("this process is in the root control group");
+    let Some(sleepers) = Sleepers::start(3) else {
+        return;
     };
-    let mut child = std::process::Command::new("sleep")
-        .arg("600")
-        .spawn()
-        .unwrap();
-    let seen = processes(child.id(), Some(&group), None, soon());
-    child.kill().unwrap();
-    child.wait().unwrap();
-    assert_eq!(seen.processes[0].pid, child.id());
-    assert!(seen.processes.len() > 1 && seen.processes.len() <= PROCESSES);
-    let again = seen
-        .processes
-        .iter()
-        .filter(|process| process.pid == child.id());
+    let main = sleepers.processes[1].id();
+    let seen = processes(main, Some(&sleepers.group), None, soon());
+    assert_eq!(seen.processes.len(), 3);
+    assert_eq!(seen.processes[0].pid, main);
+    let again = seen.processes.iter().filter(|process| process.pid == main);
     assert_eq!(again.count(), 1);
 }
 
