@@ -26,13 +26,13 @@ pub(super) fn facts(
     systemctl: &Systemctl,
 ) -> UnixFacts {
     let owner = match peers.last() {
-        Some(peer) => of_peer(path.as_path(), peer, manager).and_then(|process| match process {
-            Some(owner) => Ok(owner),
-            None => {
-                let sockets = owners::socket_units(unit, systemctl)?.into_iter();
-                let listens = sockets.flat_map(|(_, socket)| socket.listens);
-                Ok(UnixOwner::Manager(listens.collect()))
+        Some(peer) => of_peer(path.as_path(), peer, manager).and_then(|process| {
+            if let Some(owner) = process {
+                return Ok(owner);
             }
+            let sockets = owners::socket_units(unit, systemctl)?.into_iter();
+            let listens = sockets.flat_map(|(_, socket)| socket.listens);
+            Ok(UnixOwner::Manager(listens.collect()))
         }),
         None => unit
             .group

@@ -188,13 +188,16 @@ impl History {
         let in_total = self.latest.iter().take(reads).flatten().min();
         let in_total = in_total.copied().unwrap_or(0);
         let wrote = in_total.saturating_sub(self.least.unwrap_or(0));
-        match self.first {
-            Some(_) if wrote > 0 => Some(Served::Wrote(wrote)),
-            Some(Accepted::No) if self.closed => Some(Served::Closed),
-            Some(_) => None,
-            None if self.closed => Some(Served::Closed),
-            None if self.accepted && in_total > 0 => Some(Served::Wrote(in_total)),
-            None => None,
+        let known = self.first.is_some();
+        let closed = self.closed && self.first != Some(Accepted::Yes);
+        if closed && (wrote == 0 || !known) {
+            Some(Served::Closed)
+        } else if known && wrote > 0 {
+            Some(Served::Wrote(wrote))
+        } else if !known && self.accepted && in_total > 0 {
+            Some(Served::Wrote(in_total))
+        } else {
+            None
         }
     }
 }
