@@ -3,10 +3,13 @@
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
+use nix::sys::socket::{getsockopt, sockopt};
 
 use super::observation::{
     GuardContext, Members, Observation, Process, Sockets, TcpFacts, canonical,
@@ -24,7 +27,7 @@ use super::{
 use super::{socket_watch, unix_listener};
 use crate::clock::Monotonic;
 use crate::escape::escape;
-use crate::manifest::{DumpSignal, Manifest, SocketPath, Source};
+use crate::manifest::{DumpSignal, Manifest, Scope, SocketPath, Source};
 use crate::privileges::Caller;
 
 /// Dumps of the socket table at each look: a single read of a counter may be too high.
@@ -209,6 +212,17 @@ pub(super) fn manifest_writable(source: &Source) -> Option<String> {
         "{found}, who could have any process killed: \"{}\"",
         found.remedy()
     ))
+}
+
+/// The process that serves the private socket of this user's manager, which `systemctl --user` uses.
+pub(super) fn user_manager(scope: Scope) -> Option<u32> {
+    if scope != Scope::User {
+        return None;
+    }
+    let folder = std::env::var_os("XDG_RUNTIME_DIR")?;
+    let socket = UnixStream::connect(Path::new(&folder).join("systemd/private")).ok()?;
+    let peer = getsockopt(&socket, sockopt::PeerCredentials).ok()?;
+    u32::try_from(peer.pid()).ok().filter(|&pid| pid > 1)
 }
 
 /// Why the base URL may lead to another machine, if it may.
