@@ -1,117 +1,90 @@
-//! A scene whose `systemctl` is a script of the test's own, and a process that it could get killed.
+//! A backend that hangs, and a `systemctl` of the test's own in front of the real one: it passes on what
+//! the real one says of the backend's unit, but for what a test changes.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use nix::time::{ClockId, clock_gettime};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::play::{Play, silent};
 use crate::run::Run;
 use crate::scene::Scene;
+use crate::scripted::{SILENT, Scripted};
+use crate::systemd::Systemd;
 
 /// Each call's own limit.
 const CALL: Duration = Duration::from_secs(5);
 
-/// A core that is silent for good, a process that would be killed for it, and a `systemctl` of the
-/// test's own that says so.
-pub(crate) struct Fake {
+pub(crate) struct Fake<'a> {
+    systemd: &'a Systemd,
     pub(crate) scene: Scene,
-    pub(crate) victim: Sleeper,
-    /// When the victim started, in microseconds of systemd's clock.
-    started: u128,
+    pub(crate) backend: Scripted<'a>,
+    /// The main process that could get killed.
+    pid: u32,
 }
 
-impl Fake {
-    /// A `systemctl` that says what the real one says of a healthy unit with the victim in it.
-    pub(crate) fn new() -> Self {
-        Self::with(
-            silent(),
-            json!({ "unit": "backend.service", "min_uptime_seconds": 0 }),
-        )
+impl<'a> Fake<'a> {
+    /// A backend that is silent for good and would be killed for it.
+    pub(crate) fn new(systemd: &'a Systemd) -> Self {
+        Self::with(systemd, "backend.service", &[SILENT])
     }
 
-    pub(crate) fn with(core: Play, recovery: Value) -> Self {
-        let victim = Sleeper::start();
-        let started = clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap();
-        let scene = Scene::new()
-            .core("/up", core)
-            .default("timeout_seconds", 0.2)
-            .top("recovery", recovery);
+    pub(crate) fn with(systemd: &'a Systemd, unit: &str, answers: &[&str]) -> Self {
+        let backend = Scripted::start(systemd, unit, answers, "Restart=always\nRestartSec=100ms");
+        let pid = backend.pid();
+        let scene = backend.scene(json!({}));
         let bin = scene.dir().join("bin");
         fs::create_dir(&bin).unwrap();
+        let path = format!("PATH={}", bin.display());
         let fake = Self {
-            scene: scene.env("PATH", bin),
-            victim,
-            started: Duration::from(started).as_micros(),
+            systemd,
+            scene: scene.through(["env", &path]),
+            backend,
+            pid,
         };
-        fake.script("cat answer");
-        fake.say(&fake.answer());
+        fake.script(r#"./answer "$@""#);
+        fake.answer(r#"systemctl "$@""#);
         fake
     }
 
-    /// What the fake does: a shell script, run in the scene's folder, with the real tools at hand.
+    /// What the fake does: a shell script, run in the scene's folder, with the real tools at hand;
+    /// `./answer "$@"` in it gives the answer.
     pub(crate) fn script(&self, body: &str) {
+        self.write("bin/systemctl", body);
+    }
+
+    /// What `./answer` does from now on.
+    pub(crate) fn answer(&self, body: &str) {
+        self.write("answer", body);
+    }
+
+    fn write(&self, name: &str, body: &str) {
         let script = format!("#!/bin/sh\nPATH=/usr/bin:/bin\n{body}\n");
-        let path = self.scene.dir().join("bin/systemctl");
         // Renamed into place, because a file open for writing cannot be executed.
         let fresh = self.scene.dir().join("fresh");
         fs::write(&fresh, script).unwrap();
         fs::set_permissions(&fresh, Permissions::from_mode(0o755)).unwrap();
-        fs::rename(fresh, path).unwrap();
+        fs::rename(fresh, self.scene.dir().join(name)).unwrap();
     }
 
-    /// What `cat answer` says from now on.
-    pub(crate) fn say(&self, answer: &str) {
-        let fresh = self.scene.dir().join("fresh");
-        fs::write(&fresh, answer).unwrap();
-        fs::rename(fresh, self.scene.dir().join("answer")).unwrap();
+    /// From now on the answer is the real one with one property changed, or left out.
+    pub(crate) fn change(&self, property: &str, value: Option<&str>) {
+        let real = self
+            .systemd
+            .try_systemctl(&["show", "-p", property, &self.backend.unit]);
+        // A job is only shown where there is one.
+        let known = real.lines().count() == 1 || property == "Job";
+        assert!(known, "{property}: {real:?}");
+        let kept = format!(r#"systemctl "$@" | grep -v '^{property}='"#);
+        let changed = value.map(|value| format!("echo '{property}={value}'"));
+        self.answer(&format!("{kept}\n{}", changed.unwrap_or_default()));
     }
 
-    /// The answer of systemd 252 for a running unit, as far as anybody might ask.
-    pub(crate) fn answer(&self) -> String {
-        self.answer_about(self.victim.pid())
-    }
-
-    pub(crate) fn answer_about(&self, pid: u32) -> String {
-        let started = self.started;
-        format!(
-            "Type=simple\nExitType=main\nRestart=always\nRestartUSec=100ms\nTimeoutStopUSec=1min 30s\n\
-             TimeoutAbortUSec=1min 30s\nMainPID={pid}\nControlPID=0\nResult=success\n\
-             NRestarts=0\nRestartPreventExitStatus=\nRestartForceExitStatus=\n\
-             RemainAfterExit=no\nSuccessExitStatus=\nExecMainStartTimestampMonotonic={started}\nExecMainPID={pid}\n\
-             ExecStart={{ path=sleep ; argv[]=sleep 120 ; ignore_errors=no ; start_time=[n/a] ; \
-             stop_time=[n/a] ; pid={pid} ; code=(null) ; status=0/0 }}\n\
-             ControlGroup=/system.slice/backend.service\nKillMode=control-group\n\
-             Id=backend.service\nNames=backend.service\nLoadState=loaded\nActiveState=active\n\
-             FreezerState=running\nSubState=running\n\
-             FragmentPath=/etc/systemd/system/backend.service\nUnitFileState=enabled\n\
-             ActiveEnterTimestampMonotonic={started}\nNeedDaemonReload=no\nTriggeredBy=\nJob=\n\
-             StartLimitIntervalUSec=10s\nStartLimitBurst=5\nTransient=no\n\
-             InvocationID=23eab4dec2724e6784519da2e6da8590\n"
-        )
-    }
-
-    /// The usual answer with one property changed, or left out.
-    pub(crate) fn changed(&self, property: &str, value: Option<&str>) -> String {
-        let start = format!("{property}=");
-        let answer = self.answer();
-        assert_eq!(
-            answer
-                .lines()
-                .filter(|line| line.starts_with(&start))
-                .count(),
-            1,
-            "{property}"
-        );
-        let lines = answer.lines().filter_map(|line| match value {
-            _ if !line.starts_with(&start) => Some(line.to_owned()),
-            Some(value) => Some(format!("{start}{value}")),
-            None => None,
-        });
-        lines.collect::<Vec<_>>().join("\n") + "\n"
+    /// From now on the answer is what the real `systemctl` says now.
+    pub(crate) fn record(&self) {
+        let real = self.systemd.try_systemctl(&["show", &self.backend.unit]);
+        fs::write(self.scene.dir().join("recorded"), real).unwrap();
+        self.answer("cat recorded");
     }
 
     pub(crate) fn run(&self) -> Run {
@@ -119,19 +92,23 @@ impl Fake {
     }
 
     pub(crate) fn pid(&self) -> u32 {
-        self.victim.pid()
+        self.pid
+    }
+
+    pub(crate) fn is_alive(&self) -> bool {
+        self.systemd.is_alive(self.pid)
     }
 
     #[track_caller]
-    pub(crate) fn spared(&mut self, run: &Run) {
-        assert!(self.victim.is_alive(), "the process was killed: {run:?}");
+    pub(crate) fn spared(&self, run: &Run) {
+        assert!(self.is_alive(), "the process was killed: {run:?}");
         // Two calls at most, the probes, and what starting many processes takes.
         run.within(CALL * 2 + Duration::from_secs(2));
     }
 
     /// The recovery fails with a sentence that holds this, and nobody is signalled.
     #[track_caller]
-    pub(crate) fn fails(&mut self, part: &str) {
+    pub(crate) fn fails(&self, part: &str) {
         let run = self.run();
         run.failed(part);
         self.spared(&run);
@@ -139,40 +116,9 @@ impl Fake {
 
     /// The guard refuses, and nobody is signalled.
     #[track_caller]
-    pub(crate) fn is_refused(&mut self, guard: &str) {
+    pub(crate) fn is_refused(&self, guard: &str) {
         let run = self.run();
         run.refused(guard);
         self.spared(&run);
-    }
-}
-
-/// A process that somebody might get killed: it ends by itself soon after a test that was cut short.
-pub(crate) struct Sleeper(Child);
-
-impl Sleeper {
-    pub(crate) fn start() -> Self {
-        let mut command = Command::new("sleep");
-        // Without the test's streams: who waits for their end must not wait for this.
-        command
-            .arg("120")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        Self(command.spawn().unwrap())
-    }
-
-    pub(crate) fn pid(&self) -> u32 {
-        self.0.id()
-    }
-
-    pub(crate) fn is_alive(&mut self) -> bool {
-        self.0.try_wait().unwrap().is_none()
-    }
-}
-
-impl Drop for Sleeper {
-    fn drop(&mut self) {
-        let _over = self.0.kill();
-        let _over = self.0.wait();
     }
 }

@@ -14,17 +14,30 @@ use serde_json::json;
 
 use crate::lacking::skip;
 use crate::patience::within;
-use crate::play::{in_turn, ok, silent};
+use crate::run::has;
 use crate::scene::{Scene, mute};
+use crate::scripted::{SILENT, Scripted};
 use crate::systemd::{Systemd, recovery};
 
 const RESTARTS: &str = "Restart=always";
 
-/// A sleeper that would be killed if the guard did not hold, and the run that must not.
+/// A unit that does not even run a backend, and the run that must not kill its main process.
 #[track_caller]
-fn spares(systemd: &Systemd, unit: &str, keys: serde_json::Value, guard: &str) {
+fn spares(systemd: &Systemd, unit: &str, guard: &str) {
+    let scene = mute(systemd, recovery(unit, json!({})));
+    is_spared(systemd, unit, &scene, guard);
+}
+
+/// A hung backend that would be killed if the guard did not hold, and the run that must not.
+#[track_caller]
+fn spares_hung(systemd: &Systemd, backend: &Scripted<'_>, guard: &str) {
+    is_spared(systemd, &backend.unit, &backend.scene(json!({})), guard);
+}
+
+#[track_caller]
+fn is_spared(systemd: &Systemd, unit: &str, scene: &Scene, guard: &str) {
     let before = systemd.main_pid(unit);
-    mute(systemd, recovery(unit, keys)).run([]).refused(guard);
+    scene.run([]).refused(guard);
     assert_eq!(
         systemd.main_pid(unit),
         before,
@@ -38,11 +51,11 @@ fn a_unit_that_does_not_exist_is_refused() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
-    spares(&systemd, "no-such.service", json!({}), "not_loaded");
+    spares(&systemd, "no-such.service", "not_loaded");
     // systemd.unit(5): an empty file masks the unit.
     systemd.write_unit("hidden.service", "");
     assert_eq!(systemd.property("hidden.service", "LoadState"), "masked");
-    spares(&systemd, "hidden.service", json!({}), "not_loaded");
+    spares(&systemd, "hidden.service", "not_loaded");
 }
 
 #[test]
@@ -52,7 +65,7 @@ fn a_unit_that_is_not_active_is_left_alone() {
     };
     systemd.sleeper("stopped.service", RESTARTS);
     systemd.systemctl(&["stop", "stopped.service"]);
-    spares(&systemd, "stopped.service", json!({}), "not_active");
+    spares(&systemd, "stopped.service", "not_active");
 
     systemd.write_unit(
         "starting.service",
@@ -60,7 +73,7 @@ fn a_unit_that_is_not_active_is_left_alone() {
     );
     systemd.systemctl(&["start", "--no-block", "starting.service"]);
     systemd.wait_for("starting.service", "ActiveState", "activating");
-    spares(&systemd, "starting.service", json!({}), "not_active");
+    spares(&systemd, "starting.service", "not_active");
 }
 
 #[test]
@@ -72,7 +85,7 @@ fn a_unit_without_a_main_process_is_left_alone() {
         "none.service",
         "Type=oneshot\nRemainAfterExit=yes\nExecStart=true",
     );
-    spares(&systemd, "none.service", json!({}), "main_pid");
+    spares(&systemd, "none.service", "main_pid");
 }
 
 #[test]
@@ -80,13 +93,9 @@ fn a_main_process_that_is_still_young_is_left_alone() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
-    systemd.sleeper("young.service", RESTARTS);
-    spares(
-        &systemd,
-        "young.service",
-        json!({ "min_uptime_seconds": 120 }),
-        "too_young",
-    );
+    let backend = Scripted::silent(&systemd, "young.service", RESTARTS);
+    let scene = backend.scene(json!({ "min_uptime_seconds": 120 }));
+    is_spared(&systemd, &backend.unit, &scene, "too_young");
 }
 
 #[test]
@@ -94,6 +103,7 @@ fn a_main_process_younger_than_the_sweep_is_left_alone() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
+    // The server is the test's: a real backend's end would end the probe, too.
     systemd.sleeper("fresh.service", RESTARTS);
     let scene =
         mute(&systemd, recovery("fresh.service", json!({}))).default("timeout_seconds", 1.5);
@@ -113,16 +123,8 @@ fn a_backend_that_wakes_up_at_the_last_moment_is_left_alone() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
-    systemd.sleeper("waking.service", RESTARTS);
-    let pid = systemd.main_pid("waking.service");
-    let keys = recovery("waking.service", json!({}));
-    Scene::new()
-        .beside(&systemd)
-        .core("/up", in_turn([silent(), ok()]))
-        .top("recovery", keys)
-        .run([])
-        .refused("answered");
-    assert!(systemd.is_alive(pid));
+    let backend = Scripted::start(&systemd, "waking.service", &[SILENT, "200"], RESTARTS);
+    spares_hung(&systemd, &backend, "answered");
 }
 
 #[test]
@@ -130,11 +132,14 @@ fn a_unit_that_would_not_come_back_is_left_alone() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
-    systemd.sleeper("mortal.service", "Restart=no");
-    spares(&systemd, "mortal.service", json!({}), "no_restart");
     let prevented = "Restart=always\nRestartPreventExitStatus=SIGKILL";
-    systemd.sleeper("prevented.service", prevented);
-    spares(&systemd, "prevented.service", json!({}), "no_restart");
+    for (unit, service) in [
+        ("mortal.service", "Restart=no"),
+        ("prevented.service", prevented),
+    ] {
+        let backend = Scripted::silent(&systemd, unit, service);
+        spares_hung(&systemd, &backend, "no_restart");
+    }
 }
 
 #[test]
@@ -146,17 +151,13 @@ fn a_unit_with_a_queued_job_is_left_alone() {
         "blocker.service",
         "[Service]\nType=oneshot\nExecStart=sleep infinity\n",
     );
-    systemd.write_unit(
-        "queued.service",
-        "[Unit]\nAfter=blocker.service\n\
-         [Service]\nExecStart=sleep infinity\nExecReload=true\nRestart=always\n",
-    );
-    systemd.systemctl(&["start", "queued.service"]);
+    let after = "ExecReload=true\nRestart=always\n[Unit]\nAfter=blocker.service";
+    let backend = Scripted::silent(&systemd, "queued.service", after);
     systemd.systemctl(&["start", "--no-block", "blocker.service"]);
     // The reload has to wait for the start that stands before it; meanwhile the unit is active.
     systemd.systemctl(&["reload", "--no-block", "queued.service"]);
     assert_eq!(systemd.property("queued.service", "ActiveState"), "active");
-    spares(&systemd, "queued.service", json!({}), "job_queued");
+    spares_hung(&systemd, &backend, "job_queued");
 }
 
 #[test]
@@ -164,11 +165,11 @@ fn a_process_that_somebody_debugs_is_left_alone() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
-    systemd.sleeper("traced.service", RESTARTS);
-    let pid = systemd.host_pid(systemd.main_pid("traced.service"));
+    let backend = Scripted::silent(&systemd, "traced.service", RESTARTS);
+    let pid = systemd.host_pid(backend.pid());
     ptrace::attach(pid).unwrap();
     let stopped = nix::sys::wait::waitpid(pid, None).unwrap();
-    spares(&systemd, "traced.service", json!({}), "traced");
+    spares_hung(&systemd, &backend, "traced");
     assert_eq!(stopped.pid(), Some(pid));
     ptrace::detach(pid, None).unwrap();
 }
@@ -178,12 +179,12 @@ fn a_unit_that_somebody_froze_is_left_alone() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
-    systemd.sleeper("frozen.service", RESTARTS);
+    let backend = Scripted::silent(&systemd, "frozen.service", RESTARTS);
     systemd.try_systemctl(&["freeze", "frozen.service"]);
     if systemd.property("frozen.service", "FreezerState") != "frozen" {
         return skip("this kernel's cgroups cannot freeze units; the faulty tools' tests play it");
     }
-    spares(&systemd, "frozen.service", json!({}), "frozen");
+    spares_hung(&systemd, &backend, "frozen");
     systemd.systemctl(&["thaw", "frozen.service"]);
 }
 
@@ -192,9 +193,9 @@ fn a_manifest_that_others_may_write_gets_nobody_killed() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
-    systemd.sleeper("open.service", RESTARTS);
-    let pid = systemd.main_pid("open.service");
-    let scene = mute(&systemd, recovery("open.service", json!({})));
+    let backend = Scripted::silent(&systemd, "open.service", RESTARTS);
+    let pid = backend.pid();
+    let scene = backend.scene(json!({}));
     for mode in [0o666, 0o664, 0o646, 0o602] {
         fs::set_permissions(scene.write_manifest(), Permissions::from_mode(mode)).unwrap();
         scene
@@ -230,18 +231,14 @@ fn a_prober_that_was_starved_itself_kills_nobody() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
-    systemd.sleeper("starved.service", RESTARTS);
-    let pid = systemd.main_pid("starved.service");
-    let scene =
-        mute(&systemd, recovery("starved.service", json!({}))).default("timeout_seconds", 1);
+    let backend = Scripted::silent(&systemd, "starved.service", RESTARTS);
+    let pid = backend.pid();
+    let scene = backend.scene(json!({}));
     // By its manifest's path, which no other process on the machine is started with.
     let manifest = scene.write_manifest();
     let running = scene.start(["-m", manifest.to_str().unwrap()]);
-    assert!(within(Duration::from_secs(5), || scene
-        .server()
-        .connections()
-        > 0));
-    let prober = systemd.find(manifest.to_str().unwrap());
+    assert!(within(Duration::from_secs(5), || backend.requests() > 0));
+    let prober = systemd.find(manifest.to_str().unwrap()).unwrap();
     nix::sys::signal::kill(prober, Signal::SIGSTOP).unwrap();
     thread::sleep(Duration::from_millis(2300));
     nix::sys::signal::kill(prober, Signal::SIGCONT).unwrap();
@@ -258,6 +255,9 @@ fn a_url_that_leads_to_another_machine_gets_nobody_killed() {
     };
     systemd.sleeper("remote.service", RESTARTS);
     let pid = systemd.main_pid("remote.service");
+    if !has("ip") {
+        return;
+    }
     // RFC 5737: an address that nobody has. In a network of its own, whose kernel drops what it is
     // sent for others, the address is as silent as a machine far away that hangs.
     let silence = "ip link set lo up && ip route add 192.0.2.0/24 dev lo && exec \"$@\"";
@@ -272,27 +272,26 @@ fn a_url_that_leads_to_another_machine_gets_nobody_killed() {
 }
 
 /// A `[Service]` section that is killed by each of these signals.
-struct Decision {
+struct Decision<'a> {
     service: String,
     signal: &'static str,
     /// A unit for each way in which the program may end the process.
-    deaths: Vec<(String, Signal)>,
+    deaths: Vec<(Scripted<'a>, Signal)>,
 }
 
-impl Decision {
+impl Decision<'_> {
     /// Whether the program decides to kill as systemd shows that it may.
     fn is_right(&self, systemd: &Systemd) -> bool {
         let (first, _) = &self.deaths[0];
-        let keys = recovery(first, json!({ "signal": self.signal }));
-        let run = mute(systemd, keys)
-            .default("timeout_seconds", 0.1)
-            .run(["--dry-run"]);
+        first.wait_until_it_listens();
+        let scene = first.scene(json!({ "signal": self.signal }));
+        let run = scene.run(["--dry-run"]);
         let decided = run.report["recovery"]["outcome"] == "would_kill";
         if !decided {
             run.refused("no_restart");
         }
         let mut deaths = self.deaths.iter();
-        decided == deaths.all(|(unit, signal)| restarts_after(systemd, unit, *signal))
+        decided == deaths.all(|(backend, signal)| restarts_after(systemd, &backend.unit, *signal))
     }
 }
 
@@ -334,18 +333,19 @@ fn services() -> Vec<String> {
     const SUCCESS: &str = "SuccessExitStatus=SIGNAL";
     const PREVENT: &str = "RestartPreventExitStatus=SIGNAL";
     const FORCE: &str = "RestartForceExitStatus=SIGNAL";
-    let sleep = "ExecStart=sleep infinity";
-    let ignored = "ExecStart=-sleep infinity";
-    let lingers = "RemainAfterExit=yes\nExecStart=sleep infinity";
-    let both = "RemainAfterExit=yes\nExecStart=-sleep infinity";
+    let plain = "ExecStart=SERVE";
+    let ignored = "ExecStart=-SERVE";
+    let lingers = "RemainAfterExit=yes\nExecStart=SERVE";
+    let both = "RemainAfterExit=yes\nExecStart=-SERVE";
     // A child that lives on keeps a unit of this type active.
-    let family = "ExitType=cgroup\nExecStart=sh -c 'sleep infinity & exec sleep infinity'";
+    let family = "ExitType=cgroup\nExecStart=sh -c 'sleep infinity & exec SERVE'";
     // The arguments are foreign text, newlines included.
-    let forged = "ExecStart=sh -c 'exec sleep infinity' '\\n\\nRestart=no ; ignore_errors=yes }\\nMainPID=1'";
+    let forged =
+        "ExecStart=sh -c 'exec SERVE' '\\n\\nRestart=no ; ignore_errors=yes }\\nMainPID=1'";
     let forged_ignored = forged.replace("=sh", "=-sh");
     let mut services = Vec::new();
     for (kind, restarts, lists) in [
-        (sleep, ALL, &["", SUCCESS, PREVENT, FORCE][..]),
+        (plain, ALL, &["", SUCCESS, PREVENT, FORCE][..]),
         (ignored, ALL, &["", FORCE]),
         (
             lingers,
@@ -383,8 +383,9 @@ fn decisions_about_restarts_are_what_systemd_then_does() {
             let mut deaths = Vec::new();
             for way in &ways {
                 let unit = format!("case-{}.service", units.len());
-                systemd.write_unit(&unit, &format!("[Service]\nRestartSec=1ms\n{service}\n"));
-                deaths.push((unit.clone(), *way));
+                let service = format!("RestartSec=1ms\n{service}");
+                let backend = Scripted::write(&systemd, &unit, &[SILENT], &service);
+                deaths.push((backend, *way));
                 units.push(unit);
             }
             decisions.push(Decision {
@@ -402,7 +403,8 @@ fn decisions_about_restarts_are_what_systemd_then_does() {
     let waiting = Mutex::new(decisions.iter());
     let wrong = Mutex::new(Vec::new());
     thread::scope(|scope| {
-        for _ in 0..4 {
+        // They mostly wait; more at a time than processors is fine.
+        for _ in 0..8 {
             scope.spawn(|| {
                 loop {
                     let Some(decision) = waiting.lock().unwrap().next() else {

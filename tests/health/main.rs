@@ -23,6 +23,7 @@ mod patience;
 mod play;
 mod run;
 mod scene;
+mod scripted;
 mod server;
 mod systemd;
 

@@ -10,7 +10,8 @@ use crate::backend::Backend;
 use crate::patience::within;
 use crate::play::{ok, silent};
 use crate::run::Run;
-use crate::scene::{BINARY, Scene, mute};
+use crate::scene::{BINARY, Scene};
+use crate::scripted::Scripted;
 use crate::systemd::{Systemd, recovery};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -22,7 +23,7 @@ fn watching(systemd: &Systemd, backend: &Backend<'_>) -> Scene {
     Scene::new()
         .at(backend.url())
         .beside(systemd)
-        .default("retries", 1)
+        .default("timeout_seconds", 1)
         .core("/api/health", ok())
         .core("/", ok())
         .aux("/graph", ok())
@@ -304,14 +305,10 @@ fn a_start_limit_is_named_afterwards() {
         return;
     };
     let unit = "limit.service";
-    systemd.write_unit(
-        unit,
-        "[Unit]\nStartLimitBurst=1\nStartLimitIntervalSec=1h\n\
-         [Service]\nExecStart=sleep infinity\nRestart=always\nRestartSec=100ms\n",
-    );
-    systemd.systemctl(&["start", unit]);
-    let old = systemd.main_pid(unit);
-    let run = mute(&systemd, recovery(unit, json!({}))).run([]);
+    let limit = "[Unit]\nStartLimitBurst=1\nStartLimitIntervalSec=1h";
+    let backend = Scripted::silent(&systemd, unit, &format!("{RESTARTS}\n{limit}"));
+    let old = backend.pid();
+    let run = backend.scene(json!({})).run([]);
     // A unit that ends in failed is not waited for, however long `verify_seconds` is.
     run.exits(1)
         .outcome("not_recovered")
@@ -333,9 +330,9 @@ fn a_new_process_that_hangs_as_well_is_not_recovered() {
         return;
     };
     let unit = "again.service";
-    systemd.sleeper(unit, RESTARTS);
-    let old = systemd.main_pid(unit);
-    let run = mute(&systemd, recovery(unit, json!({ "verify_seconds": 1 }))).run([]);
+    let backend = Scripted::silent(&systemd, unit, RESTARTS);
+    let old = backend.pid();
+    let run = backend.scene(json!({ "verify_seconds": 1 })).run([]);
     let new = systemd.main_pid(unit);
     assert_ne!(new, old);
     run.exits(1)

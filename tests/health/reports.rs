@@ -15,8 +15,10 @@ use serde_json::{Value, json};
 
 use crate::fake::Fake;
 use crate::patience::within;
-use crate::play::{answer, in_turn, ok, raw, silent, status};
+use crate::play::{answer, ok, raw, silent, status};
 use crate::scene::{Scene, healthy, unhealthy};
+use crate::scripted::SILENT;
+use crate::systemd::Systemd;
 
 /// What the schema that Jenkins' xUnit plugin publishes (junit-10.xsd) lets an element have, as far as
 /// we write it: required attributes, others, children.
@@ -214,7 +216,10 @@ fn full_pipe() -> (PipeReader, PipeWriter) {
 
 #[test]
 fn a_hopeless_path_is_complained_of_before_the_first_probe_and_the_rescue_goes_on() {
-    let fake = Fake::new();
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let fake = Fake::new(&systemd);
     let (reader, writer) = full_pipe();
     let mut command = fake
         .scene
@@ -225,17 +230,20 @@ fn a_hopeless_path_is_complained_of_before_the_first_probe_and_the_rescue_goes_o
 
     // The pipe takes no more, so the program waits a moment at its first word, for the one
     // descriptor that it speaks on (proc_pid_syscall(5)).
-    let syscall = format!("/proc/{}/syscall", child.id());
+    let syscall = || {
+        let program = systemd.find("no/out")?;
+        fs::read_to_string(format!("/proc/{program}/syscall")).ok()
+    };
     #[cfg(target_arch = "x86_64")]
     let poll = nix::libc::SYS_poll;
     #[cfg(not(target_arch = "x86_64"))]
     let poll = nix::libc::SYS_ppoll;
     assert!(within(Duration::from_secs(5), || {
-        let text = fs::read_to_string(&syscall).unwrap_or_default();
+        let text = syscall().unwrap_or_default();
         let words: Vec<_> = text.split(' ').collect();
         words.first() == Some(&poll.to_string().as_str()) && words.get(2) == Some(&"0x1")
     }));
-    assert_eq!(fake.scene.server().connections(), 0);
+    assert_eq!(fake.backend.requests(), 0);
 
     let said = std::io::read_to_string(reader).unwrap();
     let complaint = r#"cannot write the metrics "no/out": no such file or directory; create its directory first"#;
@@ -248,10 +256,11 @@ fn a_hopeless_path_is_complained_of_before_the_first_probe_and_the_rescue_goes_o
 
 #[test]
 fn a_stderr_that_nobody_reads_keeps_back_neither_the_rescue_nor_a_report() {
-    let core = in_turn([status(500), silent()]);
-    let recovery = json!({ "unit": "backend.service", "min_uptime_seconds": 0 });
-    let fake = Fake::with(core, recovery);
-    fake.say(&fake.changed("NeedDaemonReload", Some("yes")));
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let fake = Fake::with(&systemd, "backend.service", &["500", SILENT]);
+    fake.change("NeedDaemonReload", Some("yes"));
     let (reader, writer) = full_pipe();
     let mut command = fake.scene.command([
         "--dry-run",

@@ -8,6 +8,19 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
+use crate::lacking::lacking;
+
+/// Whether this machine has a program that a test needs; see [`lacking`].
+#[track_caller]
+pub(crate) fn has(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
+    if !found {
+        lacking(&format!("no {program}"));
+    }
+    found
+}
+
 /// A finished run; every check returns it, so that checks line up, and tells the whole story where
 /// it fails.
 #[derive(Debug)]

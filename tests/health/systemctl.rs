@@ -3,27 +3,31 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::fake::{Fake, Sleeper};
+use crate::fake::Fake;
 use crate::patience::within;
-use crate::play::ok;
 use crate::run::Run;
+use crate::scripted::SILENT;
+use crate::systemd::{Systemd, recovery};
 
 #[test]
 fn an_honest_answer_leads_to_the_signal() {
     // The control for all tests below: they differ from this by one fault each.
-    let mut fake = Fake::new();
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let fake = Fake::new(&systemd);
     let run = fake.scene.run(["--dry-run"]);
     run.exits(1).outcome("would_kill").pid("pid", fake.pid());
     fake.spared(&run);
     // Once it is dead, this systemctl goes on telling of the same process.
+    fake.record();
     let mut running = fake.scene.start([]);
-    assert!(within(Duration::from_secs(10), || !fake.victim.is_alive()));
+    assert!(within(Duration::from_secs(10), || !fake.is_alive()));
     let told = format!("{}", fake.pid());
     assert!(
         running.stderr().contains(&told),
@@ -35,51 +39,74 @@ fn an_honest_answer_leads_to_the_signal() {
 
 #[test]
 fn a_hang_ends_the_waiting_where_it_can_be_recovered() {
-    let mut fake = Fake::new();
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let fake = Fake::new(&systemd);
     let run = fake.scene.run(["--wait", "20", "--dry-run"]);
     run.exits(1).outcome("would_kill").pid("pid", fake.pid());
     fake.spared(&run);
-    assert_eq!(fake.scene.server().count("/up"), 2, "a sweep, the last GET");
+    assert_eq!(fake.backend.requests(), 2, "a sweep, the last GET");
 }
 
 #[test]
 fn a_hang_does_not_end_the_waiting_where_recovery_is_switched_off() {
-    let mut fake = Fake::new();
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let fake = Fake::new(&systemd);
     let run = fake.scene.run(["--wait", "2.5", "--no-recover"]);
     run.exits(1).hung(true).outcome("disabled");
     fake.spared(&run);
-    let sweeps = fake.scene.server().count("/up");
+    let sweeps = fake.backend.requests();
     assert!((2..=3).contains(&sweeps), "{sweeps} sweeps in 2.5 s");
 }
 
 #[test]
 fn systemctl_is_asked_in_a_way_that_cannot_be_misread() {
-    let fake = Fake::new();
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let fake = Fake::new(&systemd);
     fake.script(
-        "printf '%s|' \"$LC_ALL\" \"$SYSTEMD_PAGER\" \"$@\" >>asked; echo >>asked; cat answer",
+        "printf '%s|' \"$LC_ALL\" \"$SYSTEMD_PAGER\" \"$@\" >>asked; echo >>asked; ./answer \"$@\"",
     );
+    let asked = fake.scene.dir().join("asked");
+    let are_clear = |user| {
+        let asked = fs::read_to_string(&asked).unwrap();
+        let shows: Vec<_> = asked
+            .lines()
+            .filter(|line| line.contains("|show|"))
+            .collect();
+        for line in &shows {
+            assert!(
+                line.starts_with("C|") || line.starts_with("C.UTF-8|"),
+                "{line}"
+            );
+            assert!(line.ends_with("|--|backend.service|"), "{line}");
+            assert_eq!(line.contains("|--user|"), user, "{line}");
+        }
+        shows.len()
+    };
     fake.scene.run(["--dry-run"]).outcome("would_kill");
-    let asked = fs::read_to_string(fake.scene.dir().join("asked")).unwrap();
-    let shows: Vec<_> = asked
-        .lines()
-        .filter(|line| line.contains("|show|"))
-        .collect();
-    assert!(shows.len() >= 2, "two looks: {asked}");
-    for line in shows {
-        assert!(
-            line.starts_with("C|") || line.starts_with("C.UTF-8|"),
-            "{line}"
-        );
-        assert!(line.ends_with("|--|backend.service|"), "{line}");
-        assert!(!line.contains("--user"), "{line}");
-    }
+    assert!(are_clear(true) >= 2, "two looks");
+    fs::remove_file(&asked).unwrap();
+    // No system manager runs here: its answer is that of the user's, whose processes it does not have.
+    fake.answer(r#"systemctl --user "$@""#);
+    let system = recovery(&fake.backend.unit, json!({ "scope": "system" }));
+    let scene = fake.scene.top("recovery", system);
+    scene.run(["--dry-run"]).outcome("refused");
+    assert!(are_clear(false) >= 1);
 }
 
 #[test]
 fn systemctl_is_left_alone_where_recovery_is_off() {
-    let mut fake = Fake::new();
-    fake.script("echo asked >>asked; cat answer");
-    let url = fake.scene.server().url();
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let fake = Fake::new(&systemd);
+    fake.script("echo asked >>asked; ./answer \"$@\"");
+    let url = fake.backend.url();
     for run in [
         fake.scene.run(["--no-recover"]),
         fake.scene.run(["--base-url", &url]),
@@ -92,7 +119,10 @@ fn systemctl_is_left_alone_where_recovery_is_off() {
 
 #[test]
 fn a_systemctl_that_cannot_be_run_fails_the_recovery() {
-    let mut fake = Fake::new();
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let fake = Fake::new(&systemd);
     let path = fake.scene.dir().join("bin/systemctl");
     fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
     fake.fails("systemctl");
@@ -107,22 +137,31 @@ fn a_systemctl_that_cannot_be_run_fails_the_recovery() {
 
 #[test]
 fn a_systemctl_that_hangs_is_given_up_after_5_s() {
-    let mut fake = Fake::new();
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let fake = Fake::new(&systemd);
     fake.script("exec sleep 20");
     fake.fails("5 s");
 }
 
 #[test]
 fn a_systemctl_that_hangs_with_its_children_is_given_up_after_5_s() {
-    let mut fake = Fake::new();
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let fake = Fake::new(&systemd);
     fake.script("sleep 20 & exec sleep 20");
     fake.fails("5 s");
 }
 
 #[test]
 fn an_answer_counts_even_while_a_child_of_systemctl_holds_its_output() {
-    let mut fake = Fake::new();
-    fake.script("sleep 8 & cat answer");
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let fake = Fake::new(&systemd);
+    fake.script("sleep 8 & ./answer \"$@\"");
     let run = fake.scene.run(["--dry-run"]);
     run.exits(1).outcome("would_kill").pid("pid", fake.pid());
     fake.spared(&run);
@@ -130,20 +169,26 @@ fn an_answer_counts_even_while_a_child_of_systemctl_holds_its_output() {
 
 #[test]
 fn a_systemctl_that_ignores_signals_is_not_waited_for() {
-    let mut fake = Fake::new();
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let fake = Fake::new(&systemd);
     fake.script("trap '' TERM INT HUP PIPE; sleep 20; sleep 20");
     fake.fails("5 s");
 }
 
 #[test]
 fn a_flood_from_systemctl_fails_the_recovery_and_is_not_passed_on() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let fake = Fake::new(&systemd);
     for flood in [
         "exec yes MainPID=1",
         "exec yes >&2",
         "exec cat /dev/zero",
-        "cat answer; exec yes ''",
+        "./answer \"$@\"; exec yes ''",
     ] {
-        let mut fake = Fake::new();
         fake.script(flood);
         let run = fake.run();
         run.failed("garbage without end");
@@ -157,6 +202,10 @@ fn a_flood_from_systemctl_fails_the_recovery_and_is_not_passed_on() {
 
 #[test]
 fn garbage_from_systemctl_fails_the_recovery() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let fake = Fake::new(&systemd);
     for (garbage, part) in [
         ("head -c 4096 /dev/urandom", "not UTF-8"),
         ("echo hello", "garbage: \"hello\""),
@@ -164,7 +213,6 @@ fn garbage_from_systemctl_fails_the_recovery() {
         ("printf '=\\n==\\n=x\\n'", "twice"),
         ("echo MainPID", "garbage: \"MainPID\""),
     ] {
-        let mut fake = Fake::new();
         fake.script(garbage);
         fake.fails(part);
     }
@@ -172,12 +220,15 @@ fn garbage_from_systemctl_fails_the_recovery() {
 
 #[test]
 fn a_failure_of_systemctl_is_told_with_its_reason() {
-    let mut fake = Fake::new();
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let fake = Fake::new(&systemd);
     fake.script("echo 'Failed to connect to bus: Connection refused' >&2; exit 1");
     fake.fails("Failed to connect to bus: Connection refused");
-    fake.script("cat answer; exit 1");
+    fake.script("./answer \"$@\"; exit 1");
     fake.fails("systemctl");
-    fake.script("cat answer; kill -9 $$");
+    fake.script("./answer \"$@\"; kill -9 $$");
     fake.fails("systemctl");
     // What it says is text from outside, like a server's.
     fake.script("printf 'bad \\033[31mred\\n' >&2; exit 1");
@@ -191,6 +242,9 @@ fn a_failure_of_systemctl_is_told_with_its_reason() {
 
 #[test]
 fn each_guard_reads_what_systemctl_says() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
     // One row for each property: the guards' own tests have all values.
     let rows = [
         ("LoadState", Some("masked"), "not_loaded"),
@@ -218,82 +272,104 @@ fn each_guard_reads_what_systemctl_says() {
         ("FreezerState", Some("thawing"), "frozen"),
     ];
     thread::scope(|scope| {
-        for (property, value, guard) in rows {
+        for (number, (property, value, guard)) in rows.into_iter().enumerate() {
+            let systemd = &systemd;
             scope.spawn(move || {
-                let mut fake = Fake::new();
-                fake.say(&fake.changed(property, value));
+                let unit = format!("row-{number}.service");
+                let fake = Fake::with(systemd, &unit, &[SILENT]);
+                fake.change(property, value);
                 fake.is_refused(guard);
             });
         }
     });
     // An older systemd does not have the first two, and the others have a default.
+    let fake = Fake::new(&systemd);
     for property in ["FreezerState", "ExitType", "RemainAfterExit", "ExecStart"] {
-        let fake = Fake::new();
-        fake.say(&fake.changed(property, None));
+        fake.change(property, None);
         fake.scene.run(["--dry-run"]).outcome("would_kill");
     }
 }
 
 #[test]
 fn a_process_that_is_gone_is_not_signalled() {
-    let mut fake = Fake::new();
-    let mut short = Command::new("true").spawn().unwrap();
-    short.wait().unwrap();
-    fake.say(&fake.answer_about(short.id()));
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let fake = Fake::new(&systemd);
+    fake.change("MainPID", Some(&systemd.ended_pid().to_string()));
     fake.is_refused("gone");
 }
 
 #[test]
 fn an_answer_about_several_units_fails_the_recovery() {
-    let mut fake = Fake::new();
-    let other = fake.answer_about(std::process::id());
-    fake.say(&format!("{}\n{other}", fake.answer()));
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let fake = Fake::new(&systemd);
+    systemd.sleeper("other.service", "");
+    fake.answer(r#"systemctl "$@" other.service"#);
     fake.fails("more than one unit");
 }
 
 /// One run whose `systemctl` does this from the last GET on. Its calls are slow, so that the second
 /// look comes later than the change.
 #[track_caller]
-fn changing(change: impl FnOnce(&Fake)) -> (Fake, Run) {
-    let fake = Fake::new();
-    fake.script("sleep 0.4; cat answer");
+fn changing(fake: &Fake<'_>, change: impl FnOnce()) -> Run {
+    fake.script("sleep 0.4; ./answer \"$@\"");
     let running = fake.scene.start([]);
-    let knocked = within(Duration::from_secs(10), || {
-        fake.scene.server().connections() > 1
-    });
-    assert!(knocked, "no last GET");
-    change(&fake);
-    (fake, running.finish())
+    let is_last = within(Duration::from_secs(10), || fake.backend.requests() > 1);
+    assert!(is_last, "no last GET");
+    change();
+    running.finish()
 }
 
 #[test]
 fn a_unit_that_changes_between_the_looks_is_left_alone() {
-    let mut other = Sleeper::start();
-    let pid = other.pid();
-    for (guard, property, value) in [
-        ("changed", "MainPID", Some(pid.to_string())),
-        ("changed", "InvocationID", Some("0".repeat(32))),
-        ("not_active", "ActiveState", Some("deactivating".into())),
-        ("job_queued", "Job", Some("7".into())),
-        ("no_restart", "Restart", Some("no".into())),
-        ("unreadable", "MainPID", None),
-    ] {
-        let (mut fake, run) = changing(|fake| fake.say(&fake.changed(property, value.as_deref())));
-        run.refused(guard);
-        fake.spared(&run);
-    }
-    assert!(other.is_alive(), "the new main process was killed");
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let rows: [(_, _, fn(u32) -> Option<String>); 6] = [
+        ("changed", "MainPID", |other| Some(other.to_string())),
+        ("changed", "InvocationID", |_| Some("0".repeat(32))),
+        ("not_active", "ActiveState", |_| Some("deactivating".into())),
+        ("job_queued", "Job", |_| Some("7".into())),
+        ("no_restart", "Restart", |_| Some("no".into())),
+        ("unreadable", "MainPID", |_| None),
+    ];
+    thread::scope(|scope| {
+        for (number, (guard, property, value)) in rows.into_iter().enumerate() {
+            let systemd = &systemd;
+            scope.spawn(move || {
+                let unit = format!("row-{number}.service");
+                let fake = Fake::with(systemd, &unit, &[SILENT]);
+                // The new main process is one of the unit, as it would be after a restart.
+                let group = systemd.property(&unit, "ControlGroup");
+                let other = systemd.deaf_process_in(&group);
+                let run = changing(&fake, || fake.change(property, value(other).as_deref()));
+                run.refused(guard);
+                fake.spared(&run);
+                assert!(systemd.is_alive(other), "the new main process was killed");
+            });
+        }
+    });
 }
 
 #[test]
 fn a_failure_of_systemctl_at_the_second_look_fails_the_recovery() {
-    let (mut fake, run) = changing(|fake| fake.script("exit 1"));
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let fake = Fake::new(&systemd);
+    let run = changing(&fake, || fake.script("exit 1"));
     run.failed("systemctl");
     fake.spared(&run);
 }
 
 #[test]
 fn a_recovery_that_would_not_work_is_warned_of_on_a_good_day() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
     let about = |fake: &Fake, part: &str| {
         let run = fake.scene.run([]);
         run.exits(0)
@@ -306,19 +382,16 @@ fn a_recovery_that_would_not_work_is_warned_of_on_a_good_day() {
             "{part}: {run:?}"
         );
     };
-    let fake = Fake::with(
-        ok(),
-        json!({ "unit": "backend.service", "min_uptime_seconds": 0 }),
-    );
+    let fake = Fake::with(&systemd, "backend.service", &["200"]);
     let run = fake.scene.run([]);
     assert_eq!(run.exits(0).report["warnings"], json!([]), "{run:?}");
-    fake.say(&fake.changed("LoadState", Some("not-found")));
+    fake.change("LoadState", Some("not-found"));
     about(&fake, "");
-    fake.say(&fake.changed("Restart", Some("no")));
+    fake.change("Restart", Some("no"));
     about(&fake, "Restart=no");
-    fake.say(&fake.changed("ExitType", Some("cgroup")));
+    fake.change("ExitType", Some("cgroup"));
     about(&fake, "ExitType=cgroup");
-    fake.say(&fake.changed("NeedDaemonReload", Some("yes")));
+    fake.change("NeedDaemonReload", Some("yes"));
     about(&fake, "daemon-reload");
     fake.script("exit 1");
     about(&fake, "systemctl");
@@ -330,4 +403,29 @@ fn a_recovery_that_would_not_work_is_warned_of_on_a_good_day() {
         "at most 1 s longer than the sweep"
     );
     assert!(fake.scene.run(["--no-recover"]).report["warnings"] == json!([]));
+}
+
+#[test]
+fn a_healthy_run_leaves_no_systemctl_behind_that_hangs() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let fake = Fake::with(&systemd, "backend.service", &["200"]);
+    let callers = fake.scene.dir().join("callers");
+    fake.script("sleep 20 & echo $$ $! >>callers; exec sleep 20");
+    let run = fake.scene.run([]);
+    run.exits(0).healthy(true).within(Duration::from_secs(2));
+    let warnings = run.report["warnings"].to_string();
+    assert!(warnings.contains("in time"), "{run:?}");
+    let callers = fs::read_to_string(callers).unwrap();
+    let callers: Vec<u32> = callers
+        .split_whitespace()
+        .map(|pid| pid.parse().unwrap())
+        .collect();
+    assert!(callers.len() >= 2, "systemctl and its child: {callers:?}");
+    for caller in callers {
+        // The kernel takes a moment to end a process.
+        let ended = within(Duration::from_secs(1), || !systemd.is_alive(caller));
+        assert!(ended, "{caller} is left behind");
+    }
 }

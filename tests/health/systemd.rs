@@ -7,6 +7,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -21,6 +22,8 @@ use crate::patience::within;
 /// has that place. The shell ends with the test's end of its stdin, and all the others with it.
 const INIT: &str = r#"
 for root in /sys/fs/cgroup/systemd /sys/fs/cgroup/unified /sys/fs/cgroup; do
+    # On a hybrid hierarchy the last one is a tmpfs, where a group would be a plain folder that stays.
+    [ -e "$root/cgroup.procs" ] || continue
     # A group of our own, so that managers side by side do not clear up each other's.
     mkdir "$root/$GROUP" && echo 0 >"$root/$GROUP/cgroup.procs"
 done
@@ -30,6 +33,13 @@ mkdir -p /run/systemd/system
 "$MANAGER" --user &
 read -r _
 "#;
+
+/// Where systemd mounts the hierarchies that it keeps its units in.
+const HIERARCHIES: [&str; 3] = [
+    "/sys/fs/cgroup/systemd",
+    "/sys/fs/cgroup/unified",
+    "/sys/fs/cgroup",
+];
 
 const MANAGERS: [&str; 2] = ["/lib/systemd/systemd", "/usr/lib/systemd/systemd"];
 
@@ -135,7 +145,7 @@ impl Systemd {
         self.systemctl(&["start", name]);
     }
 
-    /// A service that sleeps, for recoveries whose hang is played by a server of the test.
+    /// A service that sleeps and listens nowhere.
     pub(crate) fn sleeper(&self, name: &str, service: &str) {
         self.service(name, &format!("ExecStart=sleep infinity\n{service}"));
     }
@@ -200,9 +210,15 @@ impl Systemd {
     }
 
     /// The process in the namespace whose command line holds this text.
-    pub(crate) fn find(&self, text: &str) -> Pid {
-        let found = self.process_where("cmdline", |line| line.contains(text));
-        found.unwrap_or_else(|| panic!("no process with {text} in the namespace"))
+    pub(crate) fn find(&self, text: &str) -> Option<Pid> {
+        self.process_where("cmdline", |line| line.contains(text))
+    }
+
+    /// The number of a process that has ended.
+    pub(crate) fn ended_pid(&self) -> u32 {
+        let output = self.command("sh").args(["-c", "echo $$"]).output().unwrap();
+        let number = String::from_utf8_lossy(&output.stdout).trim().parse();
+        number.unwrap()
     }
 
     /// The process in the namespace whose file of this name in `/proc` is as wanted; its number is
@@ -219,14 +235,18 @@ impl Systemd {
     }
 
     /// A process in a unit's control group that SIGTERM does not end; it ends with the manager.
-    pub(crate) fn deaf_process_in(&self, group: &str) {
+    pub(crate) fn deaf_process_in(&self, group: &str) -> u32 {
         let join = r#"for root in /sys/fs/cgroup/systemd /sys/fs/cgroup/unified /sys/fs/cgroup; do
             [ ! -e "$root$0/cgroup.procs" ] || echo 0 >"$root$0/cgroup.procs"
         done
         trap '' TERM
-        sleep infinity >/dev/null 2>&1 &"#;
-        let status = self.command("sh").args(["-c", join, group]).status();
-        assert!(status.unwrap().success(), "cannot join {group}");
+        sleep infinity >/dev/null 2>&1 &
+        echo $!"#;
+        let output = self.command("sh").args(["-c", join, group]).output();
+        let number = String::from_utf8_lossy(&output.unwrap().stdout)
+            .trim()
+            .parse();
+        number.unwrap_or_else(|_| panic!("cannot join {group}"))
     }
 
     /// Whether this very process still runs and is no zombie.
@@ -261,12 +281,14 @@ impl Drop for Systemd {
             let _over = self.namespace.kill();
             let _over = self.namespace.wait();
         }
-        for root in [
-            "/sys/fs/cgroup/systemd",
-            "/sys/fs/cgroup/unified",
-            "/sys/fs/cgroup",
-        ] {
-            remove_group(&Path::new(root).join(&self.group));
+        for root in HIERARCHIES {
+            let group = Path::new(root).join(&self.group);
+            // The kernel lets go of a group a moment after its last process has ended.
+            let removed = within(Duration::from_secs(5), || {
+                remove_group(&group);
+                !group.exists()
+            });
+            assert!(removed || thread::panicking(), "{} stays", group.display());
         }
     }
 }

@@ -6,9 +6,10 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::play::{ok, silent};
-use crate::scene::{Scene, mute};
+use crate::scene::Scene;
+use crate::scripted::Scripted;
 use crate::server::NeverAccepts;
-use crate::systemd::{Systemd, recovery};
+use crate::systemd::Systemd;
 
 /// How late a timeout may be.
 const LATE: f64 = 0.02;
@@ -62,9 +63,10 @@ fn the_kill_comes_on_time_whatever_the_number_of_auxiliary_routes() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
-    systemd.sleeper("late.service", "Restart=always");
-    let mut scene = mute(&systemd, recovery("late.service", json!({})))
-        .default("timeout_seconds", 0.5)
+    let backend = Scripted::silent(&systemd, "late.service", "Restart=always");
+    let mut scene = backend
+        .scene(json!({}))
+        .default("timeout_seconds", 0.7)
         .default("retries", 1)
         .default("retry_backoff_seconds", 0.1)
         .core("/second", silent())
@@ -76,7 +78,7 @@ fn the_kill_comes_on_time_whatever_the_number_of_auxiliary_routes() {
     run.outcome("would_kill").tally([0, 3, 0, 0, 100]);
     // Two rounds, the pause between them, a second for everything else; and the rest is the time
     // to start a program in a namespace.
-    let bound = Duration::from_millis(500 * 2 + 100 + 1000);
+    let bound = Duration::from_millis(700 * 2 + 100 + 1000);
     let elapsed = run.report["elapsed_seconds"].as_f64().unwrap();
     assert!(elapsed <= bound.as_secs_f64(), "{elapsed} s");
 }

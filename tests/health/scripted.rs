@@ -1,0 +1,156 @@
+//! A backend that hangs as a service of a test's own systemd: its unit runs this very test program, so
+//! that the silent socket is the unit's own, and each request gets the next answer of a list.
+
+use std::fs::{self, OpenOptions};
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::address::own_address;
+use crate::patience::within;
+use crate::play::ok;
+use crate::scene::Scene;
+use crate::systemd::{Systemd, recovery};
+
+/// The answer of [`Scripted`] that is none: the request is read, and its connection stays open.
+pub(crate) const SILENT: &str = "silent";
+
+/// In `ExecStart=`, stands for the command that serves.
+pub(crate) const SERVE: &str = "SERVE";
+
+/// The timeout of routes at a backend that hangs. The `starved` guard allows a stall of half of it, and
+/// machines that run tests are busy.
+const TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A service whose first request gets the first answer, and so on; the last one repeats. A new main
+/// process begins with the first answer again.
+pub(crate) struct Scripted<'a> {
+    systemd: &'a Systemd,
+    pub(crate) unit: String,
+    address: SocketAddr,
+    dir: TempDir,
+}
+
+impl<'a> Scripted<'a> {
+    /// A service that reads every request and answers none.
+    pub(crate) fn silent(systemd: &'a Systemd, unit: &str, service: &str) -> Self {
+        Self::start(systemd, unit, &[SILENT], service)
+    }
+
+    /// A service that gives these answers ([`SILENT`] or an HTTP status) and is ready when this returns.
+    pub(crate) fn start(systemd: &'a Systemd, unit: &str, answers: &[&str], service: &str) -> Self {
+        let scripted = Self::write(systemd, unit, answers, service);
+        systemd.systemctl(&["start", unit]);
+        scripted.wait_until_it_listens();
+        scripted
+    }
+
+    /// Only writes the unit. `service` belongs to its `[Service]` section and may begin others; an
+    /// `ExecStart=` in it holds [`SERVE`].
+    pub(crate) fn write(systemd: &'a Systemd, unit: &str, answers: &[&str], service: &str) -> Self {
+        let address = own_address().unwrap();
+        let dir = TempDir::new().unwrap();
+        let start = match service.contains("ExecStart=") {
+            true => String::new(),
+            false => format!("ExecStart={SERVE}\n"),
+        };
+        let program = std::env::current_exe().unwrap();
+        let serve = format!(
+            "{} --exact {} --ignored --nocapture",
+            program.display(),
+            "scripted::serve"
+        );
+        let text = format!(
+            "[Service]\nEnvironment=\"ADDRESS={address}\" \"ANSWERS={}\" \"REQUESTS={}\"\n{start}{service}\n",
+            answers.join(" "),
+            dir.path().join("requests").display(),
+        );
+        systemd.write_unit(unit, &text.replace(SERVE, &serve));
+        Self {
+            systemd,
+            unit: unit.to_owned(),
+            address,
+            dir,
+        }
+    }
+
+    #[track_caller]
+    pub(crate) fn wait_until_it_listens(&self) {
+        let up = within(Duration::from_secs(10), || {
+            TcpStream::connect(self.address).is_ok()
+        });
+        assert!(up, "{} does not listen", self.unit);
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.systemd.main_pid(&self.unit)
+    }
+
+    /// How many requests have come so far, to all main processes together.
+    pub(crate) fn requests(&self) -> usize {
+        let requests = fs::read_to_string(self.requests_file()).unwrap_or_default();
+        requests.lines().count()
+    }
+
+    fn requests_file(&self) -> PathBuf {
+        self.dir.path().join("requests")
+    }
+
+    /// Probes the service, and may recover it as these keys and the defaults of [`recovery`] say.
+    pub(crate) fn scene(&self, keys: Value) -> Scene {
+        Scene::new()
+            .at(self.url())
+            .beside(self.systemd)
+            .default("timeout_seconds", TIMEOUT.as_secs_f64())
+            .core("/up", ok())
+            .top("recovery", recovery(&self.unit, keys))
+    }
+}
+
+/// Not a test, and passes at once where no unit runs it.
+#[test]
+#[ignore = "the main process of the units of Scripted"]
+fn serve() {
+    let Ok(address) = std::env::var("ADDRESS") else {
+        return;
+    };
+    let answers = std::env::var("ANSWERS").unwrap();
+    let mut answers = answers.split(' ');
+    let mut answer = "";
+    let mut requests = OpenOptions::new();
+    let mut requests = requests
+        .create(true)
+        .append(true)
+        .open(std::env::var("REQUESTS").unwrap())
+        .unwrap();
+    let listener = TcpListener::bind(address).unwrap();
+    let mut unanswered = Vec::new();
+    loop {
+        let (mut stream, _) = listener.accept().unwrap();
+        let head = BufReader::new(&stream).lines();
+        let head: Vec<_> = head
+            .map_while(Result::ok)
+            .take_while(|line| !line.is_empty())
+            .collect();
+        let Some(first) = head.first() else {
+            continue;
+        };
+        answer = answers.next().unwrap_or(answer);
+        writeln!(requests, "{first}").unwrap();
+        match answer {
+            SILENT => unanswered.push(stream),
+            status => {
+                let head = format!("HTTP/1.1 {status} Whatever\r\nConnection: close");
+                let _gone = write!(stream, "{head}\r\nContent-Length: 3\r\n\r\nhi\n");
+            }
+        }
+    }
+}
