@@ -16,6 +16,7 @@ HERE = Path(__file__).resolve().parent
 CHECKOUT = HERE.parent.parent
 SCRATCH = Path("/mnt/scratch")
 SOCKET = "/run/scidex-api/scidex-api.sock"
+BACKEND_LOG = "/run/scidex-api.log"
 
 SCALE = 12
 
@@ -30,8 +31,9 @@ TIMEOUT = scaled(10)
 STOP = scaled(30)
 # gunicorn's default --timeout; a usual WatchdogSec=.
 WORKER_TIMEOUT = scaled(30)
-# uvicorn's default --timeout-worker-healthcheck.
-HEALTHCHECK = scaled(5)
+# uvicorn's default --timeout-worker-healthcheck is 5 s. Not less than this: a worker that starts, which takes as
+# long here as anywhere, does not answer yet.
+HEALTHCHECK = 2
 
 
 def run(*command, check=True, timeout=30):
@@ -46,8 +48,8 @@ def write(path, text):
     Path(path).write_text(text)
 
 
-def config(name, **values):
-    return Template((HERE / "configs" / name).read_text()).substitute(values)
+def config(file, /, **values):
+    return Template((HERE / "configs" / file).read_text()).substitute(values)
 
 
 def journal(unit, since, *more):
@@ -57,7 +59,7 @@ def journal(unit, since, *more):
 
 
 def texts(*paths):
-    return [Path(path).read_text() if Path(path).exists() else "" for path in paths]
+    return [Path(path).read_text(errors="replace") if Path(path).exists() else "" for path in paths]
 
 
 class Contestant:
@@ -93,7 +95,7 @@ class Contestant:
 
     def start_backend(self, plan):
         extra = [self.extra(plan), "RuntimeDirectory=scidex-api" if plan.unix_socket else ""]
-        text = config("scidex-api.service", command=self.server(plan), stop=STOP, extra="\n".join(extra))
+        text = config("scidex-api.service", name="scidex-api", command=self.server(plan), stop=STOP, extra="\n".join(extra))
         write("/etc/systemd/system/scidex-api.service", text.replace("Restart=always", f"Restart={plan.restart}"))
         run("systemctl", "daemon-reload")
         run("systemctl", "start", "scidex-api.service")
@@ -130,6 +132,8 @@ class Contestant:
         for path in Path("/etc/systemd/system").iterdir():
             if not path.is_symlink():
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for log in Path("/run").glob("*.log"):
+            log.unlink()
 
     def processes_of(self, unit):
         file = Path("/sys/fs/cgroup/system.slice") / unit / "cgroup.procs"
@@ -264,7 +268,7 @@ class WorkerCheck(Contestant):
         return [int(run("systemctl", "show", "-p", "MainPID", "--value", self.unit))]
 
     def logs(self, since):
-        return [journal(self.unit, since)]
+        return texts(BACKEND_LOG)
 
 
 class Gunicorn(WorkerCheck):
@@ -300,8 +304,7 @@ class SystemdLoop(Contestant):
         return None
 
     def extra(self, plan):
-        return (f"Type=notify\nNotifyAccess=all\nWatchdogSec={WORKER_TIMEOUT}\nTimeoutStartSec={scaled(90)}\n"
-                f"Environment=HEARTBEAT={self.heartbeat}")
+        return f"Type=notify\nNotifyAccess=all\nWatchdogSec={WORKER_TIMEOUT}\nEnvironment=HEARTBEAT={self.heartbeat}"
 
     def logs(self, since):
         return [journal(self.unit, since, "_PID=1")]

@@ -202,11 +202,11 @@ class Stall(Incident):
 
 
 class SlowStart(Incident):
-    """A deploy whose new workers load for 84 s at full scale, while the parent's socket takes connections."""
+    """A deploy whose new workers load for 72 s at full scale, while the parent's socket takes connections."""
 
     name, title, in_ci = "slow-start", "slow start", True
     workers = 2
-    at_start = {"delay": scaled(84)}
+    at_start = {"delay": scaled(72)}
 
     def begin(self, test):
         test.at_start(self.at_start)

@@ -112,7 +112,7 @@ def beaten(results):
 def markdown(results, versions, skipped):
     lines = [
         f"Scale 1:{SCALE}: period {PERIOD} s (60 s at full scale), one attempt {TIMEOUT} s (10 s), worker timeout of gunicorn and WatchdogSec= "
-        f"{WORKER_TIMEOUT} s (30 s), uvicorn's worker check {HEALTHCHECK} s (5 s), TimeoutStopSec= {STOP} s (30 s), all rounded up to whole seconds.",
+        f"{WORKER_TIMEOUT} s (30 s), uvicorn's worker check {HEALTHCHECK} s (5 s), TimeoutStopSec= {STOP} s (30 s).",
         "Versions: " + ", ".join(f"{name} {version}" for name, version in versions.items()) + ".",
     ]
     if skipped:

@@ -16,7 +16,7 @@ import time
 import traceback
 from pathlib import Path
 
-from contestants import CONTESTANTS, HERE, PERIOD, SCRATCH, STOP, config, journal, reason_lines, run, write
+from contestants import BACKEND_LOG, CONTESTANTS, HERE, PERIOD, SCRATCH, STOP, config, reason_lines, run, texts, write
 from incidents import INCIDENTS, NotPossible
 from observer import Client, Processes
 
@@ -92,9 +92,14 @@ class Test:
     def watchers(self):
         return self.contestant.watchers(self.processes)
 
+    @staticmethod
+    def backend_log():
+        """Its end."""
+        return texts(BACKEND_LOG)[0][-1000:]
+
     def start_old_instance(self):
         command = f"{self.contestant.python} -m uvicorn backend:app --app-dir /srv/old-api --no-access-log --port 8000"
-        write("/etc/systemd/system/old-api.service", config("scidex-api.service", command=command, stop=STOP, extra=""))
+        write("/etc/systemd/system/old-api.service", config("scidex-api.service", name="old-api", command=command, stop=STOP, extra=""))
         run("systemctl", "daemon-reload")
         run("systemctl", "start", "old-api.service")
         self.old_instance = wait_until(lambda: next((pid for pid, _ in self.facts("ready")), None), 20)
@@ -139,11 +144,13 @@ class Test:
             incident.before(self)
             contestant.start_backend(incident)
             if not wait_until(lambda: len(self.workers()) >= incident.workers, 30):
-                raise RuntimeError(f"the backend did not start: {journal(contestant.unit, clock)[-600:]}")
+                raise RuntimeError(f"the backend did not start: {self.processes.living()} {self.backend_log()}")
             self.client = Client(incident.user_place())
             if not wait_until(lambda: self.client.first_healthy(0), 10):
-                raise RuntimeError("the backend is not healthy before the incident")
+                last = [r["result"] for r in self.client.requests[-3:]]
+                raise RuntimeError(f"the backend is not healthy before the incident: {last} {self.backend_log()}")
             contestant.start(incident)
+            self.steady = time.monotonic()
             # Whole periods, one at least, and as many as it takes until the backend is old enough.
             warm_up = PERIOD * max(1, -(-contestant.min_uptime // PERIOD))
             time.sleep(warm_up + (self.phase * PERIOD - contestant.position()) % PERIOD)
@@ -159,7 +166,7 @@ class Test:
     def observe(self, clock):
         contestant, incident = self.contestant, self.incident
         logs = contestant.logs(clock)
-        if early := self.ended(0):
+        if early := self.ended(self.steady):
             return {"verdict": "error", "detail": f"ended before the incident: {early}", "log": reason_lines(contestant, [""] * len(logs), logs)}
         begin = time.monotonic()
         guilty = incident.begin(self)
@@ -195,7 +202,7 @@ class Test:
         crashed = {pid for pid, _ in self.facts("crash")}
         ready = {pid for pid, _ in self.facts("ready")}
         return [
-            {"pid": p["pid"], "role": "worker" if p["pid"] in ready else "other", "seconds": round(p["died"] - since, 3) if since else None,
+            {"pid": p["pid"], "role": "worker" if p["pid"] in ready else "other", "seconds": round(p["died"] - since, 3),
              "command": p["command"][:200]}
             for p in self.processes.known.values()
             if p["died"] is not None and p["died"] > since and p["pid"] not in crashed and p["pid"] not in self.operators

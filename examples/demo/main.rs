@@ -150,7 +150,8 @@ fn refused(backend: &Backend, pid: u32) -> anyhow::Result<()> {
     println!(
         "\nThe program left PID {pid} alone. That is the correct decision: without a control group of its own,\n\
          nothing proves that the process belongs to the unit. Here, {obstacle}.\n\
-         To see the recovery, run the demo as root, or where \"systemctl --user\" answers."
+         To see the recovery, run the demo where \"systemctl --user\" answers, or as root where a cgroup2\n\
+         file system is mounted at /sys/fs/cgroup."
     );
     summary(&[
         format!("hung: every core route silent (exit 1); a guard refused to kill PID {pid}"),

@@ -12,8 +12,9 @@ use nix::sys::time::{TimeVal, TimeValLike};
 
 use crate::clock::Monotonic;
 
-/// One answer of the kernel is never larger (`netlink_dump` in its net/netlink/af_netlink.c).
-const BUFFER: usize = 32 * 1_024;
+/// The kernel fits its answers to what the reader offers, up to 32 KiB (`netlink_dump` in its
+/// net/netlink/af_netlink.c).
+const BUFFER: usize = 16 * 1_024;
 
 // include/uapi/linux/netlink.h and sock_diag.h.
 const NLMSG_ERROR: u16 = 2;

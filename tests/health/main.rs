@@ -32,6 +32,7 @@ mod command_line;
 mod guards;
 mod hang;
 mod limits;
+mod manual;
 mod monitoring;
 mod output;
 mod recovery;
