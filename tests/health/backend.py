@@ -1,0 +1,183 @@
+"""A backend of which the tests ask one peculiarity at a time; with --trace, a debugger instead.
+
+It tells the service manager when it is ready (sd_notify(3)) and answers every request with "ok".
+"""
+
+import argparse
+import array
+import ctypes
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
+LISTEN_FDS_START = 3  # sd_listen_fds(3)
+PTRACE_SEIZE = 0x4206  # linux/ptrace.h
+
+
+def options():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--listen", action="append", default=[], metavar="HOST:PORT|PATH")
+    parser.add_argument("--backlog", type=int, default=128)
+    parser.add_argument("--workers", type=int, default=0, help="processes that accept")
+    parser.add_argument("--reuse-port", action="store_true", help="a listener for each worker")
+    parser.add_argument("--subgroup", action="store_true", help="first move to a control group below")
+    parser.add_argument("--deaf-child", action="store_true", help="a child that ignores SIGTERM")
+    parser.add_argument("--idle-thread", action="store_true")
+    parser.add_argument("--supervised", action="store_true", help="serve in a child of a living parent")
+    parser.add_argument("--pid-file", help="serve in a grandchild whose parent lives (Type=forking)")
+    parser.add_argument("--store", action="store_true", help="keep the listener in the manager's store")
+    parser.add_argument("--slow", type=float, help="one request at a time, with this many seconds each")
+    parser.add_argument("--hang-once", metavar="FILE", help="hang after one answer, once in all")
+    parser.add_argument("--trace", type=int, metavar="TID")
+    return parser.parse_args()
+
+
+def notify(text, *descriptors):
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.connect(address)
+        manager.sendmsg([text.encode()], rights if descriptors else [])
+
+
+def move_to_subgroup():
+    path = next(line for line in open("/proc/self/cgroup") if line.startswith("0::"))[3:].strip()
+    unified = "/sys/fs/cgroup/unified"
+    group = (unified if os.path.exists(unified) else "/sys/fs/cgroup") + path + "/worker"
+    os.makedirs(group, exist_ok=True)
+    with open(group + "/cgroup.procs", "w") as procs:
+        procs.write("0")
+
+
+def listen(address, args):
+    if address.startswith("/"):
+        if os.path.exists(address):
+            os.unlink(address)
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(address)
+    else:
+        host, port = address.rsplit(":", 1)
+        host = host.strip("[]")
+        listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if args.reuse_port:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind((host, int(port)))
+    listener.listen(args.backlog)
+    return listener
+
+
+def listeners(args):
+    inherited = int(os.environ.get("LISTEN_FDS", 0))
+    if inherited:
+        return [socket.socket(fileno=LISTEN_FDS_START + n) for n in range(inherited)]
+    return [listen(address, args) for address in args.listen]
+
+
+def answer(connection, args):
+    with connection:
+        if connection.recv(65536):
+            time.sleep(args.slow or 0)
+            connection.sendall(ANSWER)
+
+
+def serve(sockets, args):
+    while True:
+        for listener in select.select(sockets, [], [])[0]:
+            try:
+                connection = listener.accept()[0]
+            except BlockingIOError:
+                continue  # another worker was faster
+            connection.setblocking(True)
+            if args.slow:
+                answer(connection, args)
+            elif args.hang_once and not os.path.exists(args.hang_once):
+                open(args.hang_once, "w").close()
+                answer(connection, args)
+                signal.pause()
+            else:
+                threading.Thread(target=answer, args=(connection, args), daemon=True).start()
+
+
+def fork(child):
+    pid = os.fork()
+    if pid == 0:
+        try:
+            child()
+        finally:
+            os._exit(1)
+    return pid
+
+
+def serve_with_workers(args, sockets):
+    for listener in sockets:
+        listener.setblocking(False)
+    started, tell = os.pipe()
+
+    def worker():
+        own = listeners(args) if args.reuse_port else sockets
+        os.write(tell, b".")
+        serve(own, args)
+
+    for _ in range(args.workers):
+        fork(worker)
+        os.read(started, 1)
+    notify("READY=1")
+    while True:
+        signal.pause()
+
+
+def run(args):
+    if args.subgroup:
+        move_to_subgroup()
+    if args.deaf_child:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        fork(lambda: [signal.pause() for _ in iter(int, 1)])
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if args.idle_thread:
+        threading.Thread(target=threading.Event().wait, daemon=True).start()
+    sockets = [] if args.reuse_port else listeners(args)
+    if args.workers:
+        serve_with_workers(args, sockets)
+    if args.store:
+        notify("FDSTORE=1", *(listener.fileno() for listener in sockets))
+    if args.pid_file:
+        with open(args.pid_file, "w") as file:
+            file.write(f"{os.getpid()}\n")
+    notify(f"MAINPID={os.getpid()}\nREADY=1")
+    serve(sockets, args)
+
+
+def main():
+    args = options()
+    if args.trace:
+        if ctypes.CDLL(None, use_errno=True).ptrace(PTRACE_SEIZE, args.trace, 0, 0) != 0:
+            sys.exit(os.strerror(ctypes.get_errno()))
+        notify("READY=1")
+        signal.pause()
+    elif args.pid_file:
+        # The manager's child ends once its grandchild serves; the process between them lives.
+        def supervisor():
+            fork(lambda: run(args))
+            signal.pause()
+
+        fork(supervisor)
+        while not os.path.exists(args.pid_file):
+            time.sleep(0.01)
+    elif args.supervised:
+        fork(lambda: run(args))
+        os.wait()
+    else:
+        run(args)
+
+
+main()

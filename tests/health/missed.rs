@@ -1,0 +1,129 @@
+//! Hangs that are found although they are hard to see; and what the program cannot see is named
+//! rather than guessed.
+
+use std::fs;
+use std::thread;
+use std::time::Duration;
+
+use crate::network::{PrivateNetwork, RESTARTS, hang, is_recovered, is_spared};
+use crate::patience::within;
+use crate::play::ok;
+use crate::systemd::Systemd;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+const UNIT: &str = "own.service";
+const LOCAL: &str = "http://127.0.0.1:8000";
+const LISTEN: &str = "--listen 127.0.0.1:8000";
+
+#[test]
+fn a_hang_that_begins_in_the_middle_of_a_sweep_is_recovered_by_it() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let network = PrivateNetwork::new(&systemd);
+    let scene = network
+        .watch(UNIT, LOCAL)
+        .core("/later", ok())
+        .top("concurrency", 1);
+    let once = scene.dir().join("hung");
+    let options = format!("{LISTEN} --hang-once {}", once.display());
+    network.start(UNIT, &options, RESTARTS);
+    is_recovered(&systemd, UNIT, &scene);
+    assert!(once.exists());
+}
+
+#[test]
+fn a_full_queue_is_a_hang_although_another_address_refuses() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let network = PrivateNetwork::new(&systemd);
+    network.start(UNIT, "--listen [::1]:8000 --backlog 1", RESTARTS);
+    hang(&systemd, UNIT);
+    let _waiting = network.fill("[::1]:8000");
+    is_recovered(&systemd, UNIT, &network.watch_localhost(UNIT));
+}
+
+#[test]
+fn a_caller_that_ignores_sigchld_changes_nothing() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let network = PrivateNetwork::new(&systemd);
+    network.start(UNIT, LISTEN, RESTARTS);
+    hang(&systemd, UNIT);
+    // An ignored signal stays ignored in the program: execve(2).
+    let ignore = ["env", "--ignore-signal=CHLD"];
+    let scene = network.watch(UNIT, LOCAL).through(ignore);
+    is_recovered(&systemd, UNIT, &scene);
+}
+
+#[test]
+fn a_listener_from_a_removed_control_group_is_named_as_such() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let network = PrivateNetwork::new(&systemd);
+    let options = format!("{LISTEN} --store");
+    network.start(
+        UNIT,
+        &options,
+        &format!("{RESTARTS}\nFileDescriptorStoreMax=1"),
+    );
+    let old = systemd.main_pid(UNIT);
+    systemd.signal(UNIT, Signal::SIGKILL);
+    let restarted = || {
+        ![0, old].contains(&systemd.main_pid(UNIT))
+            && systemd.property(UNIT, "ActiveState") == "active"
+    };
+    assert!(within(Duration::from_secs(10), restarted));
+    hang(&systemd, UNIT);
+    let run = is_spared(&systemd, UNIT, &network.watch(UNIT, LOCAL), "unreadable");
+    run.stdout_has("no longer exists");
+}
+
+#[test]
+fn a_program_that_was_stopped_for_a_moment_kills_nobody() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let network = PrivateNetwork::new(&systemd);
+    network.start(UNIT, LISTEN, RESTARTS);
+    let pid = systemd.main_pid(UNIT);
+    hang(&systemd, UNIT);
+    // Long enough for the attempt to end in time all the same.
+    let scene = network.watch(UNIT, LOCAL).default("timeout_seconds", 4);
+    let running = scene.start([]);
+    assert!(within(Duration::from_secs(10), || network
+        .connections(8000)
+        > 0));
+    // nsenter's only child, which the program has taken the place of.
+    let children = format!("/proc/{0}/task/{0}/children", running.pid());
+    let program = fs::read_to_string(children).unwrap();
+    let program = Pid::from_raw(program.trim().parse().unwrap());
+    kill(program, Signal::SIGSTOP).unwrap();
+    thread::sleep(Duration::from_millis(1500));
+    kill(program, Signal::SIGCONT).unwrap();
+    // nsenter stops with its child.
+    running.signal(Signal::SIGCONT);
+    running.finish().refused("starved");
+    assert!(systemd.is_alive(pid));
+}
+
+#[test]
+fn a_sandbox_without_netlink_is_named_with_its_cure() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let network = PrivateNetwork::new(&systemd);
+    network.start(UNIT, LISTEN, RESTARTS);
+    let families = "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6";
+    let scene = network.watch_sandboxed(UNIT, LOCAL, families);
+    let warned = scene.run([]);
+    warned.exits(0).outcome("not_needed");
+    let warnings = warned.report["warnings"].to_string();
+    assert!(warnings.contains("RestrictAddressFamilies"), "{warned:?}");
+    hang(&systemd, UNIT);
+    is_spared(&systemd, UNIT, &scene, "unreadable").stdout_has("RestrictAddressFamilies");
+}

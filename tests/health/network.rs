@@ -1,0 +1,272 @@
+//! A network of a test's own for the units of its systemd, the program and their clients: every port
+//! is free there, and a packet filter meets nobody else. And the Python backend that serves in it.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use nix::sched::{CloneFlags, setns};
+use serde_json::json;
+
+use crate::lacking::lacking;
+use crate::patience::within;
+use crate::play::ok;
+use crate::run::Run;
+use crate::scene::Scene;
+use crate::systemd::{Systemd, recovery};
+
+/// A restart without the usual wait.
+pub(crate) const RESTARTS: &str = "Restart=always\nRestartSec=1ms\nTimeoutStopSec=1";
+
+pub(crate) struct PrivateNetwork<'a> {
+    pub(crate) systemd: &'a Systemd,
+    /// The process that holds the network, as the manager numbers it.
+    holder: u32,
+}
+
+impl<'a> PrivateNetwork<'a> {
+    pub(crate) fn new(systemd: &'a Systemd) -> Self {
+        systemd.write_unit(
+            "network.service",
+            "[Service]\nType=notify\nNotifyAccess=all\n\
+             ExecStart=unshare --net sh -c 'ip link set lo up && systemd-notify --ready && exec sleep infinity'\n",
+        );
+        systemd.systemctl(&["start", "network.service"]);
+        let holder = systemd.main_pid("network.service");
+        Self { systemd, holder }
+    }
+
+    /// The command that another one is run through to be in this network.
+    pub(crate) fn enter(&self) -> [String; 2] {
+        let file = format!("--net=/proc/{}/ns/net", self.holder);
+        ["nsenter".to_owned(), file]
+    }
+
+    /// The `[Service]` section of a backend with these options.
+    pub(crate) fn backend(&self, options: &str, service: &str) -> String {
+        let [nsenter, net] = self.enter();
+        format!(
+            "ExecStart={nsenter} {net} {} {options}\n{service}",
+            python()
+        )
+    }
+
+    /// Starts a unit with such a backend; it listens when this returns.
+    pub(crate) fn start(&self, unit: &str, options: &str, service: &str) {
+        let service = self.backend(options, &format!("{READY}\n{service}"));
+        self.systemd.service(unit, &service);
+    }
+
+    /// The program in this network, with one core route and the right to kill `unit`.
+    pub(crate) fn watch(&self, unit: &str, base_url: &str) -> Scene {
+        let [nsenter, net] = self.enter();
+        watch(self.systemd, unit)
+            .at(base_url)
+            .through([&nsenter, &net])
+    }
+
+    /// As [`Self::watch`], at port 8000 of `localhost`, which is ::1 and then 127.0.0.1.
+    pub(crate) fn watch_localhost(&self, unit: &str) -> Scene {
+        const HOSTS: &str = r#"printf '::1 localhost\n127.0.0.1 localhost\n' >hosts &&
+            mount --bind hosts /etc/hosts && exec "$@""#;
+        self.watch(unit, "http://localhost:8000")
+            .through(["unshare", "--mount", "sh", "-c", HOSTS, "sh"])
+    }
+
+    /// As [`Self::watch`], in a transient unit with this setting.
+    pub(crate) fn watch_sandboxed(&self, unit: &str, base_url: &str, setting: &str) -> Scene {
+        let [nsenter, net] = self.enter();
+        self.watch(unit, base_url)
+            .through(["systemd-run", "--user", "--quiet", "--pipe", "--wait"])
+            .through(["--collect", "--same-dir", "--property", setting])
+            .through([&nsenter, &net])
+    }
+
+    /// As [`Self::watch`], in this process's PID namespace instead of the manager's, as in a container
+    /// that has the host's bus: the manager's own socket is for peers that it can see.
+    pub(crate) fn watch_from_outside(&self, unit: &str, base_url: &str) -> Scene {
+        let (_, runtime) = self.systemd.environment().remove(0);
+        let bus = format!("unix:path={}/bus", runtime.to_str().unwrap());
+        // The manager connects to it by the unit's name.
+        let daemon = format!(
+            "Type=notify\nExecStart=dbus-daemon --session --address={bus} --nofork --nopidfile"
+        );
+        self.systemd.service("dbus.service", &daemon);
+        let net = format!("--net=/proc/{}/ns/net", self.systemd.host_pid(self.holder));
+        let scene = watch_alone(unit)
+            .env("DBUS_SESSION_BUS_ADDRESS", &bus)
+            .at(base_url)
+            .through(["nsenter", &net]);
+        let answers = || {
+            let mut systemctl = Command::new("systemctl");
+            systemctl.args(["--user", "is-active", unit]);
+            systemctl.env_remove("XDG_RUNTIME_DIR");
+            systemctl.env("DBUS_SESSION_BUS_ADDRESS", &bus);
+            systemctl.output().unwrap().status.success()
+        };
+        assert!(within(Duration::from_secs(10), answers), "no bus");
+        scene
+    }
+
+    /// Runs something on a thread that is in this network.
+    pub(crate) fn inside<T: Send>(&self, act: impl FnOnce() -> T + Send) -> T {
+        let holder = self.systemd.host_pid(self.holder);
+        let network = File::open(format!("/proc/{holder}/ns/net")).unwrap();
+        let enter = move || {
+            setns(network, CloneFlags::CLONE_NEWNET).unwrap();
+            act()
+        };
+        thread::scope(|scope| scope.spawn(enter).join().unwrap())
+    }
+
+    /// Clients that have sent a request and wait.
+    pub(crate) fn clients(&self, count: usize, address: &str) -> Vec<TcpStream> {
+        let address: SocketAddr = address.parse().unwrap();
+        let client = move |_| {
+            let mut client = TcpStream::connect(address).unwrap();
+            client.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+            client
+        };
+        self.inside(move || (0..count).map(client).collect())
+    }
+
+    /// Connections until the accept queue takes no more.
+    pub(crate) fn fill(&self, address: &str) -> Vec<TcpStream> {
+        let address: SocketAddr = address.parse().unwrap();
+        let patience = Duration::from_millis(500);
+        let connect = move |_| TcpStream::connect_timeout(&address, patience).ok();
+        let held: Vec<_> = self.inside(move || (0..64).map_while(connect).collect());
+        assert!(held.len() < 64, "the queue has no end");
+        held
+    }
+
+    /// How many ends of connections have this local address.
+    pub(crate) fn connections(&self, port: u16) -> usize {
+        let local = format!(":{port:04X}");
+        self.inside(move || {
+            let table = fs::read_to_string("/proc/thread-self/net/tcp").unwrap();
+            let at = |line: &&str| line.split_whitespace().nth(1).unwrap().ends_with(&local);
+            let listening = |line: &&str| line.split_whitespace().nth(3) == Some("0A");
+            table
+                .lines()
+                .filter(at)
+                .filter(|line| !listening(line))
+                .count()
+        })
+    }
+
+    /// Packet filter rules, as nft(8) reads them; `None` where this machine has no nft.
+    pub(crate) fn filter(&self, rules: &str) -> Option<()> {
+        let [nsenter, net] = self.enter();
+        let nft = self.shell(&format!(
+            "command -v nft >/dev/null && {nsenter} {net} nft '{rules}'"
+        ));
+        nft.map(drop)
+            .inspect_err(|why| lacking(&format!("no packet filter: {why}")))
+            .ok()
+    }
+
+    /// What a command prints that runs beside the manager, or its errors.
+    pub(crate) fn shell(&self, script: &str) -> Result<String, String> {
+        shell(self.systemd, script)
+    }
+}
+
+/// The backend is ready once it says so; its children may say it, too.
+pub(crate) const READY: &str = "Type=notify\nNotifyAccess=all";
+
+/// The command of the Python backend.
+pub(crate) fn python() -> &'static str {
+    concat!(
+        "/usr/bin/python3 ",
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/health/backend.py"
+    )
+}
+
+/// The program beside systemd with one core route and the right to kill `unit`.
+pub(crate) fn watch(systemd: &Systemd, unit: &str) -> Scene {
+    watch_alone(unit).beside(systemd)
+}
+
+fn watch_alone(unit: &str) -> Scene {
+    Scene::new()
+        .core("/up", ok())
+        .default("timeout_seconds", 1)
+        .top("recovery", recovery(unit, json!({})))
+}
+
+/// Stops all processes of a unit: the kernel goes on accepting, nobody answers.
+pub(crate) fn hang(systemd: &Systemd, unit: &str) {
+    systemd.systemctl(&["kill", "--signal=STOP", unit]);
+    let group = systemd.property(unit, "ControlGroup");
+    let stopped = || {
+        let states = format!(
+            "for root in /sys/fs/cgroup/unified /sys/fs/cgroup; do
+                find $root{group} -name cgroup.procs -exec cat {{}} + 2>/dev/null
+            done | while read -r pid; do grep ^State: /proc/$pid/status; done"
+        );
+        let states = shell(systemd, &states).unwrap();
+        !states.is_empty() && states.lines().all(|state| state.contains("T (stopped)"))
+    };
+    assert!(
+        within(Duration::from_secs(10), stopped),
+        "{unit} does not stop"
+    );
+}
+
+/// What a command prints that runs beside the manager, or its errors.
+pub(crate) fn shell(systemd: &Systemd, script: &str) -> Result<String, String> {
+    let enter = systemd.enter("/".as_ref());
+    let output = Command::new(&enter[0])
+        .args(&enter[1..])
+        .args(["sh", "-c", script])
+        .envs(systemd.environment())
+        .output()
+        .unwrap();
+    let text = |bytes| String::from_utf8_lossy(bytes).trim().to_owned();
+    match output.status.success() {
+        true => Ok(text(&output.stdout)),
+        false => Err(text(&output.stderr)),
+    }
+}
+
+/// Whether each of these clients got its answer.
+pub(crate) fn all_served(clients: Vec<TcpStream>) -> bool {
+    clients.into_iter().all(|mut client| {
+        client
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).is_ok() && answer.ends_with("ok")
+    })
+}
+
+/// Hangs the unit, which has a main process that the program must leave alone for this reason.
+#[track_caller]
+pub(crate) fn is_spared(systemd: &Systemd, unit: &str, scene: &Scene, guard: &str) -> Run {
+    let pid = systemd.main_pid(unit);
+    let run = scene.run([]);
+    run.refused(guard);
+    assert_eq!(
+        systemd.main_pid(unit),
+        pid,
+        "{unit} has another main process"
+    );
+    assert!(systemd.is_alive(pid), "{unit} was killed");
+    run
+}
+
+/// The hung unit is killed, restarted and healthy again.
+#[track_caller]
+pub(crate) fn is_recovered(systemd: &Systemd, unit: &str, scene: &Scene) {
+    let pid = systemd.main_pid(unit);
+    let run = scene.run([]);
+    run.exits(1).hung(true).outcome("recovered").pid("pid", pid);
+    run.pid("new_pid", systemd.main_pid(unit));
+    assert!(!systemd.is_alive(pid));
+    scene.run([]).exits(0).outcome("not_needed");
+}

@@ -1,0 +1,124 @@
+//! Backends of every usual kind that hang and are recovered, whoever created their listener: the
+//! guards that prove whose socket it is must not refuse these.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::address::own_address;
+use crate::network::{
+    PrivateNetwork, READY, RESTARTS, hang, is_recovered, is_spared, python, watch,
+};
+use crate::patience::within;
+use crate::systemd::{Systemd, recovery};
+
+const LOCAL: &str = "http://127.0.0.1:8000";
+
+/// A unit with these options and settings hangs and is recovered.
+#[track_caller]
+fn recovers(options: &str, service: &str) {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let network = PrivateNetwork::new(&systemd);
+    network.start("own.service", options, &format!("{RESTARTS}\n{service}"));
+    let scene = network.watch("own.service", LOCAL);
+    scene.run([]).exits(0).outcome("not_needed");
+    hang(&systemd, "own.service");
+    is_recovered(&systemd, "own.service", &scene);
+}
+
+#[test]
+fn a_plain_service_is_recovered() {
+    recovers("--listen 127.0.0.1:8000", "");
+}
+
+#[test]
+fn prefork_workers_that_share_a_listener_are_recovered() {
+    recovers("--listen 127.0.0.1:8000 --workers 2", "");
+}
+
+#[test]
+fn workers_with_a_listener_each_are_recovered() {
+    recovers("--listen 127.0.0.1:8000 --workers 3 --reuse-port", "");
+}
+
+#[test]
+fn a_listener_of_a_delegated_control_group_is_recovered() {
+    recovers("--listen 127.0.0.1:8000 --subgroup", "Delegate=yes");
+}
+
+#[test]
+fn a_listener_on_all_ipv4_addresses_is_recovered() {
+    recovers("--listen 0.0.0.0:8000", "");
+}
+
+#[test]
+fn a_listener_on_all_addresses_of_both_families_is_recovered() {
+    recovers("--listen [::]:8000", "");
+}
+
+#[test]
+fn a_listener_of_a_socket_unit_is_recovered() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    // The manager's own network: that is where it listens.
+    let address = own_address().unwrap();
+    systemd.write_unit("own.socket", &format!("[Socket]\nListenStream={address}\n"));
+    systemd.write_unit(
+        "own.service",
+        &format!("[Service]\n{READY}\nExecStart={}\n{RESTARTS}\n", python()),
+    );
+    systemd.systemctl(&["start", "own.socket", "own.service"]);
+    let scene = watch(&systemd, "own.service").at(format!("http://{address}"));
+    scene.run([]).exits(0).outcome("not_needed");
+    hang(&systemd, "own.service");
+    is_recovered(&systemd, "own.service", &scene);
+}
+
+#[test]
+fn a_unix_socket_is_recovered_where_the_unit_owns_it() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let scene = watch(&systemd, "own.service").at("http://backend.invalid");
+    let path = scene.dir().join("backend.sock");
+    let path = path.to_str().unwrap();
+    let scene = scene.top("unix_socket", path);
+    let service = format!(
+        "{READY}\nExecStart={} --listen {path}\n{RESTARTS}",
+        python()
+    );
+    systemd.service("own.service", &service);
+    systemd.sleeper("idle.service", RESTARTS);
+    scene.run([]).exits(0).outcome("not_needed");
+    hang(&systemd, "own.service");
+    let scene = scene.top("recovery", recovery("idle.service", json!({})));
+    is_spared(&systemd, "idle.service", &scene, "foreign_listener").stdout_has("own.service");
+    let scene = scene.top("recovery", recovery("own.service", json!({})));
+    is_recovered(&systemd, "own.service", &scene);
+}
+
+#[test]
+fn clients_that_give_up_waiting_are_no_progress() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let network = PrivateNetwork::new(&systemd);
+    network.start("own.service", "--listen 127.0.0.1:8000", RESTARTS);
+    let pid = systemd.main_pid("own.service");
+    hang(&systemd, "own.service");
+    let clients = network.clients(4, "127.0.0.1:8000");
+    let scene = network.watch("own.service", LOCAL);
+    let running = scene.start([]);
+    let probed = || network.connections(8000) > clients.len();
+    assert!(within(Duration::from_secs(10), probed));
+    drop(clients);
+    running
+        .finish()
+        .exits(1)
+        .hung(true)
+        .outcome("recovered")
+        .pid("pid", pid);
+}

@@ -1,0 +1,254 @@
+//! Silence that proves nothing about the unit, or a process whose death would help nobody: each is
+//! left alone, although the probes found a hang.
+
+use std::process::Command;
+use std::time::Duration;
+
+use crate::network::{
+    PrivateNetwork, READY, RESTARTS, all_served, hang, is_recovered, is_spared, python,
+};
+use crate::patience::within;
+use crate::systemd::Systemd;
+
+const UNIT: &str = "own.service";
+const LOCAL: &str = "http://127.0.0.1:8000";
+const LISTEN: &str = "--listen 127.0.0.1:8000";
+
+/// A healthy unit whose packets are dropped is left alone.
+#[track_caller]
+fn a_filter_spares(dropped: &str) {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let network = PrivateNetwork::new(&systemd);
+    network.start(UNIT, LISTEN, RESTARTS);
+    let rules = format!(
+        "add table ip test; add chain ip test in {{ type filter hook input priority 0; }}; \
+         add rule ip test in tcp dport 8000 {dropped} drop"
+    );
+    if network.filter(&rules).is_some() {
+        is_spared(&systemd, UNIT, &network.watch(UNIT, LOCAL), "not_reached");
+    }
+}
+
+#[test]
+fn a_backend_behind_a_filter_that_drops_connects_is_left_alone() {
+    a_filter_spares("tcp flags syn");
+}
+
+#[test]
+fn a_backend_behind_a_filter_that_drops_data_is_left_alone() {
+    a_filter_spares("tcp flags & psh == psh");
+}
+
+#[test]
+fn a_healthy_unit_is_left_alone_where_another_one_has_the_port() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let network = PrivateNetwork::new(&systemd);
+    network.start(UNIT, "--listen 127.0.0.1:8001", RESTARTS);
+    network.start("other.service", LISTEN, RESTARTS);
+    let scene = network.watch(UNIT, LOCAL);
+    // Told on healthy runs already.
+    let warned = scene.run([]);
+    warned.exits(0).outcome("not_needed");
+    assert!(
+        warned.report["warnings"]
+            .to_string()
+            .contains("other.service"),
+        "{warned:?}"
+    );
+    hang(&systemd, "other.service");
+    is_spared(&systemd, UNIT, &scene, "foreign_listener").stdout_has("other.service");
+}
+
+#[test]
+fn a_healthy_unit_is_left_alone_where_its_port_is_forwarded() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let network = PrivateNetwork::new(&systemd);
+    network.start(UNIT, "--listen 127.0.0.1:8001", RESTARTS);
+    network.start("other.service", "--listen 127.0.0.1:8002", RESTARTS);
+    hang(&systemd, "other.service");
+    let rules = "add table ip test; add chain ip test out { type nat hook output priority -100; }; \
+                 add rule ip test out tcp dport 8000 redirect to :8002";
+    if network.filter(rules).is_some() {
+        is_spared(
+            &systemd,
+            UNIT,
+            &network.watch(UNIT, LOCAL),
+            "foreign_listener",
+        );
+    }
+}
+
+#[test]
+fn a_healthy_unit_is_left_alone_where_another_one_has_the_other_address() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let network = PrivateNetwork::new(&systemd);
+    network.start(UNIT, LISTEN, RESTARTS);
+    network.start("other.service", "--listen [::1]:8000", RESTARTS);
+    hang(&systemd, "other.service");
+    let scene = network.watch_localhost(UNIT);
+    is_spared(&systemd, UNIT, &scene, "foreign_listener").stdout_has("other.service");
+}
+
+#[test]
+fn a_process_that_has_the_number_in_another_namespace_is_left_alone() {
+    // The last number that was given in the namespace of whoever writes: proc(5).
+    const LAST: &str = "/proc/sys/kernel/ns_last_pid";
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let network = PrivateNetwork::new(&systemd);
+    let service = network.backend(LISTEN, &format!("{READY}\n{RESTARTS}"));
+    systemd.write_unit(UNIT, &format!("[Service]\n{service}\n"));
+    let mut innocent = Command::new("sleep").arg("infinity").spawn().unwrap();
+    let number = innocent.id();
+    // systemctl has the number before, the manager's next child this one.
+    let start = format!(
+        "systemctl --user stop {UNIT}; echo {} >{LAST}; exec systemctl --user start {UNIT}",
+        number - 1
+    );
+    let same_number = within(Duration::from_secs(10), || {
+        network.shell(&start).unwrap();
+        systemd.main_pid(UNIT) == number
+    });
+    hang(&systemd, UNIT);
+    let scene = network.watch_from_outside(UNIT, LOCAL);
+    let run = scene.run([]);
+    let lives = innocent.try_wait().unwrap().is_none();
+    let _over = innocent.kill();
+    innocent.wait().unwrap();
+    assert!(same_number, "the unit has another number");
+    run.refused("main_pid");
+    assert!(lives, "the innocent process was killed");
+    assert!(systemd.is_alive(number));
+}
+
+/// A unit with these options and settings hangs and is left alone for this reason.
+#[track_caller]
+fn spares(options: &str, service: &str, guard: &str) {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let network = PrivateNetwork::new(&systemd);
+    network.start(UNIT, &format!("{LISTEN} {options}"), service);
+    hang(&systemd, UNIT);
+    is_spared(&systemd, UNIT, &network.watch(UNIT, LOCAL), guard);
+}
+
+/// A unit with these options and settings hangs and is recovered.
+#[track_caller]
+fn recovers(options: &str, service: &str) {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let network = PrivateNetwork::new(&systemd);
+    network.start(UNIT, &format!("{LISTEN} {options}"), service);
+    hang(&systemd, UNIT);
+    is_recovered(&systemd, UNIT, &network.watch(UNIT, LOCAL));
+}
+
+#[test]
+fn a_main_process_with_a_living_supervisor_is_left_alone() {
+    spares("--supervised", RESTARTS, "no_restart");
+}
+
+#[test]
+fn a_main_process_of_a_pid_file_whose_parent_lives_is_left_alone() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let network = PrivateNetwork::new(&systemd);
+    let folder = tempfile::TempDir::new().unwrap();
+    let file = folder.path().join("pid");
+    let file = file.to_str().unwrap();
+    let options = format!("{LISTEN} --pid-file {file}");
+    let service = format!("Type=forking\nPIDFile={file}\n{RESTARTS}");
+    systemd.service(UNIT, &network.backend(&options, &service));
+    hang(&systemd, UNIT);
+    is_spared(&systemd, UNIT, &network.watch(UNIT, LOCAL), "no_restart");
+}
+
+#[test]
+fn a_unit_whose_left_over_process_decides_the_restart_is_left_alone() {
+    let service = "Restart=on-success\nSuccessExitStatus=SIGKILL\nTimeoutStopSec=1";
+    spares("--deaf-child", service, "no_restart");
+}
+
+#[test]
+fn a_unit_whose_left_over_process_is_never_killed_is_left_alone() {
+    let service = format!("{RESTARTS}\nSendSIGKILL=no");
+    spares("--deaf-child", &service, "no_restart");
+}
+
+#[test]
+fn a_unit_whose_left_over_worker_keeps_the_socket_is_left_alone() {
+    let service = format!("{RESTARTS}\nKillMode=process");
+    spares("--workers 1", &service, "no_restart");
+}
+
+#[test]
+fn a_unit_whose_left_over_process_is_waited_for_forever_is_left_alone() {
+    let service = "Restart=always\nTimeoutStopSec=infinity";
+    spares("--deaf-child", service, "no_restart");
+}
+
+#[test]
+fn a_left_over_process_that_is_killed_in_time_hinders_nothing() {
+    recovers("--deaf-child", RESTARTS);
+}
+
+#[test]
+fn a_left_over_process_that_is_killed_at_once_hinders_nothing() {
+    recovers(
+        "--deaf-child",
+        "Restart=always\nTimeoutStopSec=infinity\nKillMode=mixed",
+    );
+}
+
+/// A debugger holds one thread of the hung unit, which the script finds by its main process.
+#[track_caller]
+fn a_debugger_spares(options: &str, thread: &str) {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let network = PrivateNetwork::new(&systemd);
+    network.start(UNIT, &format!("{LISTEN} {options}"), RESTARTS);
+    let pid = systemd.main_pid(UNIT);
+    let thread = network
+        .shell(&thread.replace("PID", &pid.to_string()))
+        .unwrap();
+    let trace = format!("{READY}\nExecStart={} --trace {thread}", python());
+    hang(&systemd, UNIT);
+    systemd.service("debugger.service", &trace);
+    is_spared(&systemd, UNIT, &network.watch(UNIT, LOCAL), "traced");
+}
+
+#[test]
+fn a_unit_with_a_worker_that_somebody_debugs_is_left_alone() {
+    a_debugger_spares("--workers 2", "cut -d' ' -f1 /proc/PID/task/PID/children");
+}
+
+#[test]
+fn a_unit_with_a_thread_that_somebody_debugs_is_left_alone() {
+    a_debugger_spares("--idle-thread", "ls /proc/PID/task | grep -v '^PID$'");
+}
+
+#[test]
+fn an_overloaded_backend_that_serves_others_is_left_alone() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let network = PrivateNetwork::new(&systemd);
+    network.start(UNIT, &format!("{LISTEN} --slow 0.3"), RESTARTS);
+    let scene = network.watch(UNIT, LOCAL);
+    let clients = network.clients(30, "127.0.0.1:8000");
+    is_spared(&systemd, UNIT, &scene, "busy");
+    assert!(all_served(clients));
+}
