@@ -15,13 +15,13 @@ pub mod escape;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
-#[cfg(test)]
-#[path = "../tests/health/lacking.rs"]
-mod lacking;
 pub mod manifest;
 mod privileges;
 pub mod recovery;
 pub mod report;
+#[cfg(test)]
+#[path = "../tests/health/skip.rs"]
+mod skip;
 pub mod status;
 pub mod stderr;
 pub mod sweep;

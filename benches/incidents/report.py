@@ -101,9 +101,11 @@ def beaten(results):
             elif theirs[0] == own[0] and theirs[1] > own[1]:
                 repaired.append(incident.title)
             elif theirs[0] == own[0] and own[2] and theirs[2] and theirs[2] < min(0.9 * own[2], own[2] - 0.3):
-                sooner.append(f"{incident.title} ({theirs[2]:.1f} s, not {own[2]:.1f} s)")
-        parts = [("right more often", right), ("repaired what this program left alone", repaired), ("healthy sooner", sooner)]
+                sooner.append(own[2] - theirs[2])
+        parts = [("right more often", right), ("repaired what this program left alone", repaired)]
         found = [f"{what}: {', '.join(which)}" for what, which in parts if which]
+        if sooner:
+            found.append(f"healthy sooner in {len(sooner)} incidents (by {statistics.median(sooner):.1f} s at the median)")
         if found:
             lines.append(f"{peer.title}: {'; '.join(found)}")
     return lines

@@ -103,6 +103,17 @@ fn unit() -> impl Strategy<Value = String> {
         line("Result", "success", &["signal"]),
         line("MainPID", "4711", &["0", "1", "99", "+5", "4294967296"]),
         line(
+            "ControlGroup",
+            "/system.slice/demo.service",
+            &["", "/", "a.service", "/a/../b"],
+        ),
+        line(
+            "KillMode",
+            "control-group",
+            &["mixed", "process", "none"],
+        ),
+        line("SendSIGKILL", "yes", &["no"]),
+        line(
             "InvocationID",
             "fe5921ce7fb248c7935c4f07c95f822f",
             &["", "fe59"],
@@ -178,8 +189,7 @@ proptest! {
     #[test]
     fn what_the_kernel_tells_is_read(
         text in "[0-9]{1,6} \\(\\PC{0,15}\\) [RSDTtZ]( -?[0-9]{1,12}){30}|\
-            ( {0,4}[0-9]{1,3}: ([0-9A-F]{8}|[0-9A-F]{32}):[0-9A-F]{4} ([0-9A-F]{8}|[0-9A-F]{32}):[0-9A-F]{4} 0[1-9AB] [0-9A-F]{8}:[0-9A-F]{8} 0 0 0 0 [0-9]{1,20}\n){1,3}|\
-            (((TracerPid|SigPnd|ShdPnd|CoreDumping):\t[0-9]{1,20}|VmRSS:\t {0,4}[0-9]{1,20} kB|Name:\t\\PC{0,15})\n){5,12}",
+            (((PPid|TracerPid|SigPnd|ShdPnd|SigBlk|SigCgt|CoreDumping):\t[0-9]{1,20}|State:\t[StZ]|VmRSS:\t {0,4}[0-9]{1,20} kB|Name:\t\\PC{0,15})\n){8,16}",
     ) {
         proc_property(text.as_bytes());
     }

@@ -1,8 +1,10 @@
 //! Drives the real steps against a made-up machine: at random, with two watchdogs at once and
-//! mischief between any two calls, and in scripted stories. It must not know how the guards decide:
+//! mischief between any two calls, and in scripts. It must not know how the guards decide:
 //! what is wrong with a signal it works out from the machine itself.
 
-mod stories;
+mod host;
+mod mischief;
+mod scripts;
 mod watchdog;
 mod world;
 
@@ -13,12 +15,11 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use self::watchdog::Watchdog;
-use self::world::{Fate, Flaw, Nature, World};
-use super::facts::Standing;
-use super::steps::Task;
+use self::world::{Flaw, OnDump, RestartResult, SignalBehaviour, Worker, World};
+use super::observation::GuardContext;
 use super::{Guard, Outcome};
 use crate::clock::Monotonic;
-use crate::manifest::{KillSignal, Scope};
+use crate::manifest::{DumpSignal, KillSignal, Scope};
 
 /// What one watchdog has seen and done, noted by the machine.
 #[derive(Clone, Debug, Default)]
@@ -32,16 +33,41 @@ struct Record {
     looks: usize,
     /// How many looks it had had when it took hold of the process.
     looks_when_opened: usize,
-    /// What stood against a signal when it last asked the manager, /proc and the last GET, and all
-    /// the time.
-    against: [Option<&'static str>; 4],
+    /// What stood against a signal at the last look.
+    against: Against,
+    /// The process that was sent the final GET, and whether that reached it.
+    asked: Option<(u64, bool)>,
+    /// The processes that were sent the dump signal.
+    dumped: Vec<u32>,
+    /// Whether the observed process was among them.
+    dumped_main: bool,
     signals: Vec<Option<Signal>>,
     announcements: Vec<String>,
 }
 
-/// What a story changes about the machine.
+/// What stands against a signal, by who was asked last.
 #[derive(Clone, Debug, Default)]
-struct Knobs {
+struct Against {
+    manager: Option<&'static str>,
+    process: Option<&'static str>,
+    members: Option<&'static str>,
+    sockets: Option<&'static str>,
+    probe: Option<&'static str>,
+    always: Option<&'static str>,
+}
+
+impl Against {
+    /// The first reason.
+    fn first(&self) -> Option<&'static str> {
+        let looks = [self.manager, self.process, self.members, self.sockets];
+        let all = looks.into_iter().chain([self.probe, self.always]);
+        all.flatten().next()
+    }
+}
+
+/// What a script changes about the machine.
+#[derive(Clone, Debug, Default)]
+struct Faults {
     /// The calls of `show` that fail, counted from 0.
     failing_shows: Vec<usize>,
     not_permitted: bool,
@@ -59,7 +85,7 @@ struct Knobs {
 struct Machine {
     world: World,
     records: Vec<Record>,
-    knobs: Knobs,
+    faults: Faults,
     /// Whose turn it is; `None` once all are done.
     turn: Option<usize>,
     running: Vec<usize>,
@@ -83,11 +109,11 @@ impl Machine {
 struct Shared(Arc<(Mutex<Machine>, Condvar)>);
 
 impl Shared {
-    fn new(world: World, watchdogs: usize, knobs: Knobs) -> Self {
+    fn new(world: World, watchdogs: usize, faults: Faults) -> Self {
         let machine = Machine {
             world,
             records: vec![Record::default(); watchdogs],
-            knobs,
+            faults,
             turn: Some(0),
             running: (0..watchdogs).collect(),
             violation: None,
@@ -96,62 +122,86 @@ impl Shared {
     }
 }
 
-fn task() -> Task<'static> {
-    Task {
-        standing: Standing {
-            unit: "demo.service",
-            scope: Scope::System,
-            signal: KillSignal::Kill,
-            min_uptime: Duration::from_secs(120),
-            sweep_began: Monotonic::from_micros(0),
-            starved: false,
-            own_pid: 99,
-            not_local: None,
-            manifest_writable: None,
-        },
+fn context() -> GuardContext<'static> {
+    GuardContext {
+        unit: "demo.service",
+        scope: Scope::System,
+        signal: KillSignal::Kill,
+        dump_signal: None,
+        min_uptime: Duration::from_secs(120),
         verify: Duration::from_secs(20),
-        rehearse: false,
+        dry_run: false,
+        sweep_began: Monotonic::from_micros(0),
+        silent_at: vec!["127.0.0.1:80".parse().unwrap()],
+        starved: None,
+        own_pid: 99,
+        not_local: None,
+        manifest_writable: None,
     }
 }
 
 /// One round: a machine, and two watchdogs on it, all from one seed.
 fn round(seed: u64) -> (Vec<Option<Outcome>>, Machine) {
     let mut world = World::new(seed, seed % 7 * 10);
-    let nature = match world.random.below(8) {
-        0 => Nature::Deaf,
-        1 => Nature::Stuck,
-        2 => Nature::Dumps(world.random.below(90_000)),
-        _ => Nature::Dies(world.random.below(3_000)),
+    let behaviour = match world.random.below(8) {
+        0 => SignalBehaviour::IgnoresAbort,
+        1 => SignalBehaviour::Stuck,
+        2 => SignalBehaviour::Dumps(world.random.below(90_000)),
+        _ => SignalBehaviour::Dies(world.random.below(3_000)),
     };
-    world.main().unwrap().nature = nature;
-    world.service.fate = match world.random.below(8) {
-        0 => Fate::Failed,
-        1 => Fate::Limbo,
-        2 => Fate::Stops(world.random.below(20_000), "stop-sigterm"),
-        fate => Fate::Restart(world.random.below(2_000), fate == 3),
+    world.on_dump = match world.random.below(8) {
+        0 => OnDump::NoHandler,
+        1 => OnDump::Blocked,
+        2 => OnDump::Exits,
+        3 => OnDump::Wakes,
+        _ => OnDump::Writes,
     };
-    let flaws = [Flaw::NotFound, Flaw::Mortal, Flaw::NoJob];
+    let on_dump = world.on_dump;
+    let main = world.main().unwrap();
+    main.behaviour = behaviour;
+    main.on_dump = on_dump;
+    for number in 0..world.random.below(3) as u32 {
+        world.workers.push(Worker {
+            number: 1_000 + number,
+            traced: false,
+            on_dump,
+        });
+    }
+    world.service.restart = match world.random.below(8) {
+        0 => RestartResult::Failed,
+        1 => RestartResult::Limbo,
+        2 => RestartResult::Stops(world.random.below(20_000), "stop-sigterm"),
+        other => RestartResult::Restart(world.random.below(2_000), other == 3),
+    };
+    let flaws = [
+        Flaw::NotFound,
+        Flaw::Mortal,
+        Flaw::NoJob,
+        Flaw::KillsMainOnly,
+    ];
     world.flaw = flaws.get(world.random.below(60) as usize).copied();
-    let mut task = task();
-    let standing = &mut task.standing;
+    let mut context = context();
     if world.random.chance(300) {
-        standing.signal = KillSignal::Abort;
+        context.dump_signal = Some(DumpSignal::Usr1);
     }
     if world.random.chance(300) {
-        standing.min_uptime = Duration::ZERO;
+        context.signal = KillSignal::Abort;
     }
-    standing.starved = world.random.chance(30);
-    standing.not_local = world.random.chance(30).then(|| "far away".to_owned());
-    standing.manifest_writable = world.random.chance(30).then(|| "by all".to_owned());
-    task.rehearse = world.random.chance(50);
+    if world.random.chance(300) {
+        context.min_uptime = Duration::ZERO;
+    }
+    context.starved = world.random.chance(30).then(|| "late".to_owned());
+    context.not_local = world.random.chance(30).then(|| "far away".to_owned());
+    context.manifest_writable = world.random.chance(30).then(|| "by all".to_owned());
+    context.dry_run = world.random.chance(50);
 
-    let shared = Shared::new(world, 2, Knobs::default());
+    let shared = Shared::new(world, 2, Faults::default());
     let run = |me| {
         let watchdog = Watchdog {
             shared: shared.clone(),
             me,
         };
-        let run = panic::catch_unwind(AssertUnwindSafe(|| watchdog.run(&task)));
+        let run = panic::catch_unwind(AssertUnwindSafe(|| watchdog.run(&context)));
         // After a panic the other one would wait for its turn for ever.
         shared.0.1.notify_all();
         run.unwrap_or_else(|_| panic!("seed {seed}: watchdog {me} panicked"))
@@ -174,6 +224,15 @@ fn no_round_signals_the_wrong_process() {
         let (outcomes, machine) = round(seed);
         if let Some(violation) = machine.violation {
             panic!("seed {seed}: {violation}\n{}", machine.world.log.join("\n"));
+        }
+        for record in &machine.records {
+            let died_of_dump = record.dumped_main && record.signals.is_empty();
+            for (name, is_so) in [
+                ("dumped", !record.dumped.is_empty()),
+                ("died_of_dump", died_of_dump),
+            ] {
+                *seen.entry(name).or_insert(0_u64) += u64::from(is_so);
+            }
         }
         for outcome in outcomes.iter().flatten() {
             let name = outcome.guard().map_or(outcome.name(), Guard::name);
@@ -201,6 +260,12 @@ fn no_round_signals_the_wrong_process() {
         ("no_restart", 1),
         ("manifest_writable", 1),
         ("unreadable", 1),
+        ("main_pid", 1),
+        ("foreign_listener", 1),
+        ("not_reached", 1),
+        ("busy", 1),
+        ("dumped", ROUNDS / 20),
+        ("died_of_dump", 1),
     ] {
         let count = seen.get(name).copied().unwrap_or(0);
         assert!(count >= at_least, "{name}: {count} of {seen:?}");

@@ -242,17 +242,28 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let watch = SocketWatch::begin(Some(address.port()), Duration::from_secs(10)).unwrap();
-        watch.sweep_begins();
-        std::thread::sleep(4 * FIRST_DUMP);
         let mut client = TcpStream::connect(address).unwrap();
         let (mut server, _) = listener.accept().unwrap();
-        server.write_all(b"x").unwrap();
-        client.read_exact(&mut [0]).unwrap();
-        let mut log = finish(Some(watch)).log.unwrap().unwrap();
-        let table = dump(&mut None, address.port(), States::All).unwrap();
-        log.record(&table);
-        let sign = log.sign(&table, &[address], &std::collections::HashSet::new());
-        assert_eq!(sign.unwrap().client, client.local_addr().unwrap());
+        watch.sweep_begins();
+        let sign = || {
+            let Some(Ok(mut log)) = watch.seen.lock().unwrap().log.clone() else {
+                return None;
+            };
+            let table = dump(&mut None, address.port(), States::All).unwrap();
+            log.record(&table);
+            log.sign(&table, &[address], &std::collections::HashSet::new())
+        };
+        // What is written before the first dump is no progress since.
+        let until = Monotonic::now() + Duration::from_secs(20);
+        while sign().is_none() {
+            assert!(!until.has_passed(), "no sign of progress");
+            server.write_all(b"x").unwrap();
+            client.read_exact(&mut [0]).unwrap();
+            std::thread::sleep(FIRST_DUMP);
+        }
+        assert_eq!(sign().unwrap().client, client.local_addr().unwrap());
+        watch.core_ends();
+        assert!(finish(Some(watch)).log.is_some());
     }
 
     #[test]

@@ -209,21 +209,7 @@ fn lasting_refusals(
 ) -> impl Fn(&Backend, &UnitState, &[SocketAddr]) -> Vec<String> {
     |backend, state, addresses| {
         let (unit, plan) = (&backend.unit, &backend.plan);
-        let mut context = GuardContext {
-            unit: &unit.name,
-            scope: unit.scope,
-            signal: plan.signal,
-            dump_signal: plan.dump_signal,
-            min_uptime: plan.min_uptime,
-            verify: plan.verify,
-            dry_run: true,
-            sweep_began: Monotonic::now(),
-            silent_at: Vec::new(),
-            starved: None,
-            own_pid: std::process::id(),
-            not_local: None,
-            manifest_writable: None,
-        };
+        let mut context = context(backend);
         let now = observe(backend, state, &ask(unit.scope));
         if let Ok(Sockets::Tcp(facts)) = &now.sockets {
             let served = addresses.iter().copied();
@@ -237,6 +223,26 @@ fn lasting_refusals(
             _ => None,
         };
         refusal.into_iter().chain(no_stacks).collect()
+    }
+}
+
+/// What the guards would be told, as far as it lasts.
+fn context(backend: &Backend) -> GuardContext<'_> {
+    let plan = &backend.plan;
+    GuardContext {
+        unit: &backend.unit.name,
+        scope: backend.unit.scope,
+        signal: plan.signal,
+        dump_signal: plan.dump_signal,
+        min_uptime: plan.min_uptime,
+        verify: plan.verify,
+        dry_run: true,
+        sweep_began: Monotonic::now(),
+        silent_at: Vec::new(),
+        starved: None,
+        own_pid: std::process::id(),
+        not_local: None,
+        manifest_writable: None,
     }
 }
 

@@ -7,9 +7,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::Report;
 use crate::manifest::{
-    Expect, LoadOptions, Manifest, Method, Options, Route, Source, UnitName, Variables,
+    DumpSignal, Expect, LoadOptions, Manifest, Method, Options, Route, Source, UnitName, Variables,
 };
-use crate::recovery::{self, Cpu, Evidence, Guard, MainPid, Reading, Recovery, ThreadGroup};
+use crate::recovery::{
+    self, Cpu, Dump, Evidence, Guard, Listener, MainPid, ProcessEvidence, Reading, Recovery,
+    ThreadGroup,
+};
 use crate::verdict::{self, Class, ProbeResult, Proof, ResponseError, SkipReason, TransportError};
 
 /// A route and what came of it.
@@ -200,6 +203,26 @@ pub(super) fn hung() -> Vec<Case> {
     ]
 }
 
+fn process(pid: u32) -> ProcessEvidence {
+    ProcessEvidence {
+        pid,
+        name: Reading::Known("uvicorn".to_owned()),
+        state: Reading::Known('S'),
+        threads: Reading::Known(vec![ThreadGroup {
+            state: 'S',
+            wait_channel: Reading::Known("futex_wait".to_owned()),
+            count: 1,
+        }]),
+        cpu: Reading::Known(Cpu {
+            ticks: 0,
+            interval_ms: 100,
+        }),
+        resident_bytes: Reading::Known(90_177_536),
+        open_descriptors: Reading::NotPermitted,
+        catches_dump_signal: Reading::Known(true),
+    }
+}
+
 /// What recovery may say of a hung backend.
 pub(super) fn recovered() -> Recovery {
     Recovery {
@@ -209,21 +232,26 @@ pub(super) fn recovered() -> Recovery {
         unit: unit(),
         pid: Some(4242),
         evidence: Some(Evidence {
-            name: Reading::Known("uvicorn".to_owned()),
-            state: Reading::Known('S'),
-            threads: Reading::Known(vec![ThreadGroup {
-                state: 'S',
-                wait_channel: Reading::Known("futex_wait".to_owned()),
-                count: 1,
-            }]),
-            cpu: Reading::Known(Cpu {
-                ticks: 0,
-                interval_ms: 100,
-            }),
-            resident_bytes: Reading::Known(90_177_536),
-            open_descriptors: Reading::NotPermitted,
-            accept_queue: Reading::Known(129),
-            accepted: Reading::Known(false),
+            processes: vec![process(4_242), process(4_250)],
+            listener: Listener {
+                accept_queue: Reading::Known(129),
+                accept_queue_limit: Reading::Known(128),
+                listener_owner: Reading::Known("scidex-api.service".to_owned()),
+                accepted: Reading::Known(false),
+            },
+        }),
+        dump: Some(Dump {
+            signal: DumpSignal::Usr1,
+            processes: vec![4_242, 4_250],
+            since: started_at(),
+            until: started_at() + Duration::from_millis(1_030),
+            command:
+                "journalctl -u scidex-api.service _PID=4711 --since=@1776967340 --until=@1776967343"
+                    .to_owned(),
+            traces: vec![
+                "Current thread 0x00007f239eb45040 (most recent call first):".to_owned(),
+                "  File \"/srv/api/app.py\", line 12 in search".to_owned(),
+            ],
         }),
         elapsed: Duration::from_millis(4_200),
     }
@@ -237,6 +265,7 @@ pub(super) fn refused() -> Recovery {
             "the main process is 30 s old, less than min_uptime_seconds (120)".to_owned(),
         ),
         evidence: None,
+        dump: None,
         elapsed: Duration::from_millis(40),
         ..recovered()
     }

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::case::{CHUNKED, HEAD, ONCE, RETRIED, TEN, UNTIL_CLOSE, case, check, fine, lost, wrong};
-use crate::play::{answer, raw, redirect, status};
+use crate::script::{answer, raw, redirect, status};
 
 #[test]
 fn what_is_not_http_is_a_protocol_error() {

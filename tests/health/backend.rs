@@ -10,9 +10,9 @@ use nix::sys::signal::{Signal, kill};
 
 use crate::address::own_address;
 use crate::build::build;
-use crate::patience::within;
-use crate::scene::BINARY;
 use crate::systemd::Systemd;
+use crate::test_env::BINARY;
+use crate::wait::wait_until;
 
 /// A real backend, run by a unit.
 pub(crate) struct Backend<'a> {
@@ -46,7 +46,7 @@ impl<'a> Backend<'a> {
     }
 
     fn wait_until_it_listens(&self) {
-        let up = within(Duration::from_secs(10), || {
+        let up = wait_until(Duration::from_secs(10), || {
             TcpStream::connect(self.address).is_ok()
         });
         assert!(up, "{} does not listen", self.unit);
@@ -79,7 +79,7 @@ pub(crate) fn backend_program() -> &'static Path {
 }
 
 #[test]
-fn the_stage_itself_holds() {
+fn the_harness_itself_works() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
@@ -105,7 +105,7 @@ fn the_stage_itself_holds() {
     let old = backend.pid();
     assert!(systemd.is_alive(old));
     systemd.signal(backend.unit, Signal::SIGKILL);
-    assert!(within(Duration::from_secs(5), || ![0, old]
+    assert!(wait_until(Duration::from_secs(5), || ![0, old]
         .contains(&backend.pid())));
     assert!(!systemd.is_alive(old));
     backend.wait_until_it_listens();

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::play::{Play, ok, redirect, silent};
 use crate::run::Run;
-use crate::scene::{Scene, TIMEOUT};
+use crate::script::{Script, ok, redirect, silent};
+use crate::test_env::{TIMEOUT, TestEnv};
 
-/// How much longer than its time-out an attempt may take.
+/// How much longer than its timeout an attempt may take.
 const SLACK: Duration = Duration::from_millis(500);
 
 /// Starting the program, the healthy core route and the report, on a busy machine.
@@ -22,7 +22,7 @@ pub(crate) const ONCE: u32 = 1;
 
 pub(crate) struct Case {
     name: &'static str,
-    play: Play,
+    script: Script,
     keys: Value,
     class: &'static str,
     cause: Option<&'static str>,
@@ -33,13 +33,13 @@ pub(crate) struct Case {
 /// A misbehaviour of a route with one retry.
 pub(crate) fn case(
     name: &'static str,
-    play: Play,
+    script: Script,
     (class, cause, status, attempts): (&'static str, Option<&'static str>, Option<u16>, u32),
 ) -> Case {
     let keys = json!({});
     Case {
         name,
-        play,
+        script,
         keys,
         class,
         cause,
@@ -58,9 +58,9 @@ impl Case {
     fn run(&self) -> Run {
         let mut keys = self.keys.clone();
         keys["retries"] = 1.into();
-        Scene::new()
+        TestEnv::new()
             .core("/up", ok())
-            .route("/it", self.play.clone(), keys)
+            .route("/it", self.script.clone(), keys)
             .also("/other", ok())
             .also("/mute", silent())
             .also("/back", redirect(302, "/it"))

@@ -9,26 +9,26 @@ use nix::sys::signal::Signal;
 use nix::unistd::{Uid, chown};
 use serde_json::json;
 
-use crate::lacking::lacking;
-use crate::patience::within;
-use crate::play::{answer, in_turn, ok, silent, status};
-use crate::scene::{Scene, healthy, unhealthy};
+use crate::script::{answer, in_turn, ok, silent, status};
 use crate::server::NeverAccepts;
+use crate::skip::skip_unless_ci;
+use crate::test_env::{TestEnv, healthy, unhealthy};
+use crate::wait::wait_until;
 
 const HALF_A_SECOND: Duration = Duration::from_millis(500);
 
-/// A scene whose manifest must not lead to a single connection.
-fn unprobed(manifest: &str) -> Scene {
-    let scene = Scene::new();
-    scene.server().may_stay_unused();
-    fs::write(scene.dir().join("bad.json"), manifest).unwrap();
-    scene
+/// A test environment whose manifest must not lead to a single connection.
+fn unprobed(manifest: &str) -> TestEnv {
+    let test_env = TestEnv::new();
+    test_env.server().may_stay_unused();
+    fs::write(test_env.dir().join("bad.json"), manifest).unwrap();
+    test_env
 }
 
 #[test]
 fn help_and_version_are_no_failures() {
-    let scene = unprobed("");
-    let help = scene.run_as_is(["--help"]);
+    let test_env = unprobed("");
+    let help = test_env.run_as_is(["--help"]);
     help.exits(0).stderr_is_empty();
     for option in [
         "--manifest",
@@ -46,67 +46,67 @@ fn help_and_version_are_no_failures() {
         help.stdout_has(option);
     }
     let version = concat!("scidex-route-health ", env!("CARGO_PKG_VERSION"));
-    scene.run_as_is(["--version"]).exits(0).line(version);
+    test_env.run_as_is(["--version"]).exits(0).line(version);
 }
 
 #[test]
 fn bad_arguments_are_refused() {
-    let scene = healthy();
-    scene.server().may_stay_unused();
-    scene
+    let test_env = healthy();
+    test_env.server().may_stay_unused();
+    test_env
         .run_as_is(["--no-recover", "--dry-run"])
         .exits(2)
         .stdout_is_empty();
-    scene
+    test_env
         .run_as_is(["--frobnicate"])
         .exits(2)
         .stderr_has("--frobnicate");
-    scene
+    test_env
         .run_as_is(["--wait", "soon"])
         .exits(2)
         .stderr_has("soon");
-    scene.run_as_is(["--wait", "-1"]).exits(2);
-    scene
+    test_env.run_as_is(["--wait", "-1"]).exits(2);
+    test_env
         .run_as_is(["--format", "xml"])
         .exits(2)
         .stderr_has("xml");
-    scene
+    test_env
         .run_as_is(["--base-url", "ftp://x"])
         .exits(2)
         .stderr_has("ftp://x");
-    assert_eq!(scene.server().connections(), 0);
+    assert_eq!(test_env.server().connections(), 0);
 }
 
 #[test]
 fn a_manifest_is_found_named_or_piped() {
-    let scene = healthy();
-    scene.run_as_is([]).exits(0);
-    fs::rename(scene.write_manifest(), scene.dir().join("other.json")).unwrap();
-    let other = scene.dir().join("other.json");
+    let test_env = healthy();
+    test_env.run_as_is([]).exits(0);
+    fs::rename(test_env.write_manifest(), test_env.dir().join("other.json")).unwrap();
+    let other = test_env.dir().join("other.json");
     let other = other.to_str().unwrap();
-    scene.run_as_is(["--manifest", other]).exits(0);
-    scene.run_as_is(["-m", other]).exits(0);
-    let mut piped = scene.command(["--manifest", "-"]);
+    test_env.run_as_is(["--manifest", other]).exits(0);
+    test_env.run_as_is(["-m", other]).exits(0);
+    let mut piped = test_env.command(["--manifest", "-"]);
     piped.stdin(File::open(other).unwrap());
-    scene.spawn(piped).finish().exits(0);
-    scene
+    test_env.spawn(piped).finish().exits(0);
+    test_env
         .run_as_is(["-m", "nowhere.json"])
         .exits(2)
         .stderr_has("nowhere.json")
         .stdout_is_empty();
-    scene.run_as_is(["-m", "."]).exits(2).stderr_has("\".\"");
+    test_env.run_as_is(["-m", "."]).exits(2).stderr_has("\".\"");
 }
 
 #[test]
 fn a_privileged_run_takes_a_manifest_of_others_only_by_name() {
     let keys = json!({ "core": true, "headers": { "Authorization": "Bearer ${API_TOKEN}" } });
-    let scene = Scene::new()
+    let test_env = TestEnv::new()
         .default("timeout_seconds", 10)
         .env("API_TOKEN", "hunter2-of-root")
         .route("/up", ok(), keys);
-    let path = scene.write_manifest();
+    let path = test_env.write_manifest();
     let refused = |who: &str, remedy: &str| {
-        scene
+        test_env
             .run_as_is([])
             .exits(2)
             .stdout_is_empty()
@@ -114,8 +114,11 @@ fn a_privileged_run_takes_a_manifest_of_others_only_by_name() {
             .stderr_has(who)
             .stderr_has(remedy)
             .stderr_has("--manifest");
-        assert_eq!(scene.server().connections(), 0);
-        scene.run_as_is(["--validate"]).exits(0).stderr_is_empty();
+        assert_eq!(test_env.server().connections(), 0);
+        test_env
+            .run_as_is(["--validate"])
+            .exits(0)
+            .stderr_is_empty();
     };
     if Uid::effective().is_root() {
         for mode in [0o666, 0o664, 0o602] {
@@ -125,21 +128,21 @@ fn a_privileged_run_takes_a_manifest_of_others_only_by_name() {
         fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
         chown(&path, Some(Uid::from_raw(12_345)), None).unwrap();
         refused("belongs to user 12345", "chown 0 routes.json");
-        scene.run_as_is(["-m", "routes.json"]).exits(0);
-        let mut piped = scene.command(["-m", "-"]);
+        test_env.run_as_is(["-m", "routes.json"]).exits(0);
+        let mut piped = test_env.command(["-m", "-"]);
         piped.stdin(File::open(&path).unwrap());
-        scene.spawn(piped).finish().exits(0);
+        test_env.spawn(piped).finish().exits(0);
         chown(&path, Some(Uid::from_raw(0)), None).unwrap();
     } else {
-        lacking("a manifest of others needs root");
+        skip_unless_ci("a manifest of others needs root");
         fs::set_permissions(&path, Permissions::from_mode(0o666)).unwrap();
     }
-    scene.run_as_is([]).exits(0);
+    test_env.run_as_is([]).exits(0);
 }
 
 #[test]
 fn five_mistakes_get_five_located_messages() {
-    let scene = unprobed(
+    let test_env = unprobed(
         r#"{
   "base_url": "ftp://127.0.0.1",
   "concurrency": 65,
@@ -151,7 +154,7 @@ fn five_mistakes_get_five_located_messages() {
   ]
 }"#,
     );
-    let run = scene.run_as_is(["-m", "bad.json"]);
+    let run = test_env.run_as_is(["-m", "bad.json"]);
     run.exits(2).stdout_is_empty();
     for place in [
         "base_url: ",
@@ -168,56 +171,56 @@ fn five_mistakes_get_five_located_messages() {
         assert_eq!(lines, 1, "one line for {place:?}: {}", run.stderr);
     }
     assert_eq!(
-        scene
+        test_env
             .run_as_is(["-m", "bad.json", "--validate"])
             .exits(2)
             .stderr,
         run.stderr
     );
-    assert_eq!(scene.server().connections(), 0);
+    assert_eq!(test_env.server().connections(), 0);
 }
 
 #[test]
 fn a_syntax_error_names_line_and_column() {
-    let scene = unprobed("{\n  \"base_url\": \"http://127.0.0.1\",\n  \"routes\": [,]\n}");
-    scene
+    let test_env = unprobed("{\n  \"base_url\": \"http://127.0.0.1\",\n  \"routes\": [,]\n}");
+    test_env
         .run_as_is(["-m", "bad.json"])
         .exits(2)
         .stderr_has("line 3")
         .stderr_has("column 14");
-    fs::write(scene.dir().join("bad.json"), b"{\"\xff\": 1}").unwrap();
-    scene.run_as_is(["-m", "bad.json"]).exits(2);
-    fs::write(scene.dir().join("bad.json"), "").unwrap();
-    scene.run_as_is(["-m", "bad.json"]).exits(2);
-    fs::write(scene.dir().join("bad.json"), "[".repeat(100_000)).unwrap();
-    scene.run_as_is(["-m", "bad.json"]).exits(2);
+    fs::write(test_env.dir().join("bad.json"), b"{\"\xff\": 1}").unwrap();
+    test_env.run_as_is(["-m", "bad.json"]).exits(2);
+    fs::write(test_env.dir().join("bad.json"), "").unwrap();
+    test_env.run_as_is(["-m", "bad.json"]).exits(2);
+    fs::write(test_env.dir().join("bad.json"), "[".repeat(100_000)).unwrap();
+    test_env.run_as_is(["-m", "bad.json"]).exits(2);
 }
 
 #[test]
 fn validating_probes_nothing_and_needs_no_secrets() {
     let keys = json!({ "core": true, "headers": { "Authorization": "Bearer ${NO_SUCH_TOKEN}" } });
-    let scene = Scene::new().route("/up", ok(), keys);
-    scene.server().may_stay_unused();
-    let valid = scene.run_as_is(["--validate"]);
+    let test_env = TestEnv::new().route("/up", ok(), keys);
+    test_env.server().may_stay_unused();
+    let valid = test_env.run_as_is(["--validate"]);
     valid.exits(0);
     assert_eq!(valid.stdout.lines().count(), 1, "{valid:?}");
-    scene
+    test_env
         .run_as_is([])
         .exits(2)
         .stderr_has("NO_SUCH_TOKEN")
         .stderr_has("routes[0].headers")
         .stdout_is_empty();
-    assert_eq!(scene.server().connections(), 0);
+    assert_eq!(test_env.server().connections(), 0);
 }
 
 #[test]
 fn a_reader_that_closed_stdout_changes_nothing() {
-    for (scene, code) in [(healthy(), 0), (unhealthy(), 1)] {
+    for (test_env, code) in [(healthy(), 0), (unhealthy(), 1)] {
         for format in ["human", "json"] {
             // A pipe whose reading end is gone already.
             let (reader, writer) = std::io::pipe().unwrap();
             drop(reader);
-            let mut command = scene.command(["--format", format]);
+            let mut command = test_env.command(["--format", format]);
             command.stdout(writer).stderr(Stdio::piped());
             let output = command.output().unwrap();
             assert_eq!(output.status.code(), Some(code), "{output:?}");
@@ -229,9 +232,9 @@ fn a_reader_that_closed_stdout_changes_nothing() {
 #[test]
 fn a_full_disk_behind_stdout_is_reported() {
     let full = || OpenOptions::new().write(true).open("/dev/full").unwrap();
-    for (scene, code) in [(healthy(), 2), (unhealthy(), 1)] {
+    for (test_env, code) in [(healthy(), 2), (unhealthy(), 1)] {
         for format in ["human", "json"] {
-            let mut command = scene.command(["--format", format]);
+            let mut command = test_env.command(["--format", format]);
             command.stdout(full()).stderr(Stdio::piped());
             let output = command.output().unwrap();
             assert_eq!(output.status.code(), Some(code), "{output:?}");
@@ -247,14 +250,14 @@ fn a_full_disk_behind_stdout_is_reported() {
 
 #[test]
 fn a_stderr_that_cannot_be_written_changes_nothing() {
-    let scene = unprobed("{}");
+    let test_env = unprobed("{}");
     let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
-    let mut command = scene.command(["-m", "bad.json"]);
+    let mut command = test_env.command(["-m", "bad.json"]);
     command.stderr(full);
     assert_eq!(command.output().unwrap().status.code(), Some(2));
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
-    let mut command = scene.command(["-m", "bad.json"]);
+    let mut command = test_env.command(["-m", "bad.json"]);
     command.stderr(writer);
     assert_eq!(command.output().unwrap().status.code(), Some(2));
 }
@@ -263,14 +266,14 @@ fn a_stderr_that_cannot_be_written_changes_nothing() {
 fn signals_end_a_run_at_once_and_leave_nothing_half_written() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let never = NeverAccepts::start();
-        let scene = Scene::new()
+        let test_env = TestEnv::new()
             .at(never.url())
             .default("timeout_seconds", 20)
             // A shell that runs the tests in the background has them ignore SIGINT.
             .through(["env", "--default-signal=INT"])
             .core("/up", ok());
-        let running = scene.start([]);
-        assert!(within(Duration::from_secs(5), || has_a_socket(
+        let running = test_env.start([]);
+        assert!(wait_until(Duration::from_secs(5), || has_a_socket(
             running.pid()
         )));
         let sent = std::time::Instant::now();
@@ -283,14 +286,14 @@ fn signals_end_a_run_at_once_and_leave_nothing_half_written() {
 
 #[test]
 fn the_time_that_proves_a_hang_is_told() {
-    let scene = Scene::new()
+    let test_env = TestEnv::new()
         .default("retries", 2)
         .default("retry_backoff_seconds", 0.5)
         .top("concurrency", 1)
         .core("/up", ok())
         .core("/db", ok());
     // Two routes in turn, each with three attempts of 0.4 s and pauses of 0.5 and 1 s.
-    let with = scene.top("recovery", json!({ "unit": "no-such.service" }));
+    let with = test_env.top("recovery", json!({ "unit": "no-such.service" }));
     with.server().may_stay_unused();
     with.run_as_is(["--validate"])
         .exits(0)
@@ -310,43 +313,46 @@ fn waiting_proves_that_the_new_version_is_live() {
     let keys = json!({
         "core": true, "json": { "/version": "${GIT_SHA}" }, "body_contains": "n\":\"${GIT_SHA}\"",
     });
-    let scene = Scene::new().default("timeout_seconds", 10).route(
+    let test_env = TestEnv::new().default("timeout_seconds", 10).route(
         "/api/status",
         in_turn([version("0ld"), version("n3w")]),
         keys,
     );
-    scene.run_as_is(["--validate"]).exits(0);
-    scene
+    test_env.run_as_is(["--validate"]).exits(0);
+    test_env
         .run_as_is([])
         .exits(2)
         .stderr_has("routes[0].json[\"/version\"]: the environment variable GIT_SHA is not set")
         .stderr_has("routes[0].body_contains: the environment variable GIT_SHA");
-    assert_eq!(scene.server().connections(), 0);
-    let scene = scene.env("GIT_SHA", "n3w");
-    let run = scene.run(["--wait", "20"]);
+    assert_eq!(test_env.server().connections(), 0);
+    let test_env = test_env.env("GIT_SHA", "n3w");
+    let run = test_env.run(["--wait", "20"]);
     run.exits(0)
         .stderr_has("sweep 1: 1 route gave an HTTP error");
-    assert_eq!(scene.server().connections(), 2);
+    assert_eq!(test_env.server().connections(), 2);
 }
 
 #[test]
 fn core_probes_and_reports_the_core_routes_only() {
-    let scene = Scene::new()
+    let test_env = TestEnv::new()
         .default("timeout_seconds", 10)
         .core("/up", ok())
         .aux("/broken", status(500))
         .core("/db", ok());
-    scene.run([]).exits(1);
-    let before = scene.server().connections();
-    let run = scene.run(["--core"]);
+    test_env.run([]).exits(1);
+    let before = test_env.server().connections();
+    let run = test_env.run(["--core"]);
     run.exits(0).healthy(true).tally([2, 0, 0, 0, 0]);
     let paths: Vec<_> = run.report["routes"].as_array().unwrap().iter().collect();
     assert_eq!(paths.len(), 2, "{run:?}");
-    assert_eq!(scene.server().connections() - before, 2);
+    assert_eq!(test_env.server().connections() - before, 2);
     // What it does not probe must be valid all the same.
-    let scene = scene.route("/no", ok(), json!({ "retries": 11 }));
-    scene.server().may_stay_unused();
-    scene.run_as_is(["--core"]).exits(2).stderr_has("routes[3]");
+    let test_env = test_env.route("/no", ok(), json!({ "retries": 11 }));
+    test_env.server().may_stay_unused();
+    test_env
+        .run_as_is(["--core"])
+        .exits(2)
+        .stderr_has("routes[3]");
 }
 
 /// Whether the process is probing by now.
@@ -362,7 +368,7 @@ fn has_a_socket(pid: nix::unistd::Pid) -> bool {
 #[test]
 fn another_base_url_points_the_same_manifest_elsewhere() {
     let here = healthy();
-    let there = Scene::new().core("/up", silent());
+    let there = TestEnv::new().core("/up", silent());
     there.server().may_stay_unused();
     let url = here.server().url();
     let run = here

@@ -8,16 +8,16 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::run::Run;
-use crate::scene::Scene;
 use crate::scripted::{SILENT, Scripted};
 use crate::systemd::Systemd;
+use crate::test_env::TestEnv;
 
 /// Each call's own limit.
 const CALL: Duration = Duration::from_secs(5);
 
 pub(crate) struct Fake<'a> {
     systemd: &'a Systemd,
-    pub(crate) scene: Scene,
+    pub(crate) test_env: TestEnv,
     pub(crate) backend: Scripted<'a>,
     /// The main process that could get killed.
     pid: u32,
@@ -32,13 +32,13 @@ impl<'a> Fake<'a> {
     pub(crate) fn with(systemd: &'a Systemd, unit: &str, answers: &[&str]) -> Self {
         let backend = Scripted::start(systemd, unit, answers, "Restart=always\nRestartSec=100ms");
         let pid = backend.pid();
-        let scene = backend.scene(json!({}));
-        let bin = scene.dir().join("bin");
+        let test_env = backend.test_env(json!({}));
+        let bin = test_env.dir().join("bin");
         fs::create_dir(&bin).unwrap();
         let path = format!("PATH={}", bin.display());
         let fake = Self {
             systemd,
-            scene: scene.through(["env", &path]),
+            test_env: test_env.through(["env", &path]),
             backend,
             pid,
         };
@@ -47,7 +47,7 @@ impl<'a> Fake<'a> {
         fake
     }
 
-    /// What the fake does: a shell script, run in the scene's folder, with the real tools at hand;
+    /// What the fake does: a shell script, run in the test environment's folder, with the real tools at hand;
     /// `./answer "$@"` in it gives the answer.
     pub(crate) fn script(&self, body: &str) {
         self.write("bin/systemctl", body);
@@ -61,10 +61,10 @@ impl<'a> Fake<'a> {
     fn write(&self, name: &str, body: &str) {
         let script = format!("#!/bin/sh\nPATH=/usr/bin:/bin\n{body}\n");
         // Renamed into place, because a file open for writing cannot be executed.
-        let fresh = self.scene.dir().join("fresh");
+        let fresh = self.test_env.dir().join("fresh");
         fs::write(&fresh, script).unwrap();
         fs::set_permissions(&fresh, Permissions::from_mode(0o755)).unwrap();
-        fs::rename(fresh, self.scene.dir().join(name)).unwrap();
+        fs::rename(fresh, self.test_env.dir().join(name)).unwrap();
     }
 
     /// From now on the answer is the real one with one property changed, or left out.
@@ -82,13 +82,14 @@ impl<'a> Fake<'a> {
 
     /// From now on the answer is what the real `systemctl` says now.
     pub(crate) fn record(&self) {
-        let real = self.systemd.try_systemctl(&["show", &self.backend.unit]);
-        fs::write(self.scene.dir().join("recorded"), real).unwrap();
+        let show = ["show", "--all", &self.backend.unit];
+        let real = self.systemd.try_systemctl(&show);
+        fs::write(self.test_env.dir().join("recorded"), real).unwrap();
         self.answer("cat recorded");
     }
 
     pub(crate) fn run(&self) -> Run {
-        self.scene.run([])
+        self.test_env.run([])
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -106,7 +107,7 @@ impl<'a> Fake<'a> {
         run.within(CALL * 2 + Duration::from_secs(2));
     }
 
-    /// The recovery fails with a sentence that holds this, and nobody is signalled.
+    /// The recovery fails with a message that holds this, and nobody is signalled.
     #[track_caller]
     pub(crate) fn fails(&self, part: &str) {
         let run = self.run();

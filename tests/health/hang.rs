@@ -6,15 +6,15 @@ use std::time::Duration;
 use nix::unistd::Uid;
 use serde_json::json;
 
-use crate::lacking::lacking;
-use crate::play::{Play, answer, in_turn, ok, raw, silent, status};
 use crate::run::Run;
-use crate::scene::Scene;
+use crate::script::{Script, answer, in_turn, ok, raw, silent, status};
 use crate::server::{DeadPort, FullQueue, NeverAccepts};
+use crate::skip::skip_unless_ci;
+use crate::test_env::TestEnv;
 
 /// Two core routes with one retry, and an auxiliary one that must not be probed in vain.
-fn scene(first: Play, second: Play) -> Scene {
-    Scene::new()
+fn test_env(first: Script, second: Script) -> TestEnv {
+    TestEnv::new()
         .default("retries", 1)
         .core("/first", first)
         .core("/second", second)
@@ -50,10 +50,10 @@ fn is_up(run: &Run) {
 
 #[test]
 fn a_core_that_accepts_but_never_answers_is_hung() {
-    let scene = scene(silent(), silent());
-    is_hung(&scene.run([]));
-    assert_eq!(scene.server().count("/page"), 0);
-    let told = scene.run_as_is([]);
+    let test_env = test_env(silent(), silent());
+    is_hung(&test_env.run([]));
+    assert_eq!(test_env.server().count("/page"), 0);
+    let told = test_env.run_as_is([]);
     told.exits(1)
         .line("0 OK, 2 timeout/unreachable, 0 rate-limited, 0 HTTP error, 1 skipped")
         .line_with("unhealthy", "hung")
@@ -63,31 +63,31 @@ fn a_core_that_accepts_but_never_answers_is_hung() {
 #[test]
 fn a_young_hang_is_a_queue_that_still_takes_connections() {
     let never = NeverAccepts::start();
-    is_hung(&scene(ok(), ok()).at(never.url()).run([]));
+    is_hung(&test_env(ok(), ok()).at(never.url()).run([]));
 }
 
 #[test]
 fn an_old_hang_is_a_queue_that_takes_no_more() {
     let full = FullQueue::start();
-    is_hung(&scene(ok(), ok()).at(full.url()).run([]));
+    is_hung(&test_env(ok(), ok()).at(full.url()).run([]));
 }
 
 #[test]
 fn an_old_hang_on_one_address_is_not_hidden_by_another_that_refuses() {
     if !Uid::effective().is_root() {
-        return lacking("a hosts file of the test's own needs root");
+        return skip_unless_ci("a hosts file of the test's own needs root");
     }
     let full = FullQueue::on_ipv6();
     let script = "mount --bind hosts /etc/hosts && exec \"$@\"";
-    let scene = scene(ok(), ok())
+    let test_env = test_env(ok(), ok())
         .at(format!("http://localhost:{}", full.port()))
         .through(["unshare", "--mount", "sh", "-c", script, "sh"]);
     for hosts in [
         "::1 localhost\n127.0.0.1 localhost\n",
         "127.0.0.1 localhost\n::1 localhost\n",
     ] {
-        std::fs::write(scene.dir().join("hosts"), hosts).unwrap();
-        is_hung(&scene.run([]));
+        std::fs::write(test_env.dir().join("hosts"), hosts).unwrap();
+        is_hung(&test_env.run([]));
     }
 }
 
@@ -95,35 +95,40 @@ fn an_old_hang_on_one_address_is_not_hidden_by_another_that_refuses() {
 fn a_tls_handshake_that_never_begins_is_a_hang() {
     let never = NeverAccepts::start();
     let url = never.url().replace("http:", "https:");
-    is_hung(&scene(ok(), ok()).at(url).run([]));
+    let test_env = test_env(ok(), ok()).at(url);
+    // The machine may have no trusted roots.
+    let roots = test_env.dir().join("roots.pem");
+    let root = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    std::fs::write(&roots, root.cert.pem()).unwrap();
+    is_hung(&test_env.env("SSL_CERT_FILE", roots).run([]));
 }
 
 #[test]
 fn a_single_byte_from_any_core_route_forbids_the_verdict() {
-    is_up(&scene(silent(), status(503)).run([]));
-    is_up(&scene(silent(), in_turn([status(503), silent()])).run([]));
-    is_up(&scene(silent(), in_turn([raw("H").stall(), silent()])).run([]));
-    is_up(&scene(silent(), in_turn([silent(), raw("H").stall()])).run([]));
-    is_up(&scene(silent(), answer(200, &[], "").send("surplus")).run([]));
+    is_up(&test_env(silent(), status(503)).run([]));
+    is_up(&test_env(silent(), in_turn([status(503), silent()])).run([]));
+    is_up(&test_env(silent(), in_turn([raw("H").stall(), silent()])).run([]));
+    is_up(&test_env(silent(), in_turn([silent(), raw("H").stall()])).run([]));
+    is_up(&test_env(silent(), answer(200, &[], "").send("surplus")).run([]));
 }
 
 #[test]
 fn a_head_without_its_body_is_an_answer() {
     let half = || raw("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n").stall();
-    let run = scene(half(), half()).run([]);
+    let run = test_env(half(), half()).run([]);
     is_up(&run);
     run.cause("/first", "timeout").status("/first", 200);
 }
 
 #[test]
 fn a_rate_limit_or_a_garbled_answer_is_an_answer() {
-    is_up(&scene(silent(), status(429)).run([]));
-    is_up(&scene(silent(), raw("SSH-2.0-x\r\n")).run([]));
+    is_up(&test_env(silent(), status(429)).run([]));
+    is_up(&test_env(silent(), raw("SSH-2.0-x\r\n")).run([]));
 }
 
 #[test]
 fn a_core_that_answers_the_retry_is_healthy() {
-    let run = scene(in_turn([silent(), ok()]), in_turn([silent(), ok()])).run([]);
+    let run = test_env(in_turn([silent(), ok()]), in_turn([silent(), ok()])).run([]);
     run.exits(0)
         .healthy(true)
         .hung(false)
@@ -132,19 +137,19 @@ fn a_core_that_answers_the_retry_is_healthy() {
 
 #[test]
 fn one_refused_or_reset_attempt_is_no_silence() {
-    let run = scene(silent(), in_turn([silent(), raw("").reset()])).run([]);
+    let run = test_env(silent(), in_turn([silent(), raw("").reset()])).run([]);
     run.exits(1)
         .hung(false)
         .down(true)
         .cause("/page", "backend_down");
-    let run = scene(in_turn([raw(""), silent()]), silent()).run([]);
+    let run = test_env(in_turn([raw(""), silent()]), silent()).run([]);
     run.exits(1).hung(false).down(true);
 }
 
 #[test]
 fn a_backend_that_nobody_listens_for_is_down() {
     let dead = DeadPort::reserve();
-    let run = scene(ok(), ok()).at(dead.url()).run([]);
+    let run = test_env(ok(), ok()).at(dead.url()).run([]);
     run.exits(1)
         .hung(false)
         .down(true)
@@ -157,7 +162,7 @@ fn a_backend_that_nobody_listens_for_is_down() {
 
 #[test]
 fn a_backend_that_closes_at_once_is_down() {
-    let run = scene(raw(""), raw("").reset()).run([]);
+    let run = test_env(raw(""), raw("").reset()).run([]);
     run.exits(1)
         .hung(false)
         .down(true)
@@ -167,15 +172,15 @@ fn a_backend_that_closes_at_once_is_down() {
 
 #[test]
 fn a_hang_does_not_end_the_waiting_where_nothing_can_be_recovered() {
-    let scene = Scene::new().core("/up", in_turn([silent(), ok()]));
-    scene.run(["--wait", "10"]).exits(0).healthy(true);
+    let test_env = TestEnv::new().core("/up", in_turn([silent(), ok()]));
+    test_env.run(["--wait", "10"]).exits(0).healthy(true);
 }
 
 #[test]
 fn a_body_check_that_fails_everywhere_is_no_hang() {
     let page = || answer(200, &[], r#"{"status":"degraded"}"#);
     let keys = json!({ "core": true, "json": { "/status": "healthy" } });
-    let run = Scene::new().route("/up", page(), keys).run([]);
+    let run = TestEnv::new().route("/up", page(), keys).run([]);
     run.exits(1)
         .hung(false)
         .down(false)
@@ -184,8 +189,8 @@ fn a_body_check_that_fails_everywhere_is_no_hang() {
 }
 
 /// A core of two routes that are probed one after the other, and a unit that could be killed.
-fn one_by_one(first: Play, second: Play) -> Scene {
-    scene(first, second)
+fn one_by_one(first: Script, second: Script) -> TestEnv {
+    test_env(first, second)
         .top("concurrency", 1)
         .top("recovery", json!({ "unit": "no-such-unit.service" }))
 }
@@ -193,8 +198,8 @@ fn one_by_one(first: Play, second: Play) -> Scene {
 #[test]
 fn a_hang_that_begins_in_the_middle_of_a_sweep_is_a_hang() {
     let stopping = || one_by_one(in_turn([ok(), silent()]), silent());
-    let scene = stopping();
-    scene
+    let test_env = stopping();
+    test_env
         .run(["--dry-run"])
         .exits(1)
         .hung(true)
@@ -203,21 +208,21 @@ fn a_hang_that_begins_in_the_middle_of_a_sweep_is_a_hang() {
         .attempts("/second", 4)
         .cause("/page", "backend_hung")
         .tally([0, 2, 0, 0, 1]);
-    assert_eq!(scene.server().count("/page"), 0);
-    let scene = stopping();
-    scene
+    assert_eq!(test_env.server().count("/page"), 0);
+    let test_env = stopping();
+    test_env
         .run(["--no-recover"])
         .exits(1)
         .hung(false)
         .class("/first", "ok")
         .class("/page", "ok");
-    assert_eq!(scene.server().count("/first"), 1, "nothing could follow");
+    assert_eq!(test_env.server().count("/first"), 1, "nothing could follow");
 }
 
 #[test]
 fn a_second_round_of_the_core_finds_a_backend_that_woke_up() {
-    let scene = one_by_one(ok(), in_turn([silent(), silent(), ok()]));
-    scene
+    let test_env = one_by_one(ok(), in_turn([silent(), silent(), ok()]));
+    test_env
         .run(["--dry-run"])
         .exits(0)
         .hung(false)
@@ -226,7 +231,7 @@ fn a_second_round_of_the_core_finds_a_backend_that_woke_up() {
         .attempts("/second", 3)
         .class("/page", "ok")
         .outcome("not_needed");
-    let asked = scene.server().requests();
+    let asked = test_env.server().requests();
     let asked: Vec<_> = asked.iter().map(|request| request.path.as_str()).collect();
     assert_eq!(
         asked,
@@ -238,8 +243,8 @@ fn a_second_round_of_the_core_finds_a_backend_that_woke_up() {
 #[test]
 fn a_limiter_in_the_second_round_hides_no_error_of_the_first() {
     let first = in_turn([status(500), status(429)]);
-    let scene = one_by_one(first, in_turn([silent(), silent(), ok()]));
-    scene
+    let test_env = one_by_one(first, in_turn([silent(), silent(), ok()]));
+    test_env
         .run(["--dry-run"])
         .exits(1)
         .class("/first", "http_error")
@@ -250,8 +255,8 @@ fn a_limiter_in_the_second_round_hides_no_error_of_the_first() {
 #[test]
 fn no_second_round_of_the_core_begins_that_the_deadline_would_cut() {
     // 2 routes, each with 2 attempts of 0.4 s and a pause of 0.05 s.
-    let scene = one_by_one(in_turn([ok(), silent()]), silent()).top("deadline_seconds", 1.8);
-    scene
+    let test_env = one_by_one(in_turn([ok(), silent()]), silent()).top("deadline_seconds", 1.8);
+    test_env
         .run(["--dry-run"])
         .exits(1)
         .hung(false)

@@ -5,17 +5,17 @@ use std::time::Duration;
 use nix::unistd::Uid;
 use serde_json::json;
 
-use crate::lacking::lacking;
-use crate::play::{in_turn, ok, raw, silent, status};
 use crate::run::has;
-use crate::scene::Scene;
+use crate::script::{in_turn, ok, raw, silent, status};
 use crate::server::NeverAccepts;
+use crate::skip::skip_unless_ci;
+use crate::test_env::TestEnv;
 
 const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
 fn the_deadline_cuts_what_is_under_way_and_skips_the_rest() {
-    let scene = Scene::new()
+    let test_env = TestEnv::new()
         .top("deadline_seconds", 1)
         .top("concurrency", 1)
         .default("timeout_seconds", 20)
@@ -23,7 +23,7 @@ fn the_deadline_cuts_what_is_under_way_and_skips_the_rest() {
         .core("/up", ok())
         .aux("/slow", raw("HTTP/1.1 200 OK\r\n").drip("X: y\r\n"))
         .aux("/later", ok());
-    scene
+    test_env
         .run([])
         .exits(0)
         .within(SECOND * 2)
@@ -34,7 +34,7 @@ fn the_deadline_cuts_what_is_under_way_and_skips_the_rest() {
         .cause("/later", "deadline")
         .attempts("/later", 0)
         .tally([1, 1, 0, 0, 1]);
-    scene
+    test_env
         .run_as_is([])
         .line("1 OK, 1 timeout/unreachable, 0 rate-limited, 0 HTTP error, 1 skipped");
 }
@@ -42,7 +42,7 @@ fn the_deadline_cuts_what_is_under_way_and_skips_the_rest() {
 #[test]
 fn a_core_route_cut_by_the_deadline_proves_nothing() {
     let never = NeverAccepts::start();
-    Scene::new()
+    TestEnv::new()
         .at(never.url())
         .top("deadline_seconds", 0.5)
         .top("concurrency", 1)
@@ -61,7 +61,7 @@ fn a_core_route_cut_by_the_deadline_proves_nothing() {
 
 #[test]
 fn a_retry_that_would_begin_after_the_deadline_is_not_made() {
-    Scene::new()
+    TestEnv::new()
         .top("deadline_seconds", 2)
         .route(
             "/busy",
@@ -78,7 +78,7 @@ fn a_retry_that_would_begin_after_the_deadline_is_not_made() {
 
 #[test]
 fn a_name_that_does_not_exist_is_a_dns_failure() {
-    Scene::new()
+    TestEnv::new()
         .at("http://no-such-host.invalid:8000")
         .default("retries", 1)
         .core("/up", ok())
@@ -97,7 +97,7 @@ fn a_name_that_does_not_exist_is_a_dns_failure() {
 #[test]
 fn a_name_server_that_never_answers_does_not_stall_the_run() {
     if !Uid::effective().is_root() {
-        return lacking("a network and a resolv.conf of the test's own need root");
+        return skip_unless_ci("a network and a resolv.conf of the test's own need root");
     }
     if !has("ip") {
         return;
@@ -105,14 +105,18 @@ fn a_name_server_that_never_answers_does_not_stall_the_run() {
     // RFC 5737: an address that nobody has. The kernel drops what it is sent for others.
     let script = "ip link set lo up && ip route add 192.0.2.0/24 dev lo && \
                   mount --bind resolv.conf /etc/resolv.conf && exec \"$@\"";
-    let scene = Scene::new()
+    let test_env = TestEnv::new()
         .at("http://mute.example:8000")
         .default("timeout_seconds", 0.5)
         .default("retries", 1)
         .through(["unshare", "--mount", "--net", "sh", "-c", script, "sh"])
         .core("/up", ok());
-    std::fs::write(scene.dir().join("resolv.conf"), "nameserver 192.0.2.53\n").unwrap();
-    let timed_out = scene.run([]);
+    std::fs::write(
+        test_env.dir().join("resolv.conf"),
+        "nameserver 192.0.2.53\n",
+    )
+    .unwrap();
+    let timed_out = test_env.run([]);
     timed_out
         .exits(1)
         .cause("/up", "dns")
@@ -120,7 +124,7 @@ fn a_name_server_that_never_answers_does_not_stall_the_run() {
         .down(true)
         .within(SECOND * 5 / 2);
 
-    let cut = scene
+    let cut = test_env
         .top("deadline_seconds", 1)
         .default("timeout_seconds", 20)
         .run([]);
@@ -133,18 +137,18 @@ fn a_name_server_that_never_answers_does_not_stall_the_run() {
 
 #[test]
 fn waiting_ends_once_the_backend_is_healthy() {
-    let scene = Scene::new()
+    let test_env = TestEnv::new()
         .core("/up", in_turn([raw(""), status(500), ok()]))
         .aux("/fine", ok())
         .aux("/slow", silent())
         .aux("/limited", status(429))
         .aux("/broken", in_turn([status(500), ok()]));
-    let run = scene.run(["--wait", "20"]);
+    let run = test_env.run(["--wait", "20"]);
     run.exits(0)
         .healthy(true)
         .tally([3, 1, 1, 0, 0])
         .within(SECOND * 6);
-    let server = scene.server();
+    let server = test_env.server();
     assert_eq!(server.count("/up"), 3, "core routes in every sweep");
     // The first sweep found the backend down and skipped them; the second probed them.
     assert_eq!(server.count("/fine"), 1, "what stands is not asked again");
@@ -163,20 +167,20 @@ fn waiting_ends_once_the_backend_is_healthy() {
 
 #[test]
 fn waiting_ends_when_its_time_is_over() {
-    let scene = Scene::new().core("/up", status(500));
-    let run = scene.run(["--wait", "2.5"]);
+    let test_env = TestEnv::new().core("/up", status(500));
+    let run = test_env.run(["--wait", "2.5"]);
     run.exits(1).within(SECOND * 4);
-    let sweeps = scene.server().count("/up");
+    let sweeps = test_env.server().count("/up");
     assert!((2..=4).contains(&sweeps), "{sweeps} sweeps in 2.5 s");
 
-    let once = Scene::new().core("/up", status(500));
+    let once = TestEnv::new().core("/up", status(500));
     once.run(["--wait", "0"]).exits(1).within(SECOND);
     assert_eq!(once.server().count("/up"), 1);
 }
 
 #[test]
 fn endless_answers_stay_within_64_mib() {
-    let mut scene = Scene::new()
+    let mut test_env = TestEnv::new()
         .top("concurrency", 64)
         .default("timeout_seconds", 2)
         .default("max_body_bytes", 16 * 1024 * 1024)
@@ -189,13 +193,13 @@ fn endless_answers_stay_within_64_mib() {
         let head = raw("HTTP/1.1 200 OK\r\n")
             .send("X: yyyyyy\r\n".repeat(100))
             .drip("y");
-        scene = scene.aux(
+        test_env = test_env.aux(
             &format!("/body/{number}"),
             if number % 2 == 0 { body } else { dripped },
         );
-        scene = scene.aux(&format!("/head/{number}"), head);
+        test_env = test_env.aux(&format!("/head/{number}"), head);
     }
-    let mut running = scene.start([]);
+    let mut running = test_env.start([]);
     let status = format!("/proc/{}/status", running.pid());
     let mut peak = 0;
     while !running.is_over() {
@@ -207,6 +211,6 @@ fn endless_answers_stay_within_64_mib() {
     }
     println!("peak resident memory: {peak} KiB");
     running.finish().within(SECOND * 5);
-    assert_eq!(scene.server().connections(), 65);
+    assert_eq!(test_env.server().connections(), 65);
     assert!((1024..64 * 1024).contains(&peak), "{peak} KiB");
 }

@@ -6,9 +6,9 @@ use std::thread;
 use std::time::Duration;
 
 use crate::network::{PrivateNetwork, RESTARTS, hang, is_recovered, is_spared};
-use crate::patience::within;
-use crate::play::ok;
+use crate::script::ok;
 use crate::systemd::Systemd;
+use crate::wait::wait_until;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -22,14 +22,14 @@ fn a_hang_that_begins_in_the_middle_of_a_sweep_is_recovered_by_it() {
         return;
     };
     let network = PrivateNetwork::new(&systemd);
-    let scene = network
+    let test_env = network
         .watch(UNIT, LOCAL)
         .core("/later", ok())
         .top("concurrency", 1);
-    let once = scene.dir().join("hung");
+    let once = test_env.dir().join("hung");
     let options = format!("{LISTEN} --hang-once {}", once.display());
     network.start(UNIT, &options, RESTARTS);
-    is_recovered(&systemd, UNIT, &scene);
+    is_recovered(&systemd, UNIT, &test_env);
     assert!(once.exists());
 }
 
@@ -55,8 +55,8 @@ fn a_caller_that_ignores_sigchld_changes_nothing() {
     hang(&systemd, UNIT);
     // An ignored signal stays ignored in the program: execve(2).
     let ignore = ["env", "--ignore-signal=CHLD"];
-    let scene = network.watch(UNIT, LOCAL).through(ignore);
-    is_recovered(&systemd, UNIT, &scene);
+    let test_env = network.watch(UNIT, LOCAL).through(ignore);
+    is_recovered(&systemd, UNIT, &test_env);
 }
 
 #[test]
@@ -77,7 +77,7 @@ fn a_listener_from_a_removed_control_group_is_named_as_such() {
         ![0, old].contains(&systemd.main_pid(UNIT))
             && systemd.property(UNIT, "ActiveState") == "active"
     };
-    assert!(within(Duration::from_secs(10), restarted));
+    assert!(wait_until(Duration::from_secs(10), restarted));
     hang(&systemd, UNIT);
     let run = is_spared(&systemd, UNIT, &network.watch(UNIT, LOCAL), "unreadable");
     run.stdout_has("no longer exists");
@@ -93,9 +93,9 @@ fn a_program_that_was_stopped_for_a_moment_kills_nobody() {
     let pid = systemd.main_pid(UNIT);
     hang(&systemd, UNIT);
     // Long enough for the attempt to end in time all the same.
-    let scene = network.watch(UNIT, LOCAL).default("timeout_seconds", 4);
-    let running = scene.start([]);
-    assert!(within(Duration::from_secs(10), || network
+    let test_env = network.watch(UNIT, LOCAL).default("timeout_seconds", 4);
+    let running = test_env.start([]);
+    assert!(wait_until(Duration::from_secs(10), || network
         .connections(8000)
         > 0));
     // nsenter's only child, which the program has taken the place of.
@@ -119,11 +119,25 @@ fn a_sandbox_without_netlink_is_named_with_its_cure() {
     let network = PrivateNetwork::new(&systemd);
     network.start(UNIT, LISTEN, RESTARTS);
     let families = "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6";
-    let scene = network.watch_sandboxed(UNIT, LOCAL, families);
-    let warned = scene.run([]);
+    let test_env = network.watch_sandboxed(UNIT, LOCAL, families);
+    let warned = test_env.run([]);
     warned.exits(0).outcome("not_needed");
     let warnings = warned.report["warnings"].to_string();
     assert!(warnings.contains("RestrictAddressFamilies"), "{warned:?}");
     hang(&systemd, UNIT);
-    is_spared(&systemd, UNIT, &scene, "unreadable").stdout_has("RestrictAddressFamilies");
+    is_spared(&systemd, UNIT, &test_env, "unreadable").stdout_has("RestrictAddressFamilies");
+}
+
+#[test]
+fn a_healthy_run_warns_where_another_unit_has_the_port() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let network = PrivateNetwork::new(&systemd);
+    network.start(UNIT, "--listen 127.0.0.1:8001", RESTARTS);
+    network.start("other.service", LISTEN, RESTARTS);
+    let run = network.watch(UNIT, LOCAL).run([]);
+    run.exits(0).outcome("not_needed");
+    let warnings = run.report["warnings"].to_string();
+    assert!(warnings.contains("other.service"), "{run:?}");
 }

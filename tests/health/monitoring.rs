@@ -12,13 +12,13 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::address::own_address;
-use crate::lacking::lacking;
-use crate::patience::within;
-use crate::play::{ok, silent, status};
-use crate::scene::{Scene, healthy, unhealthy};
+use crate::script::{ok, silent, status};
+use crate::skip::skip_unless_ci;
+use crate::test_env::{TestEnv, healthy, unhealthy};
+use crate::wait::wait_until;
 
 /// How long a tool may take to start, or to notice a change; it scrapes once a second.
-const PATIENCE: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(30);
 
 fn rules() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib/prometheus")
@@ -31,7 +31,7 @@ fn promtool(args: &[&str], stdin: Stdio) -> Option<Output> {
         .current_dir(rules())
         .stdin(stdin)
         .output()
-        .inspect_err(|error| lacking(&format!("no promtool: {error}")))
+        .inspect_err(|error| skip_unless_ci(&format!("no promtool: {error}")))
         .ok()
 }
 
@@ -56,7 +56,7 @@ impl Daemon {
             .stdout(file.try_clone().unwrap())
             .stderr(file)
             .spawn()
-            .inspect_err(|error| lacking(&format!("no {program}: {error}")))
+            .inspect_err(|error| skip_unless_ci(&format!("no {program}: {error}")))
             .ok()?;
         let mut daemon = Self {
             child,
@@ -64,7 +64,7 @@ impl Daemon {
             log,
         };
         let mut over = false;
-        let up = within(PATIENCE, || {
+        let up = wait_until(LIMIT, || {
             over = !matches!(daemon.child.try_wait(), Ok(None));
             over || daemon.get(path).is_ok()
         });
@@ -96,7 +96,7 @@ impl Daemon {
 
     #[track_caller]
     fn wait_for(&self, query: &str, value: &str) {
-        let reached = within(PATIENCE, || self.query(query) == [value]);
+        let reached = wait_until(LIMIT, || self.query(query) == [value]);
         let last = self.query(query);
         assert!(
             reached,
@@ -122,12 +122,12 @@ fn promtool_has_nothing_to_say_about_the_metrics() {
     if promtool(&["--version"], Stdio::null()).is_none() {
         return;
     }
-    let hung = Scene::new().core("/up", silent()).aux("/page", ok());
+    let hung = TestEnv::new().core("/up", silent()).aux("/page", ok());
     let odd = r#"/a"b\c?x={y}&ž=1"#;
-    let odd = Scene::new().core("/up", status(429)).aux(odd, ok());
-    for scene in [healthy(), unhealthy(), hung, odd] {
-        let run = scene.run(["--metrics", "out.prom"]);
-        let file = scene.dir().join("out.prom");
+    let odd = TestEnv::new().core("/up", status(429)).aux(odd, ok());
+    for test_env in [healthy(), unhealthy(), hung, odd] {
+        let run = test_env.run(["--metrics", "out.prom"]);
+        let file = test_env.dir().join("out.prom");
         let file = File::open(file).unwrap();
         let output = promtool(&["check", "metrics"], file.into()).unwrap();
         let silent = output.stdout.is_empty() && output.stderr.is_empty();

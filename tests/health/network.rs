@@ -11,12 +11,12 @@ use std::time::Duration;
 use nix::sched::{CloneFlags, setns};
 use serde_json::json;
 
-use crate::lacking::lacking;
-use crate::patience::within;
-use crate::play::ok;
 use crate::run::Run;
-use crate::scene::Scene;
+use crate::script::ok;
+use crate::skip::skip_unless_ci;
 use crate::systemd::{Systemd, recovery};
+use crate::test_env::TestEnv;
+use crate::wait::wait_until;
 
 /// A restart without the usual wait.
 pub(crate) const RESTARTS: &str = "Restart=always\nRestartSec=1ms\nTimeoutStopSec=1";
@@ -61,7 +61,7 @@ impl<'a> PrivateNetwork<'a> {
     }
 
     /// The program in this network, with one core route and the right to kill `unit`.
-    pub(crate) fn watch(&self, unit: &str, base_url: &str) -> Scene {
+    pub(crate) fn watch(&self, unit: &str, base_url: &str) -> TestEnv {
         let [nsenter, net] = self.enter();
         watch(self.systemd, unit)
             .at(base_url)
@@ -69,7 +69,7 @@ impl<'a> PrivateNetwork<'a> {
     }
 
     /// As [`Self::watch`], at port 8000 of `localhost`, which is ::1 and then 127.0.0.1.
-    pub(crate) fn watch_localhost(&self, unit: &str) -> Scene {
+    pub(crate) fn watch_localhost(&self, unit: &str) -> TestEnv {
         const HOSTS: &str = r#"printf '::1 localhost\n127.0.0.1 localhost\n' >hosts &&
             mount --bind hosts /etc/hosts && exec "$@""#;
         self.watch(unit, "http://localhost:8000")
@@ -77,7 +77,7 @@ impl<'a> PrivateNetwork<'a> {
     }
 
     /// As [`Self::watch`], in a transient unit with this setting.
-    pub(crate) fn watch_sandboxed(&self, unit: &str, base_url: &str, setting: &str) -> Scene {
+    pub(crate) fn watch_sandboxed(&self, unit: &str, base_url: &str, setting: &str) -> TestEnv {
         let [nsenter, net] = self.enter();
         self.watch(unit, base_url)
             .through(["systemd-run", "--user", "--quiet", "--pipe", "--wait"])
@@ -87,7 +87,7 @@ impl<'a> PrivateNetwork<'a> {
 
     /// As [`Self::watch`], in this process's PID namespace instead of the manager's, as in a container
     /// that has the host's bus: the manager's own socket is for peers that it can see.
-    pub(crate) fn watch_from_outside(&self, unit: &str, base_url: &str) -> Scene {
+    pub(crate) fn watch_from_outside(&self, unit: &str, base_url: &str) -> TestEnv {
         let (_, runtime) = self.systemd.environment().remove(0);
         let bus = format!("unix:path={}/bus", runtime.to_str().unwrap());
         // The manager connects to it by the unit's name.
@@ -96,7 +96,7 @@ impl<'a> PrivateNetwork<'a> {
         );
         self.systemd.service("dbus.service", &daemon);
         let net = format!("--net=/proc/{}/ns/net", self.systemd.host_pid(self.holder));
-        let scene = watch_alone(unit)
+        let test_env = watch_alone(unit)
             .env("DBUS_SESSION_BUS_ADDRESS", &bus)
             .at(base_url)
             .through(["nsenter", &net]);
@@ -107,8 +107,8 @@ impl<'a> PrivateNetwork<'a> {
             systemctl.env("DBUS_SESSION_BUS_ADDRESS", &bus);
             systemctl.output().unwrap().status.success()
         };
-        assert!(within(Duration::from_secs(10), answers), "no bus");
-        scene
+        assert!(wait_until(Duration::from_secs(10), answers), "no bus");
+        test_env
     }
 
     /// Runs something on a thread that is in this network.
@@ -165,7 +165,7 @@ impl<'a> PrivateNetwork<'a> {
             "command -v nft >/dev/null && {nsenter} {net} nft '{rules}'"
         ));
         nft.map(drop)
-            .inspect_err(|why| lacking(&format!("no packet filter: {why}")))
+            .inspect_err(|why| skip_unless_ci(&format!("no packet filter: {why}")))
             .ok()
     }
 
@@ -188,12 +188,12 @@ pub(crate) fn python() -> &'static str {
 }
 
 /// The program beside systemd with one core route and the right to kill `unit`.
-pub(crate) fn watch(systemd: &Systemd, unit: &str) -> Scene {
+pub(crate) fn watch(systemd: &Systemd, unit: &str) -> TestEnv {
     watch_alone(unit).beside(systemd)
 }
 
-fn watch_alone(unit: &str) -> Scene {
-    Scene::new()
+fn watch_alone(unit: &str) -> TestEnv {
+    TestEnv::new()
         .core("/up", ok())
         .default("timeout_seconds", 1)
         .top("recovery", recovery(unit, json!({})))
@@ -213,7 +213,7 @@ pub(crate) fn hang(systemd: &Systemd, unit: &str) {
         !states.is_empty() && states.lines().all(|state| state.contains("T (stopped)"))
     };
     assert!(
-        within(Duration::from_secs(10), stopped),
+        wait_until(Duration::from_secs(10), stopped),
         "{unit} does not stop"
     );
 }
@@ -247,9 +247,9 @@ pub(crate) fn all_served(clients: Vec<TcpStream>) -> bool {
 
 /// Hangs the unit, which has a main process that the program must leave alone for this reason.
 #[track_caller]
-pub(crate) fn is_spared(systemd: &Systemd, unit: &str, scene: &Scene, guard: &str) -> Run {
+pub(crate) fn is_spared(systemd: &Systemd, unit: &str, test_env: &TestEnv, guard: &str) -> Run {
     let pid = systemd.main_pid(unit);
-    let run = scene.run([]);
+    let run = test_env.run([]);
     run.refused(guard);
     assert_eq!(
         systemd.main_pid(unit),
@@ -262,11 +262,11 @@ pub(crate) fn is_spared(systemd: &Systemd, unit: &str, scene: &Scene, guard: &st
 
 /// The hung unit is killed, restarted and healthy again.
 #[track_caller]
-pub(crate) fn is_recovered(systemd: &Systemd, unit: &str, scene: &Scene) {
+pub(crate) fn is_recovered(systemd: &Systemd, unit: &str, test_env: &TestEnv) {
     let pid = systemd.main_pid(unit);
-    let run = scene.run([]);
+    let run = test_env.run([]);
     run.exits(1).hung(true).outcome("recovered").pid("pid", pid);
     run.pid("new_pid", systemd.main_pid(unit));
     assert!(!systemd.is_alive(pid));
-    scene.run([]).exits(0).outcome("not_needed");
+    test_env.run([]).exits(0).outcome("not_needed");
 }

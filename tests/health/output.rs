@@ -5,14 +5,14 @@ use std::os::linux::fs::MetadataExt;
 
 use serde_json::{Value, json};
 
-use crate::play::{answer, ok, raw, status};
-use crate::scene::{Scene, healthy, unhealthy};
+use crate::script::{answer, ok, raw, status};
+use crate::test_env::{TestEnv, healthy, unhealthy};
 
 #[test]
 fn header_values_never_show() {
     let keys = json!({ "core": true, "headers": { "Authorization": "Bearer ${TOKEN}" } });
     let echo = answer(500, &[("X-Echo", "s3cr3t")], "no s3cr3t");
-    let scene = Scene::new()
+    let test_env = TestEnv::new()
         .env("TOKEN", "s3cr3t")
         .route("/up", echo, keys.clone());
     for args in [
@@ -20,7 +20,7 @@ fn header_values_never_show() {
         ["--format", "human"],
         ["--color", "always"],
     ] {
-        let run = scene.run_as_is(args);
+        let run = test_env.run_as_is(args);
         run.exits(1);
         assert!(
             !format!("{}{}", run.stdout, run.stderr).contains("s3cr3t"),
@@ -28,11 +28,11 @@ fn header_values_never_show() {
         );
     }
     // A value that no header can hold is complained of without being shown.
-    let scene = Scene::new()
+    let test_env = TestEnv::new()
         .env("TOKEN", "s3cr3t\nX-Evil: 1")
         .route("/up", ok(), keys);
-    scene.server().may_stay_unused();
-    let run = scene.run_as_is([]);
+    test_env.server().may_stay_unused();
+    let run = test_env.run_as_is([]);
     run.exits(2);
     assert!(
         !format!("{}{}", run.stdout, run.stderr).contains("s3cr3t"),
@@ -46,7 +46,7 @@ fn header_values_that_a_server_sends_back_show_as_asterisks() {
     let json = |value: Value| answer(200, &[], &json!({ "a": value }).to_string());
     let latin1: String = TOKEN.bytes().map(char::from).collect();
     let line = |line: String| raw(format!("HTTP/1.1 {line}\r\nContent-Length: 0\r\n\r\n"));
-    let plays = [
+    let scripts = [
         json(json!(format!("Bearer {TOKEN}"))),
         // The token alone, in the middle, at the cut, as a key, and as a server misreads the bytes.
         json(json!(TOKEN)),
@@ -59,18 +59,18 @@ fn header_values_that_a_server_sends_back_show_as_asterisks() {
         line(format!("200 OK\r\nTransfer-Encoding: {TOKEN}")),
         raw(TOKEN),
     ];
-    let mut scene = Scene::new()
+    let mut test_env = TestEnv::new()
         .env("TOKEN", TOKEN)
         .default("timeout_seconds", 10);
-    for (number, play) in plays.into_iter().enumerate() {
+    for (number, script) in scripts.into_iter().enumerate() {
         let keys = json!({
             "core": true, "headers": { "X-Key": "Bearer ${TOKEN}" }, "max_redirects": 1,
             "json": { "/a": "b" },
         });
-        scene = scene.route(&format!("/{number}"), play, keys);
+        test_env = test_env.route(&format!("/{number}"), script, keys);
     }
     for format in ["json", "human"] {
-        let run = scene.run_as_is([
+        let run = test_env.run_as_is([
             "--format",
             format,
             "--junit",
@@ -81,7 +81,7 @@ fn header_values_that_a_server_sends_back_show_as_asterisks() {
         run.exits(1);
         let mut all = format!("{}{}", run.stdout, run.stderr);
         for file in ["junit.xml", "metrics.prom"] {
-            all += &fs::read_to_string(scene.dir().join(file)).unwrap();
+            all += &fs::read_to_string(test_env.dir().join(file)).unwrap();
         }
         for part in ["prefix", "quoted", "žluť", "\u{c5}", "🦀", "suffix"] {
             assert!(!all.contains(part), "{part} in {all}");
@@ -93,13 +93,13 @@ fn header_values_that_a_server_sends_back_show_as_asterisks() {
 #[test]
 fn github_gets_annotations_and_json_none() {
     let path = "/p%41:a,b";
-    let scene = Scene::new()
+    let test_env = TestEnv::new()
         .default("timeout_seconds", 10)
         .env("GITHUB_ACTIONS", "true")
         .core("/up", ok())
         .aux(path, status(500))
         .aux("/limited", status(429));
-    let run = scene.run_as_is([]);
+    let run = test_env.run_as_is([]);
     let commands: Vec<&str> = run.stdout.lines().filter(|l| l.starts_with("::")).collect();
     assert_eq!(commands.len(), 2, "{run:?}");
     let error = "::error title=/p%2541%3Aa%2Cb::/p%2541:a,b: HTTP error 500 after ";
@@ -107,18 +107,23 @@ fn github_gets_annotations_and_json_none() {
     let warning = "::warning title=/limited::/limited: rate-limited 429 after ";
     assert!(commands[1].starts_with(warning), "{run:?}");
     assert!(!run.stdout.lines().last().unwrap().starts_with("::"));
-    assert!(!scene.run_as_is(["--format", "json"]).stdout.contains("::"));
-    let scene = scene.env("GITHUB_ACTIONS", "false");
-    assert!(!scene.run_as_is([]).stdout.contains("::"));
-    let scene = healthy().env("GITHUB_ACTIONS", "true");
-    assert!(!scene.run_as_is([]).stdout.contains("::"));
-    scene.run_as_is(["--quiet"]).stdout_is_empty();
+    assert!(
+        !test_env
+            .run_as_is(["--format", "json"])
+            .stdout
+            .contains("::")
+    );
+    let test_env = test_env.env("GITHUB_ACTIONS", "false");
+    assert!(!test_env.run_as_is([]).stdout.contains("::"));
+    let test_env = healthy().env("GITHUB_ACTIONS", "true");
+    assert!(!test_env.run_as_is([]).stdout.contains("::"));
+    test_env.run_as_is(["--quiet"]).stdout_is_empty();
 }
 
 #[test]
 fn the_json_report_has_every_key() {
-    let scene = unhealthy();
-    let run = scene.run([]);
+    let test_env = unhealthy();
+    let run = test_env.run([]);
     let keys = |value: &Value| -> Vec<String> {
         value
             .as_object()
@@ -182,7 +187,7 @@ fn the_json_report_has_every_key() {
     );
     assert_eq!(run.report["schema_version"], 1);
     assert_eq!(run.report["version"], env!("CARGO_PKG_VERSION"));
-    assert_eq!(run.report["base_url"], scene.server().url());
+    assert_eq!(run.report["base_url"], test_env.server().url());
     assert_eq!(run.report["warnings"], json!([]));
     assert_eq!(run.report["recovery"]["unit"], Value::Null);
     let started = run.report["started_at"].as_str().unwrap();
@@ -229,15 +234,15 @@ fn quiet_says_only_what_is_wrong() {
 
 #[test]
 fn colour_is_asked_for_or_left_out() {
-    let scene = unhealthy();
+    let test_env = unhealthy();
     assert!(
-        scene
+        test_env
             .run_as_is(["--color", "always"])
             .stdout
             .contains('\x1b')
     );
     assert!(
-        !scene
+        !test_env
             .run_as_is(["--color", "never"])
             .stdout
             .contains('\x1b')
@@ -257,7 +262,7 @@ fn colour_is_asked_for_or_left_out() {
 #[test]
 fn text_from_servers_is_printed_with_its_controls_escaped() {
     let body = "{\"status\":\"\\u001b[31mred\\u202e\\u0007\"}";
-    let scene = Scene::new()
+    let test_env = TestEnv::new()
         .route(
             "/up",
             answer(200, &[], body),
@@ -269,7 +274,7 @@ fn text_from_servers_is_printed_with_its_controls_escaped() {
         ("human", r#""\u001b[31mred\u{202e}\u0007""#),
         ("json", r#"\"\\u001b[31mred\u202e\\u0007\""#),
     ] {
-        let run = scene.run_as_is(["--format", format]);
+        let run = test_env.run_as_is(["--format", format]);
         run.exits(1).stdout_has(shown);
         let text = format!("{}{}", run.stdout, run.stderr);
         let raw = text
@@ -281,14 +286,14 @@ fn text_from_servers_is_printed_with_its_controls_escaped() {
 
 #[test]
 fn lines_for_the_journal_carry_their_priority() {
-    let scene = unhealthy().core("/limited", status(429));
+    let test_env = unhealthy().core("/limited", status(429));
     for (format, journal) in [("human", true), ("json", true), ("human", false)] {
-        let path = scene.dir().join("stream");
+        let path = test_env.dir().join("stream");
         let stream = File::create(&path).unwrap();
         let facts = stream.metadata().unwrap();
         // systemd.exec(5): the device and inode of the stream, in decimal.
         let inode = facts.st_ino() + u64::from(!journal);
-        let mut command = scene.command(["--format", format]);
+        let mut command = test_env.command(["--format", format]);
         command
             .env("JOURNAL_STREAM", format!("{}:{inode}", facts.st_dev()))
             .stdout(stream);

@@ -9,8 +9,8 @@ use crate::address::own_address;
 use crate::network::{
     PrivateNetwork, READY, RESTARTS, hang, is_recovered, is_spared, python, watch,
 };
-use crate::patience::within;
 use crate::systemd::{Systemd, recovery};
+use crate::wait::wait_until;
 
 const LOCAL: &str = "http://127.0.0.1:8000";
 
@@ -22,10 +22,10 @@ fn recovers(options: &str, service: &str) {
     };
     let network = PrivateNetwork::new(&systemd);
     network.start("own.service", options, &format!("{RESTARTS}\n{service}"));
-    let scene = network.watch("own.service", LOCAL);
-    scene.run([]).exits(0).outcome("not_needed");
+    let test_env = network.watch("own.service", LOCAL);
+    test_env.run([]).exits(0).outcome("not_needed");
     hang(&systemd, "own.service");
-    is_recovered(&systemd, "own.service", &scene);
+    is_recovered(&systemd, "own.service", &test_env);
 }
 
 #[test]
@@ -71,10 +71,10 @@ fn a_listener_of_a_socket_unit_is_recovered() {
         &format!("[Service]\n{READY}\nExecStart={}\n{RESTARTS}\n", python()),
     );
     systemd.systemctl(&["start", "own.socket", "own.service"]);
-    let scene = watch(&systemd, "own.service").at(format!("http://{address}"));
-    scene.run([]).exits(0).outcome("not_needed");
+    let test_env = watch(&systemd, "own.service").at(format!("http://{address}"));
+    test_env.run([]).exits(0).outcome("not_needed");
     hang(&systemd, "own.service");
-    is_recovered(&systemd, "own.service", &scene);
+    is_recovered(&systemd, "own.service", &test_env);
 }
 
 #[test]
@@ -82,22 +82,22 @@ fn a_unix_socket_is_recovered_where_the_unit_owns_it() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
-    let scene = watch(&systemd, "own.service").at("http://backend.invalid");
-    let path = scene.dir().join("backend.sock");
+    let test_env = watch(&systemd, "own.service").at("http://backend.invalid");
+    let path = test_env.dir().join("backend.sock");
     let path = path.to_str().unwrap();
-    let scene = scene.top("unix_socket", path);
+    let test_env = test_env.top("unix_socket", path);
     let service = format!(
         "{READY}\nExecStart={} --listen {path}\n{RESTARTS}",
         python()
     );
     systemd.service("own.service", &service);
     systemd.sleeper("idle.service", RESTARTS);
-    scene.run([]).exits(0).outcome("not_needed");
+    test_env.run([]).exits(0).outcome("not_needed");
     hang(&systemd, "own.service");
-    let scene = scene.top("recovery", recovery("idle.service", json!({})));
-    is_spared(&systemd, "idle.service", &scene, "foreign_listener").stdout_has("own.service");
-    let scene = scene.top("recovery", recovery("own.service", json!({})));
-    is_recovered(&systemd, "own.service", &scene);
+    let test_env = test_env.top("recovery", recovery("idle.service", json!({})));
+    is_spared(&systemd, "idle.service", &test_env, "foreign_listener").stdout_has("own.service");
+    let test_env = test_env.top("recovery", recovery("own.service", json!({})));
+    is_recovered(&systemd, "own.service", &test_env);
 }
 
 #[test]
@@ -110,10 +110,10 @@ fn clients_that_give_up_waiting_are_no_progress() {
     let pid = systemd.main_pid("own.service");
     hang(&systemd, "own.service");
     let clients = network.clients(4, "127.0.0.1:8000");
-    let scene = network.watch("own.service", LOCAL);
-    let running = scene.start([]);
+    let test_env = network.watch("own.service", LOCAL);
+    let running = test_env.start([]);
     let probed = || network.connections(8000) > clients.len();
-    assert!(within(Duration::from_secs(10), probed));
+    assert!(wait_until(Duration::from_secs(10), probed));
     drop(clients);
     running
         .finish()

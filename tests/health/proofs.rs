@@ -7,8 +7,8 @@ use std::time::Duration;
 use crate::network::{
     PrivateNetwork, READY, RESTARTS, all_served, hang, is_recovered, is_spared, python,
 };
-use crate::patience::within;
 use crate::systemd::Systemd;
+use crate::wait::wait_until;
 
 const UNIT: &str = "own.service";
 const LOCAL: &str = "http://127.0.0.1:8000";
@@ -49,18 +49,9 @@ fn a_healthy_unit_is_left_alone_where_another_one_has_the_port() {
     let network = PrivateNetwork::new(&systemd);
     network.start(UNIT, "--listen 127.0.0.1:8001", RESTARTS);
     network.start("other.service", LISTEN, RESTARTS);
-    let scene = network.watch(UNIT, LOCAL);
-    // Told on healthy runs already.
-    let warned = scene.run([]);
-    warned.exits(0).outcome("not_needed");
-    assert!(
-        warned.report["warnings"]
-            .to_string()
-            .contains("other.service"),
-        "{warned:?}"
-    );
     hang(&systemd, "other.service");
-    is_spared(&systemd, UNIT, &scene, "foreign_listener").stdout_has("other.service");
+    let test_env = network.watch(UNIT, LOCAL);
+    is_spared(&systemd, UNIT, &test_env, "foreign_listener").stdout_has("other.service");
 }
 
 #[test]
@@ -93,8 +84,8 @@ fn a_healthy_unit_is_left_alone_where_another_one_has_the_other_address() {
     network.start(UNIT, LISTEN, RESTARTS);
     network.start("other.service", "--listen [::1]:8000", RESTARTS);
     hang(&systemd, "other.service");
-    let scene = network.watch_localhost(UNIT);
-    is_spared(&systemd, UNIT, &scene, "foreign_listener").stdout_has("other.service");
+    let test_env = network.watch_localhost(UNIT);
+    is_spared(&systemd, UNIT, &test_env, "foreign_listener").stdout_has("other.service");
 }
 
 #[test]
@@ -114,13 +105,13 @@ fn a_process_that_has_the_number_in_another_namespace_is_left_alone() {
         "systemctl --user stop {UNIT}; echo {} >{LAST}; exec systemctl --user start {UNIT}",
         number - 1
     );
-    let same_number = within(Duration::from_secs(10), || {
+    let same_number = wait_until(Duration::from_secs(10), || {
         network.shell(&start).unwrap();
         systemd.main_pid(UNIT) == number
     });
     hang(&systemd, UNIT);
-    let scene = network.watch_from_outside(UNIT, LOCAL);
-    let run = scene.run([]);
+    let test_env = network.watch_from_outside(UNIT, LOCAL);
+    let run = test_env.run([]);
     let lives = innocent.try_wait().unwrap().is_none();
     let _over = innocent.kill();
     innocent.wait().unwrap();
@@ -247,8 +238,8 @@ fn an_overloaded_backend_that_serves_others_is_left_alone() {
     };
     let network = PrivateNetwork::new(&systemd);
     network.start(UNIT, &format!("{LISTEN} --slow 0.3"), RESTARTS);
-    let scene = network.watch(UNIT, LOCAL);
+    let test_env = network.watch(UNIT, LOCAL);
     let clients = network.clients(30, "127.0.0.1:8000");
-    is_spared(&systemd, UNIT, &scene, "busy");
+    is_spared(&systemd, UNIT, &test_env, "busy");
     assert!(all_served(clients));
 }

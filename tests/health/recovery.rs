@@ -7,20 +7,20 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::backend::Backend;
-use crate::patience::within;
-use crate::play::{ok, silent};
 use crate::run::Run;
-use crate::scene::{BINARY, Scene};
+use crate::script::{ok, silent};
 use crate::scripted::Scripted;
 use crate::systemd::{Systemd, recovery};
+use crate::test_env::{BINARY, TestEnv};
+use crate::wait::wait_until;
 
 const SECOND: Duration = Duration::from_secs(1);
 
 const RESTARTS: &str = "Restart=always\nRestartSec=100ms";
 
 /// Probes a backend that a unit runs, and may kill it.
-fn watching(systemd: &Systemd, backend: &Backend<'_>) -> Scene {
-    Scene::new()
+fn watching(systemd: &Systemd, backend: &Backend<'_>) -> TestEnv {
+    TestEnv::new()
         .at(backend.url())
         .beside(systemd)
         .default("timeout_seconds", 1)
@@ -53,8 +53,8 @@ fn a_stopped_backend_is_killed_and_back() {
         return;
     };
     let backend = Backend::start(&systemd, "stopped.service", RESTARTS);
-    let scene = watching(&systemd, &backend);
-    scene
+    let test_env = watching(&systemd, &backend);
+    test_env
         .run([])
         .exits(0)
         .tally([3, 0, 0, 0, 0])
@@ -62,10 +62,10 @@ fn a_stopped_backend_is_killed_and_back() {
 
     let old = backend.pid();
     backend.freeze();
-    let run = scene.run([]);
+    let run = test_env.run([]);
     is_recovered(&systemd, &backend, &run, old);
     assert!(run.report["recovery"]["evidence"].is_object(), "{run:?}");
-    scene
+    test_env
         .run([])
         .exits(0)
         .tally([3, 0, 0, 0, 0])
@@ -78,15 +78,15 @@ fn a_blocked_backend_is_killed_and_back_and_people_are_told() {
         return;
     };
     let backend = Backend::start(&systemd, "blocked.service", RESTARTS);
-    let scene = watching(&systemd, &backend);
+    let test_env = watching(&systemd, &backend);
     let old = backend.pid();
     backend.block();
-    let run = scene.run_as_is([]);
+    let run = test_env.run_as_is([]);
     run.exits(1)
         .line("0 OK, 2 timeout/unreachable, 0 rate-limited, 0 HTTP error, 1 skipped")
         .line_with("recovery: recovered", "blocked.service");
     assert_ne!(backend.pid(), old);
-    scene
+    test_env
         .run_as_is([])
         .exits(0)
         .line("3 OK, 0 timeout/unreachable, 0 rate-limited, 0 HTTP error");
@@ -103,10 +103,10 @@ fn an_abort_lets_the_backend_leave_a_trace() {
         "Restart=on-abort\nRestartSec=100ms",
     );
     let keys = recovery(backend.unit, json!({ "signal": "SIGABRT" }));
-    let scene = watching(&systemd, &backend).top("recovery", keys);
+    let test_env = watching(&systemd, &backend).top("recovery", keys);
     let old = backend.pid();
     backend.block();
-    let run = scene.run([]);
+    let run = test_env.run([]);
     is_recovered(&systemd, &backend, &run, old);
     run.within(SECOND * 5);
 }
@@ -119,10 +119,10 @@ fn a_process_deaf_to_the_abort_is_killed_in_the_end() {
     // A stopped process does not take the abort; SIGKILL it does.
     let backend = Backend::start(&systemd, "deaf.service", RESTARTS);
     let keys = recovery(backend.unit, json!({ "signal": "SIGABRT" }));
-    let scene = watching(&systemd, &backend).top("recovery", keys);
+    let test_env = watching(&systemd, &backend).top("recovery", keys);
     let old = backend.pid();
     backend.freeze();
-    let run = scene.run([]);
+    let run = test_env.run([]);
     is_recovered(&systemd, &backend, &run, old);
     assert!(run.elapsed >= SECOND * 5, "5 s for a last word: {run:?}");
 }
@@ -144,11 +144,11 @@ fn two_timers_at_the_same_moment_kill_once() {
     };
     let backend = Backend::start(&systemd, "timed.service", RESTARTS);
     // On a busy machine, a shorter timeout proves nothing.
-    let scene = watching(&systemd, &backend).default("timeout_seconds", 2);
-    let manifest = scene.write_manifest();
+    let test_env = watching(&systemd, &backend).default("timeout_seconds", 2);
+    let manifest = test_env.write_manifest();
     let command = format!("ExecStart={BINARY} --manifest {}", manifest.display());
     let runs = [("whole", ""), ("core", " --core")];
-    let ends = |name| scene.dir().join(name);
+    let ends = |name| test_env.dir().join(name);
     for (name, argument) in runs {
         let end = format!(
             "ExecStopPost=sh -c 'echo $EXIT_STATUS >> {}'",
@@ -168,7 +168,7 @@ fn two_timers_at_the_same_moment_kill_once() {
         let read = || fs::read_to_string(ends(name)).unwrap_or_default();
         // Both met the hang; and whoever comes later meets a healthy backend.
         assert!(
-            within(SECOND * 20, || read().contains('0')),
+            wait_until(SECOND * 20, || read().contains('0')),
             "{name}: {}",
             read()
         );
@@ -184,13 +184,13 @@ fn runs_at_once_kill_once(arguments: [&[&str]; 2]) {
     };
     let backend = Backend::start(&systemd, "twice.service", RESTARTS);
     // On a busy machine, a shorter timeout proves nothing.
-    let scene = watching(&systemd, &backend).default("timeout_seconds", 2);
+    let test_env = watching(&systemd, &backend).default("timeout_seconds", 2);
     let old = backend.pid();
     backend.freeze();
     let started = arguments.map(|arguments| {
-        let mut command = scene.command(["--format", "json"]);
+        let mut command = test_env.command(["--format", "json"]);
         command.args(arguments);
-        scene.spawn(command)
+        test_env.spawn(command)
     });
     let runs = started.map(|running| running.finish());
     for run in &runs {
@@ -204,7 +204,7 @@ fn runs_at_once_kill_once(arguments: [&[&str]; 2]) {
         "{outcomes:?}"
     );
     assert_ne!(backend.pid(), old);
-    scene.run([]).exits(0);
+    test_env.run([]).exits(0);
 }
 
 #[test]
@@ -218,10 +218,10 @@ fn a_slow_restart_is_waited_for() {
         "Restart=on-failure\nRestartSec=2s",
     );
     let keys = recovery(backend.unit, json!({ "verify_seconds": 1 }));
-    let scene = watching(&systemd, &backend).top("recovery", keys);
+    let test_env = watching(&systemd, &backend).top("recovery", keys);
     let old = backend.pid();
     backend.freeze();
-    let run = scene.run([]);
+    let run = test_env.run([]);
     is_recovered(&systemd, &backend, &run, old);
     assert!(run.elapsed >= SECOND * 2, "{run:?}");
 }
@@ -239,10 +239,10 @@ fn children_that_outlive_the_main_process_are_waited_for() {
     // A worker in the unit's group that does not care for SIGTERM; killed after TimeoutStopSec.
     let group = systemd.property(backend.unit, "ControlGroup");
     systemd.deaf_process_in(&group);
-    let scene = watching(&systemd, &backend);
+    let test_env = watching(&systemd, &backend);
     let old = backend.pid();
     backend.freeze();
-    let run = scene.run([]);
+    let run = test_env.run([]);
     is_recovered(&systemd, &backend, &run, old);
     assert!(run.elapsed >= SECOND * 2, "{run:?}");
 }
@@ -253,17 +253,17 @@ fn a_rehearsal_decides_and_touches_nothing() {
         return;
     };
     let backend = Backend::start(&systemd, "rehearsal.service", RESTARTS);
-    let scene = watching(&systemd, &backend);
+    let test_env = watching(&systemd, &backend);
     let old = backend.pid();
     backend.freeze();
-    let run = scene.run(["--dry-run"]);
+    let run = test_env.run(["--dry-run"]);
     run.exits(1)
         .hung(true)
         .outcome("would_kill")
         .pid("pid", old)
         .pid("new_pid", None);
     assert!(run.report["recovery"]["evidence"].is_object(), "{run:?}");
-    scene
+    test_env
         .run_as_is(["--dry-run"])
         .line_with("recovery: would_kill", backend.unit)
         .line_with("recovery: would_kill", &old.to_string());
@@ -278,10 +278,10 @@ fn only_a_hang_is_recovered() {
     };
     let backend = Backend::start(&systemd, "fine.service", RESTARTS);
     let old = backend.pid();
-    let slow = Scene::new()
+    let slow = TestEnv::new()
         .beside(&systemd)
         .core("/up", silent())
-        .core("/busy", crate::play::status(503))
+        .core("/busy", crate::script::status(503))
         .top("recovery", recovery(backend.unit, json!({})));
     slow.run([])
         .exits(1)
@@ -310,7 +310,7 @@ fn a_start_limit_is_named_afterwards() {
     let limit = "[Unit]\nStartLimitBurst=1\nStartLimitIntervalSec=1h";
     let backend = Scripted::silent(&systemd, unit, &format!("{RESTARTS}\n{limit}"));
     let old = backend.pid();
-    let run = backend.scene(json!({})).run([]);
+    let run = backend.test_env(json!({})).run([]);
     // A unit that ends in failed is not waited for, however long `verify_seconds` is.
     run.exits(1)
         .outcome("not_recovered")
@@ -334,7 +334,7 @@ fn a_new_process_that_hangs_as_well_is_not_recovered() {
     let unit = "again.service";
     let backend = Scripted::silent(&systemd, unit, RESTARTS);
     let old = backend.pid();
-    let run = backend.scene(json!({ "verify_seconds": 1 })).run([]);
+    let run = backend.test_env(json!({ "verify_seconds": 1 })).run([]);
     let new = systemd.main_pid(unit);
     assert_ne!(new, old);
     run.exits(1)

@@ -14,11 +14,11 @@ use roxmltree::{Document, Node};
 use serde_json::{Value, json};
 
 use crate::fake::Fake;
-use crate::patience::within;
-use crate::play::{answer, ok, raw, silent, status};
-use crate::scene::{Scene, healthy, unhealthy};
+use crate::script::{answer, ok, raw, silent, status};
 use crate::scripted::SILENT;
 use crate::systemd::Systemd;
+use crate::test_env::{TestEnv, healthy, unhealthy};
+use crate::wait::wait_until;
 
 /// What the schema that Jenkins' xUnit plugin publishes (junit-10.xsd) lets an element have, as far as
 /// we write it: required attributes, others, children.
@@ -115,7 +115,7 @@ fn cases<'a>(document: &'a Document, element: &str, attribute: &str) -> Vec<(&'a
 #[test]
 fn junit_readers_get_what_their_schema_demands() {
     let body = "{\"status\":\"\\u0000\\u001b]]>&\\uffff\"}";
-    let scene = Scene::new()
+    let test_env = TestEnv::new()
         .route(
             "/up?a=1&b=<\">",
             answer(200, &[], body),
@@ -127,9 +127,9 @@ fn junit_readers_get_what_their_schema_demands() {
         .aux("/broken", raw("\x01\r\n\r\n"))
         .aux("/gone", status(404))
         .aux("/page", ok());
-    let run = scene.run(["--junit", "out.xml"]);
+    let run = test_env.run(["--junit", "out.xml"]);
     run.exits(1).stderr_is_empty().tally([2, 1, 1, 3, 0]);
-    let text = fs::read_to_string(scene.dir().join("out.xml")).unwrap();
+    let text = fs::read_to_string(test_env.dir().join("out.xml")).unwrap();
     let document = Document::parse(&text).unwrap();
     is_formed(document.root_element());
 
@@ -171,9 +171,9 @@ fn junit_readers_get_what_their_schema_demands() {
 
 #[test]
 fn a_hang_is_a_failure_of_its_core_and_skips_the_rest() {
-    let scene = Scene::new().core("/up", silent()).aux("/page", ok());
-    scene.run(["--junit", "out.xml"]).exits(1).hung(true);
-    let text = fs::read_to_string(scene.dir().join("out.xml")).unwrap();
+    let test_env = TestEnv::new().core("/up", silent()).aux("/page", ok());
+    test_env.run(["--junit", "out.xml"]).exits(1).hung(true);
+    let text = fs::read_to_string(test_env.dir().join("out.xml")).unwrap();
     let document = Document::parse(&text).unwrap();
     is_formed(document.root_element());
     let failures = cases(&document, "failure", "failures");
@@ -186,17 +186,17 @@ fn a_hang_is_a_failure_of_its_core_and_skips_the_rest() {
 
 #[test]
 fn reports_are_written_whatever_the_verdict_and_others_may_read_them() {
-    for (scene, code) in [(healthy(), 0), (unhealthy(), 1)] {
-        let old = scene.dir().join("out.xml");
+    for (test_env, code) in [(healthy(), 0), (unhealthy(), 1)] {
+        let old = test_env.dir().join("out.xml");
         fs::write(&old, "old").unwrap();
         fs::set_permissions(&old, Permissions::from_mode(0o600)).unwrap();
-        let run = scene.run(["--junit", "out.xml", "--metrics", "out.prom"]);
+        let run = test_env.run(["--junit", "out.xml", "--metrics", "out.prom"]);
         run.exits(code).stderr_is_empty();
         for (name, part) in [("out.xml", "</testsuites>"), ("out.prom", "_healthy ")] {
-            let path = scene.dir().join(name);
+            let path = test_env.dir().join(name);
             assert!(fs::read_to_string(&path).unwrap().contains(part), "{name}");
             // The old file's mode does not count: node_exporter runs as another user.
-            let umask = fs::metadata(scene.dir().join("routes.json"))
+            let umask = fs::metadata(test_env.dir().join("routes.json"))
                 .unwrap()
                 .mode();
             assert_eq!(path.metadata().unwrap().mode(), umask, "{name}");
@@ -221,9 +221,9 @@ fn a_hopeless_path_is_complained_of_before_the_first_probe_and_the_rescue_goes_o
     };
     let fake = Fake::new(&systemd);
     let (reader, writer) = full_pipe();
-    let mut command = fake
-        .scene
-        .command(["--format", "json", "--dry-run", "--metrics", "no/out"]);
+    let mut command =
+        fake.test_env
+            .command(["--format", "json", "--dry-run", "--metrics", "no/out"]);
     command.stdout(Stdio::piped()).stderr(writer);
     let child = command.spawn().unwrap();
     drop(command);
@@ -238,7 +238,7 @@ fn a_hopeless_path_is_complained_of_before_the_first_probe_and_the_rescue_goes_o
     let poll = nix::libc::SYS_poll;
     #[cfg(not(target_arch = "x86_64"))]
     let poll = nix::libc::SYS_ppoll;
-    assert!(within(Duration::from_secs(5), || {
+    assert!(wait_until(Duration::from_secs(5), || {
         let text = syscall().unwrap_or_default();
         let words: Vec<_> = text.split(' ').collect();
         words.first() == Some(&poll.to_string().as_str()) && words.get(2) == Some(&"0x1")
@@ -262,7 +262,7 @@ fn a_stderr_that_nobody_reads_keeps_back_neither_the_rescue_nor_a_report() {
     let fake = Fake::with(&systemd, "backend.service", &["500", SILENT]);
     fake.change("NeedDaemonReload", Some("yes"));
     let (reader, writer) = full_pipe();
-    let mut command = fake.scene.command([
+    let mut command = fake.test_env.command([
         "--dry-run",
         "--wait",
         "20",
@@ -275,8 +275,8 @@ fn a_stderr_that_nobody_reads_keeps_back_neither_the_rescue_nor_a_report() {
     let mut child = command.spawn().unwrap();
     drop(command);
 
-    let path = fake.scene.dir().join("out.xml");
-    let written = within(Duration::from_secs(10), || path.exists());
+    let path = fake.test_env.dir().join("out.xml");
+    let written = wait_until(Duration::from_secs(10), || path.exists());
     // Whatever it still has to say.
     let said = std::io::read_to_string(reader).unwrap();
     let said = said.trim_start();
@@ -290,16 +290,16 @@ fn a_stderr_that_nobody_reads_keeps_back_neither_the_rescue_nor_a_report() {
 
 #[test]
 fn a_report_that_cannot_be_written_is_exit_status_2_unless_the_backend_is_unhealthy() {
-    for (scene, code) in [(healthy(), 2), (unhealthy(), 1)] {
-        let pipe = scene.dir().join("pipe");
+    for (test_env, code) in [(healthy(), 2), (unhealthy(), 1)] {
+        let pipe = test_env.dir().join("pipe");
         mkfifo(&pipe, Mode::S_IRWXU).unwrap();
         for path in [".", "missing/out", "pipe", "routes.json/out", ""] {
-            let run = scene.run(["--metrics", path, "--junit", "out.xml"]);
+            let run = test_env.run(["--metrics", path, "--junit", "out.xml"]);
             run.exits(code).stderr_has("cannot write the metrics");
             // The other report is written all the same.
-            let junit = fs::read_to_string(scene.dir().join("out.xml")).unwrap();
+            let junit = fs::read_to_string(test_env.dir().join("out.xml")).unwrap();
             assert!(junit.contains("</testsuites>"), "{path}: {junit}");
-            fs::remove_file(scene.dir().join("out.xml")).unwrap();
+            fs::remove_file(test_env.dir().join("out.xml")).unwrap();
         }
         assert!(!pipe.metadata().unwrap().is_file());
     }
@@ -307,15 +307,15 @@ fn a_report_that_cannot_be_written_is_exit_status_2_unless_the_backend_is_unheal
 
 #[test]
 fn two_reports_never_replace_each_other() {
-    let scene = healthy();
-    scene.server().may_stay_unused();
-    symlink("out", scene.dir().join("link")).unwrap();
-    symlink(".", scene.dir().join("folder")).unwrap();
-    let here = scene.dir().join("out");
+    let test_env = healthy();
+    test_env.server().may_stay_unused();
+    symlink("out", test_env.dir().join("link")).unwrap();
+    symlink(".", test_env.dir().join("folder")).unwrap();
+    let here = test_env.dir().join("out");
     let names = ["out", "./out", "link", "folder/out", here.to_str().unwrap()];
     for there in [false, true] {
         for name in names {
-            let run = scene.run(["--junit", "out", "--metrics", name]);
+            let run = test_env.run(["--junit", "out", "--metrics", name]);
             run.exits(2)
                 .stdout_is_empty()
                 .stderr_has("are the same file; give each");
@@ -323,8 +323,10 @@ fn two_reports_never_replace_each_other() {
         assert_eq!(here.exists(), there);
         fs::write(&here, "old").unwrap();
     }
-    let missing = scene.run(["--junit", "missing/out", "--metrics", "missing/out"]);
+    let missing = test_env.run(["--junit", "missing/out", "--metrics", "missing/out"]);
     missing.exits(2).stdout_is_empty();
-    assert_eq!(scene.server().connections(), 0);
-    scene.run(["--junit", "out", "--metrics", "out2"]).exits(0);
+    assert_eq!(test_env.server().connections(), 0);
+    test_env
+        .run(["--junit", "out", "--metrics", "out2"])
+        .exits(0);
 }

@@ -8,15 +8,15 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::lacking::lacking;
+use crate::skip::skip_unless_ci;
 
-/// Whether this machine has a program that a test needs; see [`lacking`].
+/// Whether this machine has a program that a test needs; see [`skip_unless_ci`].
 #[track_caller]
 pub(crate) fn has(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
     if !found {
-        lacking(&format!("no {program}"));
+        skip_unless_ci(&format!("no {program}"));
     }
     found
 }
@@ -31,7 +31,7 @@ pub(crate) struct Run {
     pub(crate) stderr: String,
     /// The JSON report; null where stdout is none.
     pub(crate) report: Value,
-    pub(crate) story: String,
+    pub(crate) context: String,
 }
 
 impl Run {
@@ -40,7 +40,7 @@ impl Run {
         assert!(
             right,
             "expected {what}\nstatus: {:?}, after {:?}\nstdout: {}\nstderr: {}\nrun: {}",
-            self.status, self.elapsed, self.stdout, self.stderr, self.story
+            self.status, self.elapsed, self.stdout, self.stderr, self.context
         );
         self
     }
@@ -137,16 +137,16 @@ impl Run {
         self.is(&self.report["recovery"]["outcome"], outcome, "the outcome")
     }
 
-    /// Refused by this guard, with a sentence that explains it.
+    /// Refused by this guard, with a message that explains it.
     #[track_caller]
     pub(crate) fn refused(&self, guard: &str) -> &Self {
         self.exits(1).hung(true).outcome("refused");
         self.is(&self.report["recovery"]["guard"], guard, "the guard");
         let detail = self.report["recovery"]["detail"].as_str().unwrap_or("");
-        self.check(detail.len() > 10, "a sentence that explains the refusal")
+        self.check(detail.len() > 10, "a message that explains the refusal")
     }
 
-    /// A recovery that failed, with a sentence that holds `part`.
+    /// A recovery that failed, with a message that holds `part`.
     #[track_caller]
     pub(crate) fn failed(&self, part: &str) -> &Self {
         self.exits(1).hung(true).outcome("failed");

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::scene::BINARY;
+use crate::test_env::BINARY;
 
 /// The rules that only the program knows.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -11,10 +11,10 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::address::own_address;
-use crate::patience::within;
-use crate::play::ok;
-use crate::scene::Scene;
+use crate::script::ok;
 use crate::systemd::{Systemd, recovery};
+use crate::test_env::TestEnv;
+use crate::wait::wait_until;
 
 /// The answer of [`Scripted`] that is none: the request is read, and its connection stays open.
 pub(crate) const SILENT: &str = "silent";
@@ -80,7 +80,7 @@ impl<'a> Scripted<'a> {
 
     #[track_caller]
     pub(crate) fn wait_until_it_listens(&self) {
-        let up = within(Duration::from_secs(10), || {
+        let up = wait_until(Duration::from_secs(10), || {
             TcpStream::connect(self.address).is_ok()
         });
         assert!(up, "{} does not listen", self.unit);
@@ -105,8 +105,8 @@ impl<'a> Scripted<'a> {
     }
 
     /// Probes the service, and may recover it as these keys and the defaults of [`recovery`] say.
-    pub(crate) fn scene(&self, keys: Value) -> Scene {
-        Scene::new()
+    pub(crate) fn test_env(&self, keys: Value) -> TestEnv {
+        TestEnv::new()
             .at(self.url())
             .beside(self.systemd)
             .default("timeout_seconds", TIMEOUT.as_secs_f64())

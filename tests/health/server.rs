@@ -1,4 +1,4 @@
-//! A backend on loopback that misbehaves on demand: for each path it has a play. It knows nothing of
+//! A backend on loopback that misbehaves on demand: for each path it has a script. It knows nothing of
 //! the program under test.
 
 use std::collections::HashMap;
@@ -15,7 +15,7 @@ use nix::sys::socket::{
     self, AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, SockaddrStorage, sockopt,
 };
 
-use crate::play::{Play, Step, status};
+use crate::script::{Script, Step, status};
 
 /// A request as it came in; header names in lower case.
 #[derive(Clone, Debug)]
@@ -35,9 +35,9 @@ impl Request {
 }
 
 struct Shared {
-    plays: Mutex<HashMap<String, Play>>,
+    scripts: Mutex<HashMap<String, Script>>,
     requests: Mutex<Vec<Request>>,
-    /// Requests that wait for the last step of their play, and the most there ever were.
+    /// Requests that wait for the last step of their script, and the most there ever were.
     waiting: AtomicUsize,
     most_waiting: AtomicUsize,
     connections: AtomicUsize,
@@ -70,7 +70,7 @@ impl Server {
         let listener = TcpListener::bind(address).expect("bind a free loopback port");
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
-            plays: Mutex::default(),
+            scripts: Mutex::default(),
             requests: Mutex::default(),
             waiting: AtomicUsize::new(0),
             most_waiting: AtomicUsize::new(0),
@@ -91,9 +91,9 @@ impl Server {
     }
 
     /// Sets or exchanges what this path (with its query) answers; an unknown path gets a 404.
-    pub(crate) fn set(&self, path: &str, play: Play) {
-        let mut plays = self.shared.plays.lock().unwrap();
-        plays.insert(path.to_owned(), play);
+    pub(crate) fn set(&self, path: &str, script: Script) {
+        let mut scripts = self.shared.scripts.lock().unwrap();
+        scripts.insert(path.to_owned(), script);
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -223,14 +223,14 @@ fn serve(mut wire: impl Wire, socket: &TcpStream, shared: &Shared) -> io::Result
         requests.push(request.clone());
         turn
     };
-    let play = shared.plays.lock().unwrap().get(&request.path).cloned();
-    let mut play = play.unwrap_or_else(|| status(404));
+    let script = shared.scripts.lock().unwrap().get(&request.path).cloned();
+    let mut script = script.unwrap_or_else(|| status(404));
     let mut turn = turn;
     let steps = loop {
-        match play {
-            Play::Steps(steps) => break steps,
-            Play::InTurn(mut plays) => {
-                play = plays.swap_remove(turn.min(plays.len() - 1));
+        match script {
+            Script::Steps(steps) => break steps,
+            Script::InTurn(mut scripts) => {
+                script = scripts.swap_remove(turn.min(scripts.len() - 1));
                 turn = 0;
             }
         }

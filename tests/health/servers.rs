@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::case::{CHUNKED, HEAD, TEN, UNTIL_CLOSE, case, check, lost};
-use crate::play::{raw, silent};
+use crate::script::{raw, silent};
 
 #[test]
 fn servers_that_never_finish_are_timed_out() {

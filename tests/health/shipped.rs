@@ -7,9 +7,9 @@ use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
-use crate::lacking::lacking;
-use crate::scene::{BINARY, Scene};
+use crate::skip::skip_unless_ci;
 use crate::systemd::Systemd;
+use crate::test_env::{BINARY, TestEnv};
 
 const SERVICE: &str = "scidex-route-health.service";
 const TIMER: &str = "scidex-route-health.timer";
@@ -39,17 +39,17 @@ fn said(output: &Output) -> String {
 fn analyze(args: &[&str]) -> Option<Output> {
     let output = Command::new("systemd-analyze").args(args).output();
     if output.is_err() {
-        lacking("no systemd-analyze");
+        skip_unless_ci("no systemd-analyze");
     }
     output.ok()
 }
 
 #[test]
 fn the_shipped_manifest_is_valid() {
-    let scene = Scene::new();
-    scene.server().may_stay_unused();
+    let test_env = TestEnv::new();
+    test_env.server().may_stay_unused();
     let path = shipped("routes.json");
-    let run = scene.run_as_is(["--validate", "--manifest", path.to_str().unwrap()]);
+    let run = test_env.run_as_is(["--validate", "--manifest", path.to_str().unwrap()]);
     run.exits(0)
         .stderr_is_empty()
         .stdout_has("17 routes")

@@ -5,37 +5,37 @@ use std::time::Duration;
 use nix::unistd::Uid;
 use serde_json::json;
 
-use crate::lacking::lacking;
-use crate::play::{answer, in_turn, ok, raw, silent, status};
-use crate::scene::Scene;
+use crate::script::{answer, in_turn, ok, raw, silent, status};
 use crate::server::{DeadPort, Server};
+use crate::skip::skip_unless_ci;
+use crate::test_env::TestEnv;
 
 const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
 fn a_rate_limited_day_is_a_healthy_day() {
-    let mut scene = Scene::new();
+    let mut test_env = TestEnv::new();
     for number in 0..21 {
         let path = format!("/page/{number}");
         let limited = number >= 9;
-        scene = scene.route(
+        test_env = test_env.route(
             &path,
             if limited { status(429) } else { ok() },
             json!({ "core": number < 3, "retries": 3 }),
         );
     }
-    scene
+    test_env
         .run([])
         .exits(0)
         .healthy(true)
         .tally([9, 0, 12, 0, 0])
         .outcome("not_configured");
-    scene
+    test_env
         .run_as_is([])
         .exits(0)
         .line("9 OK, 0 timeout/unreachable, 12 rate-limited, 0 HTTP error");
     assert_eq!(
-        scene.server().requests().len(),
+        test_env.server().requests().len(),
         42,
         "a 429 is never retried"
     );
@@ -43,17 +43,17 @@ fn a_rate_limited_day_is_a_healthy_day() {
 
 #[test]
 fn what_auxiliary_routes_leave_unanswered_is_soft() {
-    let scene = Scene::new()
+    let test_env = TestEnv::new()
         .core("/up", ok())
         .aux("/slow", silent())
         .aux("/gone", raw(""));
-    scene
+    test_env
         .run([])
         .exits(0)
         .healthy(true)
         .hung(false)
         .tally([1, 2, 0, 0, 0]);
-    scene
+    test_env
         .run_as_is([])
         .exits(0)
         .line("1 OK, 2 timeout/unreachable, 0 rate-limited, 0 HTTP error")
@@ -62,21 +62,21 @@ fn what_auxiliary_routes_leave_unanswered_is_soft() {
 
 #[test]
 fn an_http_error_anywhere_and_a_lost_core_fail_the_run() {
-    let aux = Scene::new().core("/up", ok()).aux("/broken", status(500));
+    let aux = TestEnv::new().core("/up", ok()).aux("/broken", status(500));
     aux.run([])
         .exits(1)
         .healthy(false)
         .hung(false)
         .down(false)
         .tally([1, 0, 0, 1, 0]);
-    let core = Scene::new().core("/up", ok()).core("/slow", silent());
+    let core = TestEnv::new().core("/up", ok()).core("/slow", silent());
     core.run([])
         .exits(1)
         .healthy(false)
         .hung(false)
         .down(false)
         .tally([1, 1, 0, 0, 0]);
-    let limited = Scene::new().core("/up", status(429));
+    let limited = TestEnv::new().core("/up", status(429));
     limited
         .run([])
         .exits(0)
@@ -86,13 +86,13 @@ fn an_http_error_anywhere_and_a_lost_core_fail_the_run() {
 
 #[test]
 fn a_retry_may_mend_what_the_first_attempt_met() {
-    let scene = Scene::new()
+    let test_env = TestEnv::new()
         .default("retries", 2)
         .core("/busy", in_turn([status(503), ok()]))
         .core("/cut", in_turn([raw(""), raw("").reset(), ok()]))
         .core("/slow", in_turn([silent(), ok()]))
         .core("/wrong", in_turn([status(500), ok()]));
-    scene
+    test_env
         .run([])
         .exits(1)
         .class("/busy", "ok")
@@ -103,7 +103,7 @@ fn a_retry_may_mend_what_the_first_attempt_met() {
         .attempts("/slow", 2)
         .class("/wrong", "http_error")
         .attempts("/wrong", 1);
-    let server = scene.server();
+    let server = test_env.server();
     assert_eq!(server.count("/cut"), 3);
     assert_eq!(
         server.connections(),
@@ -114,7 +114,7 @@ fn a_retry_may_mend_what_the_first_attempt_met() {
 
 #[test]
 fn retries_are_a_budget_and_their_pauses_double() {
-    let run = Scene::new()
+    let run = TestEnv::new()
         .route(
             "/busy",
             status(503),
@@ -133,7 +133,7 @@ fn retries_are_a_budget_and_their_pauses_double() {
 
 #[test]
 fn a_429_does_not_hide_an_earlier_http_error() {
-    Scene::new()
+    TestEnv::new()
         .default("retries", 1)
         .core("/busy", in_turn([status(503), status(429)]))
         .core("/slow", in_turn([silent(), status(429)]))
@@ -144,11 +144,11 @@ fn a_429_does_not_hide_an_earlier_http_error() {
         .status("/busy", 503)
         .attempts("/busy", 2)
         .class("/slow", "rate_limited");
-    let scene = Scene::new()
+    let test_env = TestEnv::new()
         .core("/up", ok())
         .aux("/broken", in_turn([status(500), status(500), status(429)]));
-    let run = scene.run(["--wait", "3"]);
-    let attempts = scene.server().count("/broken");
+    let run = test_env.run(["--wait", "3"]);
+    let attempts = test_env.server().count("/broken");
     assert!(attempts >= 3, "{run:?}");
     run.exits(1)
         .class("/broken", "http_error")
@@ -161,7 +161,7 @@ fn bodies_are_compared_as_written() {
     let body = r#"{"status":"healthy","n":1,"deep":[{"a/b":null}],"text":"grüße"}"#;
     let page = || answer(200, &[], body);
     let wants = |json| json!({ "json": json });
-    Scene::new()
+    TestEnv::new()
         .core("/up", ok())
         .route(
             "/all",
@@ -222,18 +222,18 @@ fn bodies_are_compared_as_written() {
 
 #[test]
 fn a_head_request_waits_for_no_body() {
-    let scene = Scene::new().route(
+    let test_env = TestEnv::new().route(
         "/up",
         raw("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n").stall(),
         json!({ "core": true, "method": "HEAD" }),
     );
-    scene.run([]).exits(0).class("/up", "ok");
-    assert_eq!(scene.server().requests()[0].method, "HEAD");
+    test_env.run([]).exits(0).class("/up", "ok");
+    assert_eq!(test_env.server().requests()[0].method, "HEAD");
 }
 
 #[test]
 fn requests_carry_what_the_manifest_says() {
-    let scene = Scene::new()
+    let test_env = TestEnv::new()
         .env("TOKEN", "s3cr3t")
         .default("headers", json!({ "X-A": "from defaults", "X-B": "kept", "Accept": "text/html" }))
         .route(
@@ -241,8 +241,8 @@ fn requests_carry_what_the_manifest_says() {
             ok(),
             json!({ "core": true, "headers": { "x-a": "own", "Authorization": "Bearer ${TOKEN}", "Host": "example.org" } }),
         );
-    scene.run([]).exits(0);
-    let requests = scene.server().requests();
+    test_env.run([]).exits(0);
+    let requests = test_env.server().requests();
     let [request] = requests.as_slice() else {
         panic!("{requests:?}");
     };
@@ -265,7 +265,7 @@ fn requests_carry_what_the_manifest_says() {
         assert_eq!(request.header(name), Some(value), "{name} of {request:?}");
     }
 
-    let named = Scene::new()
+    let named = TestEnv::new()
         .top("user_agent", "probe of the night/2")
         .core("/", ok());
     named.run([]).exits(0);
@@ -277,18 +277,18 @@ fn requests_carry_what_the_manifest_says() {
 
 #[test]
 fn a_prefix_stands_before_every_path() {
-    let scene = Scene::new().also("/api/v1/up", ok());
-    let url = format!("{}/api/v1/", scene.server().url());
-    let scene = scene
+    let test_env = TestEnv::new().also("/api/v1/up", ok());
+    let url = format!("{}/api/v1/", test_env.server().url());
+    let test_env = test_env
         .route("/up", status(500), json!({ "core": true }))
         .top("base_url", url);
-    scene.run([]).exits(0).status("/up", 200);
+    test_env.run([]).exits(0).status("/up", 200);
 }
 
 #[test]
 fn proxies_in_the_environment_change_nothing() {
-    let scene = Scene::new().core("/up", ok());
-    let scene = [
+    let test_env = TestEnv::new().core("/up", ok());
+    let test_env = [
         "http_proxy",
         "https_proxy",
         "all_proxy",
@@ -297,34 +297,36 @@ fn proxies_in_the_environment_change_nothing() {
         "ALL_PROXY",
     ]
     .into_iter()
-    .fold(scene, |scene, name| scene.env(name, "http://127.0.0.1:9"));
-    scene.run([]).exits(0).class("/up", "ok");
+    .fold(test_env, |test_env, name| {
+        test_env.env(name, "http://127.0.0.1:9")
+    });
+    test_env.run([]).exits(0).class("/up", "ok");
 }
 
 #[test]
 fn proxies_count_where_the_manifest_says_so() {
     let dead = DeadPort::reserve();
-    let scene = Scene::new().core("/up", ok()).top("proxy", "env");
-    scene.run([]).exits(0);
-    let scene = scene.env("http_proxy", dead.url());
-    scene
+    let test_env = TestEnv::new().core("/up", ok()).top("proxy", "env");
+    test_env.run([]).exits(0);
+    let test_env = test_env.env("http_proxy", dead.url());
+    test_env
         .run([])
         .exits(1)
         .class("/up", "timeout_unreachable")
         .cause("/up", "network");
-    let scene = scene.env("no_proxy", "127.0.0.1");
-    scene.run([]).exits(0);
+    let test_env = test_env.env("no_proxy", "127.0.0.1");
+    test_env.run([]).exits(0);
 }
 
 #[test]
 fn core_routes_come_first_and_reports_keep_the_order() {
-    let scene = Scene::new()
+    let test_env = TestEnv::new()
         .top("concurrency", 1)
         .aux("/a", ok())
         .core("/b", ok())
         .aux("/c", ok())
         .core("/d", ok());
-    let run = scene.run([]);
+    let run = test_env.run([]);
     let reported: Vec<_> = run.report["routes"]
         .as_array()
         .unwrap()
@@ -332,7 +334,7 @@ fn core_routes_come_first_and_reports_keep_the_order() {
         .map(|route| &route["path"])
         .collect();
     assert_eq!(reported, ["/a", "/b", "/c", "/d"]);
-    let asked: Vec<_> = scene
+    let asked: Vec<_> = test_env
         .server()
         .requests()
         .into_iter()
@@ -343,26 +345,26 @@ fn core_routes_come_first_and_reports_keep_the_order() {
 
 #[test]
 fn as_many_probes_as_allowed_are_in_flight() {
-    let mut scene = Scene::new().top("concurrency", 3);
+    let mut test_env = TestEnv::new().top("concurrency", 3);
     for number in 0..9 {
         let pausing = raw("")
             .pause(SECOND / 10)
             .send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
-        scene = scene.core(&format!("/{number}"), pausing);
+        test_env = test_env.core(&format!("/{number}"), pausing);
     }
-    scene.run([]).exits(0).tally([9, 0, 0, 0, 0]);
-    assert_eq!(scene.server().most_waiting(), 3);
+    test_env.run([]).exits(0).tally([9, 0, 0, 0, 0]);
+    assert_eq!(test_env.server().most_waiting(), 3);
 }
 
 #[test]
 fn localhost_is_found_on_either_family() {
     if !Uid::effective().is_root() {
-        return lacking("a hosts file of the test's own needs root");
+        return skip_unless_ci("a hosts file of the test's own needs root");
     }
     for server in [Server::start(), Server::on_ipv6()] {
         let url = server.url_by("localhost");
         let script = "mount --bind hosts /etc/hosts && exec \"$@\"";
-        let scene = Scene::with(server)
+        let test_env = TestEnv::with(server)
             .top("base_url", url)
             .through(["unshare", "--mount", "sh", "-c", script, "sh"])
             .core("/up", ok());
@@ -370,8 +372,12 @@ fn localhost_is_found_on_either_family() {
             "::1 localhost\n127.0.0.1 localhost\n",
             "127.0.0.1 localhost\n::1 localhost\n",
         ] {
-            std::fs::write(scene.dir().join("hosts"), hosts).unwrap();
-            scene.run([]).exits(0).class("/up", "ok").attempts("/up", 1);
+            std::fs::write(test_env.dir().join("hosts"), hosts).unwrap();
+            test_env
+                .run([])
+                .exits(0)
+                .class("/up", "ok")
+                .attempts("/up", 1);
         }
     }
 }

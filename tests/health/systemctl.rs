@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::fake::Fake;
-use crate::patience::within;
 use crate::run::Run;
 use crate::scripted::SILENT;
 use crate::systemd::{Systemd, recovery};
+use crate::wait::wait_until;
 
 #[test]
 fn an_honest_answer_leads_to_the_signal() {
@@ -21,13 +21,13 @@ fn an_honest_answer_leads_to_the_signal() {
         return;
     };
     let fake = Fake::new(&systemd);
-    let run = fake.scene.run(["--dry-run"]);
+    let run = fake.test_env.run(["--dry-run"]);
     run.exits(1).outcome("would_kill").pid("pid", fake.pid());
     fake.spared(&run);
     // Once it is dead, this systemctl goes on telling of the same process.
     fake.record();
-    let mut running = fake.scene.start([]);
-    assert!(within(Duration::from_secs(10), || !fake.is_alive()));
+    let mut running = fake.test_env.start([]);
+    assert!(wait_until(Duration::from_secs(10), || !fake.is_alive()));
     let told = format!("{}", fake.pid());
     assert!(
         running.stderr().contains(&told),
@@ -43,7 +43,7 @@ fn a_hang_ends_the_waiting_where_it_can_be_recovered() {
         return;
     };
     let fake = Fake::new(&systemd);
-    let run = fake.scene.run(["--wait", "20", "--dry-run"]);
+    let run = fake.test_env.run(["--wait", "20", "--dry-run"]);
     run.exits(1).outcome("would_kill").pid("pid", fake.pid());
     fake.spared(&run);
     assert_eq!(fake.backend.requests(), 2, "a sweep, the last GET");
@@ -55,7 +55,7 @@ fn a_hang_does_not_end_the_waiting_where_recovery_is_switched_off() {
         return;
     };
     let fake = Fake::new(&systemd);
-    let run = fake.scene.run(["--wait", "2.5", "--no-recover"]);
+    let run = fake.test_env.run(["--wait", "2.5", "--no-recover"]);
     run.exits(1).hung(true).outcome("disabled");
     fake.spared(&run);
     let sweeps = fake.backend.requests();
@@ -71,7 +71,7 @@ fn systemctl_is_asked_in_a_way_that_cannot_be_misread() {
     fake.script(
         "printf '%s|' \"$LC_ALL\" \"$SYSTEMD_PAGER\" \"$@\" >>asked; echo >>asked; ./answer \"$@\"",
     );
-    let asked = fake.scene.dir().join("asked");
+    let asked = fake.test_env.dir().join("asked");
     let are_clear = |user| {
         let asked = fs::read_to_string(&asked).unwrap();
         let shows: Vec<_> = asked
@@ -88,14 +88,14 @@ fn systemctl_is_asked_in_a_way_that_cannot_be_misread() {
         }
         shows.len()
     };
-    fake.scene.run(["--dry-run"]).outcome("would_kill");
+    fake.test_env.run(["--dry-run"]).outcome("would_kill");
     assert!(are_clear(true) >= 2, "two looks");
     fs::remove_file(&asked).unwrap();
     // No system manager runs here: its answer is that of the user's, whose processes it does not have.
     fake.answer(r#"systemctl --user "$@""#);
     let system = recovery(&fake.backend.unit, json!({ "scope": "system" }));
-    let scene = fake.scene.top("recovery", system);
-    scene.run(["--dry-run"]).outcome("refused");
+    let test_env = fake.test_env.top("recovery", system);
+    test_env.run(["--dry-run"]).outcome("refused");
     assert!(are_clear(false) >= 1);
 }
 
@@ -108,13 +108,13 @@ fn systemctl_is_left_alone_where_recovery_is_off() {
     fake.script("echo asked >>asked; ./answer \"$@\"");
     let url = fake.backend.url();
     for run in [
-        fake.scene.run(["--no-recover"]),
-        fake.scene.run(["--base-url", &url]),
+        fake.test_env.run(["--no-recover"]),
+        fake.test_env.run(["--base-url", &url]),
     ] {
         run.exits(1).hung(true).outcome("disabled").pid("pid", None);
         fake.spared(&run);
     }
-    assert!(!fake.scene.dir().join("asked").exists());
+    assert!(!fake.test_env.dir().join("asked").exists());
 }
 
 #[test]
@@ -123,7 +123,7 @@ fn a_systemctl_that_cannot_be_run_fails_the_recovery() {
         return;
     };
     let fake = Fake::new(&systemd);
-    let path = fake.scene.dir().join("bin/systemctl");
+    let path = fake.test_env.dir().join("bin/systemctl");
     fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
     fake.fails("systemctl");
     fs::write(&path, b"\x7fELF nonsense").unwrap();
@@ -162,7 +162,7 @@ fn an_answer_counts_even_while_a_child_of_systemctl_holds_its_output() {
     };
     let fake = Fake::new(&systemd);
     fake.script("sleep 8 & ./answer \"$@\"");
-    let run = fake.scene.run(["--dry-run"]);
+    let run = fake.test_env.run(["--dry-run"]);
     run.exits(1).outcome("would_kill").pid("pid", fake.pid());
     fake.spared(&run);
 }
@@ -232,7 +232,7 @@ fn a_failure_of_systemctl_is_told_with_its_reason() {
     fake.fails("systemctl");
     // What it says is text from outside, like a server's.
     fake.script("printf 'bad \\033[31mred\\n' >&2; exit 1");
-    let run = fake.scene.run_as_is([]);
+    let run = fake.test_env.run_as_is([]);
     run.line_with("recovery: failed", r"bad \u{1b}[31mred");
     assert!(
         !run.stdout.contains('\x1b') && !run.stderr.contains('\x1b'),
@@ -286,7 +286,7 @@ fn each_guard_reads_what_systemctl_says() {
     let fake = Fake::new(&systemd);
     for property in ["FreezerState", "ExitType", "RemainAfterExit", "ExecStart"] {
         fake.change(property, None);
-        fake.scene.run(["--dry-run"]).outcome("would_kill");
+        fake.test_env.run(["--dry-run"]).outcome("would_kill");
     }
 }
 
@@ -316,8 +316,8 @@ fn an_answer_about_several_units_fails_the_recovery() {
 #[track_caller]
 fn changing(fake: &Fake<'_>, change: impl FnOnce()) -> Run {
     fake.script("sleep 0.4; ./answer \"$@\"");
-    let running = fake.scene.start([]);
-    let is_last = within(Duration::from_secs(10), || fake.backend.requests() > 1);
+    let running = fake.test_env.start([]);
+    let is_last = wait_until(Duration::from_secs(10), || fake.backend.requests() > 1);
     assert!(is_last, "no last GET");
     change();
     running.finish()
@@ -328,7 +328,8 @@ fn a_unit_that_changes_between_the_looks_is_left_alone() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
-    let rows: [(_, _, fn(u32) -> Option<String>); 6] = [
+    type Value = fn(other: u32) -> Option<String>;
+    let rows: [(_, _, Value); 6] = [
         ("changed", "MainPID", |other| Some(other.to_string())),
         ("changed", "InvocationID", |_| Some("0".repeat(32))),
         ("not_active", "ActiveState", |_| Some("deactivating".into())),
@@ -371,7 +372,7 @@ fn a_recovery_that_would_not_work_is_warned_of_on_a_good_day() {
         return;
     };
     let about = |fake: &Fake, part: &str| {
-        let run = fake.scene.run([]);
+        let run = fake.test_env.run([]);
         run.exits(0)
             .healthy(true)
             .outcome("not_needed")
@@ -383,7 +384,7 @@ fn a_recovery_that_would_not_work_is_warned_of_on_a_good_day() {
         );
     };
     let fake = Fake::with(&systemd, "backend.service", &["200"]);
-    let run = fake.scene.run([]);
+    let run = fake.test_env.run([]);
     assert_eq!(run.exits(0).report["warnings"], json!([]), "{run:?}");
     fake.change("LoadState", Some("not-found"));
     about(&fake, "");
@@ -402,7 +403,7 @@ fn a_recovery_that_would_not_work_is_warned_of_on_a_good_day() {
         begun.elapsed() < Duration::from_secs(2),
         "at most 1 s longer than the sweep"
     );
-    assert!(fake.scene.run(["--no-recover"]).report["warnings"] == json!([]));
+    assert!(fake.test_env.run(["--no-recover"]).report["warnings"] == json!([]));
 }
 
 #[test]
@@ -411,9 +412,9 @@ fn a_healthy_run_leaves_no_systemctl_behind_that_hangs() {
         return;
     };
     let fake = Fake::with(&systemd, "backend.service", &["200"]);
-    let callers = fake.scene.dir().join("callers");
+    let callers = fake.test_env.dir().join("callers");
     fake.script("sleep 20 & echo $$ $! >>callers; exec sleep 20");
-    let run = fake.scene.run([]);
+    let run = fake.test_env.run([]);
     run.exits(0).healthy(true).within(Duration::from_secs(2));
     let warnings = run.report["warnings"].to_string();
     assert!(warnings.contains("in time"), "{run:?}");
@@ -425,7 +426,7 @@ fn a_healthy_run_leaves_no_systemctl_behind_that_hangs() {
     assert!(callers.len() >= 2, "systemctl and its child: {callers:?}");
     for caller in callers {
         // The kernel takes a moment to end a process.
-        let ended = within(Duration::from_secs(1), || !systemd.is_alive(caller));
+        let ended = wait_until(Duration::from_secs(1), || !systemd.is_alive(caller));
         assert!(ended, "{caller} is left behind");
     }
 }

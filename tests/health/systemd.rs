@@ -15,8 +15,8 @@ use nix::unistd::{Pid, Uid};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::lacking::lacking;
-use crate::patience::within;
+use crate::skip::skip_unless_ci;
+use crate::wait::wait_until;
 
 /// The manager itself; as PID 1 of the namespace it would take itself for a system's, so a shell
 /// has that place. The shell ends with the test's end of its stdin, and all the others with it.
@@ -51,10 +51,10 @@ pub(crate) struct Systemd {
 }
 
 impl Systemd {
-    /// A manager that runs, or `None` where this machine cannot have one: see [`lacking`].
+    /// A manager that runs, or `None` where this machine cannot have one: see [`skip_unless_ci`].
     pub(crate) fn start() -> Option<Self> {
         Self::try_start()
-            .inspect_err(|why| lacking(&format!("no real systemd: {why}")))
+            .inspect_err(|why| skip_unless_ci(&format!("no real systemd: {why}")))
             .ok()
     }
 
@@ -104,12 +104,17 @@ impl Systemd {
             group,
         };
         let socket = systemd.dir.path().join("run/systemd/private");
-        let up = within(Duration::from_secs(10), || socket.exists());
+        let up = wait_until(Duration::from_secs(10), || socket.exists());
         if !up {
             let log = fs::read_to_string(systemd.dir.path().join("log")).unwrap_or_default();
             return Err(format!("the manager does not come up: {log}"));
         }
-        let state = systemd.try_systemctl(&["is-system-running", "--wait"]);
+        let mut state = String::new();
+        wait_until(Duration::from_secs(10), || {
+            // The socket is there a moment before the manager listens at it.
+            state = systemd.try_systemctl(&["is-system-running", "--wait"]);
+            !state.trim().is_empty()
+        });
         match state.trim() {
             "running" | "degraded" => Ok(systemd),
             other => Err(format!("the manager is {other:?}")),
@@ -123,8 +128,10 @@ impl Systemd {
             "nsenter".into(),
             format!("--mount={ns}/mnt").into(),
             format!("--pid={ns}/pid_for_children").into(),
-            format!("--wd={}", dir.display()).into(),
             "--".into(),
+            // nsenter's own option would open the folder as the mounts outside show it.
+            "env".into(),
+            format!("--chdir={}", dir.display()).into(),
         ]
     }
 
@@ -187,7 +194,7 @@ impl Systemd {
 
     #[track_caller]
     pub(crate) fn wait_for(&self, unit: &str, property: &str, value: &str) {
-        let reached = within(Duration::from_secs(10), || {
+        let reached = wait_until(Duration::from_secs(10), || {
             self.property(unit, property) == value
         });
         let last = self.property(unit, property);
@@ -274,7 +281,7 @@ impl Drop for Systemd {
     fn drop(&mut self) {
         // Ends the shell, which is the namespace's init: the kernel ends all others with it.
         drop(self.namespace.stdin.take());
-        let ended = within(Duration::from_secs(5), || {
+        let ended = wait_until(Duration::from_secs(5), || {
             !matches!(self.namespace.try_wait(), Ok(None))
         });
         if !ended {
@@ -284,7 +291,7 @@ impl Drop for Systemd {
         for root in HIERARCHIES {
             let group = Path::new(root).join(&self.group);
             // The kernel lets go of a group a moment after its last process has ended.
-            let removed = within(Duration::from_secs(5), || {
+            let removed = wait_until(Duration::from_secs(5), || {
                 remove_group(&group);
                 !group.exists()
             });

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::play::{ok, silent};
-use crate::scene::Scene;
+use crate::script::{ok, silent};
 use crate::scripted::Scripted;
 use crate::server::NeverAccepts;
 use crate::systemd::Systemd;
+use crate::test_env::TestEnv;
 
 /// How late a timeout may be.
 const LATE: f64 = 0.02;
@@ -22,17 +22,17 @@ const APART: f64 = 0.07;
 
 /// Holds silent routes with timeouts from this one up to theirs.
 #[track_caller]
-fn is_exact(seconds: f64, scene: Scene) {
+fn is_exact(seconds: f64, test_env: TestEnv) {
     let samples = (0..SAMPLES).map(|n| (format!("/{n}"), seconds + f64::from(n) * APART));
     let samples: Vec<(String, f64)> = samples.collect();
-    let scene = samples.iter().fold(
-        scene.top("concurrency", SAMPLES),
-        |scene, (path, seconds)| {
+    let test_env = samples.iter().fold(
+        test_env.top("concurrency", SAMPLES),
+        |test_env, (path, seconds)| {
             let keys = json!({ "core": true, "timeout_seconds": seconds });
-            scene.route(path, silent(), keys)
+            test_env.route(path, silent(), keys)
         },
     );
-    let run = scene.run([]);
+    let run = test_env.run([]);
     run.exits(1).hung(true);
     let late = samples
         .iter()
@@ -48,11 +48,11 @@ fn is_exact(seconds: f64, scene: Scene) {
 fn a_timeout_is_late_by_at_most_20_ms() {
     std::thread::scope(|scope| {
         for seconds in [0.5, 5.0, 20.0] {
-            scope.spawn(move || is_exact(seconds, Scene::new()));
+            scope.spawn(move || is_exact(seconds, TestEnv::new()));
             scope.spawn(move || {
                 let never = NeverAccepts::start();
                 let url = never.url().replace("http:", "https:");
-                is_exact(seconds, Scene::new().at(url));
+                is_exact(seconds, TestEnv::new().at(url));
             });
         }
     });
@@ -64,17 +64,17 @@ fn the_kill_comes_on_time_whatever_the_number_of_auxiliary_routes() {
         return;
     };
     let backend = Scripted::silent(&systemd, "late.service", "Restart=always");
-    let mut scene = backend
-        .scene(json!({}))
+    let mut test_env = backend
+        .test_env(json!({}))
         .default("timeout_seconds", 0.7)
         .default("retries", 1)
         .default("retry_backoff_seconds", 0.1)
         .core("/second", silent())
         .core("/third", silent());
     for number in 0..100 {
-        scene = scene.aux(&format!("/page/{number}"), ok());
+        test_env = test_env.aux(&format!("/page/{number}"), ok());
     }
-    let run = scene.run(["--dry-run"]);
+    let run = test_env.run(["--dry-run"]);
     run.outcome("would_kill").tally([0, 3, 0, 0, 100]);
     // Two rounds, the pause between them, a second for everything else; and the rest is the time
     // to start a program in a namespace.

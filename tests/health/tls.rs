@@ -6,9 +6,9 @@ use rustls::ServerConfig;
 use rustls::pki_types::PrivateKeyDer;
 
 use crate::case::CHUNKED;
-use crate::play::{Play, answer, ok, raw, silent};
-use crate::scene::Scene;
+use crate::script::{Script, answer, ok, raw, silent};
 use crate::server::Server;
+use crate::test_env::TestEnv;
 
 const NAME: &str = "localhost";
 
@@ -41,16 +41,16 @@ impl Authority {
         serve(&certificate, &key)
     }
 
-    /// A scene that trusts the authority and probes by name.
-    fn scene(&self, server: Server, play: Play) -> Scene {
+    /// A test environment that trusts the authority and probes by name.
+    fn test_env(&self, server: Server, script: Script) -> TestEnv {
         let url = server.url_by(NAME);
-        let scene = Scene::with(server)
+        let test_env = TestEnv::with(server)
             .top("base_url", url)
             .default("retries", 1)
-            .core("/up", play);
-        let file = scene.dir().join("authority.pem");
+            .core("/up", script);
+        let file = test_env.dir().join("authority.pem");
         std::fs::write(&file, &self.pem).unwrap();
-        scene.env("SSL_CERT_FILE", file)
+        test_env.env("SSL_CERT_FILE", file)
     }
 }
 
@@ -67,8 +67,8 @@ fn serve(certificate: &rcgen::Certificate, key: &KeyPair) -> Server {
 }
 
 #[track_caller]
-fn is_distrusted(scene: &Scene) {
-    scene
+fn is_distrusted(test_env: &TestEnv) {
+    test_env
         .run([])
         .exits(1)
         .class("/up", "timeout_unreachable")
@@ -81,16 +81,18 @@ fn is_distrusted(scene: &Scene) {
 #[test]
 fn a_private_authority_is_trusted_where_the_environment_says_so() {
     let authority = Authority::new();
-    let scene = authority.scene(authority.server(&params(NAME)), ok());
-    scene.run([]).exits(0).class("/up", "ok");
-    is_distrusted(&scene.env("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt"));
+    let test_env = authority.test_env(authority.server(&params(NAME)), ok());
+    test_env.run([]).exits(0).class("/up", "ok");
+    let other = test_env.dir().join("other.pem");
+    std::fs::write(&other, Authority::new().pem).unwrap();
+    is_distrusted(&test_env.env("SSL_CERT_FILE", other));
 }
 
 #[test]
 fn a_self_signed_certificate_is_distrusted() {
     let key = KeyPair::generate().unwrap();
     let certificate = params(NAME).self_signed(&key).unwrap();
-    is_distrusted(&Authority::new().scene(serve(&certificate, &key), ok()));
+    is_distrusted(&Authority::new().test_env(serve(&certificate, &key), ok()));
 }
 
 #[test]
@@ -99,13 +101,13 @@ fn an_expired_certificate_is_distrusted() {
     let mut expired = params(NAME);
     expired.not_before = date_time_ymd(2020, 1, 1);
     expired.not_after = date_time_ymd(2020, 2, 1);
-    is_distrusted(&authority.scene(authority.server(&expired), ok()));
+    is_distrusted(&authority.test_env(authority.server(&expired), ok()));
 }
 
 #[test]
 fn a_certificate_for_another_name_is_distrusted() {
     let authority = Authority::new();
-    is_distrusted(&authority.scene(authority.server(&params("elsewhere.example")), ok()));
+    is_distrusted(&authority.test_env(authority.server(&params("elsewhere.example")), ok()));
 }
 
 #[test]
@@ -115,7 +117,7 @@ fn plain_text_on_the_tls_port_is_a_tls_failure() {
     server.set("", answer(400, &[], "Bad Request"));
     let url = server.url_by(NAME).replace("http:", "https:");
     is_distrusted(
-        &Scene::with(server)
+        &TestEnv::with(server)
             .top("base_url", url)
             .default("retries", 1)
             .core("/up", ok()),
@@ -126,7 +128,7 @@ fn plain_text_on_the_tls_port_is_a_tls_failure() {
 fn a_silent_page_behind_a_good_handshake_has_answered_something() {
     let authority = Authority::new();
     let run = authority
-        .scene(authority.server(&params(NAME)), silent())
+        .test_env(authority.server(&params(NAME)), silent())
         .run([]);
     run.exits(1)
         .cause("/up", "timeout")
@@ -139,9 +141,9 @@ fn a_silent_page_behind_a_good_handshake_has_answered_something() {
 fn rare_but_legal_framing_is_understood_inside_tls_too() {
     let authority = Authority::new();
     let line = format!("{}5;a={}\r\n", "0".repeat(30), "b".repeat(30));
-    let play = raw("HTTP/1.1 100 Continue\r\nA: b\r\n\r\n")
+    let script = raw("HTTP/1.1 100 Continue\r\nA: b\r\n\r\n")
         .send(CHUNKED)
         .send(format!("{line}hello\r\n0\r\n\r\n"));
-    let scene = authority.scene(authority.server(&params(NAME)), play);
-    scene.run([]).exits(0).class("/up", "ok");
+    let test_env = authority.test_env(authority.server(&params(NAME)), script);
+    test_env.run([]).exits(0).class("/up", "ok");
 }

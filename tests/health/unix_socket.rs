@@ -14,10 +14,10 @@ use nix::sys::socket::{
 };
 use nix::unistd::Uid;
 
-use crate::lacking::lacking;
-use crate::play::{ok, silent};
-use crate::scene::{Scene, TIMEOUT};
+use crate::script::{ok, silent};
 use crate::server::DeadPort;
+use crate::skip::skip_unless_ci;
+use crate::test_env::{TIMEOUT, TestEnv};
 
 /// Passes each connection to `path` on to a server. The threads end with their connections; the one
 /// that accepts ends with the test binary.
@@ -37,22 +37,25 @@ fn pass_on(path: &Path, server: SocketAddr) {
     });
 }
 
-/// A scene whose manifest names a socket in its own folder.
-fn scene() -> Scene {
-    let scene = Scene::new();
-    let path = scene.dir().join("backend.sock");
-    scene.top("unix_socket", path.to_str().unwrap())
+/// A test environment whose manifest names a socket in its own folder.
+fn test_env() -> TestEnv {
+    let test_env = TestEnv::new();
+    let path = test_env.dir().join("backend.sock");
+    test_env.top("unix_socket", path.to_str().unwrap())
 }
 
 #[test]
 fn a_backend_behind_a_unix_socket_is_probed_there() {
-    let scene = scene()
+    let test_env = test_env()
         .top("base_url", "http://backend.invalid/api/")
         .core("/up", ok())
         .also("/api/up", ok());
-    pass_on(&scene.dir().join("backend.sock"), scene.server().address());
-    scene.run([]).exits(0).class("/up", "ok");
-    let requests = scene.server().requests();
+    pass_on(
+        &test_env.dir().join("backend.sock"),
+        test_env.server().address(),
+    );
+    test_env.run([]).exits(0).class("/up", "ok");
+    let requests = test_env.server().requests();
     let [request] = requests.as_slice() else {
         panic!("{requests:?}");
     };
@@ -62,24 +65,27 @@ fn a_backend_behind_a_unix_socket_is_probed_there() {
 
 #[test]
 fn a_base_url_on_the_command_line_leads_away_from_the_socket() {
-    let scene = scene().core("/up", ok());
-    let url = scene.server().url();
-    scene.run(["--base-url", &url]).exits(0).class("/up", "ok");
+    let test_env = test_env().core("/up", ok());
+    let url = test_env.server().url();
+    test_env
+        .run(["--base-url", &url])
+        .exits(0)
+        .class("/up", "ok");
 }
 
 #[test]
 fn nothing_at_the_path_is_a_refusal_that_says_what_to_do() {
     let dead = DeadPort::reserve();
-    let scene = scene().at(dead.url()).core("/up", ok());
-    let run = scene.run([]);
+    let test_env = test_env().at(dead.url()).core("/up", ok());
+    let run = test_env.run([]);
     run.exits(1).hung(false).down(true).cause("/up", "refused");
     let detail = &run.route("/up")["detail"];
     assert!(
         detail.as_str().unwrap().contains("does not exist; "),
         "{detail}"
     );
-    drop(UnixListener::bind(scene.dir().join("backend.sock")).unwrap());
-    let run = scene.run([]);
+    drop(UnixListener::bind(test_env.dir().join("backend.sock")).unwrap());
+    let run = test_env.run([]);
     run.exits(1).down(true).cause("/up", "refused");
     let detail = &run.route("/up")["detail"];
     assert!(
@@ -91,10 +97,10 @@ fn nothing_at_the_path_is_a_refusal_that_says_what_to_do() {
 #[test]
 fn a_socket_that_may_not_be_used_is_no_hang() {
     if !Uid::effective().is_root() {
-        return lacking("to become another user needs root");
+        return skip_unless_ci("to become another user needs root");
     }
     let dead = DeadPort::reserve();
-    let scene = scene().at(dead.url()).core("/up", ok()).through([
+    let test_env = test_env().at(dead.url()).core("/up", ok()).through([
         "setpriv",
         "--reuid",
         "65534",
@@ -102,14 +108,14 @@ fn a_socket_that_may_not_be_used_is_no_hang() {
         "65534",
         "--clear-groups",
     ]);
-    let path = scene.dir().join("backend.sock");
+    let path = test_env.dir().join("backend.sock");
     let _listener = UnixListener::bind(&path).unwrap();
     let mode = |path: &Path, mode| {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
     };
-    mode(scene.dir(), 0o755);
+    mode(test_env.dir(), 0o755);
     mode(&path, 0o700);
-    let run = scene.run([]);
+    let run = test_env.run([]);
     run.exits(1).hung(false).cause("/up", "network");
     let detail = &run.route("/up")["detail"];
     assert!(
@@ -121,12 +127,12 @@ fn a_socket_that_may_not_be_used_is_no_hang() {
 #[test]
 fn a_backend_that_accepts_nothing_at_its_socket_is_hung() {
     let dead = DeadPort::reserve();
-    let scene = scene()
+    let test_env = test_env()
         .at(dead.url())
         .default("retries", 1)
         .core("/up", silent())
         .aux("/page", silent());
-    let path = scene.dir().join("backend.sock");
+    let path = test_env.dir().join("backend.sock");
     let fd = socket(
         AddressFamily::Unix,
         SockType::Stream,
@@ -138,7 +144,7 @@ fn a_backend_that_accepts_nothing_at_its_socket_is_hung() {
     listen(&fd, Backlog::new(0).unwrap()).unwrap();
     // The first attempt takes the only place in the queue, all others find it full.
     for young in [true, false] {
-        let run = scene.run([]);
+        let run = test_env.run([]);
         run.exits(1)
             .hung(true)
             .cause("/up", "timeout")

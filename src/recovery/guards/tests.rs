@@ -1,7 +1,16 @@
-use super::super::facts::Vitals;
+use std::net::SocketAddr;
+
+use super::super::observation::{
+    Disturbed, Owner, Parent, ProbeFacts, TcpFacts, UnixFacts, UnixOwner, Vitals,
+};
+use super::super::proofs::progress::{Served, Sign};
+use super::super::proofs::samples::{connection, in_group, listener, probe, received, written};
 use super::*;
+use crate::sweep::ProbeStatus;
+use crate::verdict::TransportError;
 
 const NAME: &str = "demo.service";
+const GROUP: &str = "/system.slice/demo.service";
 
 /// A healthy unit's properties, changed as `changes` say; `Key` alone leaves the property out.
 fn unit(changes: &[&str]) -> UnitState {
@@ -11,6 +20,7 @@ ActiveState=active
 SubState=running
 Result=success
 MainPID=4711
+ControlGroup=/system.slice/demo.service
 InvocationID=fe5921ce7fb248c7935c4f07c95f822f
 ExecMainStartTimestampMonotonic=1000000000
 Restart=always
@@ -19,6 +29,8 @@ RestartPreventExitStatus=
 RestartForceExitStatus=
 Job=
 FreezerState=running
+KillMode=control-group
+SendSIGKILL=yes
 TimeoutStopUSec=1min 30s
 RestartUSec=100ms
 NeedDaemonReload=no
@@ -41,52 +53,136 @@ fn at(seconds: u64) -> Monotonic {
     Monotonic::from_micros(seconds * 1_000_000)
 }
 
-fn standing() -> Standing<'static> {
-    Standing {
-        unit: NAME,
-        scope: Scope::System,
-        signal: KillSignal::Kill,
-        min_uptime: Duration::from_secs(120),
-        sweep_began: at(1_500),
-        starved: false,
-        own_pid: 99,
-        not_local: None,
-        manifest_writable: None,
+/// The id of the unit's control group.
+const UNIT: u64 = 7;
+
+fn server() -> SocketAddr {
+    "127.0.0.1:80".parse().unwrap()
+}
+
+fn vitals() -> Vitals {
+    Vitals {
+        state: 'S',
+        dumping: false,
+        kill_pending: false,
+        age: Duration::from_secs(600),
+        group: Some(GROUP.to_owned()),
+        parent: Parent {
+            pid: 1,
+            group: Some("/init.scope".to_owned()),
+        },
     }
 }
 
-const CALM: Vitals = Vitals {
-    state: 'S',
-    tracer: 0,
-    dumping: false,
-    kill_pending: false,
-    age: Duration::from_secs(600),
-};
+/// A context and two looks at which all is well.
+struct Fixture {
+    context: GuardContext<'static>,
+    first: Observation,
+    now: Observation,
+}
 
-/// A look at which all is well, given what systemd says now and said before.
-fn look<'a>(unit: &'a UnitState, before: Option<&'a UnitState>) -> Look<'a> {
-    Look {
-        at: at(1_600),
-        unit,
-        before,
-        process: Process::Alive(CALM),
-        heard: Heard::Nothing,
+impl Fixture {
+    fn new() -> Self {
+        Self::with(&[])
     }
-}
 
-fn guard(standing: &Standing<'_>, look: &Look<'_>) -> Option<Guard> {
-    judge(standing, look).err().map(|(guard, _)| guard)
-}
+    /// The second look finds the unit changed.
+    fn with(changes: &[&str]) -> Self {
+        let context = GuardContext {
+            unit: NAME,
+            scope: Scope::System,
+            signal: KillSignal::Kill,
+            dump_signal: None,
+            min_uptime: Duration::from_secs(120),
+            verify: Duration::from_secs(60),
+            dry_run: false,
+            sweep_began: at(1_500),
+            silent_at: vec![server()],
+            starved: None,
+            own_pid: 99,
+            not_local: None,
+            manifest_writable: None,
+        };
+        let table = vec![
+            in_group(listener("127.0.0.1:80", 1), UNIT),
+            received(in_group(connection(2, 50_000), UNIT), 100),
+        ];
+        let now = Observation {
+            at: at(1_600),
+            unit: unit(changes),
+            process: Process::Alive(vitals()),
+            members: Ok(Members::default()),
+            sockets: Ok(Sockets::Tcp(TcpFacts {
+                table,
+                owners: [(UNIT, Owner::Unit)].into(),
+                progress: None,
+            })),
+            probe: Some(probe(true)),
+        };
+        let first = Observation {
+            unit: unit(&[]),
+            probe: None,
+            ..now.clone()
+        };
+        Self {
+            context,
+            first,
+            now,
+        }
+    }
 
-fn sentence(standing: &Standing<'_>, look: &Look<'_>) -> String {
-    judge(standing, look).unwrap_err().1
+    /// As [`Self::new`], but changed by `change`.
+    fn changed(change: impl FnOnce(&mut Self)) -> Self {
+        let mut fixture = Self::new();
+        change(&mut fixture);
+        fixture
+    }
+
+    fn tcp(&mut self) -> &mut TcpFacts {
+        match &mut self.now.sockets {
+            Ok(Sockets::Tcp(facts)) => facts,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn vitals(&mut self) -> &mut Vitals {
+        match &mut self.now.process {
+            Process::Alive(vitals) => vitals,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn members(&mut self) -> &mut Members {
+        self.now.members.as_mut().unwrap()
+    }
+
+    fn guard(&self) -> Option<Guard> {
+        let judged = judge(&self.context, &self.now, Some(&self.first));
+        judged.err().map(|(guard, _)| guard)
+    }
+
+    /// What the first look alone says.
+    fn guard_at_first(&self) -> Option<Guard> {
+        let first = Observation {
+            probe: None,
+            ..self.now.clone()
+        };
+        judge(&self.context, &first, None)
+            .err()
+            .map(|(guard, _)| guard)
+    }
+
+    fn message(&self) -> String {
+        judge(&self.context, &self.now, Some(&self.first))
+            .unwrap_err()
+            .1
+    }
 }
 
 #[test]
 fn judge_lets_a_plain_hang_pass() {
-    let unit = unit(&[]);
-    assert_eq!(judge(&standing(), &look(&unit, None)), Ok(()));
-    assert_eq!(judge(&standing(), &look(&unit, Some(&unit))), Ok(()));
+    assert_eq!(Fixture::new().guard(), None);
+    assert_eq!(Fixture::new().guard_at_first(), None);
 }
 
 #[test]
@@ -106,6 +202,10 @@ fn judge_reads_the_unit() {
         (&["MainPID=99"], Some(Guard::MainPid)),
         (&["MainPID=abc"], Some(Guard::Unreadable)),
         (&["MainPID"], Some(Guard::Unreadable)),
+        (&["ControlGroup"], Some(Guard::Unreadable)),
+        (&["ControlGroup=/"], Some(Guard::Unreadable)),
+        (&["ControlGroup=/system.slice"], None),
+        (&["ControlGroup=/system.slice/demo"], Some(Guard::MainPid)),
         (&["InvocationID="], Some(Guard::Unreadable)),
         (
             &["ExecMainStartTimestampMonotonic=0"],
@@ -128,6 +228,7 @@ fn judge_reads_the_unit() {
         (&["FreezerState=thawing"], Some(Guard::Frozen)),
         (&["FreezerState="], Some(Guard::Frozen)),
         (&["Restart"], Some(Guard::Unreadable)),
+        (&["Restart=no"], Some(Guard::NoRestart)),
         (&["SuccessExitStatus"], Some(Guard::Unreadable)),
         (&["RestartPreventExitStatus"], Some(Guard::Unreadable)),
         (&["RestartForceExitStatus"], Some(Guard::Unreadable)),
@@ -137,13 +238,14 @@ fn judge_reads_the_unit() {
                 "RestartUSec",
                 "SubState",
                 "NeedDaemonReload",
+                "KillMode",
+                "SendSIGKILL",
             ],
             None,
         ),
     ] {
-        let unit = unit(changes);
         assert_eq!(
-            guard(&standing(), &look(&unit, None)),
+            Fixture::with(changes).guard_at_first(),
             expected,
             "{changes:?}"
         );
@@ -151,7 +253,7 @@ fn judge_reads_the_unit() {
 }
 
 #[test]
-fn judge_tells_what_is_the_matter_with_the_unit() {
+fn judge_says_what_is_wrong_with_the_unit() {
     for (change, part) in [
         ("LoadState=not-found", "does not exist"),
         ("LoadState=masked", "is masked"),
@@ -159,77 +261,54 @@ fn judge_tells_what_is_the_matter_with_the_unit() {
         ("MainPID=0", "has no main process"),
         ("MainPID=1", "process 1, which is never signalled"),
         ("MainPID=99", "this very program (99)"),
+        (
+            "ControlGroup=/other.service",
+            "not in that of demo.service (/other.service)",
+        ),
     ] {
-        let unit = unit(&[change]);
-        let told = sentence(&standing(), &look(&unit, None));
-        assert!(told.contains(part), "{change}: {told}");
+        let message = Fixture::with(&[change]).message();
+        assert!(message.contains(part), "{change}: {message}");
     }
 }
 
 #[test]
 fn judge_reads_the_process() {
-    let unit = unit(&[]);
+    let alive = |change: fn(&mut Vitals)| {
+        let mut vitals = vitals();
+        change(&mut vitals);
+        Process::Alive(vitals)
+    };
     for (process, expected) in [
         (Process::Gone("it has died"), Some(Guard::Gone)),
         (Process::Hidden, Some(Guard::Unreadable)),
-        (Process::Alive(Vitals { state: 'D', ..CALM }), None),
-        (Process::Alive(Vitals { state: 'T', ..CALM }), None),
-        (Process::Alive(Vitals { state: 'R', ..CALM }), None),
+        (alive(|it| it.state = 'D'), None),
+        (alive(|it| it.state = 'T'), None),
+        (alive(|it| it.state = 'R'), None),
+        (alive(|it| it.kill_pending = true), Some(Guard::Gone)),
+        (alive(|it| it.age = Duration::from_secs(599)), None),
         (
-            Process::Alive(Vitals { state: 't', ..CALM }),
-            Some(Guard::Traced),
-        ),
-        (
-            Process::Alive(Vitals { tracer: 5, ..CALM }),
-            Some(Guard::Traced),
-        ),
-        (
-            Process::Alive(Vitals {
-                dumping: true,
-                ..CALM
-            }),
-            Some(Guard::Traced),
-        ),
-        (
-            Process::Alive(Vitals {
-                kill_pending: true,
-                ..CALM
-            }),
+            alive(|it| it.age = Duration::from_secs(598)),
             Some(Guard::Gone),
         ),
+        (alive(|it| it.age = Duration::from_secs(90_000)), None),
+        (alive(|it| it.group = Some(format!("{GROUP}/worker"))), None),
         (
-            Process::Alive(Vitals {
-                age: Duration::from_secs(599),
-                ..CALM
-            }),
-            None,
+            alive(|it| it.group = Some(format!("{GROUP}2"))),
+            Some(Guard::MainPid),
         ),
         (
-            Process::Alive(Vitals {
-                age: Duration::from_secs(598),
-                ..CALM
-            }),
-            Some(Guard::Gone),
+            alive(|it| it.group = Some("/".to_owned())),
+            Some(Guard::MainPid),
         ),
-        (
-            Process::Alive(Vitals {
-                age: Duration::from_secs(90_000),
-                ..CALM
-            }),
-            None,
-        ),
+        (alive(|it| it.group = None), Some(Guard::Unreadable)),
     ] {
-        let look = Look {
-            process: process.clone(),
-            ..look(&unit, None)
-        };
-        assert_eq!(guard(&standing(), &look), expected, "{process:?}");
+        let fixture = Fixture::changed(|it| it.now.process = process.clone());
+        assert_eq!(fixture.guard(), expected, "{process:?}");
     }
 }
 
 #[test]
 fn judge_compares_the_two_looks() {
-    let before = unit(&[]);
     for (changes, expected) in [
         (&["MainPID=4712"][..], Some(Guard::Changed)),
         (
@@ -245,147 +324,218 @@ fn judge_compares_the_two_looks() {
         (&["Job=1"], Some(Guard::JobQueued)),
         (&["ActiveState=deactivating"], Some(Guard::NotActive)),
     ] {
-        let now = unit(changes);
-        assert_eq!(
-            guard(&standing(), &look(&now, Some(&before))),
-            expected,
-            "{changes:?}"
-        );
+        assert_eq!(Fixture::with(changes).guard(), expected, "{changes:?}");
     }
-    for (heard, expected) in [
-        (Heard::Byte, Guard::Answered),
-        (Heard::Ended("reset".to_owned()), Guard::Answered),
+}
+
+#[test]
+fn judge_listens_to_the_final_get() {
+    let ended = |error| ProbeStatus::Ended {
+        error,
+        detail: "why".to_owned(),
+    };
+    for (status, expected) in [
+        (ProbeStatus::Answered, Guard::Answered),
+        (ended(TransportError::Reset), Guard::Answered),
+        (ended(TransportError::Refused), Guard::ForeignListener),
+        (ended(TransportError::Network), Guard::NotReached),
     ] {
-        let look = Look {
-            heard,
-            ..look(&before, Some(&before))
-        };
-        assert_eq!(guard(&standing(), &look), Some(expected));
+        let fixture = Fixture::changed(|it| it.now.probe.as_mut().unwrap().status = status.clone());
+        assert_eq!(fixture.guard(), Some(expected), "{status:?}");
     }
+    let wrote = Fixture::changed(|it| it.tcp().table[1] = written(it.tcp().table[1], 12));
+    assert_eq!(wrote.guard(), Some(Guard::Answered));
+}
+
+fn sign() -> Sign {
+    Sign {
+        client: server(),
+        what: Served::Wrote(5),
+    }
+}
+
+#[test]
+fn judge_asks_the_three_proofs() {
+    for (change, expected) in [
+        (
+            (|it| {
+                drop(
+                    it.tcp()
+                        .owners
+                        .insert(UNIT, Owner::Foreign("/a.service".to_owned())),
+                )
+            }) as fn(&mut Fixture),
+            Some(Guard::ForeignListener),
+        ),
+        (|it| it.tcp().owners.clear(), Some(Guard::Unreadable)),
+        (|it| it.tcp().table.clear(), Some(Guard::ForeignListener)),
+        (|it| it.tcp().table.truncate(1), Some(Guard::NotReached)),
+        (
+            |it| it.tcp().table[1] = received(it.tcp().table[1], 0),
+            Some(Guard::NotReached),
+        ),
+        (|it| it.tcp().progress = Some(sign()), Some(Guard::Busy)),
+        (
+            |it| it.now.sockets = Err("no netlink".to_owned()),
+            Some(Guard::Unreadable),
+        ),
+        (
+            |it| it.first.sockets = Err("no netlink".to_owned()),
+            Some(Guard::Unreadable),
+        ),
+    ] {
+        assert_eq!(Fixture::changed(change).guard(), expected);
+    }
+}
+
+#[test]
+fn judge_asks_less_of_a_unix_socket() {
+    let owned_by = |owner| {
+        let facts = UnixFacts {
+            path: "/run/demo.sock".to_owned(),
+            owner,
+        };
+        let fixture = Fixture::changed(|it| {
+            it.first.sockets = Ok(Sockets::Unix(facts.clone()));
+            it.now.sockets = Ok(Sockets::Unix(facts));
+            it.now.probe = Some(ProbeFacts {
+                status: ProbeStatus::Silent,
+                connections: vec![],
+            });
+        });
+        fixture.guard()
+    };
+    let process = |group: &str| {
+        Ok(UnixOwner::Process {
+            pid: 4_711,
+            group: group.to_owned(),
+        })
+    };
+    assert_eq!(owned_by(process(GROUP)), None);
+    assert_eq!(
+        owned_by(process("/other.service")),
+        Some(Guard::ForeignListener)
+    );
+    assert_eq!(
+        owned_by(Ok(UnixOwner::Manager(vec!["/run/demo.sock".to_owned()]))),
+        None
+    );
+    assert_eq!(
+        owned_by(Ok(UnixOwner::Manager(vec![]))),
+        Some(Guard::ForeignListener)
+    );
+    assert_eq!(
+        owned_by(Err("a full queue".to_owned())),
+        Some(Guard::Unreadable)
+    );
+}
+
+#[test]
+fn judge_spares_what_somebody_is_at_work_on() {
+    for (by, part) in [
+        (
+            Disturbance::Tracer(77),
+            "process 4720 of the unit is traced by process 77",
+        ),
+        (Disturbance::TracingStop, "state t"),
+        (Disturbance::CoreDump, "is dumping core"),
+    ] {
+        let fixture = Fixture::changed(|it| {
+            it.members().disturbed = Some(Disturbed { pid: 4_720, by });
+        });
+        assert_eq!(fixture.guard(), Some(Guard::Traced));
+        assert!(fixture.message().contains(part), "{}", fixture.message());
+    }
+    let hidden = Fixture::changed(|it| it.now.members = Err("hidepid".to_owned()));
+    assert_eq!(hidden.guard(), Some(Guard::Unreadable));
 }
 
 #[test]
 fn judge_reads_what_is_known_beforehand() {
-    let unit = unit(&["ExecMainStartTimestampMonotonic=1000000000"]);
     let why = || Some("why".to_owned());
-    for (changed, expected) in [
+    for (change, expected) in [
         (
-            Standing {
-                starved: true,
-                ..standing()
-            },
+            (|it, why| it.context.starved = why) as fn(&mut Fixture, Option<String>),
             Guard::Starved,
         ),
+        (|it, why| it.context.not_local = why, Guard::NotLocal),
         (
-            Standing {
-                not_local: why(),
-                ..standing()
-            },
-            Guard::NotLocal,
-        ),
-        (
-            Standing {
-                manifest_writable: why(),
-                ..standing()
-            },
+            |it, why| it.context.manifest_writable = why,
             Guard::ManifestWritable,
         ),
+        (|it, _| it.context.sweep_began = at(999), Guard::Restarted),
+        (|it, _| it.context.own_pid = 4_711, Guard::MainPid),
         (
-            Standing {
-                sweep_began: at(999),
-                ..standing()
-            },
-            Guard::Restarted,
-        ),
-        (
-            Standing {
-                own_pid: 4_711,
-                ..standing()
-            },
-            Guard::MainPid,
-        ),
-        (
-            Standing {
-                min_uptime: Duration::from_secs(601),
-                ..standing()
-            },
+            |it, _| it.context.min_uptime = Duration::from_secs(601),
             Guard::TooYoung,
         ),
     ] {
-        assert_eq!(
-            guard(&changed, &look(&unit, None)),
-            Some(expected),
-            "{changed:?}"
-        );
+        let fixture = Fixture::changed(|it| change(it, why()));
+        assert_eq!(fixture.guard(), Some(expected));
+        assert_eq!(fixture.guard_at_first(), Some(expected));
     }
-    let brave = Standing {
-        min_uptime: Duration::ZERO,
-        ..standing()
-    };
-    assert_eq!(guard(&brave, &look(&unit, None)), None);
+    let fixture = Fixture::changed(|it| it.context.min_uptime = Duration::ZERO);
+    assert_eq!(fixture.guard(), None);
 }
 
-/// Takes one objection away after the other: what is left must be named in the
-/// README's order.
+/// Removes one reason after the other: what is left must be named in the order of the list.
 #[test]
 fn judge_names_the_first_guard_of_the_list() {
-    let before = unit(&["MainPID=4700", "ExecMainStartTimestampMonotonic=1590000000"]);
     let mut changes = vec![
         "LoadState=masked",
         "ActiveState=failed",
         "MainPID=1",
-        "ExecMainStartTimestampMonotonic=1590000000",
         "Restart=no",
         "Job=1",
         "FreezerState=frozen",
-        "RestartForceExitStatus",
     ];
-    let mut standing = Standing {
-        starved: true,
-        not_local: Some("far".to_owned()),
-        manifest_writable: Some("open".to_owned()),
-        ..standing()
-    };
-    let mut process = Process::Gone("it has died");
-    let mut heard = Heard::Byte;
-    let mut before = Some(before);
+    let mut fixture = Fixture::changed(|it| {
+        it.context.starved = Some("late".to_owned());
+        it.context.not_local = Some("far".to_owned());
+        it.context.manifest_writable = Some("open".to_owned());
+        it.first.unit = unit(&["MainPID=4700", "ExecMainStartTimestampMonotonic=1590000000"]);
+        it.now.process = Process::Gone("it has died");
+        it.now.probe.as_mut().unwrap().status = ProbeStatus::Answered;
+        it.members().disturbed = Some(Disturbed {
+            pid: 4_711,
+            by: Disturbance::TracingStop,
+        });
+        let facts = it.tcp();
+        facts.owners.insert(UNIT, Owner::Foreign("/a".to_owned()));
+        facts.table[1] = received(facts.table[1], 0);
+        facts.progress = Some(sign());
+    });
     let mut named = Vec::new();
     while named.len() < 20 {
-        let now = unit(&changes);
-        let look = Look {
-            process: process.clone(),
-            heard: heard.clone(),
-            ..look(&now, before.as_ref())
-        };
-        let Err((guard, _)) = judge(&standing, &look) else {
-            break;
-        };
+        fixture.now.unit = unit(&changes);
+        let Some(guard) = fixture.guard() else { break };
         named.push(guard.name());
         let mut drop = |key: &str| changes.retain(|change| !change.starts_with(key));
         match guard {
             Guard::NotLoaded => drop("LoadState"),
             Guard::NotActive => drop("ActiveState"),
             Guard::MainPid => drop("MainPID"),
-            Guard::TooYoung => standing.min_uptime = Duration::ZERO,
-            Guard::Restarted => {
-                drop("ExecMainStartTimestampMonotonic");
-                drop("RestartForceExitStatus");
-                before = Some(unit(&["MainPID=4700"]));
+            Guard::TooYoung => fixture.context.min_uptime = Duration::ZERO,
+            Guard::Restarted => fixture.first.unit = unit(&["MainPID=4700"]),
+            Guard::Changed => fixture.first.unit = unit(&[]),
+            Guard::Gone => fixture.now.process = Process::Alive(vitals()),
+            Guard::Answered => fixture.now.probe = Some(probe(true)),
+            Guard::NotLocal => fixture.context.not_local = None,
+            Guard::ForeignListener => {
+                fixture.tcp().owners.insert(UNIT, Owner::Unit);
             }
-            Guard::Changed => before = None,
-            Guard::Gone => process = Process::Alive(Vitals { state: 't', ..CALM }),
-            Guard::Answered => heard = Heard::Nothing,
+            Guard::NotReached => {
+                let facts = fixture.tcp();
+                facts.table[1] = received(facts.table[1], 1);
+            }
+            Guard::Busy => fixture.tcp().progress = None,
             Guard::NoRestart => drop("Restart"),
-            Guard::JobQueued => {
-                drop("Job");
-                changes.push("SuccessExitStatus");
-            }
-            Guard::Traced => process = Process::Alive(CALM),
+            Guard::JobQueued => drop("Job"),
+            Guard::Traced => fixture.members().disturbed = None,
             Guard::Frozen => drop("FreezerState"),
-            Guard::Starved => standing.starved = false,
-            Guard::NotLocal => standing.not_local = None,
-            Guard::ManifestWritable => standing.manifest_writable = None,
-            Guard::Unreadable => drop("SuccessExitStatus"),
+            Guard::Starved => fixture.context.starved = None,
+            Guard::ManifestWritable => fixture.context.manifest_writable = None,
+            Guard::Unreadable => break,
         }
     }
     assert_eq!(
@@ -399,21 +549,80 @@ fn judge_names_the_first_guard_of_the_list() {
             "changed",
             "gone",
             "answered",
+            "not_local",
+            "foreign_listener",
+            "not_reached",
+            "busy",
             "no_restart",
             "job_queued",
             "traced",
             "frozen",
             "starved",
-            "not_local",
             "manifest_writable",
-            "unreadable",
         ]
     );
 }
 
+/// What cannot be told refuses in its own place: after the guards before it, before those after it.
 #[test]
-fn restarts_follows_systemd() {
-    let signal = |unit: &UnitState, signal| restarts(unit, NAME, Scope::System, signal).is_ok();
+fn judge_names_unreadable_in_the_place_of_the_guard_that_cannot_tell() {
+    let unreadable = Some(Guard::Unreadable);
+    for (changes, expected) in [
+        (&["LoadState", "ActiveState=failed"][..], unreadable),
+        (&["LoadState=masked", "ActiveState"], Some(Guard::NotLoaded)),
+        (&["ActiveState", "MainPID=0"], unreadable),
+        (&["ActiveState=failed", "MainPID"], Some(Guard::NotActive)),
+        (
+            &["ControlGroup", "ExecMainStartTimestampMonotonic=1590000000"],
+            unreadable,
+        ),
+        (&["MainPID=0", "ControlGroup"], Some(Guard::MainPid)),
+        (
+            &["InvocationID", "ExecMainStartTimestampMonotonic=1590000000"],
+            Some(Guard::TooYoung),
+        ),
+        (&["Restart", "Job=1"], unreadable),
+        (&["Restart=no", "Job"], Some(Guard::NoRestart)),
+        (&["Job", "FreezerState=frozen"], unreadable),
+    ] {
+        assert_eq!(
+            Fixture::with(changes).guard_at_first(),
+            expected,
+            "{changes:?}"
+        );
+    }
+    let sockets = |change: fn(&mut Fixture)| {
+        let fixture = Fixture::changed(|it| {
+            it.now.sockets = Err("no netlink".to_owned());
+            it.now.unit = unit(&["Restart=no"]);
+            change(it);
+        });
+        fixture.guard()
+    };
+    assert_eq!(sockets(|_| {}), unreadable);
+    let far = sockets(|it| it.context.not_local = Some("far".to_owned()));
+    assert_eq!(far, Some(Guard::NotLocal));
+    let answered = sockets(|it| it.now.probe.as_mut().unwrap().status = ProbeStatus::Answered);
+    assert_eq!(answered, Some(Guard::Answered));
+    let members = |change: fn(&mut Fixture)| {
+        let fixture = Fixture::changed(|it| {
+            it.now.members = Err("hidepid".to_owned());
+            it.now.unit = unit(&["Job=1"]);
+            change(it);
+        });
+        fixture.guard()
+    };
+    assert_eq!(members(|_| {}), unreadable);
+    assert_eq!(
+        members(|it| it.tcp().progress = Some(sign())),
+        Some(Guard::Busy)
+    );
+}
+
+#[test]
+fn no_restart_follows_systemd() {
+    let signal =
+        |unit: &UnitState, signal| no_restart(unit, NAME, Scope::System, signal, 0).is_ok();
     // Restart=, then whether systemd restarts after a signal that is plain, listed in
     // SuccessExitStatus=, RestartPreventExitStatus=, RestartForceExitStatus=.
     for (restart, plain, clean, prevented, forced) in [
@@ -451,7 +660,7 @@ fn restarts_follows_systemd() {
 }
 
 #[test]
-fn restarts_knows_what_systemd_takes_for_a_success() {
+fn no_restart_knows_what_systemd_takes_for_a_success() {
     const DASH: &str = "ExecStart={ path=sh ; argv[]=sh ; ignore_errors=yes ; start_time=[n/a] }";
     const FORCED: &str = "RestartForceExitStatus=KILL ABRT";
     const CLEAN: &str = "SuccessExitStatus=KILL ABRT";
@@ -485,13 +694,13 @@ fn restarts_knows_what_systemd_takes_for_a_success() {
         (&["ExitType=main"], None),
         (&["ExitType=cgroup"], Some("ExitType=cgroup")),
         (&["ExitType=cgroup", FORCED], Some("ExitType=cgroup")),
-        (&["ExitType=unheard-of"], Some("makes no sense")),
-        (&["RemainAfterExit="], Some("makes no sense")),
-        (&["ExecStart=sh"], Some("makes no sense")),
+        (&["ExitType=unheard-of"], Some("reported an invalid")),
+        (&["RemainAfterExit="], Some("reported an invalid")),
+        (&["ExecStart=sh"], Some("reported an invalid")),
     ] {
         let unit = unit(changes);
         for signal in [KillSignal::Kill, KillSignal::Abort] {
-            let told = restarts(&unit, NAME, Scope::System, signal).err();
+            let told = no_restart(&unit, NAME, Scope::System, signal, 0).err();
             let why = told.map(|(_, why)| why).unwrap_or_default();
             assert_eq!(why.is_empty(), refused.is_none(), "{changes:?}: {why}");
             assert!(
@@ -502,49 +711,143 @@ fn restarts_knows_what_systemd_takes_for_a_success() {
     }
     // The core dump that may come instead of a clean death fails, but a `-` covers that, too.
     let dash = unit(&[DASH, "Restart=on-success"]);
-    assert!(restarts(&dash, NAME, Scope::System, KillSignal::Abort).is_ok());
+    assert!(no_restart(&dash, NAME, Scope::System, KillSignal::Abort, 0).is_ok());
 }
 
 #[test]
-fn restarts_after_an_abort_asks_for_both_signals() {
+fn no_restart_after_an_abort_asks_for_both_signals() {
     for (list, expected) in [
         ("RestartPreventExitStatus=", true),
         ("RestartPreventExitStatus=ABRT", false),
         ("RestartPreventExitStatus=KILL", false),
     ] {
         let unit = unit(&[list]);
-        let passed = restarts(&unit, NAME, Scope::System, KillSignal::Abort).is_ok();
+        let passed = no_restart(&unit, NAME, Scope::System, KillSignal::Abort, 0).is_ok();
         assert_eq!(passed, expected, "{list}");
     }
     let prevented = unit(&["RestartPreventExitStatus=ABRT"]);
-    assert!(restarts(&prevented, NAME, Scope::System, KillSignal::Kill).is_ok());
+    assert!(no_restart(&prevented, NAME, Scope::System, KillSignal::Kill, 0).is_ok());
 
     let clean = unit(&["Restart=on-success", "SuccessExitStatus=ABRT KILL"]);
-    assert!(restarts(&clean, NAME, Scope::System, KillSignal::Kill).is_ok());
+    assert!(no_restart(&clean, NAME, Scope::System, KillSignal::Kill, 0).is_ok());
     assert!(
-        restarts(&clean, NAME, Scope::System, KillSignal::Abort).is_err(),
+        no_restart(&clean, NAME, Scope::System, KillSignal::Abort, 0).is_err(),
         "a core dump is no success"
     );
 }
 
 #[test]
-fn sentences_say_what_why_and_what_to_do() {
-    let young = unit(&["ExecMainStartTimestampMonotonic=1563000000"]);
+fn no_restart_minds_what_is_left_of_the_unit() {
+    for (changes, refused) in [
+        (&[][..], None),
+        (&["KillMode=mixed"], None),
+        (&["KillMode=process"], Some("KillMode=process leaves")),
+        (&["KillMode=none"], Some("KillMode=none leaves")),
+        (&["SendSIGKILL=no"], Some("SendSIGKILL=no waits")),
+        (
+            &["SendSIGKILL=no", "KillMode=mixed"],
+            Some("SendSIGKILL=no waits"),
+        ),
+        (
+            &["TimeoutStopUSec=infinity"],
+            Some("TimeoutStopSec=infinity waits"),
+        ),
+        (&["TimeoutStopUSec=infinity", "KillMode=mixed"], None),
+        (
+            &["Restart=on-success", "SuccessExitStatus=KILL"],
+            Some("with Restart=on-success their end decides"),
+        ),
+        (
+            &["KillMode=process", "RestartForceExitStatus=KILL"],
+            Some("KillMode=process leaves"),
+        ),
+        (&["KillMode"], Some("did not report KillMode=")),
+        (&["SendSIGKILL"], Some("did not report SendSIGKILL=")),
+        (
+            &["TimeoutStopUSec"],
+            Some("did not report TimeoutStopUSec="),
+        ),
+    ] {
+        let unit = unit(changes);
+        let with = |others| no_restart(&unit, NAME, Scope::System, KillSignal::Kill, others);
+        let why = with(1).err().map(|(_, why)| why).unwrap_or_default();
+        assert_eq!(why.is_empty(), refused.is_none(), "{changes:?}: {why}");
+        assert!(
+            why.contains(refused.unwrap_or_default()),
+            "{changes:?}: {why}"
+        );
+        assert_eq!(with(0), Ok(()), "{changes:?}: nobody is left");
+    }
+    let kept = Fixture::changed(|it| {
+        it.now.unit = unit(&["KillMode=process"]);
+        it.members().others = 3;
+    });
+    assert_eq!(kept.guard(), Some(Guard::NoRestart));
+    assert!(
+        kept.message()
+            .contains("3 other processes of the unit are left")
+    );
+}
+
+#[test]
+fn no_restart_of_a_process_that_is_no_child_of_the_manager() {
+    const OWN: &str = "/user.slice/user-1.slice/user@1.service/app.slice/demo.service";
+    const MANAGER: &str = "/user.slice/user-1.slice/user@1.service/init.scope";
+    for (scope, pid, group, expected) in [
+        (Scope::System, 1, Some("/init.scope"), None),
+        (Scope::System, 1, None, None),
+        (
+            Scope::System,
+            77,
+            Some("/init.scope"),
+            Some(Guard::NoRestart),
+        ),
+        (Scope::System, 0, None, Some(Guard::NoRestart)),
+        (Scope::User, 77, Some(MANAGER), None),
+        (Scope::User, 1, Some("/init.scope"), Some(Guard::NoRestart)),
+        (Scope::User, 1, Some(MANAGER), Some(Guard::NoRestart)),
+        (Scope::User, 77, Some(OWN), Some(Guard::NoRestart)),
+        (
+            Scope::User,
+            77,
+            Some("/user.slice/user-2.slice/user@2.service/init.scope"),
+            Some(Guard::NoRestart),
+        ),
+        (Scope::User, 77, None, Some(Guard::Unreadable)),
+    ] {
+        let fixture = Fixture::changed(|it| {
+            it.context.scope = scope;
+            it.now.unit = unit(&[&format!("ControlGroup={OWN}")]);
+            *it.vitals() = Vitals {
+                group: Some(OWN.to_owned()),
+                parent: Parent {
+                    pid,
+                    group: group.map(str::to_owned),
+                },
+                ..vitals()
+            };
+        });
+        assert_eq!(fixture.guard(), expected, "{scope:?} {pid} {group:?}");
+    }
+}
+
+#[test]
+fn messages_say_what_why_and_what_to_do() {
+    let mut young = Fixture::with(&[]);
+    young.first.unit = unit(&["ExecMainStartTimestampMonotonic=1563000000"]);
     assert_eq!(
-        sentence(&standing(), &look(&young, None)),
+        young.message(),
         "the main process 4711 is 37 s old, younger than min_uptime_seconds (120): it is still starting"
     );
-    let typo = unit(&["LoadState=not-found"]);
-    let user = Standing {
-        scope: Scope::User,
-        ..standing()
-    };
-    assert!(sentence(&user, &look(&typo, None)).contains("\"systemctl --user list-units"));
-    let stubborn = unit(&["Restart=on-failure", "SuccessExitStatus=KILL"]);
+    let mut typo = Fixture::with(&["LoadState=not-found"]);
+    typo.context.scope = Scope::User;
+    assert!(typo.message().contains("\"systemctl --user list-units"));
+    let stubborn = Fixture::with(&["Restart=on-failure", "SuccessExitStatus=KILL"]);
     assert!(
-        sentence(&standing(), &look(&stubborn, None))
+        stubborn
+            .message()
             .contains("after SIGKILL (Restart=on-failure, and SuccessExitStatus= names SIGKILL)")
     );
-    let odd = unit(&["ActiveState=\u{1b}[31m"]);
-    assert!(sentence(&standing(), &look(&odd, None)).contains("ActiveState=\\u{1b}[31m"));
+    let odd = Fixture::with(&["ActiveState=\u{1b}[31m"]);
+    assert!(odd.message().contains("ActiveState=\\u{1b}[31m"));
 }

@@ -40,6 +40,8 @@ pub(in super::super) enum Served {
     Wrote(u64),
     /// It closed the connection.
     Closed,
+    /// It closed the connection, and has accepted another one since.
+    WentOn,
 }
 
 impl std::fmt::Display for Sign {
@@ -47,6 +49,11 @@ impl std::fmt::Display for Sign {
         match self.what {
             Served::Wrote(bytes) => write!(f, "{bytes} bytes written to {}", self.client),
             Served::Closed => write!(f, "the connection from {} closed", self.client),
+            Served::WentOn => write!(
+                f,
+                "the connection from {} closed, and another one accepted",
+                self.client
+            ),
         }
     }
 }
@@ -64,10 +71,14 @@ struct History {
     client: SocketAddr,
     /// Whether it was there, and whether it was accepted, when the sweep began.
     first: Option<Accepted>,
+    /// Whether the backend had not closed its end when it was first seen.
+    began_open: bool,
     /// Whether an application has been seen to hold it since.
     accepted: bool,
     /// Whether the backend has closed its end.
     closed: bool,
+    /// Whether the bytes written could be read after that: not in FIN_WAIT2 and TIME_WAIT.
+    read_when_closed: bool,
     /// The least that any read told of the bytes written: what had been written at the first one.
     least: Option<u64>,
     /// The last reads, the newest first.
@@ -95,8 +106,10 @@ impl ProgressLog {
                     true => Accepted::Yes,
                     false => Accepted::No,
                 }),
+                began_open: !socket.state.closed_here(),
                 accepted: false,
                 closed: false,
+                read_when_closed: false,
                 least: None,
                 latest: [None; READS],
                 seen: 0,
@@ -108,6 +121,7 @@ impl ProgressLog {
                 history.accepted |= socket.accepted();
             }
             if let Some(written) = socket.written() {
+                history.read_when_closed |= socket.state.closed_here();
                 history.least = Some(history.least.map_or(written, |least| least.min(written)));
                 history.latest.rotate_right(1);
                 if let Some(last) = history.latest.first_mut() {
@@ -134,18 +148,39 @@ impl ProgressLog {
                 .iter()
                 .any(|listener| ours.contains(&listener.cookie))
         };
-        (self.connections.values())
+        let others: Vec<&History> = (self.connections.values())
             .filter(|history| !own.contains(&canonical(history.client)))
-            .filter_map(|history| Some((history, history.served(self.looks)?)))
-            .find(|(history, _)| at_listener(history.server))
-            .map(|(history, what)| Sign {
-                client: history.client,
-                what,
-            })
+            .filter(|history| at_listener(history.server))
+            .collect();
+        let sign = |history: &History, what| Sign {
+            client: history.client,
+            what,
+        };
+        let served = |history: &&History| Some(sign(history, history.served(self.looks)?));
+        others.iter().find_map(served).or_else(|| {
+            // A worker that dies closes its connections, too, but accepts no other one.
+            let went_on = others.iter().any(|history| history.newly_accepted());
+            let ended = others.iter().find(|history| history.may_have_been_served());
+            ended
+                .filter(|_| went_on)
+                .map(|history| sign(history, Served::WentOn))
+        })
     }
 }
 
 impl History {
+    fn newly_accepted(&self) -> bool {
+        self.accepted && self.first != Some(Accepted::Yes)
+    }
+
+    /// Whether the backend closed it at an unknown time after unknown writes.
+    fn may_have_been_served(&self) -> bool {
+        self.first == Some(Accepted::Yes)
+            && self.closed
+            && self.began_open
+            && !self.read_when_closed
+    }
+
     /// What the backend did for this client, as of the look `now`.
     fn served(&self, now: u64) -> Option<Served> {
         // Of one that has gone there is no further read to compare with.
@@ -266,6 +301,34 @@ mod tests {
             // One that had ended before the sweep began.
             assert_eq!(sign(&[vec![closed], vec![closed]]), None, "{state:?}");
         }
+    }
+
+    #[test]
+    fn a_backend_that_ends_one_request_and_accepts_the_next_makes_progress() {
+        let next = || connection(2, CLIENT + 1);
+        let before = vec![accepted(waiting()), next()];
+        for state in [TcpState::FinWait2, TcpState::TimeWait] {
+            let ended = in_state(waiting(), state);
+            let went_on = vec![ended, accepted(next())];
+            assert_eq!(
+                sign(&[before.clone(), went_on]),
+                Some(Served::WentOn),
+                "{state:?}"
+            );
+            // A worker that died.
+            assert_eq!(
+                sign(&[before.clone(), vec![ended, next()]]),
+                None,
+                "{state:?}"
+            );
+        }
+        // It ended without a byte.
+        let ended = vec![in_state(waiting(), TcpState::FinWait1), accepted(next())];
+        assert_eq!(sign(&[before.clone(), ended]), None);
+        assert_eq!(
+            sign(&[before, vec![accepted(waiting()), accepted(next())]]),
+            None
+        );
     }
 
     #[test]

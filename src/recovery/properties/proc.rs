@@ -1,11 +1,11 @@
 //! What reads `/proc`.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use super::Choices;
 use crate::manifest::Scope;
-use crate::recovery::proc::{self, Socket, Stat, Status};
+use crate::recovery::cgroup::{self, ControlGroup};
+use crate::recovery::proc::{self, Stat, Status};
 use crate::recovery::warnings::own_unit;
 
 /// Every property of what reads `/proc`.
@@ -30,19 +30,24 @@ pub fn proc_property(data: &[u8]) {
     {
         assert_eq!(proc::status(&status_as_linux("", &read, 0)), Some(read));
     }
-    for line in text.lines() {
-        if let Some(read) = proc::socket(line) {
-            assert_eq!(
-                proc::socket(&socket_as_linux(&read, false)),
-                Some(read),
-                "{line}"
-            );
-        }
-    }
     stat_comes_back(&text, &mut Choices(data.iter()));
     status_comes_back(&text, &mut Choices(data.iter()));
-    socket_comes_back(&mut Choices(data.iter()));
     own_unit_comes_back(&text, &mut Choices(data.iter()));
+    group_is_absolute(&text);
+}
+
+/// Whatever a control group is read from, it is never the root group, and it is in itself.
+fn group_is_absolute(text: &str) {
+    if let Some(path) = cgroup::path_of(text) {
+        assert!(text.contains(&format!("0::{path}")) && !path.contains('\n'));
+    }
+    let Some(group) = ControlGroup::parse(text) else {
+        return;
+    };
+    assert_eq!(group.as_str(), text);
+    assert!(text.len() > 1 && text.starts_with('/') && !text.split('/').any(|part| part == ".."));
+    assert!(group.contains(text) && group.contains(&format!("{text}/below")));
+    assert!(!group.contains(&format!("{text}x")) && !group.contains("/"));
 }
 
 /// With any name, and with any fields behind those that are read.
@@ -89,15 +94,27 @@ fn stat_as_linux(stat: &Stat, user: u64, more: &[u64]) -> String {
 /// With any name, which the kernel keeps on its line.
 fn status_comes_back(name: &str, choices: &mut Choices<'_>) {
     let status = Status {
+        parent: choices.number() as u32,
         tracer: choices.number() as u32,
+        tracing_stop: choices.byte() % 2 == 1,
         dumping: choices.byte() % 2 == 1,
         kill_pending: choices.byte() % 2 == 1,
         resident: (choices.byte() % 4 != 3).then(|| choices.number() >> 10 << 10),
+        caught: choices.number(),
+        blocked: choices.number(),
     };
     let name = name.replace('\n', "\\n");
     let text = status_as_linux(&name, &status, choices.number());
     assert_eq!(proc::status(&text), Some(status), "{text}");
-    for needed in ["TracerPid:", "SigPnd:", "ShdPnd:"] {
+    for needed in [
+        "State:",
+        "PPid:",
+        "TracerPid:",
+        "SigPnd:",
+        "ShdPnd:",
+        "SigBlk:",
+        "SigCgt:",
+    ] {
         let left = text.replace(&format!("\n{needed}"), "\nElse:");
         assert_eq!(proc::status(&left), None, "without {needed}");
     }
@@ -118,64 +135,19 @@ fn status_as_linux(name: &str, status: &Status, pending: u64) -> String {
         (0, pending)
     };
     format!(
-        "Name:\t{name}\nUmask:\t0022\nState:\tS (sleeping)\nPid:\t4711\nTracerPid:\t{}\nUid:\t0\t0\t0\t0\n\
-         VmHWM:\t    9999 kB\n{resident}CoreDumping:\t{}\nThreads:\t1\nSigPnd:\t{thread:016x}\nShdPnd:\t{whole:016x}\n\
+        "Name:\t{name}\nUmask:\t0022\nState:\t{}\nPid:\t4711\nPPid:\t{}\nTracerPid:\t{}\nUid:\t0\t0\t0\t0\n\
+         VmHWM:\t    9999 kB\n{resident}CoreDumping:\t{}\nThreads:\t1\nSigPnd:\t{thread:016x}\nShdPnd:\t{whole:016x}\nSigBlk:\t{:016x}\nSigCgt:\t{:016x}\n\
          CapInh:\t0000000000000000\nCapPrm:\t000001ffffffffff\nCapEff:\t0000000000000020\nSeccomp:\t0\n",
-        status.tracer,
-        u8::from(status.dumping)
-    )
-}
-
-fn socket_comes_back(choices: &mut Choices<'_>) {
-    let mut end = |v4: bool| {
-        let number = choices.number();
-        let ip = if v4 {
-            IpAddr::V4(Ipv4Addr::from_bits(number as u32))
+        if status.tracing_stop {
+            "t (tracing stop)"
         } else {
-            let low = choices.number();
-            IpAddr::V6(Ipv6Addr::from_bits(
-                u128::from(number) << 64 | u128::from(low),
-            ))
-            .to_canonical()
-        };
-        SocketAddr::new(ip, choices.number() as u16)
-    };
-    let v4 = end(true).port().is_multiple_of(2);
-    let socket = Socket {
-        local: end(v4),
-        remote: end(v4),
-        listens: choices.byte() % 2 == 1,
-        waiting: u64::from(choices.number() as u32),
-        inode: choices.number(),
-    };
-    for mapped in [false, true] {
-        let row = socket_as_linux(&socket, mapped);
-        assert_eq!(proc::socket(&row), Some(socket), "{row}");
-    }
-}
-
-/// A row as get_tcp4_sock() and get_tcp6_sock() of net/ipv4/tcp_ipv4.c and net/ipv6/tcp_ipv6.c
-/// write it; `mapped` has IPv4 addresses in IPv6 form.
-fn socket_as_linux(socket: &Socket, mapped: bool) -> String {
-    let end = |end: SocketAddr| {
-        let bytes = match end.ip() {
-            IpAddr::V4(ip) if mapped => ip.to_ipv6_mapped().octets().to_vec(),
-            IpAddr::V4(ip) => ip.octets().to_vec(),
-            IpAddr::V6(ip) => ip.octets().to_vec(),
-        };
-        let words = bytes.chunks_exact(4).map(|word| {
-            let word = <[u8; 4]>::try_from(word).unwrap_or_default();
-            format!("{:08X}", u32::from_ne_bytes(word))
-        });
-        format!("{}:{:04X}", words.collect::<String>(), end.port())
-    };
-    format!(
-        "   7: {} {} {} 00000000:{:08X} 00:00000000 00000000  1000        0 {} 1 0000000000000000 20 4 30 10 -1",
-        end(socket.local),
-        end(socket.remote),
-        if socket.listens { "0A" } else { "01" },
-        socket.waiting,
-        socket.inode
+            "S (sleeping)"
+        },
+        status.parent,
+        status.tracer,
+        u8::from(status.dumping),
+        status.blocked,
+        status.caught
     )
 }
 

@@ -6,10 +6,12 @@ use super::Choices;
 use crate::clock::Monotonic;
 use crate::escape::deceives;
 use crate::manifest::{KillSignal, Scope};
-use crate::recovery::Heard;
-use crate::recovery::facts::{Look, Process, Standing, Vitals};
+use crate::recovery::cgroup::ControlGroup;
 use crate::recovery::guards;
-use crate::recovery::unit::{PROPERTIES, Property, UnitState, Unreadable};
+use crate::recovery::observation::{
+    GuardContext, Members, Observation, Parent, Process, Sockets, TcpFacts, Vitals,
+};
+use crate::recovery::unit::{PROPERTIES, Property, SocketUnit, UnitState, Unreadable};
 
 /// Every property of what reads `systemctl show`.
 ///
@@ -25,6 +27,23 @@ pub fn show_property(data: &[u8]) {
         Ok(state) => stands_line_by_line(data, &state),
     }
     comes_back(&mut Choices(data.iter()));
+    socket_unit_is_read_by_line(data);
+}
+
+/// A `.socket` unit's addresses are what the lines say, and its group is never the root one.
+fn socket_unit_is_read_by_line(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let socket = SocketUnit::parse(data);
+    if let Some(group) = &socket.group {
+        assert!(text.contains(&format!("ControlGroup={}", group.as_str())));
+    }
+    let lines: Vec<&str> = (text.lines())
+        .filter_map(|line| line.strip_prefix("Listen="))
+        .collect();
+    assert_eq!(lines.len(), socket.listens.len());
+    for (line, address) in lines.iter().zip(&socket.listens) {
+        assert!(line.starts_with(address.as_str()), "{line}: {address}");
+    }
 }
 
 /// Each entry stands for itself: their order, those of others, and what else is missing change
@@ -96,7 +115,7 @@ fn sets(line: &str, name: &str) -> bool {
 /// `state`, had systemd not told `name`.
 fn without(mut state: UnitState, name: &str) -> UnitState {
     fn missing<T>(name: &str) -> Property<T> {
-        Err(Unreadable(format!("systemctl did not tell {name}=")))
+        Err(Unreadable(format!("systemctl did not report {name}=")))
     }
     match name {
         "LoadState" => state.load = missing(name),
@@ -104,6 +123,9 @@ fn without(mut state: UnitState, name: &str) -> UnitState {
         "SubState" => state.sub = missing(name),
         "Result" => state.result = missing(name),
         "MainPID" => state.main_pid = missing(name),
+        "ControlGroup" => state.group = missing(name),
+        "KillMode" => state.kill_mode = missing(name),
+        "SendSIGKILL" => state.send_sigkill = missing(name),
         "InvocationID" => state.invocation = missing(name),
         "ExecMainStartTimestampMonotonic" => state.started = missing(name),
         "Restart" => state.restart = missing(name),
@@ -115,7 +137,11 @@ fn without(mut state: UnitState, name: &str) -> UnitState {
         "RestartForceExitStatus" => state.force = missing(name),
         "Job" => state.job = missing(name),
         "FreezerState" => state.freezer = None,
-        "TimeoutStopUSec" | "RestartUSec" => state.restart_takes = None,
+        "TimeoutStopUSec" => {
+            state.restart_takes = None;
+            state.stops_forever = missing(name);
+        }
+        "RestartUSec" => state.restart_takes = None,
         "NeedDaemonReload" => state.stale = missing(name),
         "TriggeredBy" => state.triggered_by.clear(),
         _ => {}
@@ -125,42 +151,70 @@ fn without(mut state: UnitState, name: &str) -> UnitState {
 
 /// The guards let a unit pass only if each line that one of them needs is there, and says so.
 fn passes_only_if_all_is_well(lines: &[&str], state: &UnitState) {
-    const OWN: u32 = 99;
+    for others in [0, 1] {
+        if passes(state, others) {
+            all_is_well(lines, others);
+        }
+    }
+}
+
+/// This program's own PID.
+const OWN: u32 = 99;
+
+/// Whether the guards let `state` pass with so many processes beside the main one, and with all else
+/// that they ask well.
+fn passes(state: &UnitState, others: usize) -> bool {
     let at = Monotonic::from_micros(u64::MAX);
-    let standing = Standing {
+    let context = GuardContext {
         unit: "demo.service",
         scope: Scope::System,
         signal: KillSignal::Abort,
+        dump_signal: None,
         min_uptime: Duration::ZERO,
+        verify: Duration::from_secs(60),
+        dry_run: false,
         sweep_began: at,
-        starved: false,
+        silent_at: vec![],
+        starved: None,
         own_pid: OWN,
         not_local: None,
         manifest_writable: None,
     };
-    let look = |before| Look {
+    let group = state.group.as_ref().ok();
+    let now = Observation {
         at,
-        unit: state,
-        before,
+        unit: state.clone(),
         process: Process::Alive(Vitals {
             state: 'S',
-            tracer: 0,
             dumping: false,
             kill_pending: false,
             age: Duration::MAX - Duration::from_secs(1),
+            group: group.map(|group| group.as_str().to_owned()),
+            parent: Parent {
+                pid: 1,
+                group: None,
+            },
         }),
-        heard: Heard::Nothing,
+        members: Ok(Members {
+            others,
+            disturbed: None,
+        }),
+        sockets: Ok(Sockets::Tcp(TcpFacts::default())),
+        probe: None,
     };
-    let first = guards::judge(&standing, &look(None));
+    let first = guards::judge(&context, &now, None);
     assert_eq!(
         first,
-        guards::judge(&standing, &look(Some(state))),
+        guards::judge(&context, &now, Some(&now)),
         "nothing changed"
     );
-    if let Err((_, why)) = first {
+    if let Err((_, why)) = &first {
         assert!(!why.contains(deceives), "raw control: {why:?}");
-        return;
     }
+    first.is_ok()
+}
+
+fn all_is_well(lines: &[&str], others: usize) {
     let told = |name: &str| {
         lines
             .iter()
@@ -172,6 +226,16 @@ fn passes_only_if_all_is_well(lines: &[&str], state: &UnitState) {
         .and_then(|pid| pid.parse().ok())
         .unwrap_or(0);
     assert!(pid > 1 && pid != OWN, "MainPID={pid}");
+    assert!(told("ControlGroup").is_some_and(|path| ControlGroup::parse(path).is_some()));
+    if others > 0 {
+        let mode = told("KillMode");
+        assert!(matches!(mode, Some("control-group" | "mixed")), "{mode:?}");
+        assert_eq!(told("SendSIGKILL"), Some("yes"));
+        let stop = told("TimeoutStopUSec");
+        assert!(stop.is_some(), "without TimeoutStopUSec");
+        assert!(mode == Some("mixed") || stop != Some("infinity"));
+        assert_ne!(told("Restart"), Some("on-success"));
+    }
     assert_eq!(told("InvocationID").map(str::len), Some(32));
     let started = told("ExecMainStartTimestampMonotonic").unwrap_or("0");
     assert_ne!(started.trim_start_matches(['+', '0']), "");
@@ -260,6 +324,12 @@ fn comes_back(choices: &mut Choices<'_>) {
     let pid_told = told(choices, "MainPID", pid.to_string());
     let invocation = format!("{:016x}{:016x}", choices.number(), choices.number());
     let invocation = told(choices, "InvocationID", invocation);
+    let group = choices.of(&["/system.slice/demo.service", "/a b=c", "/"]);
+    let group = told(choices, "ControlGroup", group.to_owned());
+    let kill_mode = choices.of(&["control-group", "mixed", "process", "none"]);
+    let kill_mode = told(choices, "KillMode", kill_mode.to_owned());
+    let send_sigkill = choices.of(&["yes", "no"]);
+    let send_sigkill = told(choices, "SendSIGKILL", send_sigkill.to_owned());
     let started = choices.number().max(1);
     let started_told = told(
         choices,
@@ -322,6 +392,24 @@ fn comes_back(choices: &mut Choices<'_>) {
         "{text}"
     );
     assert_eq!(state.invocation.ok(), invocation, "{text}");
+    let read = state.group.ok();
+    assert_eq!(
+        read.as_ref().map(ControlGroup::as_str),
+        group.as_deref().filter(|path| *path != "/"),
+        "{text}"
+    );
+    let read = state.kill_mode.ok().map(|mode| mode.as_str());
+    assert_eq!(read, kill_mode.as_deref(), "{text}");
+    assert_eq!(
+        state.send_sigkill.ok(),
+        send_sigkill.map(|sends| sends == "yes"),
+        "{text}"
+    );
+    assert_eq!(
+        state.stops_forever.ok(),
+        stop.map(|stop| stop.is_none()),
+        "{text}"
+    );
     let started = started_told.map(|_| Monotonic::from_micros(started));
     assert_eq!(state.started.ok(), started, "{text}");
     assert_eq!(

@@ -7,9 +7,9 @@ use std::time::Duration;
 use crate::clock::Monotonic;
 
 /// Numbers are given out from this one on: no real process on any Linux has so high a number.
-const FIRST: u32 = 100_000_000;
+pub(super) const FIRST: u32 = 100_000_000;
 /// So few that a number is soon given out again.
-const NUMBERS: u32 = 6;
+pub(super) const NUMBERS: u32 = 6;
 
 /// xorshift64*: small, and the same on every machine.
 #[derive(Debug)]
@@ -40,15 +40,49 @@ impl Random {
 
 /// How a process takes a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Nature {
+pub(super) enum SignalBehaviour {
     /// It dies within this many milliseconds of either signal.
     Dies(u64),
     /// It ignores SIGABRT.
-    Deaf,
+    IgnoresAbort,
     /// It dumps core for this many milliseconds after SIGABRT.
     Dumps(u64),
     /// It waits inside the kernel, and obeys nothing.
     Stuck,
+}
+
+/// What a process does with the dump signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OnDump {
+    /// It has no handler, and would die of the signal.
+    NoHandler,
+    /// It has a handler, but blocks the signal.
+    Blocked,
+    /// It writes down its stacks and goes on.
+    Writes,
+    /// It writes down its stacks and exits.
+    Exits,
+    /// Its handler interrupts what it hung in: the backend answers again.
+    Wakes,
+}
+
+impl OnDump {
+    /// Whether the process has a handler, and whether it blocks the signal.
+    pub(super) const fn masks(self) -> (bool, bool) {
+        match self {
+            Self::NoHandler => (false, false),
+            Self::Blocked => (true, true),
+            Self::Writes | Self::Exits | Self::Wakes => (true, false),
+        }
+    }
+}
+
+/// A process of the unit beside the main one.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Worker {
+    pub(super) number: u32,
+    pub(super) traced: bool,
+    pub(super) on_dump: OnDump,
 }
 
 /// One process. Its identity is never given out again, its number is.
@@ -57,11 +91,15 @@ pub(super) struct Process {
     pub(super) identity: u64,
     pub(super) started: Duration,
     /// Whether it leaves every request unanswered.
-    pub(super) mute: bool,
+    pub(super) silent: bool,
+    /// What it does with the dump signal.
+    pub(super) on_dump: OnDump,
+    /// Whether it has left its unit's control group.
+    pub(super) outside: bool,
     pub(super) traced: bool,
     pub(super) dumping: bool,
     pub(super) kill_pending: bool,
-    pub(super) nature: Nature,
+    pub(super) behaviour: SignalBehaviour,
     /// When a signal that it got ends it.
     pub(super) dies: Option<Duration>,
     /// Dead, but its parent has not noticed yet, so the number is still its own.
@@ -81,12 +119,12 @@ pub(super) struct Service {
     /// When it is started (again).
     pub(super) starts: Option<Duration>,
     /// What becomes of it when the main process dies.
-    pub(super) fate: Fate,
+    pub(super) restart: RestartResult,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
-    /// It is restarted this many milliseconds later; the new process is mute or not.
+pub(super) enum RestartResult {
+    /// It is restarted this many milliseconds later; the new process is silent or not.
     Restart(u64, bool),
     /// The same, but first the unit is in this state while it stops what is left.
     Stops(u64, &'static str),
@@ -105,6 +143,8 @@ pub(super) enum Flaw {
     Mortal,
     /// The manager does not tell about jobs.
     NoJob,
+    /// `KillMode=process`
+    KillsMainOnly,
 }
 
 #[derive(Debug)]
@@ -116,17 +156,26 @@ pub(super) struct World {
     pub(super) processes: BTreeMap<u32, Process>,
     pub(super) service: Service,
     pub(super) flaw: Option<Flaw>,
+    pub(super) workers: Vec<Worker>,
+    /// What every new process does with the dump signal.
+    pub(super) on_dump: OnDump,
+    /// Whether the backend's socket belongs to another unit.
+    pub(super) foreign: bool,
+    /// Whether a packet filter drops requests.
+    pub(super) filtered: bool,
+    /// When the backend last served somebody else.
+    pub(super) served: Option<Duration>,
     /// Every main process there has been: its number and its identity.
     pub(super) mains: Vec<(u32, u64)>,
     pub(super) log: Vec<String>,
     /// How often something happens between two calls, in 1000.
-    mischief: u64,
-    next_number: u32,
+    pub(super) mischief: u64,
+    pub(super) next_number: u32,
     next_identity: u64,
 }
 
 impl World {
-    /// A main process that has been mute for long.
+    /// A main process that has been silent for long.
     pub(super) fn new(seed: u64, mischief: u64) -> Self {
         let mut world = Self {
             random: Random::new(seed),
@@ -142,9 +191,14 @@ impl World {
                 job: false,
                 frozen: false,
                 starts: None,
-                fate: Fate::Restart(100, false),
+                restart: RestartResult::Restart(100, false),
             },
             flaw: None,
+            workers: Vec::new(),
+            on_dump: OnDump::NoHandler,
+            foreign: false,
+            filtered: false,
+            served: None,
             mains: Vec::new(),
             log: Vec::new(),
             mischief,
@@ -175,7 +229,7 @@ impl World {
     }
 
     /// Gives a new process a number.
-    fn spawn(&mut self, mute: bool, nature: Nature) -> u32 {
+    pub(super) fn spawn(&mut self, silent: bool, behaviour: SignalBehaviour) -> u32 {
         let numbers = || (0..).map(|step| FIRST + (self.next_number + step) % NUMBERS);
         let number = numbers()
             .find(|number| !self.processes.contains_key(number))
@@ -184,11 +238,13 @@ impl World {
         let process = Process {
             identity: self.next_identity,
             started: self.now,
-            mute,
+            silent,
+            on_dump: self.on_dump,
+            outside: false,
             traced: false,
             dumping: false,
             kill_pending: false,
-            nature,
+            behaviour,
             dies: None,
             zombie: false,
         };
@@ -201,12 +257,13 @@ impl World {
         number
     }
 
-    fn start(&mut self, mute: bool) {
+    pub(super) fn start(&mut self, silent: bool) {
         if self.processes.len() as u32 >= NUMBERS {
             self.reap_strangers();
         }
-        let number = self.spawn(mute, Nature::Dies(0));
+        let number = self.spawn(silent, SignalBehaviour::Dies(0));
         self.appoint(number);
+        self.workers.clear();
         self.service = Service {
             started: self.now,
             invocation: self.service.invocation + 1,
@@ -218,14 +275,14 @@ impl World {
     }
 
     /// The process with this number is the main process from now on.
-    fn appoint(&mut self, number: u32) {
+    pub(super) fn appoint(&mut self, number: u32) {
         self.service.main = Some(number);
         let identity = self.processes.get(&number).map(|process| process.identity);
         self.mains
             .extend(identity.map(|identity| (number, identity)));
     }
 
-    fn reap_strangers(&mut self) {
+    pub(super) fn reap_strangers(&mut self) {
         let main = self.service.main;
         self.processes.retain(|number, _| Some(*number) == main);
     }
@@ -242,15 +299,28 @@ impl World {
         };
         let after = |millis| Some(now + Duration::from_millis(millis));
         process.kill_pending |= kill;
-        match (process.nature, kill) {
-            (Nature::Dies(millis), _) => process.dies = after(millis),
-            (Nature::Deaf, true) => process.dies = after(1),
-            (Nature::Dumps(_), true) => process.dies = after(1),
-            (Nature::Dumps(millis), false) => {
+        match (process.behaviour, kill) {
+            (SignalBehaviour::Dies(millis), _) => process.dies = after(millis),
+            (SignalBehaviour::IgnoresAbort, true) => process.dies = after(1),
+            (SignalBehaviour::Dumps(_), true) => process.dies = after(1),
+            (SignalBehaviour::Dumps(millis), false) => {
                 process.dumping = true;
                 process.dies = after(millis);
             }
-            (Nature::Deaf, false) | (Nature::Stuck, _) => {}
+            (SignalBehaviour::IgnoresAbort, false) | (SignalBehaviour::Stuck, _) => {}
+        }
+    }
+
+    /// The dump signal reaches the main process.
+    pub(super) fn asked_for_stacks(&mut self, identity: u64) {
+        let now = self.now;
+        let found = self.processes.values_mut();
+        for process in found.filter(|process| process.identity == identity) {
+            match process.on_dump {
+                OnDump::Exits => process.dies = Some(now + Duration::from_millis(300)),
+                OnDump::Wakes => process.silent = false,
+                OnDump::NoHandler | OnDump::Blocked | OnDump::Writes => {}
+            }
         }
     }
 
@@ -262,8 +332,8 @@ impl World {
             process.zombie |= process.dies.is_some_and(|dies| dies <= now);
         }
         if self.service.starts.is_some_and(|starts| starts <= now) {
-            let mute = matches!(self.service.fate, Fate::Restart(_, true));
-            self.start(mute);
+            let silent = matches!(self.service.restart, RestartResult::Restart(_, true));
+            self.start(silent);
         }
     }
 
@@ -280,132 +350,11 @@ impl World {
         self.note(format_args!("the manager notices that {number} is dead"));
         self.service.main = None;
         let after = |millis| Some(self.now + Duration::from_millis(millis));
-        (self.service.active, self.service.sub, self.service.starts) = match self.service.fate {
-            Fate::Restart(millis, _) => ("activating", "auto-restart", after(millis)),
-            Fate::Stops(millis, sub) => ("deactivating", sub, after(millis)),
-            Fate::Failed => ("failed", "failed", None),
-            Fate::Limbo => ("activating", "auto-restart", None),
+        (self.service.active, self.service.sub, self.service.starts) = match self.service.restart {
+            RestartResult::Restart(millis, _) => ("activating", "auto-restart", after(millis)),
+            RestartResult::Stops(millis, sub) => ("deactivating", sub, after(millis)),
+            RestartResult::Failed => ("failed", "failed", None),
+            RestartResult::Limbo => ("activating", "auto-restart", None),
         };
-    }
-
-    /// Whatever may happen between any two calls.
-    pub(super) fn trouble(&mut self) {
-        while self.random.chance(self.mischief) {
-            let event = self.random.below(17);
-            self.happen(event);
-        }
-        if self.mischief == 0 || self.random.chance(500) {
-            self.notice();
-        }
-    }
-
-    fn happen(&mut self, event: u64) {
-        let name = match event {
-            0 => {
-                self.crash();
-                "the main process exits"
-            }
-            1 => {
-                self.crash();
-                self.notice();
-                self.spawn_stranger();
-                "the main process exits, a stranger may get its number"
-            }
-            2 => {
-                // The next number to be given out is the one that gets free.
-                if let Some(main) = self.service.main {
-                    self.next_number = main - FIRST;
-                }
-                self.crash();
-                self.notice();
-                self.spawn_stranger();
-                "the main process exits, a stranger gets its number"
-            }
-            3 => {
-                if let Some(main) = self.service.main {
-                    self.crash();
-                    self.notice();
-                    self.next_number = main - FIRST;
-                    let mute = self.random.chance(500);
-                    self.start(mute);
-                }
-                "the unit is restarted with the same number"
-            }
-            4 => {
-                self.crash();
-                self.notice();
-                let mute = self.random.chance(500);
-                self.start(mute);
-                "an operator restarts the unit"
-            }
-            5 => {
-                if let Some(main) = self.main() {
-                    main.mute = !main.mute;
-                }
-                "the main process wakes up or falls silent"
-            }
-            6 => {
-                if let Some(main) = self.main() {
-                    main.traced = !main.traced;
-                }
-                "a tracer comes or goes"
-            }
-            7 => {
-                self.service.job = !self.service.job;
-                "a job comes or goes"
-            }
-            8 => {
-                self.service.frozen = !self.service.frozen;
-                "the unit is frozen or thawed"
-            }
-            9 => {
-                self.suspended += Duration::from_secs(3_600);
-                "the machine was suspended"
-            }
-            10 => {
-                let seconds = self.random.below(200);
-                self.pass(Duration::from_secs(seconds));
-                "everybody is starved"
-            }
-            11 => {
-                self.notice();
-                "the manager looks around"
-            }
-            12 => {
-                let millis = self.random.below(3_000);
-                self.pass(Duration::from_millis(millis));
-                "time passes"
-            }
-            13 => {
-                self.spawn_stranger();
-                "a stranger comes"
-            }
-            14 => {
-                // sd_notify(3), MAINPID=: the old one lives on.
-                if self.service.main.is_some() && (self.processes.len() as u32) < NUMBERS {
-                    let number = self.spawn(true, Nature::Dies(0));
-                    self.appoint(number);
-                    self.service.started = self.now;
-                }
-                "the main process hands over to a child"
-            }
-            _ => {
-                self.reap_strangers();
-                "strangers go"
-            }
-        };
-        self.note(name);
-    }
-
-    fn crash(&mut self) {
-        if let Some(main) = self.main() {
-            main.zombie = true;
-        }
-    }
-
-    fn spawn_stranger(&mut self) {
-        if (self.processes.len() as u32) < NUMBERS - 1 {
-            self.spawn(true, Nature::Dies(0));
-        }
     }
 }

@@ -11,6 +11,9 @@ RestartForceExitStatus=USR1
 SuccessExitStatus=4 KILL TERM
 RemainAfterExit=no
 MainPID=30
+ControlGroup=/system.slice/demo.service
+KillMode=mixed
+SendSIGKILL=yes
 Result=success
 ExecMainStartTimestampMonotonic=2993160532
 ExecStart={ path=sleep ; argv[]=sleep infinity ; ignore_errors=no ; start_time=[Tue 2026-11-24 06:54:05 UTC] ; stop_time=[n/a] ; pid=30 ; code=(null) ; status=0/0 }
@@ -62,6 +65,13 @@ fn parse_reads_a_running_service() {
     assert_eq!(unit.sub, word("running"));
     assert_eq!(unit.result, word("success"));
     assert_eq!(unit.main_pid, Ok(30));
+    assert_eq!(
+        unit.group.as_ref().map(ControlGroup::as_str),
+        Ok("/system.slice/demo.service")
+    );
+    assert_eq!(unit.kill_mode, Ok(KillMode::Mixed));
+    assert_eq!(unit.send_sigkill, Ok(true));
+    assert_eq!(unit.stops_forever, Ok(false));
     assert_eq!(unit.invocation, word("fe5921ce7fb248c7935c4f07c95f822f"));
     assert_eq!(unit.started, Ok(Monotonic::from_micros(2_993_160_532)));
     assert_eq!(unit.restart, Ok(Restart::Always));
@@ -95,7 +105,7 @@ fn parse_names_each_property_that_is_missing_or_makes_no_sense() {
     let empty = UnitState::parse(b"Foo=bar\n").unwrap();
     assert_eq!(
         empty.main_pid,
-        Err(Unreadable("systemctl did not tell MainPID=".to_owned()))
+        Err(Unreadable("systemctl did not report MainPID=".to_owned()))
     );
     assert_eq!(empty.freezer, None);
     assert_eq!(empty.restart_takes, None);
@@ -110,6 +120,12 @@ fn parse_names_each_property_that_is_missing_or_makes_no_sense() {
         ("ExecMainStartTimestampMonotonic=[not set]", "ExecMainStart"),
         ("NeedDaemonReload=maybe", "NeedDaemonReload"),
         ("ActiveState=", "ActiveState"),
+        ("ControlGroup=", "ControlGroup"),
+        ("ControlGroup=/", "ControlGroup"),
+        ("ControlGroup=a.service", "ControlGroup"),
+        ("KillMode=all", "KillMode"),
+        ("SendSIGKILL=", "SendSIGKILL"),
+        ("TimeoutStopUSec=soon", "TimeoutStopUSec"),
     ] {
         let unit = UnitState::parse(line.as_bytes()).unwrap();
         let complaints = [
@@ -119,13 +135,17 @@ fn parse_names_each_property_that_is_missing_or_makes_no_sense() {
             unit.started.err(),
             unit.stale.err(),
             unit.active.err(),
+            unit.group.err(),
+            unit.kill_mode.err(),
+            unit.send_sigkill.err(),
+            unit.stops_forever.err(),
         ];
         assert!(
             complaints
                 .iter()
                 .flatten()
                 .any(|complaint| complaint.0.contains(name)
-                    && complaint.0.contains("makes no sense")),
+                    && complaint.0.contains("reported an invalid")),
             "{line}: {complaints:?}"
         );
     }
@@ -251,6 +271,26 @@ fn parse_refuses_garbage() {
         let error = UnitState::parse(printed).unwrap_err();
         assert!(error.contains(complaint), "{error}");
     }
+}
+
+#[test]
+fn parse_tells_an_endless_stop_from_a_long_one() {
+    for (text, expected) in [("infinity", true), ("0", false), ("1y", false)] {
+        let unit = UnitState::parse(format!("TimeoutStopUSec={text}").as_bytes()).unwrap();
+        assert_eq!(unit.stops_forever, Ok(expected), "{text}");
+    }
+}
+
+#[test]
+fn socket_unit_lists_its_addresses_without_their_kind() {
+    let text = "ControlGroup=/system.slice/demo.socket\nListen=[::]:8000 (Stream)\nListen=/run/a b (c) (Stream)\n";
+    let socket = SocketUnit::parse(text.as_bytes());
+    assert_eq!(
+        socket.group.as_ref().map(ControlGroup::as_str),
+        Some("/system.slice/demo.socket")
+    );
+    assert_eq!(socket.listens, ["[::]:8000", "/run/a b (c)"]);
+    assert_eq!(SocketUnit::parse(b"\xff\n"), SocketUnit::default());
 }
 
 #[test]

@@ -1,8 +1,11 @@
 use std::sync::mpsc::Sender;
 
+use super::super::observation::{Owner, Parent, Vitals};
+use super::super::proofs::samples::{in_group, listener};
 use super::super::unit::tests::RUNNING;
 use super::*;
-use crate::lacking::lacking;
+use crate::manifest::KillSignal;
+use crate::skip::skip_unless_ci;
 
 fn unit(name: &str, scope: Scope) -> Unit {
     Unit {
@@ -25,41 +28,103 @@ const RESTARTS: (&str, &str) = (
     "RestartPreventExitStatus=1 3 ABRT",
     "RestartPreventExitStatus=",
 );
+const CLEAN: (&str, &str) = ("SuccessExitStatus=4 KILL TERM", "SuccessExitStatus=");
+
+/// A backend of 127.0.0.1:8000 as the guards would find it, changed by `change`.
+fn running(
+    change: impl Fn(&mut Observation),
+) -> impl Fn(&Backend, &UnitState, &[SocketAddr]) -> Vec<String> {
+    move |backend, state, addresses| {
+        let main = *state.main_pid.as_ref().unwrap();
+        let vitals = Vitals {
+            state: 'S',
+            dumping: false,
+            kill_pending: false,
+            age: Duration::from_secs(600),
+            group: Some("/system.slice/demo.service".to_owned()),
+            parent: Parent {
+                pid: 1,
+                group: None,
+            },
+        };
+        let mut now = Observation {
+            at: Monotonic::now(),
+            unit: state.clone(),
+            process: match main {
+                0 => Process::None,
+                _ => Process::Alive(vitals),
+            },
+            members: Ok(Members::default()),
+            sockets: Ok(Sockets::Tcp(TcpFacts {
+                table: vec![in_group(listener("127.0.0.1:8000", 1), 7)],
+                owners: [(7, Owner::Unit)].into(),
+                progress: None,
+            })),
+            probe: None,
+        };
+        change(&mut now);
+        let mut context = context(backend);
+        context.scope = Scope::System;
+        context.silent_at = addresses.to_vec();
+        let refusal = guards::lasting(&context, &now);
+        refusal
+            .map(|why| would_refuse(&backend.unit, &why))
+            .into_iter()
+            .collect()
+    }
+}
 
 fn examine(
     subjects: Subjects,
     show: impl Fn(&Unit) -> Result<UnitState, String>,
+    refusals: impl Fn(&Backend, &UnitState, &[SocketAddr]) -> Vec<String>,
     address: &str,
 ) -> Vec<String> {
-    let mut sentences = Vec::new();
+    let mut warnings = Vec::new();
     let address = address.parse().unwrap();
     subjects.examine(
         show,
+        refusals,
         || Ok(vec![address]),
-        |sentence| sentences.push(sentence),
+        |warning| warnings.push(warning),
     );
-    sentences
+    warnings
 }
 
 fn both() -> Subjects {
+    let plan = RecoveryPlan {
+        unit: "api.service".parse().unwrap(),
+        scope: Scope::User,
+        signal: KillSignal::Kill,
+        dump_signal: None,
+        min_uptime: Duration::from_secs(120),
+        verify: Duration::from_secs(60),
+    };
     Subjects {
-        backend: Some((unit("api.service", Scope::User), KillSignal::Kill)),
+        backend: Some(Backend {
+            unit: unit("api.service", Scope::User),
+            plan,
+            port: Some(8_000),
+        }),
         own: Some(unit("check.service", Scope::System)),
         source: Source::Stdin,
     }
 }
 
+fn none(_: &mut Observation) {}
+
 #[test]
 fn examine_is_silent_where_all_is_well() {
-    let sentences = examine(both(), |_| Ok(state(&[RESTARTS])), "127.0.0.1:8000");
-    assert_eq!(sentences, [""; 0]);
+    let well = |_: &Unit| Ok(state(&[RESTARTS, CLEAN]));
+    let warnings = examine(both(), well, running(none), "127.0.0.1:8000");
+    assert_eq!(warnings, [""; 0]);
 }
 
 #[test]
 fn examine_names_every_stale_unit_and_the_cure() {
     let stale = |_: &Unit| Ok(state(&[("NeedDaemonReload=no", "NeedDaemonReload=yes")]));
     assert_eq!(
-        examine(both(), stale, "127.0.0.1:8000"),
+        examine(both(), stale, |_, _, _| vec![], "127.0.0.1:8000"),
         [
             "api.service is newer on disk than what systemd has loaded: \"systemctl --user daemon-reload\" loads it",
             "check.service is newer on disk than what systemd has loaded: \"systemctl daemon-reload\" loads it",
@@ -76,7 +141,7 @@ fn examine_finds_what_would_keep_a_recovery_from_working() {
             source,
             ..both()
         };
-        examine(subjects, |_| show(), address).join("\n")
+        examine(subjects, |_| show(), running(none), address).join("\n")
     };
     let here = "127.0.0.1:8000";
     for (change, expected) in [
@@ -89,7 +154,7 @@ fn examine_finds_what_would_keep_a_recovery_from_working() {
             ("Restart=always", "Restart=on-failure"),
             "SuccessExitStatus= names SIGKILL",
         ),
-        (("Restart=always\n", ""), "did not tell Restart="),
+        (("Restart=always\n", ""), "did not report Restart="),
         (
             ("ExitType=main", "ExitType=cgroup"),
             "(ExitType=cgroup waits",
@@ -118,7 +183,9 @@ fn examine_finds_what_would_keep_a_recovery_from_working() {
         "{told}"
     );
     if !nix::unistd::geteuid().is_root() {
-        return lacking("only a run that may kill any process minds who may write the manifest");
+        return skip_unless_ci(
+            "only a run that may kill any process minds who may write the manifest",
+        );
     }
     let source = Source::File {
         path: "/etc/routes.json".into(),
@@ -180,10 +247,71 @@ fn own_unit_reads_the_control_group() {
     }
 }
 
+#[test]
+fn lasting_names_what_stays_wrong_while_the_backend_is_well() {
+    let refused = |changes: &[(&str, &str)], change: &dyn Fn(&mut Observation)| {
+        let subjects = Subjects {
+            own: None,
+            ..both()
+        };
+        let changes = [&[RESTARTS, CLEAN], changes].concat();
+        let show = |_: &Unit| Ok(state(&changes));
+        examine(subjects, show, running(change), "127.0.0.1:8000").join("\n")
+    };
+    let foreign = refused(&[], &|now| {
+        let Ok(Sockets::Tcp(facts)) = &mut now.sockets else {
+            panic!("TCP")
+        };
+        let owner = Owner::Foreign("/system.slice/nginx.service".to_owned());
+        facts.owners.insert(7, owner);
+    });
+    assert!(foreign.contains("belongs to nginx.service"), "{foreign}");
+    let unreachable = refused(&[], &|now| now.sockets = Err("no AF_NETLINK".to_owned()));
+    assert!(unreachable.contains("no AF_NETLINK"), "{unreachable}");
+    let supervised = refused(&[], &|now| {
+        if let Process::Alive(vitals) = &mut now.process {
+            vitals.parent.pid = 77;
+        }
+    });
+    assert!(supervised.contains("a child of process 77"), "{supervised}");
+    let left = |now: &mut Observation| now.members.as_mut().unwrap().others = 2;
+    let kept = refused(&[("KillMode=mixed", "KillMode=process")], &left);
+    assert!(kept.contains("2 other processes"), "{kept}");
+    assert_eq!(refused(&[], &left), "");
+    // Age, tracers and the like pass.
+    let passing = |now: &mut Observation| now.at = *now.unit.started.as_ref().unwrap();
+    assert_eq!(refused(&[], &passing), "");
+}
+
+#[test]
+fn a_dump_signal_that_nobody_catches_is_named() {
+    let text = fs::read_to_string("/proc/self/cgroup").unwrap();
+    let Some(path) = cgroup::path_of(&text).filter(|path| path.len() > 1) else {
+        return skip_unless_ci("this process is in the root control group");
+    };
+    let group = format!("ControlGroup={path}");
+    let state = state(&[("ControlGroup=/system.slice/demo.service", &group)]);
+    // Nobody can catch what nobody has ever been asked to: the test programs take no SIGUSR2.
+    let told = nobody_catches(DumpSignal::Usr2, &state, "api.service");
+    if let Some(told) = told {
+        assert!(
+            told.contains("no process of api.service catches SIGUSR2"),
+            "{told}"
+        );
+        assert!(told.contains("faulthandler"), "{told}");
+    }
+    let elsewhere = self::state(&[("ControlGroup=/system.slice/demo.service\n", "")]);
+    assert_eq!(nobody_catches(DumpSignal::Usr2, &elsewhere, "x"), None);
+}
+
 fn watch() -> (Sender<String>, Watch) {
-    let (tell, sentences) = mpsc::channel();
-    let units = "api.service".to_owned();
-    (tell, Watch { sentences, units })
+    let (tell, warnings) = mpsc::channel();
+    let watch = Watch {
+        warnings,
+        units: "api.service".to_owned(),
+        cancel: None,
+    };
+    (tell, watch)
 }
 
 #[test]
@@ -196,7 +324,24 @@ fn finish_waits_for_the_end_but_not_for_ever() {
 
     let (tell, stuck) = watch();
     tell.send("one".to_owned()).unwrap();
-    let sentences = stuck.finish(Duration::from_millis(30));
-    assert_eq!(sentences.len(), 2);
-    assert!(sentences[1].starts_with("api.service could not be looked at in time"));
+    let warnings = stuck.finish(Duration::from_millis(30));
+    assert_eq!(warnings.len(), 2);
+    assert!(warnings[1].starts_with("api.service could not be looked at in time"));
+}
+
+/// The thread that waits for `systemctl` sees the pipe close, gives up, and ends before `finish` does.
+#[test]
+fn finish_gives_up_what_is_under_way() {
+    let (tell, mut watch) = watch();
+    let (mut cancelled, cancel) = io::pipe().unwrap();
+    watch.cancel = Some(cancel);
+    let thread = thread::spawn(move || {
+        let closed = io::copy(&mut cancelled, &mut io::sink());
+        tell.send("the call was given up".to_owned()).unwrap();
+        closed.unwrap()
+    });
+    let warnings = watch.finish(Duration::from_millis(30));
+    assert!(thread.is_finished() || thread.join().is_ok());
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].starts_with("api.service could not be looked at in time"));
 }

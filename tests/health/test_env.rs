@@ -1,4 +1,4 @@
-//! A scene is a backend, a manifest and one run of the real program, told in a sentence. It knows
+//! A test environment is a backend, a manifest and one run of the real program, told in a message. It knows
 //! the README's names and nothing of how the program is built.
 
 use std::ffi::OsString;
@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::play::{Play, ok, silent, status};
 use crate::run::Run;
+use crate::script::{Script, ok, silent, status};
 use crate::server::Server;
 use crate::systemd::Systemd;
 
@@ -21,10 +21,10 @@ pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_scidex-route-health");
 /// How long a run may take before it is killed and its test fails.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// The time-out of a scene's routes unless it says otherwise.
+/// The timeout of a test environment's routes unless it says otherwise.
 pub(crate) const TIMEOUT: Duration = Duration::from_millis(400);
 
-pub(crate) struct Scene {
+pub(crate) struct TestEnv {
     dir: TempDir,
     server: Server,
     manifest: Value,
@@ -33,13 +33,13 @@ pub(crate) struct Scene {
     wrapper: Vec<OsString>,
 }
 
-impl Scene {
-    /// A server without routes and a manifest for it: short time-outs, no retries, no recovery.
+impl TestEnv {
+    /// A server without routes and a manifest for it: short timeouts, no retries, no recovery.
     pub(crate) fn new() -> Self {
         Self::with(Server::start())
     }
 
-    /// As [`Scene::new`], for a server of another kind.
+    /// As [`TestEnv::new`], for a server of another kind.
     pub(crate) fn with(server: Server) -> Self {
         let manifest = json!({
             "base_url": server.url(),
@@ -61,17 +61,17 @@ impl Scene {
         }
     }
 
-    pub(crate) fn core(self, path: &str, play: Play) -> Self {
-        self.route(path, play, json!({ "core": true }))
+    pub(crate) fn core(self, path: &str, script: Script) -> Self {
+        self.route(path, script, json!({ "core": true }))
     }
 
-    pub(crate) fn aux(self, path: &str, play: Play) -> Self {
-        self.route(path, play, json!({}))
+    pub(crate) fn aux(self, path: &str, script: Script) -> Self {
+        self.route(path, script, json!({}))
     }
 
     /// A route with more keys than its path.
-    pub(crate) fn route(mut self, path: &str, play: Play, keys: Value) -> Self {
-        self.server.set(path, play);
+    pub(crate) fn route(mut self, path: &str, script: Script, keys: Value) -> Self {
+        self.server.set(path, script);
         let mut route = keys;
         route["path"] = path.into();
         self.manifest["routes"].as_array_mut().unwrap().push(route);
@@ -79,8 +79,8 @@ impl Scene {
     }
 
     /// What a path answers that no route of the manifest asks for: the target of a redirect.
-    pub(crate) fn also(self, path: &str, play: Play) -> Self {
-        self.server.set(path, play);
+    pub(crate) fn also(self, path: &str, script: Script) -> Self {
+        self.server.set(path, script);
         self
     }
 
@@ -96,7 +96,7 @@ impl Scene {
         self
     }
 
-    /// The manifest points elsewhere; the scene's own server may stay unused.
+    /// The manifest points elsewhere; the test environment's own server may stay unused.
     pub(crate) fn at(self, base_url: impl Into<String>) -> Self {
         self.server.may_stay_unused();
         self.top("base_url", base_url.into())
@@ -115,7 +115,7 @@ impl Scene {
         self
     }
 
-    /// Runs the program through this command, beside systemd where [`Scene::beside`] came before.
+    /// Runs the program through this command, beside systemd where [`TestEnv::beside`] came before.
     pub(crate) fn through<const N: usize>(mut self, command: [&str; N]) -> Self {
         self.wrapper.extend(command.map(OsString::from));
         self
@@ -170,7 +170,7 @@ impl Scene {
         self.spawn(command)
     }
 
-    /// Starts a command that [`Scene::command`] gave.
+    /// Starts a command that [`TestEnv::command`] gave.
     pub(crate) fn spawn(&self, mut command: Command) -> Running {
         // Files rather than pipes: a grandchild that holds one open cannot stall the test.
         let output = TempDir::new().unwrap();
@@ -182,7 +182,7 @@ impl Scene {
             child,
             started,
             output,
-            story: format!("{command:?}\nmanifest: {}", self.manifest()),
+            context: format!("{command:?}\nmanifest: {}", self.manifest()),
         }
     }
 
@@ -198,23 +198,23 @@ impl Scene {
 }
 
 /// A backend whose every route answers, be it late on a busy machine.
-pub(crate) fn healthy() -> Scene {
+pub(crate) fn healthy() -> TestEnv {
     patient().core("/up", ok()).aux("/page", ok())
 }
 
 /// A backend that is up and answers an auxiliary route with an error.
-pub(crate) fn unhealthy() -> Scene {
+pub(crate) fn unhealthy() -> TestEnv {
     patient().core("/up", ok()).aux("/page", status(500))
 }
 
-/// A scene without a silent route, whose time-outs therefore cost nothing.
-fn patient() -> Scene {
-    Scene::new().default("timeout_seconds", 10)
+/// A test environment without a silent route, whose timeouts therefore cost nothing.
+fn patient() -> TestEnv {
+    TestEnv::new().default("timeout_seconds", 10)
 }
 
 /// A core that is silent for good and a unit that may be killed for it.
-pub(crate) fn mute(systemd: &Systemd, recovery: Value) -> Scene {
-    Scene::new()
+pub(crate) fn mute(systemd: &Systemd, recovery: Value) -> TestEnv {
+    TestEnv::new()
         .beside(systemd)
         .core("/up", silent())
         .top("recovery", recovery)
@@ -225,7 +225,7 @@ pub(crate) struct Running {
     child: Child,
     started: Instant,
     output: TempDir,
-    story: String,
+    context: String,
 }
 
 impl Running {
@@ -264,7 +264,7 @@ impl Running {
             report: serde_json::from_str(&stdout).unwrap_or(Value::Null),
             stdout,
             stderr: self.stderr(),
-            story: std::mem::take(&mut self.story),
+            context: std::mem::take(&mut self.context),
         }
     }
 
@@ -272,7 +272,7 @@ impl Running {
         let stdout = read(&self.output.path().join("stdout"));
         format!(
             "{}\nstdout: {stdout}\nstderr: {}",
-            self.story,
+            self.context,
             self.stderr()
         )
     }

@@ -11,7 +11,7 @@ static SKIPPED: Mutex<BTreeMap<String, usize>> = Mutex::new(BTreeMap::new());
 /// Skips a test that lacks something which CI has. With `CI` set, it fails instead: it must not turn
 /// green because the thing that it tests is missing.
 #[track_caller]
-pub(crate) fn lacking(why: &str) {
+pub(crate) fn skip_unless_ci(why: &str) {
     assert!(std::env::var_os("CI").is_none(), "{why}");
     skip(why);
 }

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 /// What is played to a client whose request has been read.
 #[derive(Clone)]
-pub(crate) enum Play {
+pub(crate) enum Script {
     /// One step after the other; then the connection is closed in good order.
     Steps(Vec<Step>),
-    /// The first request gets the first play, and so on; the last one repeats.
-    InTurn(Vec<Play>),
+    /// The first request gets the first script, and so on; the last one repeats.
+    InTurn(Vec<Script>),
 }
 
 #[derive(Clone)]
@@ -24,12 +24,12 @@ pub(crate) enum Step {
 }
 
 /// Accepts, reads the request, and never says a thing.
-pub(crate) fn silent() -> Play {
+pub(crate) fn silent() -> Script {
     raw("").stall()
 }
 
 /// A healthy page; its body passes the checks of the shipped manifest.
-pub(crate) fn ok() -> Play {
+pub(crate) fn ok() -> Script {
     answer(
         200,
         &[("Content-Type", "application/json")],
@@ -38,17 +38,17 @@ pub(crate) fn ok() -> Play {
 }
 
 /// A complete answer with this status and a short body.
-pub(crate) fn status(status: u16) -> Play {
+pub(crate) fn status(status: u16) -> Script {
     answer(status, &[], "some body\n")
 }
 
 /// A redirect without a body.
-pub(crate) fn redirect(status: u16, location: &str) -> Play {
+pub(crate) fn redirect(status: u16, location: &str) -> Script {
     answer(status, &[("Location", location)], "")
 }
 
 /// A complete answer with correct framing.
-pub(crate) fn answer(status: u16, headers: &[(&str, &str)], body: &str) -> Play {
+pub(crate) fn answer(status: u16, headers: &[(&str, &str)], body: &str) -> Script {
     let mut head = format!("HTTP/1.1 {status} Whatever\r\n");
     for (name, value) in headers {
         head += &format!("{name}: {value}\r\n");
@@ -60,16 +60,16 @@ pub(crate) fn answer(status: u16, headers: &[(&str, &str)], body: &str) -> Play 
 }
 
 /// Exactly these bytes.
-pub(crate) fn raw(bytes: impl AsRef<[u8]>) -> Play {
-    Play::Steps(vec![Step::Send(bytes.as_ref().to_vec())])
+pub(crate) fn raw(bytes: impl AsRef<[u8]>) -> Script {
+    Script::Steps(vec![Step::Send(bytes.as_ref().to_vec())])
 }
 
-/// A different play for each request; the last one repeats.
-pub(crate) fn in_turn(plays: impl IntoIterator<Item = Play>) -> Play {
-    Play::InTurn(plays.into_iter().collect())
+/// A different script for each request; the last one repeats.
+pub(crate) fn in_turn(scripts: impl IntoIterator<Item = Script>) -> Script {
+    Script::InTurn(scripts.into_iter().collect())
 }
 
-impl Play {
+impl Script {
     pub(crate) fn send(self, bytes: impl AsRef<[u8]>) -> Self {
         self.and(Step::Send(bytes.as_ref().to_vec()))
     }
@@ -102,7 +102,7 @@ impl Play {
     fn and(mut self, step: Step) -> Self {
         match &mut self {
             Self::Steps(steps) => steps.push(step),
-            Self::InTurn(_) => panic!("steps belong to a single play"),
+            Self::InTurn(_) => panic!("steps belong to a single script"),
         }
         self
     }
