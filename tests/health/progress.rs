@@ -8,10 +8,10 @@ use std::thread;
 use std::time::Duration;
 
 use crate::network::{PrivateNetwork, RESTARTS, hang, is_spared};
-use crate::patience::within;
 use crate::run::Run;
-use crate::scene::Running;
 use crate::systemd::Systemd;
+use crate::test_env::Running;
+use crate::wait::wait_until;
 
 const UNIT: &str = "own.service";
 const ADDRESS: &str = "127.0.0.1:8000";
@@ -131,7 +131,7 @@ fn retransmissions_are_no_progress() {
     }
     let _client = network.clients(1, ADDRESS);
     let retransmits = || retransmissions(&network) > 0;
-    assert!(within(Duration::from_secs(10), retransmits));
+    assert!(wait_until(Duration::from_secs(10), retransmits));
     hang(&systemd, UNIT);
     let pid = systemd.main_pid(UNIT);
     let run = network.watch(UNIT, LOCAL).run(["--dry-run"]);
