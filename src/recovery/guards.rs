@@ -20,13 +20,13 @@ pub(super) type Passed = Result<(), Refusal>;
 
 /// Whether the process may be signalled, or the refusal of the first guard in the order of [`Guard`].
 /// A guard that cannot tell refuses as [`Guard::Unreadable`] in its own place. `first` is the first
-/// look, where `now` is a later one.
+/// observation, if `now` is a later one.
 pub(super) fn judge(
     context: &GuardContext<'_>,
     now: &Observation,
     first: Option<&Observation>,
 ) -> Passed {
-    let look = Look {
+    let seen = Observations {
         now,
         first: first.unwrap_or(now),
     };
@@ -34,13 +34,13 @@ pub(super) fn judge(
     loaded(unit, name, scope)?;
     active(unit, name)?;
     main_pid(context, now)?;
-    old_enough(&look, context.min_uptime)?;
-    same_as_probed(&look, context.sweep_began)?;
-    unchanged(&look, name)?;
-    still_there(&look)?;
+    old_enough(&seen, context.min_uptime)?;
+    same_as_probed(&seen, context.sweep_began)?;
+    unchanged(&seen, name)?;
+    still_there(&seen)?;
     silence::unanswered(now.probe.as_ref(), now.sockets.as_ref().ok())?;
     refuse_if(Guard::NotLocal, context.not_local.as_ref())?;
-    proofs(context, &look)?;
+    proofs(context, &seen)?;
     restarts(context, now)?;
     no_job(unit, name, scope)?;
     undisturbed(&now.members)?;
@@ -73,13 +73,13 @@ pub(super) fn lasting(context: &GuardContext<'_>, now: &Observation) -> Option<S
     running().err().map(|(_, why)| why)
 }
 
-/// A look, and the one that it is compared with.
-struct Look<'a> {
+/// An observation, and the first one, with which it is compared.
+struct Observations<'a> {
     now: &'a Observation,
     first: &'a Observation,
 }
 
-impl Look<'_> {
+impl Observations<'_> {
     /// When the main process that was looked at first had started: what is said of its age must not be
     /// said of a successor.
     fn started(&self) -> Result<Monotonic, Refusal> {
@@ -88,12 +88,12 @@ impl Look<'_> {
 }
 
 /// `foreign_listener`, `not_reached`, `busy`
-fn proofs(context: &GuardContext<'_>, look: &Look<'_>) -> Passed {
-    let sockets = readable(&look.now.sockets)?;
-    let probe = look.now.probe.as_ref();
-    let group = known(&look.now.unit.group)?;
+fn proofs(context: &GuardContext<'_>, seen: &Observations<'_>) -> Passed {
+    let sockets = readable(&seen.now.sockets)?;
+    let probe = seen.now.probe.as_ref();
+    let group = known(&seen.now.unit.group)?;
     ownership::own_listener(context, Some(group), sockets, probe)?;
-    if let (Sockets::Tcp(now), Sockets::Tcp(first)) = (sockets, readable(&look.first.sockets)?) {
+    if let (Sockets::Tcp(now), Sockets::Tcp(first)) = (sockets, readable(&seen.first.sockets)?) {
         silence::reached(probe, first, now)?;
         progress::no_progress(now)?;
     }
@@ -178,8 +178,8 @@ fn main_pid(context: &GuardContext<'_>, now: &Observation) -> Passed {
     }
 }
 
-fn old_enough(look: &Look<'_>, min_uptime: Duration) -> Passed {
-    let age = look.now.at.since(look.started()?);
+fn old_enough(seen: &Observations<'_>, min_uptime: Duration) -> Passed {
+    let age = seen.now.at.since(seen.started()?);
     if age >= min_uptime {
         return Ok(());
     }
@@ -187,35 +187,35 @@ fn old_enough(look: &Look<'_>, min_uptime: Duration) -> Passed {
         Guard::TooYoung,
         format!(
             "{} is {} s old, younger than min_uptime_seconds ({}): it is still starting",
-            the_process(&look.now.unit),
+            the_process(&seen.now.unit),
             age.as_secs(),
             min_uptime.as_secs_f64()
         ),
     )
 }
 
-fn same_as_probed(look: &Look<'_>, sweep_began: Monotonic) -> Passed {
-    if look.started()? <= sweep_began {
+fn same_as_probed(seen: &Observations<'_>, sweep_began: Monotonic) -> Passed {
+    if seen.started()? <= sweep_began {
         return Ok(());
     }
     refuse(
         Guard::Restarted,
         format!(
             "{} started after this sweep began: it is not the process that hung",
-            the_process(&look.now.unit)
+            the_process(&seen.now.unit)
         ),
     )
 }
 
-fn unchanged(look: &Look<'_>, name: &str) -> Passed {
-    let (before, now) = (&look.first.unit, &look.now.unit);
+fn unchanged(seen: &Observations<'_>, name: &str) -> Passed {
+    let (before, now) = (&seen.first.unit, &seen.now.unit);
     let invocation = known(&now.invocation)?;
     let (was, is) = (known(&before.main_pid)?, known(&now.main_pid)?);
     if was != is {
         return refuse(
             Guard::Changed,
             format!(
-                "the main process of {name} changed from {was} to {is} between two looks: it is being restarted"
+                "the main process of {name} changed from {was} to {is} between two observations: it is being restarted"
             ),
         );
     }
@@ -223,18 +223,18 @@ fn unchanged(look: &Look<'_>, name: &str) -> Passed {
     if known(&before.invocation)? != invocation {
         return refuse(
             Guard::Changed,
-            format!("{name} was started anew between two looks (its InvocationID changed)"),
+            format!("{name} was started anew between two observations (its InvocationID changed)"),
         );
     }
     Ok(())
 }
 
-fn still_there(look: &Look<'_>) -> Passed {
+fn still_there(seen: &Observations<'_>) -> Passed {
     // systemd notes the start right after the fork, so no main process is younger than that note;
     // the second is for rounding. A younger one has got the number in another way.
     const ROUNDING: Duration = Duration::from_secs(1);
-    let process = the_process(&look.now.unit);
-    match &look.now.process {
+    let process = the_process(&seen.now.unit);
+    match &seen.now.process {
         Process::Gone(how) => refuse(
             Guard::Gone,
             format!("{process} was gone before the signal: {how}"),
@@ -251,7 +251,7 @@ fn still_there(look: &Look<'_>) -> Passed {
                 }
             ),
         ),
-        Process::Alive(vitals) if look.now.at.since(look.started()?) > vitals.age + ROUNDING => {
+        Process::Alive(vitals) if seen.now.at.since(seen.started()?) > vitals.age + ROUNDING => {
             refuse(
                 Guard::Gone,
                 format!("{process} started after the unit's main process; its PID was reused"),
@@ -415,7 +415,7 @@ fn unfrozen(unit: &UnitState, name: &str, scope: Scope) -> Passed {
     }
 }
 
-/// The refusal that was worked out before the first look, if there is one.
+/// The refusal that was worked out before the first observation, if there is one.
 fn refuse_if(guard: Guard, why: Option<&String>) -> Passed {
     why.map_or(Ok(()), |why| refuse(guard, why.clone()))
 }

@@ -176,7 +176,7 @@ impl Host for Machine<'_> {
         seen
     }
 
-    fn announce(&self, line: &str) {
+    fn log(&self, line: &str) {
         (self.log)(line);
     }
 
@@ -222,7 +222,7 @@ pub(super) fn not_local(addresses: &Result<Vec<SocketAddr>, String>) -> Option<S
         }
     };
     Some(format!(
-        "base_url does not surely lead to this machine: {why}, and a time-out across a network proves nothing about a local process; \
+        "base_url does not surely lead to this machine: {why}, and a timeout across a network proves nothing about a local process; \
          give the address on which the backend listens here, such as 127.0.0.1"
     ))
 }

@@ -29,10 +29,10 @@ impl Core {
             match outcome.class {
                 Class::Ok | Class::RateLimited | Class::HttpError(_) => {}
                 Class::Skipped(_) => core.skipped += 1,
-                Class::TimeoutUnreachable(loss) => {
+                Class::TimeoutUnreachable(error) => {
                     core.lost += 1;
-                    if !core.causes.contains(&loss.name()) {
-                        core.causes.push(loss.name());
+                    if !core.causes.contains(&error.name()) {
+                        core.causes.push(error.name());
                     }
                 }
             }
@@ -195,7 +195,7 @@ fn silence(manifest: &Manifest) -> String {
 pub(super) fn class(class: Class) -> &'static str {
     match class {
         Class::Ok => "OK",
-        Class::TimeoutUnreachable(loss) => loss.name(),
+        Class::TimeoutUnreachable(error) => error.name(),
         Class::RateLimited => "rate-limited",
         Class::HttpError(_) => "HTTP error",
         Class::Skipped(_) => "skipped",

@@ -308,7 +308,7 @@ fn judge_reads_the_process() {
 }
 
 #[test]
-fn judge_compares_the_two_looks() {
+fn judge_compares_the_two_observations() {
     for (changes, expected) in [
         (&["MainPID=4712"][..], Some(Guard::Changed)),
         (
@@ -563,7 +563,7 @@ fn judge_names_the_first_guard_of_the_list() {
     );
 }
 
-/// What cannot be told refuses in its own place: after the guards before it, before those after it.
+/// What cannot be read refuses in its own place: after the guards before it, before those after it.
 #[test]
 fn judge_names_unreadable_in_the_place_of_the_guard_that_cannot_tell() {
     let unreadable = Some(Guard::Unreadable);
@@ -700,8 +700,8 @@ fn no_restart_knows_what_systemd_takes_for_a_success() {
     ] {
         let unit = unit(changes);
         for signal in [KillSignal::Kill, KillSignal::Abort] {
-            let told = no_restart(&unit, NAME, Scope::System, signal, 0).err();
-            let why = told.map(|(_, why)| why).unwrap_or_default();
+            let refusal = no_restart(&unit, NAME, Scope::System, signal, 0).err();
+            let why = refusal.map(|(_, why)| why).unwrap_or_default();
             assert_eq!(why.is_empty(), refused.is_none(), "{changes:?}: {why}");
             assert!(
                 why.contains(refused.unwrap_or_default()),

@@ -57,13 +57,13 @@ impl<H: Host> Run<'_, H> {
     }
 
     fn dies_of_abort(&self, process: &H::Process) -> bool {
-        let patience = self.host.now() + CORE_DUMP;
+        let core_dump_end = self.host.now() + CORE_DUMP;
         if self.host.died_within(process, ABORT) {
             return true;
         }
         let dumps =
             || matches!(self.host.inspect(process), Process::Alive(vitals) if vitals.dumping);
-        while self.host.now() < patience && dumps() {
+        while self.host.now() < core_dump_end && dumps() {
             if self.host.died_within(process, Duration::from_millis(250)) {
                 return true;
             }
@@ -95,7 +95,7 @@ impl<H: Host> Run<'_, H> {
         let began = self.host.now();
         let until = began + bound;
         let mut pause = Duration::from_millis(50);
-        let mut announced = false;
+        let mut logged = false;
         loop {
             let answer = self.host.show();
             if let Ok(unit) = &answer {
@@ -106,9 +106,9 @@ impl<H: Host> Run<'_, H> {
                     return Err(self.not_recovered(None, &self.ended(unit)));
                 }
                 let waits = unit.sub.as_deref() == Ok("stop-sigterm");
-                if waits && !announced && self.host.now().since(began) >= OBEDIENCE {
-                    self.host.announce(&self.children_left());
-                    announced = true;
+                if waits && !logged && self.host.now().since(began) >= OBEDIENCE {
+                    self.host.log(&self.children_left());
+                    logged = true;
                 }
             }
             let now = self.host.now();
