@@ -143,7 +143,7 @@ fn permission(cli: &Cli) -> Permission {
         Permission::Forbidden("--no-recover was given")
     } else if cli.base_url.is_some() {
         Permission::Forbidden(
-            "--base-url was given, and the manifest's unit belongs to the manifest's own URL",
+            "--base-url was given, but recovery.unit belongs to the manifest's own base_url",
         )
     } else if cli.dry_run {
         Permission::DryRun

@@ -86,8 +86,8 @@ fn check_writers(source: &Source, variables: Variables<'_>) -> Result<(), Manife
     };
     match source.writable_by_others(caller) {
         Some(found) if caller.may_kill => Err(ManifestError::Untrusted(format!(
-            "{found}, and a run as root or with CAP_KILL takes such a file only by name, since it decides where \
-             secrets are sent and what is killed; \"{}\" secures it, --manifest {} takes it as it is",
+            "{found}, and a run as root or with CAP_KILL uses such a file only if --manifest names it, because it decides \
+             where secrets are sent and what is killed; run \"{}\" to secure it, or pass --manifest {}",
             found.remedy(),
             source
         ))),

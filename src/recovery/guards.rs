@@ -133,7 +133,7 @@ fn active(unit: &UnitState, name: &str) -> Passed {
             refuse(
                 Guard::NotActive,
                 format!(
-                    "{name} is not active (ActiveState={}, SubState={}): systemd or somebody is already at work on it",
+                    "{name} is not active (ActiveState={}, SubState={}): it is starting, stopping or stopped",
                     escape(other),
                     escape(sub)
                 ),
@@ -150,7 +150,7 @@ fn main_pid(context: &GuardContext<'_>, now: &Observation) -> Passed {
             0 => format!("{name} has no main process (MainPID=0)"),
             1 => format!("the main process of {name} is process 1, which is never signalled"),
             _ => format!(
-                "the main process of {name} is this very program ({pid}): recovery.unit must name the backend's unit"
+                "the main process of {name} is this program itself ({pid}): recovery.unit must name the backend's unit"
             ),
         };
         return refuse(Guard::MainPid, why);
@@ -172,7 +172,7 @@ fn main_pid(context: &GuardContext<'_>, now: &Observation) -> Passed {
         None => refuse(
             Guard::Unreadable,
             format!(
-                "the control group of process {pid} is unknown, and without it a kill is not safe: this needs cgroup2"
+                "the control group of process {pid} is unknown; without it a kill is not safe (this needs cgroup2)"
             ),
         ),
     }
@@ -223,7 +223,7 @@ fn unchanged(seen: &Observations<'_>, name: &str) -> Passed {
     if known(&before.invocation)? != invocation {
         return refuse(
             Guard::Changed,
-            format!("{name} was started anew between two observations (its InvocationID changed)"),
+            format!("{name} was restarted between two observations (its InvocationID changed)"),
         );
     }
     Ok(())
@@ -349,7 +349,7 @@ fn child_of_manager(context: &GuardContext<'_>, now: &Observation) -> Passed {
                     return refuse(
                         Guard::Unreadable,
                         format!(
-                            "/proc does not show process {}, the parent of the main process, and without it a kill is not safe",
+                            "/proc does not show process {}, the parent of the main process; without it a kill is not safe",
                             parent.pid
                         ),
                     );
@@ -363,7 +363,7 @@ fn child_of_manager(context: &GuardContext<'_>, now: &Observation) -> Passed {
     refuse(
         Guard::NoRestart,
         format!(
-            "{} is a child of process {}, not of the service manager, which would not notice its death: a kill would turn a hang into an outage (MAINPID= of sd_notify, or PIDFile= of a supervised process)",
+            "{} is a child of process {}, not of the service manager, so systemd would not notice its death and a kill would turn a hang into an outage (usual causes: MAINPID= sent with sd_notify, or PIDFile= of a supervised process)",
             the_process(&now.unit),
             parent.pid
         ),
@@ -376,7 +376,7 @@ fn no_job(unit: &UnitState, name: &str, scope: Scope) -> Passed {
         Some(job) => refuse(
             Guard::JobQueued,
             format!(
-                "job {} is queued for {name}: somebody is starting or stopping it already (\"{} list-jobs\" shows it)",
+                "job {} is queued for {name}: it is already being started or stopped (\"{} list-jobs\" shows it)",
                 escape(job),
                 systemctl(scope)
             ),
@@ -397,7 +397,7 @@ fn undisturbed(members: &Result<Members, String>) -> Passed {
     };
     refuse(
         Guard::Traced,
-        format!("process {pid} of the unit {how}: let whoever is at work on it finish"),
+        format!("process {pid} of the unit {how}: wait until this has finished"),
     )
 }
 
@@ -435,7 +435,7 @@ fn readable<T>(facts: &Result<T, String>) -> Result<&T, Refusal> {
 fn unreadable(why: &str) -> Refusal {
     (
         Guard::Unreadable,
-        format!("{why}, and without it a kill is not safe"),
+        format!("{why}; without this a kill is not safe"),
     )
 }
 

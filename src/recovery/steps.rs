@@ -151,7 +151,7 @@ impl<H: Host> Run<'_, H> {
         };
         let seen = match (&process, pid) {
             (Some(process), _) => self.host.inspect(process),
-            (None, Some(_)) => Process::Gone("no process has its number any more"),
+            (None, Some(_)) => Process::Gone("no process has this PID any more"),
             (None, None) => Process::None,
         };
         let first = self.observe(at, unit, seen, None);
@@ -231,7 +231,7 @@ impl<H: Host> Run<'_, H> {
         let mut looks = 0;
         while self.host.now().since(target.answered) > STALE {
             if looks == FRESH_LOOKS {
-                let why = "this program itself is starved: whatever it looks at is out of date before it can act on it";
+                let why = "this program itself is starved: each observation is out of date before it can act on it";
                 return Err(Outcome::Refused(Guard::Starved, why.to_owned()));
             }
             self.look_again(target)?;

@@ -290,7 +290,7 @@ fn nobody_catches(signal: DumpSignal, state: &UnitState, name: &str) -> Option<S
     }
     let name_of_signal = signal.name();
     let cure = match signal {
-        DumpSignal::Quit => "a JVM catches it by itself".to_owned(),
+        DumpSignal::Quit => "a JVM catches it without configuration".to_owned(),
         DumpSignal::Usr1 | DumpSignal::Usr2 => {
             format!(
                 "in Python, faulthandler.register(signal.{name_of_signal}) makes a process catch it"
@@ -335,7 +335,7 @@ fn about_timer(timer: &Unit, state: &UnitState) -> Vec<String> {
     // `infinity` for a timer in good order, too.
     let over = match (state.active.as_deref(), state.sub.as_deref()) {
         (Ok("active"), Ok("elapsed")) => Some(format!(
-            "{name} has elapsed and will not start this program again: give it a time that recurs (OnCalendar=), then \"{typed} daemon-reload && {typed} restart {name}\""
+            "{name} has elapsed and will not start this program again: give it a recurring time (OnCalendar=), then \"{typed} daemon-reload && {typed} restart {name}\""
         )),
         (Ok("active") | Err(_), _) => None,
         (Ok(other), _) => Some(format!(

@@ -286,13 +286,13 @@ pub(super) fn recovery(recovery: &Recovery) -> String {
     .flatten()
     .collect();
     let message = match outcome {
-        recovery::Outcome::NotConfigured => "the manifest names no unit to restart".to_owned(),
+        recovery::Outcome::NotConfigured => "the manifest has no \"recovery\"".to_owned(),
         recovery::Outcome::NotNeeded => "the backend is not hung".to_owned(),
         recovery::Outcome::WouldKill => {
-            "all guards passed, without --dry-run it would be killed".to_owned()
+            "all guards passed; without --dry-run it would be killed".to_owned()
         }
         recovery::Outcome::Recovered { .. } => format!(
-            "killed and restarted, the core answers again after {}",
+            "killed and restarted; the core answers again after {}",
             time(recovery.elapsed)
         ),
         recovery::Outcome::Disabled(text)

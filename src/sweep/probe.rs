@@ -215,7 +215,7 @@ fn failed_check(checks: &BodyChecks, options: &Options, body: &[u8]) -> Option<S
                 "{pointer:?} is {}, not {wanted}",
                 shortened(&options.redact(&found.to_string()))
             )),
-            None => Some(format!("nothing stands at {pointer:?}; expected {wanted}")),
+            None => Some(format!("no value at {pointer:?}; expected {wanted}")),
         })
 }
 
@@ -357,7 +357,7 @@ mod tests {
         assert!(
             check("/b", 1.into(), r#"{"a": 1}"#)
                 .unwrap()
-                .starts_with("nothing stands at")
+                .starts_with("no value at")
         );
         assert!(
             check("/a", 1.into(), "<html>")

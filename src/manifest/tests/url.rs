@@ -84,7 +84,7 @@ fn a_base_url_is_no_more_than_that() {
         ("http://::1:80", "put an IPv6 address in brackets"),
         ("http://[::1", "several \":\""),
         ("http://[::g]", "\"[::g]\" is not an IPv6 address"),
-        ("http://[fe80::1%25eth0]", "has a zone"),
+        ("http://[fe80::1%25eth0]", "has an IPv6 zone"),
         ("http://256.1.1.1", "\"256.1.1.1\" is not an IPv4 address"),
         ("http://127.1", "is not an IPv4 address"),
         ("http://-a.b", "is not a DNS name"),

@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn body_checks_do_not_go_with_head() {
-    let problems = "is not possible with HEAD";
+    let problems = "cannot be used with HEAD";
     let text = r#"{"base_url":"http://h","routes":[
         {"path":"/","core":true,"body_contains":"x","json":{"":1}},
         {"path":"/a","method":"GET","body_contains":"x"}],"defaults":{"method":"HEAD"}}"#;
@@ -21,7 +21,7 @@ fn recovery_needs_a_direct_connection() {
     let lines = lines(text);
     assert_eq!(lines.len(), 1);
     assert!(
-        lines[0].starts_with("recovery: is not possible with \"proxy\": \"env\""),
+        lines[0].starts_with("recovery: cannot be used with \"proxy\": \"env\""),
         "{lines:?}"
     );
 }
@@ -273,8 +273,8 @@ fn another_base_url_clears_the_socket_which_must_be_valid_all_the_same() {
         let problems = parse_with(&manifest.to_string(), base_url).expect_err("bad");
         let lines = problems.to_string();
         assert_eq!(problems.count(), 2, "{lines}");
-        assert!(lines.contains("unix_socket: is not possible with an https:// base_url"));
-        assert!(lines.contains("unix_socket: is not possible with \"proxy\": \"env\""));
+        assert!(lines.contains("unix_socket: cannot be used with an https:// base_url"));
+        assert!(lines.contains("unix_socket: cannot be used with \"proxy\": \"env\""));
     }
 }
 

@@ -260,7 +260,7 @@ fn judge_says_what_is_wrong_with_the_unit() {
         ("LoadState=bad-setting", "LoadState=bad-setting"),
         ("MainPID=0", "has no main process"),
         ("MainPID=1", "process 1, which is never signalled"),
-        ("MainPID=99", "this very program (99)"),
+        ("MainPID=99", "this program itself (99)"),
         (
             "ControlGroup=/other.service",
             "not in that of demo.service (/other.service)",
@@ -755,7 +755,7 @@ fn no_restart_minds_what_is_left_of_the_unit() {
         (&["TimeoutStopUSec=infinity", "KillMode=mixed"], None),
         (
             &["Restart=on-success", "SuccessExitStatus=KILL"],
-            Some("with Restart=on-success their end decides"),
+            Some("with Restart=on-success the way they exit decides"),
         ),
         (
             &["KillMode=process", "RestartForceExitStatus=KILL"],

@@ -119,7 +119,7 @@ fn not_reached(what: &str) -> Passed {
     refuse(
         Guard::NotReached,
         format!(
-            "{what}: a packet filter or the like may have made the silence (\"nft list ruleset\", IPAddressDeny= and IPAddressAllow= of the units)"
+            "{what}: a packet filter may have caused the silence (check \"nft list ruleset\", and IPAddressDeny= and IPAddressAllow= of the units)"
         ),
     )
 }

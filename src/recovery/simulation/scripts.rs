@@ -270,7 +270,7 @@ fn a_new_process_that_hangs_too_is_not_recovered_and_not_killed() {
         panic!("{outcome:?}");
     };
     assert!(
-        detail.contains("no healthy core after verify_seconds (20)"),
+        detail.contains("the core was not healthy within verify_seconds (20)"),
         "{detail}"
     );
     assert_eq!(signals(&machine), [Some(Signal::SIGKILL)]);

@@ -42,7 +42,7 @@ impl<H: Host> Run<'_, H> {
                     Ok(()) | Err(NotSent::Gone) => {}
                     Err(NotSent::Refused(why)) => {
                         return Err(Outcome::Failed(format!(
-                            "process {} did not obey SIGABRT, and SIGKILL was refused: {}",
+                            "process {} did not end after SIGABRT, and sending SIGKILL failed: {}",
                             target.pid.get(),
                             escape(&why)
                         )));
@@ -153,7 +153,7 @@ impl<H: Host> Run<'_, H> {
         let why = match self.host.show() {
             Ok(unit) if failed(&unit) => self.ended(&unit),
             _ => format!(
-                "the new main process {} has no healthy core after verify_seconds ({})",
+                "the new main process {} runs, but the core was not healthy within verify_seconds ({})",
                 new_pid.get(),
                 self.context.verify.as_secs_f64()
             ),
@@ -175,7 +175,7 @@ impl<H: Host> Run<'_, H> {
         let typed = systemctl(scope);
         let result = unit.result.as_deref().unwrap_or("unknown");
         format!(
-            "{name} ended in \"{}\" (Result={}), and systemd leaves it there: \"{typed} reset-failed {name} && {typed} start {name}\" starts it",
+            "{name} ended in \"{}\" (Result={}), and systemd does not restart it: \"{typed} reset-failed {name} && {typed} start {name}\" starts it",
             escape(unit.active.as_deref().unwrap_or("failed")),
             escape(result)
         )
@@ -183,7 +183,7 @@ impl<H: Host> Run<'_, H> {
 
     fn children_left(&self) -> String {
         format!(
-            "{} still has processes that do not obey SIGTERM, and systemd waits for them up to TimeoutStopSec= before the restart; \
+            "{} still has processes that do not end on SIGTERM, and systemd waits for them up to TimeoutStopSec= before the restart; \
              KillMode=mixed in the unit would end them at once",
             self.context.unit
         )

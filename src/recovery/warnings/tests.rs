@@ -180,7 +180,7 @@ fn examine_finds_what_would_keep_a_recovery_from_working() {
     );
     let warning = alone(&|| Ok(state(&[])), Source::Stdin, "192.0.2.1:80");
     assert!(
-        warning.contains("of api.service would be refused: base_url does not"),
+        warning.contains("of api.service would be refused: base_url may not"),
         "{warning}"
     );
     if !nix::unistd::geteuid().is_root() {

@@ -128,7 +128,7 @@ fn recovery_names_every_fact_it_has() {
     assert_eq!(
         recovery(&recovered()),
         "recovery: recovered (scidex-api.service, PID 4242, new PID 4343): killed and \
-         restarted, the core answers again after 4.20 s"
+         restarted; the core answers again after 4.20 s"
     );
     assert_eq!(
         recovery(&refused()),
@@ -138,6 +138,6 @@ fn recovery_names_every_fact_it_has() {
     let not_configured = Recovery::idle(recovery::Outcome::NotConfigured, None);
     assert_eq!(
         recovery(&not_configured),
-        "recovery: not_configured: the manifest names no unit to restart"
+        "recovery: not_configured: the manifest has no \"recovery\""
     );
 }
