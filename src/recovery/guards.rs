@@ -328,8 +328,8 @@ pub(super) fn no_restart(
     Ok(())
 }
 
-/// systemd is told of the death of its own children only (wait(2)): PID 1 of the system's, or the user
-/// manager, which is in the `init.scope` of its own control group.
+/// systemd learns of the death of its own children only (wait(2)): PID 1, or the user manager, which is
+/// in the `init.scope` of its own control group and serves its private socket.
 fn child_of_manager(context: &GuardContext<'_>, now: &Observation) -> Passed {
     let Process::Alive(vitals) = &now.process else {
         return Ok(());
@@ -337,6 +337,7 @@ fn child_of_manager(context: &GuardContext<'_>, now: &Observation) -> Passed {
     let parent = &vitals.parent;
     let is_manager = match context.scope {
         Scope::System => parent.pid == 1,
+        Scope::User if context.user_manager == Some(parent.pid) => true,
         Scope::User => {
             let group = known(&now.unit.group)?;
             let manages = |path: &String| {

@@ -1,12 +1,15 @@
 //! The real machine behind the steps; as thin as can be, because only the steps are simulated.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
+use nix::sys::socket::{getsockopt, sockopt};
 
 use super::observation::{
     GuardContext, Members, Observation, Process, Sockets, TcpFacts, canonical,
@@ -24,10 +27,11 @@ use super::{
 use super::{socket_watch, unix_listener};
 use crate::clock::Monotonic;
 use crate::escape::escape;
-use crate::manifest::{DumpSignal, Manifest, SocketPath, Source};
+use crate::manifest::{DumpSignal, Manifest, Scope, SocketPath, Source};
 use crate::privileges::Caller;
 
-/// Dumps of the socket table at each look: a single read of a counter may be too high.
+/// Dumps of the socket table at a look that a signal may follow: a single read of a counter may be too
+/// high.
 const DUMPS: usize = 3;
 
 /// This machine.
@@ -39,6 +43,8 @@ pub(super) struct Machine<'a> {
     prober: &'a dyn CoreProber,
     log: &'a dyn Fn(&str),
     sock_diag: RefCell<Option<SockDiag>>,
+    /// Whether the first look is over.
+    looked: Cell<bool>,
     /// What became of each connection since the sweep began.
     progress: RefCell<Result<ProgressLog, String>>,
 }
@@ -65,6 +71,7 @@ impl<'a> Machine<'a> {
             prober,
             log,
             sock_diag: RefCell::default(),
+            looked: Cell::new(false),
             progress: RefCell::new(progress.unwrap_or_else(|| Ok(ProgressLog::default()))),
         }
     }
@@ -76,10 +83,13 @@ impl<'a> Machine<'a> {
     fn tcp_facts(&self, unit: &UnitState, manager: Option<&str>) -> Result<TcpFacts, String> {
         let mut progress = self.progress.borrow_mut();
         let log = progress.as_mut().map_err(|why| why.clone())?;
-        let mut table = Vec::new();
-        for _ in 0..DUMPS {
-            table = self.table()?;
-            log.record(&table);
+        let mut table = self.table()?;
+        log.record(&table);
+        if self.looked.replace(true) {
+            for _ in 1..DUMPS {
+                table = self.table()?;
+                log.record(&table);
+            }
         }
         let own: HashSet<SocketAddr> = (self.prober.connections().into_iter())
             .map(|connection| canonical(connection.local))
@@ -209,6 +219,17 @@ pub(super) fn manifest_writable(source: &Source) -> Option<String> {
         "{found}, who could have any process killed; run \"{}\" to secure it",
         found.remedy()
     ))
+}
+
+/// The process that serves the private socket of this user's manager, which `systemctl --user` uses.
+pub(super) fn user_manager(scope: Scope) -> Option<u32> {
+    if scope != Scope::User {
+        return None;
+    }
+    let folder = std::env::var_os("XDG_RUNTIME_DIR")?;
+    let socket = UnixStream::connect(Path::new(&folder).join("systemd/private")).ok()?;
+    let peer = getsockopt(&socket, sockopt::PeerCredentials).ok()?;
+    u32::try_from(peer.pid()).ok().filter(|&pid| pid > 1)
 }
 
 /// Why the base URL may lead to another machine, if it may.

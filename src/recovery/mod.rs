@@ -107,6 +107,7 @@ pub fn attempt(
         silent_at: request.sweep.silent_at.clone(),
         starved: overran.or_else(|| seen.starved()),
         own_pid: std::process::id(),
+        user_manager: host::user_manager(plan.scope),
         not_local: match socket {
             Some(_) => None,
             None => host::not_local(&prober.addresses()),

@@ -37,6 +37,8 @@ pub(super) struct GuardContext<'a> {
     pub(super) starved: Option<String>,
     /// This process.
     pub(super) own_pid: u32,
+    /// The process that serves the user manager's private socket, where one does.
+    pub(super) user_manager: Option<u32>,
     /// Why the base URL may lead to another machine.
     pub(super) not_local: Option<String>,
     /// Why the manifest may be another user's.

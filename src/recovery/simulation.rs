@@ -135,6 +135,7 @@ fn context() -> GuardContext<'static> {
         silent_at: vec!["127.0.0.1:80".parse().unwrap()],
         starved: None,
         own_pid: 99,
+        user_manager: None,
         not_local: None,
         manifest_writable: None,
     }

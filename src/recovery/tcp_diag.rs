@@ -17,6 +17,8 @@ const INET_DIAG_SKV6ONLY: u16 = 11;
 const INET_DIAG_CGROUP_ID: u16 = 21;
 /// TCP_LISTEN of include/net/tcp_states.h, as a bit.
 const LISTEN: u32 = 1 << 10;
+/// TCP_TIME_WAIT, likewise.
+const TIME_WAIT: u32 = 1 << 6;
 /// Size of `struct inet_diag_msg`, which the attributes follow.
 const INET_DIAG_MSG: usize = 72;
 /// Size of `struct inet_diag_sockid` without the ports.
@@ -117,6 +119,17 @@ impl TcpSocket {
         !matches!(self.state, TcpState::Listen | TcpState::Other)
     }
 
+    /// A client's end as the server's, where the server is this machine: the kernel gives a client the
+    /// server's own address, or one of the loopback network.
+    fn seen_from_the_server(self) -> Option<Self> {
+        let here = self.local.ip() == self.remote.ip() || self.remote.ip().is_loopback();
+        here.then_some(Self {
+            local: self.remote,
+            remote: self.local,
+            ..self
+        })
+    }
+
     /// Whether it is a listener with more connections waiting than its limit, so that the kernel
     /// drops further ones: a backlog of N takes N+1.
     pub(super) const fn is_full(&self) -> bool {
@@ -134,6 +147,10 @@ pub(super) enum States {
 
 /// The TCP sockets of both address families whose own port is `port`.
 ///
+/// With [`States::All`], an exchange with a local client that closed first is among them, too: once the
+/// server has closed as well, only the client's end is left, for a minute in TIME_WAIT. It is given as
+/// the server's end, whose TIME_WAIT says the same. A client that gave up stays in FIN_WAIT2.
+///
 /// # Errors
 ///
 /// A message, where the kernel refuses, or is not done by `until`.
@@ -144,17 +161,32 @@ pub(super) fn sockets_at(
     until: Monotonic,
 ) -> Result<Vec<TcpSocket>, String> {
     let mut found = Vec::new();
-    for family in [libc::AF_INET, libc::AF_INET6] {
-        let dump = sock_diag.dump(&question(family as u8, port, states), until, |message| {
+    let mut add = |family: i32, ports: Ports, states: u32| {
+        let question = question(family as u8, ports, states);
+        let dump = sock_diag.dump(&question, until, |message| {
+            let socket = socket_of(message)?;
+            let wanted = match ports {
+                Ports::Own(_) => Some(socket),
+                Ports::Other(_) => socket.seen_from_the_server(),
+            };
             if found.len() < SOCKETS_MAX {
-                found.push(socket_of(message)?);
+                found.extend(wanted);
             }
             Some(())
         });
         match dump {
             // A kernel without IPv6.
-            Err(Fault::Refused(Errno::ENOENT)) if family == libc::AF_INET6 => {}
-            dump => dump.map_err(|fault| fault.to_string())?,
+            Err(Fault::Refused(Errno::ENOENT)) if family == libc::AF_INET6 => Ok(()),
+            dump => dump.map_err(|fault| fault.to_string()),
+        }
+    };
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        match states {
+            States::Listening => add(family, Ports::Own(port), LISTEN)?,
+            States::All => {
+                add(family, Ports::Own(port), u32::MAX)?;
+                add(family, Ports::Other(port), TIME_WAIT)?;
+            }
         }
     }
     match found.len() < SOCKETS_MAX {
@@ -163,18 +195,26 @@ pub(super) fn sockets_at(
     }
 }
 
-/// A `struct inet_diag_req_v2` for a family at one own port.
-fn question(family: u8, port: u16, states: States) -> Vec<u8> {
-    let states = match states {
-        States::All => u32::MAX,
-        States::Listening => LISTEN,
+/// Whose port is given.
+#[derive(Clone, Copy)]
+enum Ports {
+    Own(u16),
+    Other(u16),
+}
+
+/// A `struct inet_diag_req_v2` for a family, at one port, and a set of states.
+fn question(family: u8, ports: Ports, states: u32) -> Vec<u8> {
+    let (own, other) = match ports {
+        Ports::Own(port) => (port, 0),
+        Ports::Other(port) => (0, port),
     };
     let extensions = 1 << (INET_DIAG_INFO - 1);
     [
         &[family, libc::IPPROTO_TCP as u8, extensions, 0][..],
         &states.to_ne_bytes(),
-        &port.to_be_bytes(),
-        &[0; 2 + REST_OF_ID],
+        &own.to_be_bytes(),
+        &other.to_be_bytes(),
+        &[0; REST_OF_ID],
     ]
     .concat()
 }
@@ -307,6 +347,43 @@ mod tests {
         assert!(found.iter().any(|socket| socket.remote == own), "{found:?}");
         let listening = found.iter().find(|socket| socket.state == TcpState::Listen);
         assert!(!listening.unwrap().ipv6_only);
+    }
+
+    #[test]
+    fn sockets_at_shows_an_exchange_that_a_local_client_ended() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let client = TcpStream::connect(address).unwrap();
+        let own = client.local_addr().unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        let of_client = || {
+            let mut found = at(address.port()).into_iter();
+            found.find(|socket| socket.remote == own).unwrap()
+        };
+        drop(client);
+        // The client has given up; the server has not closed yet.
+        assert_eq!(of_client().state, TcpState::CloseWait);
+        assert_eq!(server.read(&mut [0]).unwrap(), 0);
+        drop(server);
+        let ended = of_client();
+        assert_eq!(ended.state, TcpState::TimeWait);
+        assert_eq!(ended.local, address);
+    }
+
+    #[test]
+    fn a_client_of_another_machine_is_not_seen_from_the_server() {
+        let seen = |local: &str, remote: &str| {
+            let socket = TcpSocket {
+                local: local.parse().unwrap(),
+                remote: remote.parse().unwrap(),
+                ..crate::recovery::proofs::samples::listener("127.0.0.1:1", 1)
+            };
+            socket.seen_from_the_server().is_some()
+        };
+        assert!(seen("127.0.0.1:50000", "127.0.0.1:80"));
+        assert!(seen("192.0.2.1:50000", "192.0.2.1:80"));
+        assert!(seen("127.0.0.1:50000", "127.0.0.2:80"));
+        assert!(!seen("192.0.2.1:50000", "192.0.2.2:80"));
     }
 
     #[test]

@@ -241,6 +241,7 @@ fn context(backend: &Backend) -> GuardContext<'_> {
         silent_at: Vec::new(),
         starved: None,
         own_pid: std::process::id(),
+        user_manager: host::user_manager(backend.unit.scope),
         not_local: None,
         manifest_writable: None,
     }

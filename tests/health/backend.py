@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 
-ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
+HEAD = "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n"
 LISTEN_FDS_START = 3  # sd_listen_fds(3)
 PTRACE_SEIZE = 0x4206  # linux/ptrace.h
 
@@ -32,6 +32,10 @@ def options():
     parser.add_argument("--pid-file", help="serve in a grandchild whose parent lives (Type=forking)")
     parser.add_argument("--store", action="store_true", help="keep the listener in the manager's store")
     parser.add_argument("--slow", type=float, help="one request at a time, with this many seconds each")
+    parser.add_argument("--size", type=int, default=2, help="bytes in the body of an answer")
+    parser.add_argument("--silent", metavar="PATH", help="never answer requests for this path")
+    parser.add_argument("--client-closes", action="store_true", help="let the client close first")
+    parser.add_argument("--leave", action="store_true", help="stop listening when the first client goes")
     parser.add_argument("--hang-once", metavar="FILE", help="hang after one answer, once in all")
     parser.add_argument("--trace", type=int, metavar="TID")
     return parser.parse_args()
@@ -85,9 +89,14 @@ def listeners(args):
 
 def answer(connection, args):
     with connection:
-        if connection.recv(65536):
+        request = connection.recv(65536)
+        if args.silent and request.startswith(f"GET {args.silent} ".encode()):
+            threading.Event().wait()
+        if request:
             time.sleep(args.slow or 0)
-            connection.sendall(ANSWER)
+            connection.sendall(HEAD.format(args.size).encode() + b"ok" * (args.size // 2))
+        while args.client_closes and connection.recv(65536):
+            pass
 
 
 def serve(sockets, args):
@@ -100,6 +109,12 @@ def serve(sockets, args):
             connection.setblocking(True)
             if args.slow:
                 answer(connection, args)
+            elif args.leave:
+                while connection.recv(65536):
+                    pass
+                for each in sockets:
+                    each.close()
+                threading.Event().wait()
             elif args.hang_once and not os.path.exists(args.hang_once):
                 open(args.hang_once, "w").close()
                 answer(connection, args)

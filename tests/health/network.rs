@@ -206,7 +206,7 @@ pub(crate) fn hang(systemd: &Systemd, unit: &str) {
     let stopped = || {
         let states = format!(
             "for root in /sys/fs/cgroup/unified /sys/fs/cgroup; do
-                find $root{group} -name cgroup.procs -exec cat {{}} + 2>/dev/null
+                find $root'{group}' -name cgroup.procs -exec cat {{}} + 2>/dev/null
             done | while read -r pid; do grep ^State: /proc/$pid/status; done"
         );
         let states = shell(systemd, &states).unwrap();

@@ -100,6 +100,7 @@ impl Fixture {
             silent_at: vec![server()],
             starved: None,
             own_pid: 99,
+            user_manager: None,
             not_local: None,
             manifest_writable: None,
         };
@@ -828,6 +829,16 @@ fn no_restart_of_a_process_that_is_no_child_of_the_manager() {
             };
         });
         assert_eq!(fixture.guard(), expected, "{scope:?} {pid} {group:?}");
+        // Who serves the private socket is the manager, wherever it runs.
+        let known = Fixture {
+            context: GuardContext {
+                user_manager: Some(77),
+                ..fixture.context
+            },
+            ..fixture
+        };
+        let expected = expected.filter(|_| (scope, pid) != (Scope::User, 77));
+        assert_eq!(known.guard(), expected, "{scope:?} {pid} {group:?}");
     }
 }
 

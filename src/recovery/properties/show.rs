@@ -177,6 +177,7 @@ fn passes(state: &UnitState, others: usize) -> bool {
         silent_at: vec![],
         starved: None,
         own_pid: OWN,
+        user_manager: None,
         not_local: None,
         manifest_writable: None,
     };

@@ -1,0 +1,197 @@
+//! What counts as service to somebody else while the core is silent, and what only looks like it: the
+//! kernel's own work for a backend that hangs.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::thread;
+use std::time::Duration;
+
+use crate::network::{PrivateNetwork, RESTARTS, hang, is_spared};
+use crate::run::Run;
+use crate::systemd::Systemd;
+use crate::test_env::Running;
+use crate::wait::wait_until;
+
+const UNIT: &str = "own.service";
+const ADDRESS: &str = "127.0.0.1:8000";
+const LOCAL: &str = "http://127.0.0.1:8000";
+const LISTEN: &str = "--listen 127.0.0.1:8000";
+
+/// Drops every packet of the backend that carries more than a few bytes.
+const NO_ANSWERS: &str = "add table ip test; \
+    add chain ip test in { type filter hook input priority 0; }; \
+    add rule ip test in tcp sport 8000 meta length > 90 drop";
+
+/// More than any send buffer takes, so that the backend is never done with an answer.
+const HUGE: &str = "--size 100000000";
+
+/// The program probes a core that is silent while `clients` are served beside it, one after the other.
+#[track_caller]
+fn served_beside_the_sweep(options: &str, client: impl Fn(&mut TcpStream) + Sync) -> Option<()> {
+    let systemd = Systemd::start()?;
+    let network = PrivateNetwork::new(&systemd);
+    let options = format!("{LISTEN} --silent /up {options}");
+    network.start(UNIT, &options, RESTARTS);
+    let pid = systemd.main_pid(UNIT);
+    let scene = network.watch(UNIT, LOCAL);
+    let mut running = scene.start([]);
+    let served = network.inside(|| {
+        let mut served = 0;
+        while !running.is_over() {
+            // Refused where the backend has been killed, of which the report tells more.
+            let Ok(mut stream) = TcpStream::connect(ADDRESS) else {
+                break;
+            };
+            stream.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+            client(&mut stream);
+            drop(stream);
+            served += 1;
+            // So seldom that a look at the kernel's table hardly meets one.
+            thread::sleep(Duration::from_millis(100));
+        }
+        served
+    });
+    running.finish().refused("busy");
+    assert!(systemd.is_alive(pid), "{UNIT} was killed");
+    assert!(served > 3, "only {served} clients were served");
+    Some(())
+}
+
+#[test]
+fn short_exchanges_that_the_backend_ends_are_progress() {
+    served_beside_the_sweep("", |stream| {
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.ends_with("ok"), "{answer}");
+    });
+}
+
+#[test]
+fn short_exchanges_that_the_client_ends_are_progress() {
+    served_beside_the_sweep("--client-closes", |stream| {
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"ok") {
+            let mut piece = [0; 512];
+            let length = stream.read(&mut piece).unwrap();
+            assert!(length > 0, "the backend closed first");
+            answer.extend_from_slice(&piece[..length]);
+        }
+    });
+}
+
+#[test]
+fn a_connection_that_stays_open_and_gets_answers_is_progress() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let network = PrivateNetwork::new(&systemd);
+    let options = format!("{LISTEN} --silent /up {HUGE}");
+    network.start(UNIT, &options, RESTARTS);
+    let mut client = network.clients(1, ADDRESS).remove(0);
+    let scene = network.watch(UNIT, LOCAL);
+    let mut running = scene.start([]);
+    // The backend goes on writing as the client goes on reading.
+    read_until_over(&mut client, &mut running);
+    running.finish().refused("busy");
+}
+
+/// Reads slowly and says how many bytes.
+fn read_until_over(client: &mut TcpStream, running: &mut Running) -> usize {
+    let mut bytes = 0;
+    while !running.is_over() {
+        bytes += client.read(&mut [0; 8192]).unwrap();
+        thread::sleep(Duration::from_millis(5));
+    }
+    bytes
+}
+
+/// The hung unit is killed and runs anew, whatever its clients do.
+#[track_caller]
+fn is_killed(systemd: &Systemd, run: &Run, pid: u32) {
+    run.exits(1).hung(true).outcome("recovered").pid("pid", pid);
+    assert!(!systemd.is_alive(pid));
+}
+
+#[test]
+fn a_send_buffer_that_drains_is_no_progress() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let network = PrivateNetwork::new(&systemd);
+    network.start(UNIT, &format!("{LISTEN} {HUGE}"), RESTARTS);
+    let pid = systemd.main_pid(UNIT);
+    let mut client = network.clients(1, ADDRESS).remove(0);
+    client.read_exact(&mut [0]).unwrap();
+    hang(&systemd, UNIT);
+    // Of a dry run, whose backend stays: a new one would be healthy.
+    let scene = network.watch(UNIT, LOCAL);
+    let mut running = scene.start(["--dry-run"]);
+    let bytes = read_until_over(&mut client, &mut running);
+    running
+        .finish()
+        .exits(1)
+        .outcome("would_kill")
+        .pid("pid", pid);
+    // More than the client's own buffer held when the backend was stopped.
+    assert!(bytes > 500_000, "only {bytes} bytes drained");
+}
+
+#[test]
+fn retransmissions_are_no_progress() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let network = PrivateNetwork::new(&systemd);
+    network.start(UNIT, &format!("{LISTEN} {HUGE}"), RESTARTS);
+    if network.filter(NO_ANSWERS).is_none() {
+        return;
+    }
+    let _client = network.clients(1, ADDRESS);
+    let retransmits = || retransmissions(&network) > 0;
+    assert!(wait_until(Duration::from_secs(10), retransmits));
+    hang(&systemd, UNIT);
+    let pid = systemd.main_pid(UNIT);
+    let run = network.watch(UNIT, LOCAL).run(["--dry-run"]);
+    run.exits(1).outcome("would_kill").pid("pid", pid);
+    network.filter("delete table ip test").unwrap();
+    is_killed(&systemd, &network.watch(UNIT, LOCAL).run([]), pid);
+}
+
+#[test]
+fn an_answer_that_is_lost_on_its_way_is_an_answer() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let network = PrivateNetwork::new(&systemd);
+    network.start(UNIT, LISTEN, RESTARTS);
+    if network.filter(NO_ANSWERS).is_some() {
+        is_spared(&systemd, UNIT, &network.watch(UNIT, LOCAL), "answered");
+    }
+}
+
+#[test]
+fn nobody_is_killed_once_nobody_listens_any_more() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let network = PrivateNetwork::new(&systemd);
+    network.start(UNIT, &format!("{LISTEN} --leave"), RESTARTS);
+    is_spared(
+        &systemd,
+        UNIT,
+        &network.watch(UNIT, LOCAL),
+        "foreign_listener",
+    );
+}
+
+/// How often the kernel has sent the same data again on the backend's connections: proc(5).
+fn retransmissions(network: &PrivateNetwork<'_>) -> u64 {
+    network.inside(|| {
+        let table = fs::read_to_string("/proc/thread-self/net/tcp").unwrap();
+        let rows = table.lines().map(|line| line.split_whitespace().collect());
+        let own = rows.filter(|row: &Vec<&str>| row[1].ends_with(":1F40"));
+        own.map(|row| u64::from_str_radix(row[6], 16).unwrap())
+            .sum()
+    })
+}
