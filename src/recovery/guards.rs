@@ -1,17 +1,90 @@
 //! Why a hung backend may have to be left alone. Pure: it judges facts that others gathered. The guards
 //! that make up the three proofs are in `proofs`.
 
+mod no_restart;
+
 use std::time::Duration;
 
+use self::no_restart::{no_restart, restarts};
+use super::MainPid;
 use super::observation::{Disturbance, GuardContext, Members, Observation, Process, Sockets};
 use super::proofs::{ownership, progress, silence};
-use super::restart::{LeftOver, Policy};
 use super::systemctl::systemctl;
 use super::unit::{Property, UnitState, Unreadable};
-use super::{Guard, MainPid};
 use crate::clock::Monotonic;
 use crate::escape::escape;
-use crate::manifest::{KillSignal, Scope};
+use crate::manifest::Scope;
+
+/// Why a hung backend is left alone, in the order of the checks: the first guard that refuses is
+/// named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Guard {
+    /// The unit is not loaded.
+    NotLoaded,
+    /// The unit is not active.
+    NotActive,
+    /// The main PID is 0, 1, this very process, or not in the unit's control group.
+    MainPid,
+    /// The main process is younger than the minimal uptime.
+    TooYoung,
+    /// The main process started after the sweep began.
+    Restarted,
+    /// The main PID changed between two observations.
+    Changed,
+    /// The process was gone before the signal.
+    Gone,
+    /// The backend woke up between the last probe and the signal.
+    Answered,
+    /// The base URL does not lead to this machine.
+    NotLocal,
+    /// The socket at which the probes waited is not the unit's own.
+    ForeignListener,
+    /// The requests may not have reached the backend.
+    NotReached,
+    /// The backend served another client meanwhile.
+    Busy,
+    /// systemd would not restart it after this signal.
+    NoRestart,
+    /// A job is already queued for the unit.
+    JobQueued,
+    /// A debugger or a core dump is at work on a process of the unit.
+    Traced,
+    /// Somebody has frozen the unit.
+    Frozen,
+    /// This program itself was starved while it probed.
+    Starved,
+    /// Others may write the manifest of a privileged run.
+    ManifestWritable,
+    /// A fact that a guard depends on is missing or unreadable.
+    Unreadable,
+}
+
+impl Guard {
+    /// The guard's fixed name in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NotLoaded => "not_loaded",
+            Self::NotActive => "not_active",
+            Self::MainPid => "main_pid",
+            Self::TooYoung => "too_young",
+            Self::Restarted => "restarted",
+            Self::Changed => "changed",
+            Self::Gone => "gone",
+            Self::Answered => "answered",
+            Self::NotLocal => "not_local",
+            Self::ForeignListener => "foreign_listener",
+            Self::NotReached => "not_reached",
+            Self::Busy => "busy",
+            Self::NoRestart => "no_restart",
+            Self::JobQueued => "job_queued",
+            Self::Traced => "traced",
+            Self::Frozen => "frozen",
+            Self::Starved => "starved",
+            Self::ManifestWritable => "manifest_writable",
+            Self::Unreadable => "unreadable",
+        }
+    }
+}
 
 /// A guard's refusal: its name and its message.
 pub(super) type Refusal = (Guard, String);
@@ -265,110 +338,6 @@ fn still_there(seen: &Observations<'_>) -> Passed {
         ),
         Process::None | Process::Alive(_) => Ok(()),
     }
-}
-
-fn restarts(context: &GuardContext<'_>, now: &Observation) -> Passed {
-    let others = readable(&now.members)?.others;
-    no_restart(
-        &now.unit,
-        context.unit,
-        context.scope,
-        context.signal,
-        others,
-    )?;
-    child_of_manager(context, now)
-}
-
-/// `no_restart`, as far as the settings of the unit and its `others` processes beside the main one
-/// decide.
-pub(super) fn no_restart(
-    unit: &UnitState,
-    name: &str,
-    scope: Scope,
-    signal: KillSignal,
-    others: usize,
-) -> Passed {
-    let left_over = match others {
-        0 => None,
-        processes => Some(LeftOver {
-            processes,
-            kill_mode: *known(&unit.kill_mode)?,
-            send_sigkill: *known(&unit.send_sigkill)?,
-            waits_forever: *known(&unit.stops_forever)?,
-        }),
-    };
-    let policy = Policy {
-        restart: *known(&unit.restart)?,
-        remains: *known(&unit.remains)?,
-        exits_as_group: *known(&unit.exits_as_group)?,
-        ignores_failure: *known(&unit.ignores_failure)?,
-        success: known(&unit.success)?,
-        prevent: known(&unit.prevent)?,
-        force: known(&unit.force)?,
-        left_over,
-    };
-    // A process that does not obey SIGABRT gets SIGKILL, so systemd must restart it after both; and
-    // whether it will dump core cannot be known.
-    let ends: &[(&str, bool)] = match signal {
-        KillSignal::Kill => &[("KILL", false)],
-        KillSignal::Abort => &[("ABRT", false), ("ABRT", true), ("KILL", false)],
-    };
-    for &(signal, dumped_core) in ends {
-        if let Some(why) = policy.no_restart_after(signal, dumped_core) {
-            return refuse(
-                Guard::NoRestart,
-                format!(
-                    "systemd would not restart {name} after SIG{signal} ({why}), so a kill would turn a hang into an outage: \
-                     correct it with \"{} edit {name}\"",
-                    systemctl(scope)
-                ),
-            );
-        }
-    }
-    Ok(())
-}
-
-/// systemd learns of the death of its own children only (wait(2)): PID 1, or the user manager, which is
-/// in the `init.scope` of its own control group and serves its private socket.
-fn child_of_manager(context: &GuardContext<'_>, now: &Observation) -> Passed {
-    let Process::Alive(vitals) = &now.process else {
-        return Ok(());
-    };
-    let parent = &vitals.parent;
-    let is_manager = match context.scope {
-        Scope::System => parent.pid == 1,
-        Scope::User if context.user_manager == Some(parent.pid) => true,
-        Scope::User => {
-            let group = known(&now.unit.group)?;
-            let manages = |path: &String| {
-                path.strip_suffix("init.scope")
-                    .is_some_and(|above| group.as_str().starts_with(above))
-            };
-            match &parent.group {
-                Some(path) => parent.pid > 1 && manages(path),
-                None => {
-                    return refuse(
-                        Guard::Unreadable,
-                        format!(
-                            "/proc does not show process {}, the parent of the main process; without it a kill is not safe",
-                            parent.pid
-                        ),
-                    );
-                }
-            }
-        }
-    };
-    if is_manager {
-        return Ok(());
-    }
-    refuse(
-        Guard::NoRestart,
-        format!(
-            "{} is a child of process {}, not of the service manager, so systemd would not notice its death and a kill would turn a hang into an outage (usual causes: MAINPID= sent with sd_notify, or PIDFile= of a supervised process)",
-            the_process(&now.unit),
-            parent.pid
-        ),
-    )
 }
 
 fn no_job(unit: &UnitState, name: &str, scope: Scope) -> Passed {

@@ -6,6 +6,7 @@ use super::super::observation::{
 use super::super::proofs::progress::{Served, Sign};
 use super::super::proofs::samples::{connection, in_group, listener, probe, received, written};
 use super::*;
+use crate::manifest::KillSignal;
 use crate::sweep::ProbeStatus;
 use crate::verdict::TransportError;
 
