@@ -19,9 +19,9 @@ use crate::stderr::{Level, log, log_stdout_failed, stderr_is_journal};
 
 const EXIT_STATUS: &str = "\
 Exit status:
-  0  every core route answered acceptably, and no route gave an HTTP error
-  1  the backend is unhealthy, even where this run then recovered it
-  2  the check itself could not run or report";
+  0  every core route is OK or rate-limited, and no route gave an HTTP error
+  1  the backend is unhealthy, even if this run recovered it
+  2  the check itself failed: arguments, manifest, or a report that could not be written";
 
 /// Probe the routes of a web backend and, when its core routes prove that it hangs, kill its main
 /// process so that systemd restarts it.
@@ -37,11 +37,11 @@ pub struct Cli {
     #[arg(long, value_name = "URL")]
     pub base_url: Option<BaseUrl>,
 
-    /// Probe and report only: run no systemctl, signal nothing
+    /// Probe and report only: do not run systemctl or send signals
     #[arg(long, conflicts_with = "dry_run")]
     pub no_recover: bool,
 
-    /// Decide on recovery and say what would be killed, but signal nothing
+    /// Show what would be killed, but send no signal
     #[arg(long)]
     pub dry_run: bool,
 
@@ -49,7 +49,7 @@ pub struct Cli {
     #[arg(long)]
     pub core: bool,
 
-    /// Repeat the sweep until it is healthy or this time is over
+    /// Repeat the sweep until it is healthy or SECONDS have passed
     #[arg(
         long,
         value_name = "SECONDS",
@@ -60,7 +60,7 @@ pub struct Cli {
     )]
     pub wait: Duration,
 
-    /// What goes to standard output
+    /// Format of the report on standard output
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
 
@@ -76,7 +76,7 @@ pub struct Cli {
     #[arg(long)]
     pub validate: bool,
 
-    /// Print nothing while healthy, otherwise only what is not OK (human format)
+    /// Print nothing if healthy, otherwise only what is not OK (human format)
     #[arg(short, long)]
     pub quiet: bool,
 
@@ -85,10 +85,10 @@ pub struct Cli {
     pub color: Color,
 }
 
-/// What goes to standard output.
+/// Format of the report on standard output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// Lines for people.
+    /// Text for people.
     #[default]
     Human,
     /// One JSON object.

@@ -1,4 +1,4 @@
-//! The one door to the properties that hold for all input: the fuzz targets are a crate of their
+//! The one entry point to the properties that hold for all input: the fuzz targets are a crate of their
 //! own, and two of the parsers are private. In no build but that of the tests and the fuzzer
 //! (`cfg(fuzzing)`, which cargo-fuzz sets), so the program holds nothing of it.
 

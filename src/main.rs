@@ -14,7 +14,7 @@ use scidex_route_health::sweep::{self, Prober, Sweep, SweepEvents, SweepOptions}
 use scidex_route_health::verdict::Verdict;
 
 /// How much longer than for the sweep a run waits for what systemd says of the units.
-const PATIENCE: Duration = Duration::from_secs(1);
+const MAX_WAIT: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let cli = match Cli::from_arguments(std::env::args_os()) {
@@ -72,7 +72,7 @@ fn run(cli: &Cli) -> anyhow::Result<Status> {
         log: &|line| log_nonblocking(Level::Info, line),
     };
     let recovery = recovery::attempt(request, permission, &prober);
-    let warnings = warnings.map_or_else(Vec::new, |warnings| warnings.finish(PATIENCE));
+    let warnings = warnings.map_or_else(Vec::new, |warnings| warnings.finish(MAX_WAIT));
     let report = Report {
         started_at,
         elapsed: started.elapsed(),
@@ -109,7 +109,7 @@ impl SweepEvents for Events<'_> {
     }
 
     fn progress(&self, done: usize, total: usize) {
-        self.progress.tell(done, total);
+        self.progress.update(done, total);
     }
 
     fn unhealthy(&self, sweep: &Sweep, verdict: &Verdict, left: Duration) {
@@ -143,7 +143,7 @@ fn permission(cli: &Cli) -> Permission {
         Permission::Forbidden("--no-recover was given")
     } else if cli.base_url.is_some() {
         Permission::Forbidden(
-            "--base-url was given, and the manifest's unit belongs to the manifest's own URL",
+            "--base-url was given, but recovery.unit belongs to the manifest's own base_url",
         )
     } else if cli.dry_run {
         Permission::DryRun

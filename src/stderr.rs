@@ -66,17 +66,17 @@ pub fn log(level: Level, text: &str) {
 /// As [`log`], but goes on without the line where standard error takes nothing for a second: a
 /// stopped terminal or a reader that hangs must not delay a recovery.
 pub fn log_nonblocking(level: Level, text: &str) {
-    const PATIENCE: Duration = Duration::from_secs(1);
-    if takes_text(io::stderr(), PATIENCE) {
+    const MAX_WAIT: Duration = Duration::from_secs(1);
+    if takes_text(io::stderr(), MAX_WAIT) {
         log(level, text);
     }
 }
 
-/// Whether `stream` takes at least one short line within `patience`: a pipe is writable only where
+/// Whether `stream` takes at least one short line within `max_wait`: a pipe is writable only where
 /// it has room for `PIPE_BUF` bytes (pipe(7)).
-pub(crate) fn takes_text(stream: impl AsFd, patience: Duration) -> bool {
+pub(crate) fn takes_text(stream: impl AsFd, max_wait: Duration) -> bool {
     let mut fds = [PollFd::new(stream.as_fd(), PollFlags::POLLOUT)];
-    let timeout = PollTimeout::try_from(patience).unwrap_or(PollTimeout::ZERO);
+    let timeout = PollTimeout::try_from(max_wait).unwrap_or(PollTimeout::ZERO);
     matches!(poll(&mut fds, timeout), Ok(1..))
 }
 

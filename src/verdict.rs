@@ -137,7 +137,7 @@ pub struct Proof {
     /// single byte had come back.
     pub silent: bool,
     /// At least one byte came back on some attempt.
-    pub heard: bool,
+    pub received_any: bool,
     /// An attempt overran its timeout by more than a second: the prober itself was starved.
     pub overran: bool,
 }
@@ -237,7 +237,7 @@ pub fn backend_state<'a>(core: impl IntoIterator<Item = &'a ProbeResult>) -> Bac
     for result in core {
         any = true;
         hung &= result.proof.silent;
-        down &= !result.proof.heard && unreachable(result.class);
+        down &= !result.proof.received_any && unreachable(result.class);
     }
     match (any, hung, down) {
         (true, true, _) => BackendState::Hung,
@@ -295,17 +295,17 @@ mod tests {
 
     const SILENT: Proof = Proof {
         silent: true,
-        heard: false,
+        received_any: false,
         overran: false,
     };
     const NOTHING: Proof = Proof {
         silent: false,
-        heard: false,
+        received_any: false,
         overran: false,
     };
-    const HEARD: Proof = Proof {
+    const RECEIVED: Proof = Proof {
         silent: false,
-        heard: true,
+        received_any: true,
         overran: false,
     };
 
@@ -327,8 +327,8 @@ mod tests {
     #[test]
     fn backend_state_is_hung_only_when_every_core_route_is_silent() {
         let silent = || lost(TransportError::Timeout, SILENT);
-        let ok = result(Class::Ok, HEARD);
-        let half = lost(TransportError::Timeout, HEARD);
+        let ok = result(Class::Ok, RECEIVED);
+        let half = lost(TransportError::Timeout, RECEIVED);
         let refused = lost(TransportError::Refused, NOTHING);
         let early = lost(TransportError::Timeout, NOTHING);
         let cut = lost(TransportError::Deadline, NOTHING);
@@ -338,7 +338,7 @@ mod tests {
             (&[silent(), silent(), silent()], BackendState::Hung),
             (&[silent(), ok.clone()], BackendState::Up),
             (&[silent(), half.clone()], BackendState::Up),
-            (&[silent(), result(BAD, HEARD)], BackendState::Up),
+            (&[silent(), result(BAD, RECEIVED)], BackendState::Up),
             (&[silent(), refused.clone()], BackendState::Down),
             (&[silent(), early], BackendState::Down),
             (&[silent(), cut.clone()], BackendState::Up),
@@ -370,7 +370,7 @@ mod tests {
             (false, timeout, true),
             (false, skipped, true),
         ] {
-            let result = result(class, HEARD);
+            let result = result(class, RECEIVED);
             let verdict = judge([(core, &result)]);
             assert_eq!(verdict.healthy, healthy, "{core} {class:?}");
         }
@@ -379,11 +379,11 @@ mod tests {
     #[test]
     fn judge_counts_each_class() {
         let results = [
-            (true, result(Class::Ok, HEARD)),
-            (true, result(Class::RateLimited, HEARD)),
-            (false, result(Class::RateLimited, HEARD)),
+            (true, result(Class::Ok, RECEIVED)),
+            (true, result(Class::RateLimited, RECEIVED)),
+            (false, result(Class::RateLimited, RECEIVED)),
             (false, lost(TransportError::Reset, NOTHING)),
-            (false, result(BAD, HEARD)),
+            (false, result(BAD, RECEIVED)),
             (false, result(Class::Skipped(SkipReason::Deadline), NOTHING)),
         ];
         let verdict = judge(results.iter().map(|(core, result)| (*core, result)));
@@ -404,7 +404,7 @@ mod tests {
         assert!(hung.hung() && !hung.down());
         let down = judge([(true, &lost(TransportError::Refused, NOTHING))]);
         assert!(down.down() && !down.hung());
-        let up = judge([(true, &result(Class::Ok, HEARD))]);
+        let up = judge([(true, &result(Class::Ok, RECEIVED))]);
         assert!(!up.hung() && !up.down());
     }
 
@@ -414,7 +414,7 @@ mod tests {
             Class::Ok,
             Proof {
                 overran: true,
-                ..HEARD
+                ..RECEIVED
             },
         );
         assert!(judge([(true, &starved)]).starved);

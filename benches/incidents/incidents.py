@@ -179,7 +179,7 @@ class Overload(Mode):
 
     def begin(self, test):
         super().begin(test)
-        self.users = [Client(self.user_place(), rate=None, patience=FOREVER) for _ in range(5)]
+        self.users = [Client(self.user_place(), rate=None, timeout=FOREVER) for _ in range(5)]
         return set()
 
     def end(self, test):
@@ -189,7 +189,7 @@ class Overload(Mode):
 
 
 class Stall(Incident):
-    """Three of them, since one may fall between two looks."""
+    """Three of them, since one may fall between two observations."""
 
     name, title, in_ci = "stall", "a stall of half the proof time that heals", True
 

@@ -16,8 +16,8 @@ class Client:
     Without a rate it is one user, who asks again when answered.
     """
 
-    def __init__(self, place, rate=4, patience=5):
-        self.place, self.rate, self.patience = place, rate, patience
+    def __init__(self, place, rate=4, timeout=5):
+        self.place, self.rate, self.timeout = place, rate, timeout
         self.request = b"GET /api/status HTTP/1.1\r\nHost: localhost\r\nX-User: 1\r\nConnection: close\r\n\r\n"
         self.requests = []
         self.asking = True
@@ -42,7 +42,7 @@ class Client:
         self.requests.append(request)
         writer = None
         try:
-            async with asyncio.timeout(self.patience):
+            async with asyncio.timeout(self.timeout):
                 if self.place.startswith("/"):
                     reader, writer = await asyncio.open_unix_connection(self.place)
                 else:

@@ -22,7 +22,7 @@ from observer import Client, Processes
 
 STATE = Path("/run/incident")
 # Seconds after its onset in which a hang must be over: four periods.
-PATIENCE = 4 * PERIOD
+MAX_WAIT = 4 * PERIOD
 
 
 def wait_until(condition, seconds):
@@ -173,7 +173,7 @@ class Test:
         onset = self.onset or begin
         result = {}
         if incident.needs_restart:
-            healthy = wait_until(lambda: self.client.first_healthy(onset), PATIENCE)
+            healthy = wait_until(lambda: self.client.first_healthy(onset), MAX_WAIT)
             # The old process may have answered on its way out.
             wait_until(lambda: self.ended(onset), 3 if healthy else 0.3)
             ended = self.ended(onset)
@@ -191,7 +191,7 @@ class Test:
             ended = self.ended(begin)
             result["verdict"] = self.judge(ended, guilty, result["healthy_at_end"])
             self.client.stop()
-            result["lost"] = self.client.failures(begin - self.client.patience)
+            result["lost"] = self.client.failures(begin - self.client.timeout)
         result["ended"] = ended
         result["log"] = reason_lines(contestant, logs, contestant.logs(clock))
         result["recorded"] = bool(result["log"])

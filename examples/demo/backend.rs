@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-/// How long a heavy page takes on a busy day: longer than the demo's time-outs.
+/// How long a heavy page takes on a busy day: longer than the demo's timeouts.
 const BUSY_PAGE: Duration = Duration::from_secs(5);
 
 /// Serves on this address until it is ended.

@@ -81,7 +81,7 @@ proptest! {
     }
 
     #[test]
-    fn a_bent_manifest_is_told_where_it_breaks(
+    fn a_bent_manifest_is_reported_where_it_breaks(
         manifest in valid(false),
         changes in vec((any::<Index>(), any::<u8>()), 0..3),
         end in of(any::<Index>()),

@@ -30,11 +30,9 @@ fn reserved(name: &str) -> Option<&'static str> {
         "upgrade",
     ];
     if name.eq_ignore_ascii_case("user-agent") {
-        Some("has a key of its own; write \"user_agent\" at the top of the manifest")
+        Some("is set by the key \"user_agent\" at the top level; use that key")
     } else if FRAMING.iter().any(|f| name.eq_ignore_ascii_case(f)) {
-        Some(
-            "frames the message or manages the connection, which the prober does itself; remove it",
-        )
+        Some("frames the message or manages the connection, so this program sets it; remove it")
     } else {
         None
     }
@@ -79,7 +77,7 @@ impl<'de> ValueVisitor<'de> for Reader<'_, '_, Headers> {
             if !names.insert(name.to_ascii_lowercase()) {
                 problems.add(
                     &location,
-                    "duplicate header (names have no case); keep one of the two",
+                    "duplicate header (names are not case-sensitive); keep one of the two",
                 );
                 continue;
             }

@@ -8,13 +8,11 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use super::location::Problems;
+use super::source::DEFAULT_PATHS;
 use super::url::BaseUrl;
 use super::{Manifest, Source, Variables};
 use crate::escape::{escape, reason};
 use crate::privileges::Caller;
-
-/// Where a manifest is looked for when none is named, in this order.
-const DEFAULTS: [&str; 2] = ["routes.json", "/etc/scidex-route-health/routes.json"];
 
 /// Bytes of a manifest.
 pub(super) const MOST_BYTES: usize = 8 * 1024 * 1024;
@@ -67,7 +65,7 @@ impl Manifest {
                 .and_then(|file| read_file(file, path))
                 .map_err(|error| unreadable(path, &error))?,
             None => {
-                let (bytes, source) = read_first(&DEFAULTS.map(Path::new))?;
+                let (bytes, source) = read_first(&DEFAULT_PATHS.map(Path::new))?;
                 check_writers(&source, options.variables)?;
                 (bytes, source)
             }
@@ -86,8 +84,8 @@ fn check_writers(source: &Source, variables: Variables<'_>) -> Result<(), Manife
     };
     match source.writable_by_others(caller) {
         Some(found) if caller.may_kill => Err(ManifestError::Untrusted(format!(
-            "{found}, and a run as root or with CAP_KILL takes such a file only by name, since it decides where \
-             secrets are sent and what is killed; \"{}\" secures it, --manifest {} takes it as it is",
+            "{found}, and a run as root or with CAP_KILL uses such a file only if --manifest names it, because it decides \
+             where secrets are sent and what is killed; run \"{}\" to secure it, or pass --manifest {}",
             found.remedy(),
             source
         ))),

@@ -46,7 +46,7 @@ pub(super) fn resolve(
 
     if has_recovery {
         if proxy == Some(Proxy::Env) {
-            let message = "is not possible with \"proxy\": \"env\", since a proxy's silence proves \
+            let message = "cannot be used with \"proxy\": \"env\", since a proxy's silence proves \
                 nothing about the backend; set \"proxy\" to \"none\", or remove \"recovery\"";
             problems.add(&Location::Key(&Location::Top, "recovery"), message);
         }
@@ -87,12 +87,12 @@ pub(super) fn resolve(
 fn check_socket(base_url: Option<&BaseUrl>, proxy: Option<Proxy>, problems: &mut Problems) {
     let location = Location::Key(&Location::Top, "unix_socket");
     if base_url.is_some_and(|url| url.scheme() == Scheme::Https) {
-        let message = "is not possible with an https:// base_url; write http://, as the backend \
+        let message = "cannot be used with an https:// base_url; write http://, as the backend \
             speaks it at its socket";
         problems.add(&location, message);
     }
     if proxy == Some(Proxy::Env) {
-        let message = "is not possible with \"proxy\": \"env\", since no proxy reaches a UNIX socket; \
+        let message = "cannot be used with \"proxy\": \"env\", because no proxy reaches a UNIX socket; \
             set \"proxy\" to \"none\", or remove \"unix_socket\"";
         problems.add(&location, message);
     }
@@ -134,7 +134,7 @@ fn check_routes(
                 ("json", !checks.json.is_empty()),
             ];
             for (key, _) in keys.iter().filter(|(_, given)| *given) {
-                let message = "is not possible with HEAD, whose answer has no body; remove it, or give \
+                let message = "cannot be used with HEAD, because its response has no body; remove it, or give \
                     the route \"method\": \"GET\"";
                 problems.add(&Location::Key(&location, key), message);
             }
@@ -144,7 +144,7 @@ fn check_routes(
         };
         if base_url.is_some_and(|base_url| base_url.is_too_long(path)) {
             let message = format!(
-                "the URL is too long; base URL and path may have {} bytes together, percent-encoded",
+                "the URL is too long; base URL and path together may have at most {} bytes, percent-encoded",
                 url::LONGEST
             );
             problems.add(&Location::Key(&location, "path"), message);

@@ -195,7 +195,7 @@ pub(super) fn path(value: &JsonValue<'_>) -> Result<String, String> {
     }
     if path.contains('#') {
         return Err(format!(
-            "{value} has a fragment, which no server sees; cut it off at \"#\", or write %23 for the character"
+            "{value} has a fragment, which is never sent; remove it from \"#\" on, or write %23 for the character"
         ));
     }
     match path.chars().find(|c| c.is_whitespace() || c.is_control()) {
@@ -263,7 +263,7 @@ impl FromStr for UnitName {
         }
         if prefix.find('@') == Some(prefix.len() - 1) {
             return Err(format!(
-                "{shown} is a template, which has no process; name an instance, such as {}",
+                "{shown} is a template, which has no process of its own; name an instance, such as {}",
                 quoted(&format!("{prefix}1.service"))
             ));
         }

@@ -1,10 +1,13 @@
-//! Where a manifest was read from, and who else could have written it.
+//! Where manifests are looked for, where one was read from, and who else could have written it.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::escape::escape;
 use crate::privileges::Caller;
+
+/// The paths that are tried, in this order, when the command line names no manifest.
+pub(super) const DEFAULT_PATHS: [&str; 2] = ["routes.json", "/etc/scidex-route-health/routes.json"];
 
 /// Where a manifest was read from.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -122,7 +122,7 @@ fn host_name(text: &str) -> Result<String, String> {
     if let Some(address) = text.strip_prefix('[') {
         if address.contains('%') {
             return Err(format!(
-                "the host {shown} has a zone, which no URL can hold; use an address without one"
+                "the host {shown} has an IPv6 zone, which is not allowed in a URL; use an address without one"
             ));
         }
         return match address.strip_suffix(']').map(str::parse::<Ipv6Addr>) {
@@ -162,7 +162,7 @@ fn host_name(text: &str) -> Result<String, String> {
         ))
     } else {
         Err(format!(
-            "the host {shown} is not ASCII; give the name as DNS knows it (\"xn--…\")"
+            "the host {shown} is not ASCII; give its Punycode form (\"xn--…\")"
         ))
     }
 }
@@ -207,10 +207,10 @@ impl FromStr for BaseUrl {
             }
         })?;
         if tail.contains('#') {
-            return Err("has a fragment, which no server sees; cut it off at the \"#\"".to_owned());
+            return Err("has a fragment, which is never sent; remove it from \"#\" on".to_owned());
         }
         if tail.contains('?') {
-            return Err("has a query; cut it off at the \"?\", and write queries into the paths of the routes".to_owned());
+            return Err("has a query; remove it from \"?\" on, and write queries in the paths of the routes".to_owned());
         }
         let mut root = origin.to_string();
         encode(tail.trim_end_matches('/'), &mut root);

@@ -35,7 +35,7 @@ impl Variables<'_> {
             let Some((name, tail)) = reference.split_once('}').filter(|(name, _)| is_name(name))
             else {
                 return Err(
-                    "has a \"${\" that no variable's name and \"}\" follow; write ${NAME} with letters, digits and \"_\""
+                    "has a \"${\" without a variable name and \"}\" after it; write ${NAME} with letters, digits and \"_\""
                         .to_owned(),
                 );
             };

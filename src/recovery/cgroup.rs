@@ -64,7 +64,7 @@ impl Hierarchy {
             .find(|mount| statfs(*mount).is_ok_and(|fs| fs.filesystem_type() == CGROUP2_SUPER_MAGIC))
             .map(|mount| Self(mount.to_owned()))
             .ok_or_else(|| {
-                "no cgroup2 is mounted at /sys/fs/cgroup, and without it the owner of a socket is unknown: boot with systemd.unified_cgroup_hierarchy=1".to_owned()
+                "cgroup2 is not mounted at /sys/fs/cgroup, so the owner of a socket is unknown: boot with systemd.unified_cgroup_hierarchy=1".to_owned()
             })
     }
 

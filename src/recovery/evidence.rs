@@ -197,7 +197,7 @@ impl Evidence {
             .chain(self.others())
             .collect();
         if parts.is_empty() {
-            return "nothing could be seen of the process".to_owned();
+            return "no evidence of the process could be read".to_owned();
         }
         parts.join("; ")
     }

@@ -1,17 +1,90 @@
 //! Why a hung backend may have to be left alone. Pure: it judges facts that others gathered. The guards
 //! that make up the three proofs are in `proofs`.
 
+mod no_restart;
+
 use std::time::Duration;
 
+use self::no_restart::{no_restart, restarts};
+use super::MainPid;
 use super::observation::{Disturbance, GuardContext, Members, Observation, Process, Sockets};
 use super::proofs::{ownership, progress, silence};
-use super::restart::{LeftOver, Policy};
 use super::systemctl::systemctl;
 use super::unit::{Property, UnitState, Unreadable};
-use super::{Guard, MainPid};
 use crate::clock::Monotonic;
 use crate::escape::escape;
-use crate::manifest::{KillSignal, Scope};
+use crate::manifest::Scope;
+
+/// Why a hung backend is left alone, in the order of the checks: the first guard that refuses is
+/// named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Guard {
+    /// The unit is not loaded.
+    NotLoaded,
+    /// The unit is not active.
+    NotActive,
+    /// The main PID is 0, 1, this very process, or not in the unit's control group.
+    MainPid,
+    /// The main process is younger than the minimal uptime.
+    TooYoung,
+    /// The main process started after the sweep began.
+    Restarted,
+    /// The main PID changed between two observations.
+    Changed,
+    /// The process was gone before the signal.
+    Gone,
+    /// The backend woke up between the last probe and the signal.
+    Answered,
+    /// The base URL does not lead to this machine.
+    NotLocal,
+    /// The socket at which the probes waited is not the unit's own.
+    ForeignListener,
+    /// The requests may not have reached the backend.
+    NotReached,
+    /// The backend served another client meanwhile.
+    Busy,
+    /// systemd would not restart it after this signal.
+    NoRestart,
+    /// A job is already queued for the unit.
+    JobQueued,
+    /// A debugger or a core dump is at work on a process of the unit.
+    Traced,
+    /// Somebody has frozen the unit.
+    Frozen,
+    /// This program itself was starved while it probed.
+    Starved,
+    /// Others may write the manifest of a privileged run.
+    ManifestWritable,
+    /// A fact that a guard depends on is missing or unreadable.
+    Unreadable,
+}
+
+impl Guard {
+    /// The guard's fixed name in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NotLoaded => "not_loaded",
+            Self::NotActive => "not_active",
+            Self::MainPid => "main_pid",
+            Self::TooYoung => "too_young",
+            Self::Restarted => "restarted",
+            Self::Changed => "changed",
+            Self::Gone => "gone",
+            Self::Answered => "answered",
+            Self::NotLocal => "not_local",
+            Self::ForeignListener => "foreign_listener",
+            Self::NotReached => "not_reached",
+            Self::Busy => "busy",
+            Self::NoRestart => "no_restart",
+            Self::JobQueued => "job_queued",
+            Self::Traced => "traced",
+            Self::Frozen => "frozen",
+            Self::Starved => "starved",
+            Self::ManifestWritable => "manifest_writable",
+            Self::Unreadable => "unreadable",
+        }
+    }
+}
 
 /// A guard's refusal: its name and its message.
 pub(super) type Refusal = (Guard, String);
@@ -20,13 +93,13 @@ pub(super) type Passed = Result<(), Refusal>;
 
 /// Whether the process may be signalled, or the refusal of the first guard in the order of [`Guard`].
 /// A guard that cannot tell refuses as [`Guard::Unreadable`] in its own place. `first` is the first
-/// look, where `now` is a later one.
+/// observation, if `now` is a later one.
 pub(super) fn judge(
     context: &GuardContext<'_>,
     now: &Observation,
     first: Option<&Observation>,
 ) -> Passed {
-    let look = Look {
+    let seen = Observations {
         now,
         first: first.unwrap_or(now),
     };
@@ -34,13 +107,13 @@ pub(super) fn judge(
     loaded(unit, name, scope)?;
     active(unit, name)?;
     main_pid(context, now)?;
-    old_enough(&look, context.min_uptime)?;
-    same_as_probed(&look, context.sweep_began)?;
-    unchanged(&look, name)?;
-    still_there(&look)?;
+    old_enough(&seen, context.min_uptime)?;
+    same_as_probed(&seen, context.sweep_began)?;
+    unchanged(&seen, name)?;
+    still_there(&seen)?;
     silence::unanswered(now.probe.as_ref(), now.sockets.as_ref().ok())?;
     refuse_if(Guard::NotLocal, context.not_local.as_ref())?;
-    proofs(context, &look)?;
+    proofs(context, &seen)?;
     restarts(context, now)?;
     no_job(unit, name, scope)?;
     undisturbed(&now.members)?;
@@ -73,13 +146,13 @@ pub(super) fn lasting(context: &GuardContext<'_>, now: &Observation) -> Option<S
     running().err().map(|(_, why)| why)
 }
 
-/// A look, and the one that it is compared with.
-struct Look<'a> {
+/// An observation, and the first one, with which it is compared.
+struct Observations<'a> {
     now: &'a Observation,
     first: &'a Observation,
 }
 
-impl Look<'_> {
+impl Observations<'_> {
     /// When the main process that was looked at first had started: what is said of its age must not be
     /// said of a successor.
     fn started(&self) -> Result<Monotonic, Refusal> {
@@ -88,12 +161,12 @@ impl Look<'_> {
 }
 
 /// `foreign_listener`, `not_reached`, `busy`
-fn proofs(context: &GuardContext<'_>, look: &Look<'_>) -> Passed {
-    let sockets = readable(&look.now.sockets)?;
-    let probe = look.now.probe.as_ref();
-    let group = known(&look.now.unit.group)?;
+fn proofs(context: &GuardContext<'_>, seen: &Observations<'_>) -> Passed {
+    let sockets = readable(&seen.now.sockets)?;
+    let probe = seen.now.probe.as_ref();
+    let group = known(&seen.now.unit.group)?;
     ownership::own_listener(context, Some(group), sockets, probe)?;
-    if let (Sockets::Tcp(now), Sockets::Tcp(first)) = (sockets, readable(&look.first.sockets)?) {
+    if let (Sockets::Tcp(now), Sockets::Tcp(first)) = (sockets, readable(&seen.first.sockets)?) {
         silence::reached(probe, first, now)?;
         progress::no_progress(now)?;
     }
@@ -133,7 +206,7 @@ fn active(unit: &UnitState, name: &str) -> Passed {
             refuse(
                 Guard::NotActive,
                 format!(
-                    "{name} is not active (ActiveState={}, SubState={}): systemd or somebody is already at work on it",
+                    "{name} is not active (ActiveState={}, SubState={}): it is starting, stopping or stopped",
                     escape(other),
                     escape(sub)
                 ),
@@ -150,7 +223,7 @@ fn main_pid(context: &GuardContext<'_>, now: &Observation) -> Passed {
             0 => format!("{name} has no main process (MainPID=0)"),
             1 => format!("the main process of {name} is process 1, which is never signalled"),
             _ => format!(
-                "the main process of {name} is this very program ({pid}): recovery.unit must name the backend's unit"
+                "the main process of {name} is this program itself ({pid}): recovery.unit must name the backend's unit"
             ),
         };
         return refuse(Guard::MainPid, why);
@@ -172,14 +245,14 @@ fn main_pid(context: &GuardContext<'_>, now: &Observation) -> Passed {
         None => refuse(
             Guard::Unreadable,
             format!(
-                "the control group of process {pid} is unknown, and without it a kill is not safe: this needs cgroup2"
+                "the control group of process {pid} is unknown; without it a kill is not safe (this needs cgroup2)"
             ),
         ),
     }
 }
 
-fn old_enough(look: &Look<'_>, min_uptime: Duration) -> Passed {
-    let age = look.now.at.since(look.started()?);
+fn old_enough(seen: &Observations<'_>, min_uptime: Duration) -> Passed {
+    let age = seen.now.at.since(seen.started()?);
     if age >= min_uptime {
         return Ok(());
     }
@@ -187,35 +260,35 @@ fn old_enough(look: &Look<'_>, min_uptime: Duration) -> Passed {
         Guard::TooYoung,
         format!(
             "{} is {} s old, younger than min_uptime_seconds ({}): it is still starting",
-            the_process(&look.now.unit),
+            the_process(&seen.now.unit),
             age.as_secs(),
             min_uptime.as_secs_f64()
         ),
     )
 }
 
-fn same_as_probed(look: &Look<'_>, sweep_began: Monotonic) -> Passed {
-    if look.started()? <= sweep_began {
+fn same_as_probed(seen: &Observations<'_>, sweep_began: Monotonic) -> Passed {
+    if seen.started()? <= sweep_began {
         return Ok(());
     }
     refuse(
         Guard::Restarted,
         format!(
             "{} started after this sweep began: it is not the process that hung",
-            the_process(&look.now.unit)
+            the_process(&seen.now.unit)
         ),
     )
 }
 
-fn unchanged(look: &Look<'_>, name: &str) -> Passed {
-    let (before, now) = (&look.first.unit, &look.now.unit);
+fn unchanged(seen: &Observations<'_>, name: &str) -> Passed {
+    let (before, now) = (&seen.first.unit, &seen.now.unit);
     let invocation = known(&now.invocation)?;
     let (was, is) = (known(&before.main_pid)?, known(&now.main_pid)?);
     if was != is {
         return refuse(
             Guard::Changed,
             format!(
-                "the main process of {name} changed from {was} to {is} between two looks: it is being restarted"
+                "the main process of {name} changed from {was} to {is} between two observations: it is being restarted"
             ),
         );
     }
@@ -223,18 +296,18 @@ fn unchanged(look: &Look<'_>, name: &str) -> Passed {
     if known(&before.invocation)? != invocation {
         return refuse(
             Guard::Changed,
-            format!("{name} was started anew between two looks (its InvocationID changed)"),
+            format!("{name} was restarted between two observations (its InvocationID changed)"),
         );
     }
     Ok(())
 }
 
-fn still_there(look: &Look<'_>) -> Passed {
+fn still_there(seen: &Observations<'_>) -> Passed {
     // systemd notes the start right after the fork, so no main process is younger than that note;
     // the second is for rounding. A younger one has got the number in another way.
     const ROUNDING: Duration = Duration::from_secs(1);
-    let process = the_process(&look.now.unit);
-    match &look.now.process {
+    let process = the_process(&seen.now.unit);
+    match &seen.now.process {
         Process::Gone(how) => refuse(
             Guard::Gone,
             format!("{process} was gone before the signal: {how}"),
@@ -251,7 +324,7 @@ fn still_there(look: &Look<'_>) -> Passed {
                 }
             ),
         ),
-        Process::Alive(vitals) if look.now.at.since(look.started()?) > vitals.age + ROUNDING => {
+        Process::Alive(vitals) if seen.now.at.since(seen.started()?) > vitals.age + ROUNDING => {
             refuse(
                 Guard::Gone,
                 format!("{process} started after the unit's main process; its PID was reused"),
@@ -267,117 +340,13 @@ fn still_there(look: &Look<'_>) -> Passed {
     }
 }
 
-fn restarts(context: &GuardContext<'_>, now: &Observation) -> Passed {
-    let others = readable(&now.members)?.others;
-    no_restart(
-        &now.unit,
-        context.unit,
-        context.scope,
-        context.signal,
-        others,
-    )?;
-    child_of_manager(context, now)
-}
-
-/// `no_restart`, as far as the settings of the unit and its `others` processes beside the main one
-/// decide.
-pub(super) fn no_restart(
-    unit: &UnitState,
-    name: &str,
-    scope: Scope,
-    signal: KillSignal,
-    others: usize,
-) -> Passed {
-    let left_over = match others {
-        0 => None,
-        processes => Some(LeftOver {
-            processes,
-            kill_mode: *known(&unit.kill_mode)?,
-            send_sigkill: *known(&unit.send_sigkill)?,
-            waits_forever: *known(&unit.stops_forever)?,
-        }),
-    };
-    let policy = Policy {
-        restart: *known(&unit.restart)?,
-        remains: *known(&unit.remains)?,
-        exits_as_group: *known(&unit.exits_as_group)?,
-        ignores_failure: *known(&unit.ignores_failure)?,
-        success: known(&unit.success)?,
-        prevent: known(&unit.prevent)?,
-        force: known(&unit.force)?,
-        left_over,
-    };
-    // A process that does not obey SIGABRT gets SIGKILL, so systemd must restart it after both; and
-    // whether it will dump core cannot be known.
-    let ends: &[(&str, bool)] = match signal {
-        KillSignal::Kill => &[("KILL", false)],
-        KillSignal::Abort => &[("ABRT", false), ("ABRT", true), ("KILL", false)],
-    };
-    for &(signal, dumped_core) in ends {
-        if let Some(why) = policy.no_restart_after(signal, dumped_core) {
-            return refuse(
-                Guard::NoRestart,
-                format!(
-                    "systemd would not restart {name} after SIG{signal} ({why}), so a kill would turn a hang into an outage: \
-                     correct it with \"{} edit {name}\"",
-                    systemctl(scope)
-                ),
-            );
-        }
-    }
-    Ok(())
-}
-
-/// systemd learns of the death of its own children only (wait(2)): PID 1, or the user manager, which is
-/// in the `init.scope` of its own control group and serves its private socket.
-fn child_of_manager(context: &GuardContext<'_>, now: &Observation) -> Passed {
-    let Process::Alive(vitals) = &now.process else {
-        return Ok(());
-    };
-    let parent = &vitals.parent;
-    let is_manager = match context.scope {
-        Scope::System => parent.pid == 1,
-        Scope::User if context.user_manager == Some(parent.pid) => true,
-        Scope::User => {
-            let group = known(&now.unit.group)?;
-            let manages = |path: &String| {
-                path.strip_suffix("init.scope")
-                    .is_some_and(|above| group.as_str().starts_with(above))
-            };
-            match &parent.group {
-                Some(path) => parent.pid > 1 && manages(path),
-                None => {
-                    return refuse(
-                        Guard::Unreadable,
-                        format!(
-                            "/proc does not show process {}, the parent of the main process, and without it a kill is not safe",
-                            parent.pid
-                        ),
-                    );
-                }
-            }
-        }
-    };
-    if is_manager {
-        return Ok(());
-    }
-    refuse(
-        Guard::NoRestart,
-        format!(
-            "{} is a child of process {}, not of the service manager, which would not notice its death: a kill would turn a hang into an outage (MAINPID= of sd_notify, or PIDFile= of a supervised process)",
-            the_process(&now.unit),
-            parent.pid
-        ),
-    )
-}
-
 fn no_job(unit: &UnitState, name: &str, scope: Scope) -> Passed {
     match known(&unit.job)? {
         None => Ok(()),
         Some(job) => refuse(
             Guard::JobQueued,
             format!(
-                "job {} is queued for {name}: somebody is starting or stopping it already (\"{} list-jobs\" shows it)",
+                "job {} is queued for {name}: it is already being started or stopped (\"{} list-jobs\" shows it)",
                 escape(job),
                 systemctl(scope)
             ),
@@ -398,7 +367,7 @@ fn undisturbed(members: &Result<Members, String>) -> Passed {
     };
     refuse(
         Guard::Traced,
-        format!("process {pid} of the unit {how}: let whoever is at work on it finish"),
+        format!("process {pid} of the unit {how}: wait until this has finished"),
     )
 }
 
@@ -416,7 +385,7 @@ fn unfrozen(unit: &UnitState, name: &str, scope: Scope) -> Passed {
     }
 }
 
-/// The refusal that was worked out before the first look, if there is one.
+/// The refusal that was worked out before the first observation, if there is one.
 fn refuse_if(guard: Guard, why: Option<&String>) -> Passed {
     why.map_or(Ok(()), |why| refuse(guard, why.clone()))
 }
@@ -436,7 +405,7 @@ fn readable<T>(facts: &Result<T, String>) -> Result<&T, Refusal> {
 fn unreadable(why: &str) -> Refusal {
     (
         Guard::Unreadable,
-        format!("{why}, and without it a kill is not safe"),
+        format!("{why}; without this a kill is not safe"),
     )
 }
 

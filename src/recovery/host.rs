@@ -186,7 +186,7 @@ impl Host for Machine<'_> {
         seen
     }
 
-    fn announce(&self, line: &str) {
+    fn log(&self, line: &str) {
         (self.log)(line);
     }
 
@@ -216,7 +216,7 @@ pub(super) fn manifest_writable(source: &Source) -> Option<String> {
         .writable_by_others(caller)
         .filter(|_| caller.may_kill)?;
     Some(format!(
-        "{found}, who could have any process killed: \"{}\"",
+        "{found}, who could have any process killed; run \"{}\" to secure it",
         found.remedy()
     ))
 }
@@ -239,12 +239,12 @@ pub(super) fn not_local(addresses: &Result<Vec<SocketAddr>, String>) -> Option<S
         Ok(addresses) if addresses.is_empty() => "its name has no address".to_owned(),
         Ok(addresses) => {
             let foreign = addresses.iter().find(|address| !is_local(**address))?;
-            format!("{} is no address of this machine", foreign.ip())
+            format!("{} is not an address of this machine", foreign.ip())
         }
     };
     Some(format!(
-        "base_url does not surely lead to this machine: {why}, and a time-out across a network proves nothing about a local process; \
-         give the address on which the backend listens here, such as 127.0.0.1"
+        "base_url may not resolve to this machine: {why}, and a timeout across a network proves nothing about a local process; \
+         set it to an address on which the backend listens here, such as 127.0.0.1"
     ))
 }
 
@@ -292,7 +292,7 @@ mod tests {
             "[::ffff:192.0.2.1]:8000",
         ] {
             let why = not_local(&at(there)).unwrap();
-            assert!(why.contains("is no address of this machine"), "{why}");
+            assert!(why.contains("is not an address of this machine"), "{why}");
         }
         let both = Ok(vec![
             "127.0.0.1:80".parse().unwrap(),

@@ -36,6 +36,7 @@ use std::time::Duration;
 
 pub use self::dump::Dump;
 pub use self::evidence::{Cpu, Evidence, Listener, ProcessEvidence, Reading, ThreadGroup};
+pub use self::guards::Guard;
 use self::host::Machine;
 use self::observation::GuardContext;
 pub use self::socket_watch::SocketWatch;
@@ -175,77 +176,6 @@ impl MainPid {
     /// The number.
     pub const fn get(self) -> u32 {
         self.0.get()
-    }
-}
-
-/// Why a hung backend is left alone, in the order in which the guards are asked: the first that refuses
-/// is named.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Guard {
-    /// The unit is not loaded.
-    NotLoaded,
-    /// The unit is not active.
-    NotActive,
-    /// The main PID is 0, 1, this very process, or not in the unit's control group.
-    MainPid,
-    /// The main process is younger than the minimal uptime.
-    TooYoung,
-    /// The main process started after the sweep began.
-    Restarted,
-    /// The main PID changed between the two looks.
-    Changed,
-    /// The process was gone before the signal.
-    Gone,
-    /// The backend woke up between the last probe and the signal.
-    Answered,
-    /// The base URL does not lead to this machine.
-    NotLocal,
-    /// The socket at which the probes waited is not the unit's own.
-    ForeignListener,
-    /// The requests may not have reached the backend.
-    NotReached,
-    /// The backend served somebody else meanwhile.
-    Busy,
-    /// systemd would not restart it after this signal.
-    NoRestart,
-    /// A job is already queued for the unit.
-    JobQueued,
-    /// Somebody is at work on a process of the unit.
-    Traced,
-    /// Somebody has frozen the unit.
-    Frozen,
-    /// This program itself was starved while it probed.
-    Starved,
-    /// Others may write the manifest of a privileged run.
-    ManifestWritable,
-    /// A fact that a guard depends on is missing or unreadable.
-    Unreadable,
-}
-
-impl Guard {
-    /// The guard's fixed name in reports.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::NotLoaded => "not_loaded",
-            Self::NotActive => "not_active",
-            Self::MainPid => "main_pid",
-            Self::TooYoung => "too_young",
-            Self::Restarted => "restarted",
-            Self::Changed => "changed",
-            Self::Gone => "gone",
-            Self::Answered => "answered",
-            Self::NotLocal => "not_local",
-            Self::ForeignListener => "foreign_listener",
-            Self::NotReached => "not_reached",
-            Self::Busy => "busy",
-            Self::NoRestart => "no_restart",
-            Self::JobQueued => "job_queued",
-            Self::Traced => "traced",
-            Self::Frozen => "frozen",
-            Self::Starved => "starved",
-            Self::ManifestWritable => "manifest_writable",
-            Self::Unreadable => "unreadable",
-        }
     }
 }
 

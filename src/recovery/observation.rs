@@ -149,7 +149,7 @@ pub(super) struct TcpFacts {
     pub(super) table: Vec<TcpSocket>,
     /// Whose control group an id in the table means.
     pub(super) owners: HashMap<u64, Owner>,
-    /// The first sign that the backend served somebody else since the sweep began.
+    /// The first sign that the backend served another client since the sweep began.
     pub(super) progress: Option<Sign>,
 }
 

@@ -123,7 +123,7 @@ impl LeftOver {
                 "TimeoutStopSec=infinity waits for them as long as they ignore SIGTERM".to_owned()
             }
             KillMode::ControlGroup | KillMode::Mixed if restart == Restart::OnSuccess => {
-                "with Restart=on-success their end decides".to_owned()
+                "with Restart=on-success the way they exit decides".to_owned()
             }
             KillMode::ControlGroup | KillMode::Mixed => return None,
         };
@@ -192,7 +192,7 @@ impl Policy<'_> {
     /// Why systemd takes that death for a success, if it does.
     fn taken_for_success(&self, signal: &str, dumped_core: bool) -> Option<String> {
         if self.ignores_failure {
-            Some("the \"-\" in ExecStart= makes a success of every death".to_owned())
+            Some("the \"-\" in ExecStart= turns every failure into a success".to_owned())
         } else if self.success.names(signal) && !dumped_core {
             // A core dump is never clean: is_clean_exit() in src/shared/exit-status.c.
             Some(format!("SuccessExitStatus= names SIG{signal}"))

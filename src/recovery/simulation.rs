@@ -42,7 +42,7 @@ struct Record {
     /// Whether the observed process was among them.
     dumped_main: bool,
     signals: Vec<Option<Signal>>,
-    announcements: Vec<String>,
+    log_lines: Vec<String>,
 }
 
 /// What stands against a signal, by who was asked last.
@@ -71,13 +71,13 @@ struct Faults {
     /// The calls of `show` that fail, counted from 0.
     failing_shows: Vec<usize>,
     not_permitted: bool,
-    /// How long a reader of stderr keeps the first announcement waiting.
-    slow_announcement: Duration,
+    /// How long a reader of stderr keeps the first log line waiting.
+    slow_log: Duration,
     /// How many looks into /proc take too long.
     slow_inspections: usize,
-    /// A job is queued while the announcement waits.
+    /// A job is queued while the log line waits.
     job_meanwhile: bool,
-    /// The backend wakes up while the announcement waits.
+    /// The backend wakes up while the log line waits.
     wakes_meanwhile: bool,
 }
 
@@ -203,7 +203,7 @@ fn round(seed: u64) -> (Vec<Option<Outcome>>, Machine) {
             me,
         };
         let run = panic::catch_unwind(AssertUnwindSafe(|| watchdog.run(&context)));
-        // After a panic the other one would wait for its turn for ever.
+        // After a panic the other one would wait for its turn forever.
         shared.0.1.notify_all();
         run.unwrap_or_else(|_| panic!("seed {seed}: watchdog {me} panicked"))
     };

@@ -52,7 +52,7 @@ impl SockDiag {
         };
         let socket = open().map_err(|error: Errno| match error {
             Errno::EAFNOSUPPORT | Errno::EPERM | Errno::EACCES => format!(
-                "the kernel's socket table is out of reach ({}): allow AF_NETLINK to this program (RestrictAddressFamilies= of its unit)",
+                "the kernel's socket table is not accessible ({}): allow AF_NETLINK for this program (RestrictAddressFamilies= of its unit)",
                 error.desc()
             ),
             error => Fault::Refused(error).to_string(),
@@ -116,7 +116,7 @@ impl std::fmt::Display for Fault {
                 "the kernel does not show its socket table ({}): it needs CONFIG_INET_DIAG and CONFIG_UNIX_DIAG",
                 error.desc()
             ),
-            Self::Garbage => f.write_str("the kernel's socket table could not be understood"),
+            Self::Garbage => f.write_str("the kernel's socket table could not be parsed"),
             Self::TooMuch => f.write_str(
                 "the kernel's socket table could not be read in time: the port has too many connections",
             ),

@@ -54,7 +54,7 @@ pub(super) trait Host {
         until: Monotonic,
     ) -> Evidence;
     /// Tells people what is about to happen, on one line.
-    fn announce(&self, line: &str);
+    fn log(&self, line: &str);
     /// Sends the signal; with none, only asks whether one would be permitted.
     fn signal(&self, process: &Self::Process, signal: Option<Signal>) -> Result<(), NotSent>;
     /// Sends `signal` to each process of the unit that catches it and does not block it, and returns
@@ -123,7 +123,7 @@ impl<H: Host> Run<'_, H> {
             self.send(&target, None)?;
             return Ok(Outcome::WouldKill);
         }
-        self.announce(&target);
+        self.log_signal(&target);
         self.fresh(&mut target)?;
         let died = match self.context.dump_signal {
             Some(signal) => self.dump_stacks(&mut target, signal)?,
@@ -151,7 +151,7 @@ impl<H: Host> Run<'_, H> {
         };
         let seen = match (&process, pid) {
             (Some(process), _) => self.host.inspect(process),
-            (None, Some(_)) => Process::Gone("no process has its number any more"),
+            (None, Some(_)) => Process::Gone("no process has this PID any more"),
             (None, None) => Process::None,
         };
         let first = self.observe(at, unit, seen, None);
@@ -214,9 +214,9 @@ impl<H: Host> Run<'_, H> {
     }
 
     /// Says what is about to happen, before it happens.
-    fn announce(&self, target: &Target<H::Process>) {
+    fn log_signal(&self, target: &Target<H::Process>) {
         let evidence = self.recovery.evidence.as_ref().map(Evidence::summary);
-        self.host.announce(&format!(
+        self.host.log(&format!(
             "sending {} to process {}, the main process of {}: no core route answered within its timeouts; {}",
             self.context.signal.name(),
             target.pid.get(),
@@ -231,7 +231,7 @@ impl<H: Host> Run<'_, H> {
         let mut looks = 0;
         while self.host.now().since(target.answered) > STALE {
             if looks == FRESH_LOOKS {
-                let why = "this program itself is starved: whatever it looks at is out of date before it can act on it";
+                let why = "this program itself is starved: each observation is out of date before it can act on it";
                 return Err(Outcome::Refused(Guard::Starved, why.to_owned()));
             }
             self.look_again(target)?;

@@ -64,7 +64,7 @@ impl Systemctl {
         let typed = systemctl(self.scope);
         let output = self.run(unit, properties).map_err(|why| match why {
             Trouble::Missing => {
-                "systemctl was not found in PATH: recovery needs a machine run by systemd".to_owned()
+                "systemctl was not found in PATH: recovery requires systemd".to_owned()
             }
             Trouble::Start(error) => format!("systemctl could not be started: {error}"),
             Trouble::Slow => format!(

@@ -304,7 +304,7 @@ impl<'a> Raw<'a> {
         })
     }
 
-    /// A property that means `default` where it is not told: systemd tells each of these that it knows,
+    /// A property that means `default` where it is missing: systemd prints each of these that it knows,
     /// and behaves as `default` says where it does not know it.
     fn parsed_or<T>(
         &self,
@@ -322,9 +322,9 @@ impl<'a> Raw<'a> {
     /// A service with a main process has a command, and systemd tells it. Only Type=oneshot has
     /// several, and no main process once it is active.
     fn ignores_failure(&self) -> Property<bool> {
-        let told = &self.ignores_failure;
-        match told.first() {
-            Some(first) if told.iter().any(|other| other != first) => Err(Unreadable(
+        let printed = &self.ignores_failure;
+        match printed.first() {
+            Some(first) if printed.iter().any(|other| other != first) => Err(Unreadable(
                 "systemctl reported ExecStart= both with and without \"-\"".to_owned(),
             )),
             first => self.parsed_or("ExecStart", first.is_some_and(|first| *first), |_| None),

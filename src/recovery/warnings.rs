@@ -21,32 +21,32 @@ use crate::manifest::{DumpSignal, Manifest, RecoveryPlan, Scope, Source};
 /// How long a `systemctl` that is given up may take to end.
 const GIVE_UP: Duration = Duration::from_millis(500);
 
-/// The look at the units, under way in the background.
+/// The check of the units, running in the background.
 #[derive(Debug)]
-pub struct Watch {
+pub struct PendingWarnings {
     warnings: Receiver<String>,
     units: String,
     /// Closed to give up a `systemctl` under way.
     cancel: Option<PipeWriter>,
 }
 
-/// Begins to look at the units that matter to `manifest` and to this program. `resolve` gives the
+/// Starts checking the units that matter to `manifest` and to this program. `resolve` gives the
 /// addresses that `base_url` leads to, or a message that says why there are none.
 pub fn start(
     manifest: &Manifest,
     resolve: impl FnOnce() -> Result<Vec<SocketAddr>, String> + Send + 'static,
-) -> Watch {
+) -> PendingWarnings {
     let subjects = Subjects::of(manifest);
     let units = subjects.names();
     let (sender, warnings) = mpsc::channel();
     let complaint = sender.clone();
-    let mut watch = Watch {
+    let mut pending = PendingWarnings {
         warnings,
         units,
         cancel: None,
     };
-    if watch.units.is_empty() {
-        return watch;
+    if pending.units.is_empty() {
+        return pending;
     }
     let begin = || {
         let (cancelled, cancel) = io::pipe()?;
@@ -63,15 +63,15 @@ pub fn start(
         Ok(cancel)
     };
     match begin() {
-        Ok(cancel) => watch.cancel = Some(cancel),
+        Ok(cancel) => pending.cancel = Some(cancel),
         Err::<_, io::Error>(error) => {
-            let _ = complaint.send(format!("{} could not be looked at: {error}", watch.units));
+            let _ = complaint.send(format!("{} could not be checked: {error}", pending.units));
         }
     }
-    watch
+    pending
 }
 
-impl Watch {
+impl PendingWarnings {
     /// The warnings, waited for `at_most` so long.
     pub fn finish(mut self, at_most: Duration) -> Vec<String> {
         let mut warnings = Vec::new();
@@ -84,7 +84,7 @@ impl Watch {
         // What comes of a call that was given up is known already.
         warnings.truncate(known);
         warnings.push(format!(
-            "{} could not be looked at in time: systemctl, or the look-up of base_url's name, is slow",
+            "{} could not be checked in time: systemctl, or the lookup of base_url's name, is slow",
             self.units
         ));
         warnings
@@ -159,8 +159,8 @@ impl Subjects {
         names.join(" and ")
     }
 
-    /// Looks at everything, what may take longest last, and sends each warning as it is found.
-    /// `refusals` looks at the running backend.
+    /// Checks everything, the slowest last, and sends each warning as it is found.
+    /// `refusals` checks the running backend.
     fn examine(
         self,
         show: impl Fn(&Unit) -> Result<UnitState, String>,
@@ -226,7 +226,7 @@ fn lasting_refusals(
     }
 }
 
-/// What the guards would be told, as far as it lasts.
+/// What the guards would see, as far as it lasts.
 fn context(backend: &Backend) -> GuardContext<'_> {
     let plan = &backend.plan;
     GuardContext {
@@ -247,7 +247,7 @@ fn context(backend: &Backend) -> GuardContext<'_> {
     }
 }
 
-/// A look at the running backend that costs a healthy run little: nobody is at work on its processes.
+/// A check of the running backend that costs a healthy run little: nobody is at work on its processes.
 fn observe(backend: &Backend, state: &UnitState, systemctl: &Systemctl) -> Observation {
     let at = Monotonic::now();
     let main = *state.main_pid.as_ref().unwrap_or(&0);
@@ -291,7 +291,7 @@ fn nobody_catches(signal: DumpSignal, state: &UnitState, name: &str) -> Option<S
     }
     let name_of_signal = signal.name();
     let cure = match signal {
-        DumpSignal::Quit => "a JVM catches it by itself".to_owned(),
+        DumpSignal::Quit => "a JVM catches it without configuration".to_owned(),
         DumpSignal::Usr1 | DumpSignal::Usr2 => {
             format!(
                 "in Python, faulthandler.register(signal.{name_of_signal}) makes a process catch it"
@@ -336,7 +336,7 @@ fn about_timer(timer: &Unit, state: &UnitState) -> Vec<String> {
     // `infinity` for a timer in good order, too.
     let over = match (state.active.as_deref(), state.sub.as_deref()) {
         (Ok("active"), Ok("elapsed")) => Some(format!(
-            "{name} has elapsed and will not start this program again: give it a time that recurs (OnCalendar=), then \"{typed} daemon-reload && {typed} restart {name}\""
+            "{name} has elapsed and will not start this program again: give it a recurring time (OnCalendar=), then \"{typed} daemon-reload && {typed} restart {name}\""
         )),
         (Ok("active") | Err(_), _) => None,
         (Ok(other), _) => Some(format!(
@@ -359,7 +359,7 @@ fn stale(unit: &Unit, state: &UnitState) -> Option<String> {
 }
 
 fn not_seen(unit: &Unit, why: &str) -> String {
-    format!("{} could not be looked at: {why}", escape(&unit.name))
+    format!("{} could not be checked: {why}", escape(&unit.name))
 }
 
 /// The service that the process with this `/proc/self/cgroup` runs in; none in a session, a

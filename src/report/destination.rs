@@ -22,7 +22,7 @@ use crate::escape::reason;
 /// (path_resolution(7)).
 const MOST_LINKS: usize = 40;
 /// How long the reader of a pipe may leave it full.
-const PATIENCE: Duration = Duration::from_secs(5);
+const MAX_WAIT: Duration = Duration::from_secs(5);
 
 /// A file that a report is to be written to.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ enum Target {
 }
 
 /// Writes through a descriptor that may be full for a while.
-struct Patient {
+struct BoundedWriter {
     file: File,
     end: Option<Monotonic>,
 }
@@ -94,8 +94,8 @@ impl Destination {
         };
         let written = target.and_then(|target| match target {
             Target::InPlace(file) => {
-                let end = Some(Monotonic::now() + PATIENCE);
-                write_buffered(Patient { file, end }, render)
+                let end = Some(Monotonic::now() + MAX_WAIT);
+                write_buffered(BoundedWriter { file, end }, render)
             }
             Target::Stdout => write_stdout(render),
             Target::Regular(path) => replace(&path, render),
@@ -226,7 +226,7 @@ pub(super) fn write_stdout(
     render: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> io::Result<()> {
     let file = duplicate(&io::stdout())?;
-    match write_buffered(Patient { file, end: None }, render) {
+    match write_buffered(BoundedWriter { file, end: None }, render) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         written => written,
     }
@@ -238,7 +238,7 @@ fn duplicate(stream: &impl AsFd) -> io::Result<File> {
     Ok(stream.as_fd().try_clone_to_owned()?.into())
 }
 
-impl Write for Patient {
+impl Write for BoundedWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
             match self.file.write(bytes) {
@@ -253,7 +253,7 @@ impl Write for Patient {
     }
 }
 
-impl Patient {
+impl BoundedWriter {
     /// Waits until the descriptor takes more.
     fn wait(&self) -> io::Result<()> {
         let limit = match self.end {

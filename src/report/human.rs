@@ -11,7 +11,7 @@ use std::io::{self, Write};
 use anstyle::{AnsiColor, Style};
 
 use self::table::{Table, wrap};
-use super::terminal::{Look, Stream};
+use super::terminal::{Appearance, Stream};
 use super::{Report, wording};
 use crate::escape::escape;
 use crate::manifest::Route;
@@ -25,21 +25,21 @@ use crate::verdict::{Class, ProbeResult, Severity};
 /// Where `out` cannot be written.
 pub(super) fn render(
     report: &Report,
-    look: Look,
+    appearance: Appearance,
     quiet: bool,
     out: &mut dyn Write,
 ) -> io::Result<()> {
     if quiet && report.verdict.healthy {
         return Ok(());
     }
-    let journal = look.stream == Stream::Journal;
+    let journal = appearance.stream == Stream::Journal;
     if journal {
         for (route, outcome) in report.results().filter(not_ok) {
             let level = level(outcome.class.severity(route.core));
             writeln!(out, "{}{}", level.prefix(), message(route, outcome))?;
         }
     } else {
-        let table = Table::new(report, look);
+        let table = Table::new(report, appearance);
         if !quiet {
             table.heading(report, out)?;
         }
@@ -50,14 +50,14 @@ pub(super) fn render(
             writeln!(out)?;
         }
     }
-    if look.github && !journal {
+    if appearance.github && !journal {
         for (route, result) in report.results() {
             if let Some(line) = github::annotation(route, result, &message(route, result)) {
                 writeln!(out, "{line}")?;
             }
         }
     }
-    end(report, look, out)
+    end(report, appearance, out)
 }
 
 fn not_ok((_, outcome): &(&Route, &ProbeResult)) -> bool {
@@ -65,15 +65,15 @@ fn not_ok((_, outcome): &(&Route, &ProbeResult)) -> bool {
 }
 
 /// The lines that scripts rely on.
-fn end(report: &Report, look: Look, out: &mut dyn Write) -> io::Result<()> {
-    let prefix = |severity| match look.stream {
+fn end(report: &Report, appearance: Appearance, out: &mut dyn Write) -> io::Result<()> {
+    let prefix = |severity| match appearance.stream {
         Stream::Journal => level(severity).prefix(),
         Stream::Terminal { .. } | Stream::Plain => "",
     };
     let recovery = &report.recovery;
     if let Some(evidence) = &recovery.evidence {
         let line = format!("evidence: {}", evidence.summary());
-        for line in wrap(&escape(&line), look.stream.columns()) {
+        for line in wrap(&escape(&line), appearance.stream.columns()) {
             writeln!(out, "{}{line}", prefix(Severity::Soft))?;
         }
     }
@@ -90,7 +90,7 @@ fn end(report: &Report, look: Look, out: &mut dyn Write) -> io::Result<()> {
     let severities = report.results().map(|(r, o)| o.class.severity(r.core));
     let severity = severities.max().unwrap_or(Severity::Fine);
     let (word, rest) = wording::verdict(report.manifest, &report.outcomes, verdict);
-    let style = style(look, severity);
+    let style = style(appearance, severity);
     writeln!(out, "{}{style}{word}{style:#}{rest}", prefix(severity))?;
     if verdict.hung() {
         let severity = wording::severity(&recovery.outcome);
@@ -108,9 +108,9 @@ fn level(severity: Severity) -> Level {
     }
 }
 
-fn style(look: Look, severity: Severity) -> Style {
+fn style(appearance: Appearance, severity: Severity) -> Style {
     let colour = match severity {
-        _ if !look.colour => return Style::new(),
+        _ if !appearance.colour => return Style::new(),
         Severity::Fine => AnsiColor::Green,
         Severity::Soft => AnsiColor::Yellow,
         Severity::Hard => AnsiColor::Red,

@@ -15,7 +15,7 @@ mod wording;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use self::destination::Destination;
-use self::terminal::Look;
+use self::terminal::Appearance;
 use crate::cli::{Cli, Format};
 use crate::escape::escape;
 use crate::manifest::{Manifest, Route};
@@ -60,13 +60,13 @@ impl Report<'_> {
 pub struct Outputs {
     format: Format,
     quiet: bool,
-    look: Look,
+    appearance: Appearance,
     junit: Option<Destination>,
     metrics: Option<Destination>,
 }
 
 impl Outputs {
-    /// Looks at every place that the report is to go to. A path that cannot work is complained of
+    /// Checks every place that the report is to go to. A path that cannot work is complained of
     /// now, while somebody may still be watching; it does not keep the run from its work.
     ///
     /// # Errors
@@ -90,7 +90,7 @@ impl Outputs {
         Ok(Self {
             format: cli.format,
             quiet: cli.quiet,
-            look: Look::of_stdout(cli.color),
+            appearance: Appearance::of_stdout(cli.color),
             junit: prepare("JUnit report", &cli.junit),
             metrics: prepare("metrics", &cli.metrics),
         })
@@ -103,7 +103,7 @@ pub fn write_all(report: &Report, outputs: Outputs) -> bool {
     let Outputs {
         format,
         quiet,
-        look,
+        appearance,
         junit,
         metrics,
     } = outputs;
@@ -119,7 +119,7 @@ pub fn write_all(report: &Report, outputs: Outputs) -> bool {
         }
     }
     let stdout = destination::write_stdout(|out| match format {
-        Format::Human => human::render(report, look, quiet, out),
+        Format::Human => human::render(report, appearance, quiet, out),
         Format::Json => json::render(report, out),
     });
     let complete = junit.is_ok() && metrics.is_ok() && stdout.is_ok();

@@ -1,5 +1,5 @@
 //! How far a sweep is, on one line of a terminal that leaves nothing behind. The probing threads
-//! tell it; they never wait for it.
+//! update it; they never wait for it.
 
 use std::io::{self, Write};
 use std::sync::Mutex;
@@ -25,12 +25,12 @@ impl Progress {
     pub fn new(total: usize) -> Self {
         let drawn = Stream::stderr().erases().then(Mutex::default);
         let progress = Self { drawn };
-        progress.tell(0, total);
+        progress.update(0, total);
         progress
     }
 
     /// Draws the line anew, unless that was done a moment ago or is being done.
-    pub fn tell(&self, done: usize, total: usize) {
+    pub fn update(&self, done: usize, total: usize) {
         let Some(Ok(mut drawn)) = self.drawn.as_ref().map(Mutex::try_lock) else {
             return;
         };

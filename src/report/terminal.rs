@@ -24,9 +24,9 @@ pub(super) enum Stream {
     Plain,
 }
 
-/// How lines of text are to look.
+/// How lines of text are to be shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Look {
+pub(super) struct Appearance {
     /// What the lines are written to.
     pub(super) stream: Stream,
     /// Whether they are coloured.
@@ -37,7 +37,7 @@ pub(super) struct Look {
     pub(super) github: bool,
 }
 
-/// What the environment says about the looks of text.
+/// What the environment says about how to show text.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Wishes<'a> {
     /// `NO_COLOR` (no-color.org): any text that is not empty.
@@ -88,8 +88,8 @@ impl Stream {
     }
 }
 
-impl Look {
-    /// How lines on standard output are to look.
+impl Appearance {
+    /// How lines on standard output are to be shown.
     pub(super) fn of_stdout(choice: Color) -> Self {
         let stream = Stream::stdout();
         let [no_color, clicolor_force, term] = ["NO_COLOR", "CLICOLOR_FORCE", "TERM"].map(variable);

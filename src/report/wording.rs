@@ -29,10 +29,10 @@ impl Core {
             match outcome.class {
                 Class::Ok | Class::RateLimited | Class::HttpError(_) => {}
                 Class::Skipped(_) => core.skipped += 1,
-                Class::TimeoutUnreachable(loss) => {
+                Class::TimeoutUnreachable(error) => {
                     core.lost += 1;
-                    if !core.causes.contains(&loss.name()) {
-                        core.causes.push(loss.name());
+                    if !core.causes.contains(&error.name()) {
+                        core.causes.push(error.name());
                     }
                 }
             }
@@ -195,7 +195,7 @@ fn silence(manifest: &Manifest) -> String {
 pub(super) fn class(class: Class) -> &'static str {
     match class {
         Class::Ok => "OK",
-        Class::TimeoutUnreachable(loss) => loss.name(),
+        Class::TimeoutUnreachable(error) => error.name(),
         Class::RateLimited => "rate-limited",
         Class::HttpError(_) => "HTTP error",
         Class::Skipped(_) => "skipped",
@@ -286,13 +286,13 @@ pub(super) fn recovery(recovery: &Recovery) -> String {
     .flatten()
     .collect();
     let message = match outcome {
-        recovery::Outcome::NotConfigured => "the manifest names no unit to restart".to_owned(),
+        recovery::Outcome::NotConfigured => "the manifest has no \"recovery\"".to_owned(),
         recovery::Outcome::NotNeeded => "the backend is not hung".to_owned(),
         recovery::Outcome::WouldKill => {
-            "all guards passed, without --dry-run it would be killed".to_owned()
+            "all guards passed; without --dry-run it would be killed".to_owned()
         }
         recovery::Outcome::Recovered { .. } => format!(
-            "killed and restarted, the core answers again after {}",
+            "killed and restarted; the core answers again after {}",
             time(recovery.elapsed)
         ),
         recovery::Outcome::Disabled(text)

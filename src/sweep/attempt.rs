@@ -168,7 +168,7 @@ pub(super) struct Attempt {
 struct State {
     end: Monotonic,
     longest_line: usize,
-    heard: bool,
+    received_any: bool,
     tunnelled: bool,
     /// The connections that are pending or established; only where they are recorded.
     live: Vec<ProbeConnection>,
@@ -193,7 +193,7 @@ impl Attempt {
         let state = Mutex::new(State {
             end: Monotonic::from_micros(0),
             longest_line: 0,
-            heard: false,
+            received_any: false,
             tunnelled: false,
             live: Vec::new(),
             peek: PeekHandle::Unwanted,
@@ -208,7 +208,7 @@ impl Attempt {
         let mut state = self.state();
         state.end = end;
         state.longest_line = longest_line;
-        state.heard = false;
+        state.received_any = false;
         state.tunnelled = false;
         state.live.clear();
         if let PeekHandle::Open(_) = state.peek {
@@ -234,20 +234,21 @@ impl Attempt {
         self.state().longest_line
     }
 
-    /// Lets [`Attempt::heard`] see also what lies in the socket unread.
+    /// Lets [`Attempt::received_any`] see also what lies in the socket unread.
     pub(super) fn peek(&self) {
         self.state().peek = PeekHandle::Wanted;
     }
 
     /// Records that a byte has come back.
     pub(super) fn hear(&self) {
-        self.state().heard = true;
+        self.state().received_any = true;
     }
 
     /// Whether a single byte came back during the attempt.
-    pub(super) fn heard(&self) -> bool {
+    pub(super) fn received_any(&self) -> bool {
         let state = self.state();
-        state.heard || matches!(&state.peek, PeekHandle::Open(socket) if socket.has_unread_byte())
+        state.received_any
+            || matches!(&state.peek, PeekHandle::Open(socket) if socket.has_unread_byte())
     }
 
     /// Records that the present connection is a tunnel through a proxy.

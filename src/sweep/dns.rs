@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_late_answer_is_told_from_a_bad_one() {
+    fn a_late_answer_differs_from_a_bad_one() {
         let lookup = Lookup::default();
         assert_eq!(lookup.wait(Monotonic::now()), Err(Unresolved::Late));
         lookup.finish(Ok(vec![]));

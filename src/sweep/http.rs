@@ -68,7 +68,7 @@ pub(super) struct AttemptError {
     /// The last response head's status, where one came.
     pub(super) status: Option<u16>,
     /// Whether a single byte came back.
-    pub(super) heard: bool,
+    pub(super) received_any: bool,
 }
 
 /// The kinds of [`AttemptError`].
@@ -156,7 +156,7 @@ impl Client {
             .map_err(|kind| AttemptError {
                 kind,
                 status,
-                heard: self.attempt.heard(),
+                received_any: self.attempt.received_any(),
             })
     }
 

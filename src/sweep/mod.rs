@@ -37,7 +37,7 @@ pub use self::history::{SweepOptions, until_healthy};
 pub use self::unix::UnixPeer;
 
 /// How long the final probe waits. Blocked stderr can delay the signal indefinitely, and a backend
-/// that wakes up meanwhile must be heard.
+/// that wakes up meanwhile must be noticed.
 const FINAL_PROBE_LIMIT: Duration = Duration::from_secs(86_400);
 
 /// How far beyond the deadline the core may be probed where a recovery depends on it. The manifest
@@ -319,7 +319,7 @@ pub enum ProbeStatus {
 impl FinalProbe {
     /// What it has brought so far.
     pub fn status(&self) -> ProbeStatus {
-        if self.attempt.heard() {
+        if self.attempt.received_any() {
             return ProbeStatus::Answered;
         }
         self.end.get().cloned().unwrap_or(ProbeStatus::Silent)

@@ -29,7 +29,7 @@ pub(super) fn probe(
     let mut pause = options.backoff;
     let mut proof = Proof {
         silent: true,
-        heard: false,
+        received_any: false,
         overran: false,
     };
     loop {
@@ -47,17 +47,17 @@ pub(super) fn probe(
         let elapsed = Monotonic::now().since(start);
         attempts += 1;
 
-        let (status, heard) = match &attempt {
+        let (status, received_any) = match &attempt {
             Ok(response) => (Some(response.status), true),
-            Err(error) => (error.status, error.heard),
+            Err(error) => (error.status, error.received_any),
         };
         let (class, detail) = judge(route, attempt, full);
-        let silent = class == Class::TimeoutUnreachable(TransportError::Timeout) && !heard;
+        let silent = class == Class::TimeoutUnreachable(TransportError::Timeout) && !received_any;
         if silent {
             waited(client.connections());
         }
         proof.silent &= silent;
-        proof.heard |= heard;
+        proof.received_any |= received_any;
         proof.overran |= elapsed > options.timeout + OVERRUN;
 
         let result = ProbeResult {
@@ -144,7 +144,7 @@ fn retried(class: Class, status: Option<u16>) -> bool {
             | TransportError::Network => true,
             TransportError::Tls | TransportError::Deadline => false,
         },
-        Class::HttpError(objection) => match objection {
+        Class::HttpError(error) => match error {
             ResponseError::Status => matches!(status, Some(502..=504)),
             ResponseError::Body | ResponseError::Protocol | ResponseError::Redirects => false,
         },
@@ -215,7 +215,7 @@ fn failed_check(checks: &BodyChecks, options: &Options, body: &[u8]) -> Option<S
                 "{pointer:?} is {}, not {wanted}",
                 shortened(&options.redact(&found.to_string()))
             )),
-            None => Some(format!("nothing stands at {pointer:?}; expected {wanted}")),
+            None => Some(format!("no value at {pointer:?}; expected {wanted}")),
         })
 }
 
@@ -269,7 +269,7 @@ mod tests {
         Err(AttemptError {
             kind,
             status,
-            heard: status.is_some(),
+            received_any: status.is_some(),
         })
     }
 
@@ -285,7 +285,7 @@ mod tests {
     fn probe_result(class: Class, status: Option<u16>, attempts: u16) -> ProbeResult {
         let proof = Proof {
             silent: true,
-            heard: false,
+            received_any: false,
             overran: false,
         };
         ProbeResult {
@@ -357,7 +357,7 @@ mod tests {
         assert!(
             check("/b", 1.into(), r#"{"a": 1}"#)
                 .unwrap()
-                .starts_with("nothing stands at")
+                .starts_with("no value at")
         );
         assert!(
             check("/a", 1.into(), "<html>")
@@ -415,17 +415,17 @@ mod tests {
     fn final_result_lets_no_limiter_hide_an_error() {
         let limited = || probe_result(Class::RateLimited, Some(429), 2);
         let error = Some(probe_result(BAD_STATUS, Some(503), 1));
-        let settled = final_result(limited(), true, error.clone());
+        let merged = final_result(limited(), true, error.clone());
         assert_eq!(
-            (settled.class, settled.status, settled.attempts),
+            (merged.class, merged.status, merged.attempts),
             (BAD_STATUS, Some(503), 2)
         );
         assert_eq!(
             final_result(limited(), true, None).class,
             Class::RateLimited
         );
-        let settled = final_result(probe_result(Class::Ok, Some(200), 2), true, error);
-        assert_eq!((settled.class, settled.attempts), (Class::Ok, 2));
+        let merged = final_result(probe_result(Class::Ok, Some(200), 2), true, error);
+        assert_eq!((merged.class, merged.attempts), (Class::Ok, 2));
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub(super) fn tls_config() -> anyhow::Result<Arc<ClientConfig>> {
     let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
     let (usable, _) = roots.add_parsable_certificates(found.certs);
-    let advice = "install ca-certificates, or let SSL_CERT_FILE or SSL_CERT_DIR name the roots";
+    let advice = "install ca-certificates, or set SSL_CERT_FILE or SSL_CERT_DIR";
     match found.errors.first() {
         Some(error) if usable == 0 => {
             anyhow::bail!("could not read any trusted root certificate: {error}; {advice}");
@@ -128,7 +128,7 @@ impl Transport for TlsTransport {
             // Without close_notify the end may have been forged or cut (RFC 8446, section 6.1),
             // and ureq would take it for a body's normal end.
             io::ErrorKind::UnexpectedEof => {
-                Failure::new(TransportError::Reset, "closed without the end of TLS").into()
+                Failure::new(TransportError::Reset, "closed without a TLS close_notify").into()
             }
             _ => Error::from(error),
         })?;

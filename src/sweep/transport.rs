@@ -99,7 +99,7 @@ impl Transport for SocketTransport {
     fn await_input(&mut self, _: NextTimeout) -> Result<bool, Error> {
         loop {
             // Read before the clock is looked at: bytes that arrived while this process was kept
-            // from running must count as heard.
+            // from running must count as received.
             match self.socket.receive(self.buffers.free_input()?) {
                 Ok(0) => return Ok(false),
                 Ok(count) => {

@@ -109,8 +109,8 @@ fn failure(path: &Path, error: Errno) -> Failure {
         ),
         Errno::EACCES | Errno::EPERM => (
             TransportError::Network,
-            "permission denied; connecting takes write permission for the socket and search permission \
-             for its directories",
+            "permission denied; connecting needs write permission on the socket and search permission \
+             on its directories",
         ),
         error => {
             let detail = format!("{}: {}", path.display(), io::Error::from(error));

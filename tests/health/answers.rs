@@ -27,7 +27,7 @@ fn what_is_not_http_is_a_protocol_error() {
             wrong("protocol", None),
         ),
         case(
-            "garbage for ever",
+            "garbage without end",
             raw("").flood([0xff, 0x00, 0x17]),
             wrong("protocol", None),
         ),
@@ -243,7 +243,7 @@ fn redirects_stay_within_their_origin_and_their_number() {
     let only_200 = || json!({ "max_redirects": 5, "expect": [200] });
     check(vec![
         case(
-            "not followed unless told",
+            "not followed by default",
             redirect(302, "/other"),
             fine(302),
         ),
@@ -256,7 +256,7 @@ fn redirects_stay_within_their_origin_and_their_number() {
         .with(five()),
         case(
             "followed to a silent page",
-            redirect(302, "/mute"),
+            redirect(302, "/silent-target"),
             lost("timeout", None),
         )
         .with(five()),

@@ -83,7 +83,7 @@ fn the_harness_itself_works() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
-    let backend = Backend::start(&systemd, "stage.service", "Restart=always");
+    let backend = Backend::start(&systemd, "harness.service", "Restart=always");
     let answers = || {
         let mut stream = TcpStream::connect(backend.address).unwrap();
         stream

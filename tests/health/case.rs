@@ -62,7 +62,7 @@ impl Case {
             .core("/up", ok())
             .route("/it", self.script.clone(), keys)
             .also("/other", ok())
-            .also("/mute", silent())
+            .also("/silent-target", silent())
             .also("/back", redirect(302, "/it"))
             .run([])
     }

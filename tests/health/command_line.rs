@@ -285,7 +285,7 @@ fn signals_end_a_run_at_once_and_leave_nothing_half_written() {
 }
 
 #[test]
-fn the_time_that_proves_a_hang_is_told() {
+fn the_time_that_proves_a_hang_is_shown() {
     let test_env = TestEnv::new()
         .default("retries", 2)
         .default("retry_backoff_seconds", 0.5)

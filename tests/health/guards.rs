@@ -16,7 +16,7 @@ use crate::run::has;
 use crate::scripted::{SILENT, Scripted};
 use crate::skip::skip;
 use crate::systemd::{Systemd, recovery};
-use crate::test_env::{TestEnv, mute};
+use crate::test_env::{TestEnv, with_silent_core};
 use crate::wait::wait_until;
 
 const RESTARTS: &str = "Restart=always";
@@ -24,7 +24,7 @@ const RESTARTS: &str = "Restart=always";
 /// A unit that does not even run a backend, and the run that must not kill its main process.
 #[track_caller]
 fn spares(systemd: &Systemd, unit: &str, guard: &str) {
-    let test_env = mute(systemd, recovery(unit, json!({})));
+    let test_env = with_silent_core(systemd, recovery(unit, json!({})));
     is_spared(systemd, unit, &test_env, guard);
 }
 
@@ -105,8 +105,8 @@ fn a_main_process_younger_than_the_sweep_is_left_alone() {
     };
     // The server is the test's: a real backend's end would end the probe, too.
     systemd.sleeper("fresh.service", RESTARTS);
-    let test_env =
-        mute(&systemd, recovery("fresh.service", json!({}))).default("timeout_seconds", 1.5);
+    let test_env = with_silent_core(&systemd, recovery("fresh.service", json!({})))
+        .default("timeout_seconds", 1.5);
     let running = test_env.start([]);
     assert!(wait_until(Duration::from_secs(5), || test_env
         .server()
@@ -267,7 +267,7 @@ fn a_url_that_leads_to_another_machine_gets_nobody_killed() {
     // RFC 5737: an address that nobody has. In a network of its own, whose kernel drops what it is
     // sent for others, the address is as silent as a machine far away that hangs.
     let silence = "ip link set lo up && ip route add 192.0.2.0/24 dev lo && exec \"$@\"";
-    let test_env = mute(&systemd, recovery("remote.service", json!({})))
+    let test_env = with_silent_core(&systemd, recovery("remote.service", json!({})))
         .at("http://192.0.2.1:8000")
         .through(["unshare", "--net", "sh", "-c", silence, "sh"]);
     test_env.run([]).refused("not_local");
@@ -320,7 +320,7 @@ fn restarts_after(systemd: &Systemd, unit: &str, signal: Signal) -> bool {
     let (old, _) = look();
     systemd.signal(unit, signal);
     let mut restarted = false;
-    let settled = wait_until(Duration::from_secs(10), || {
+    let stable = wait_until(Duration::from_secs(10), || {
         let (pid, state) = look();
         restarted = pid != "0" && pid != old;
         // A unit that is active without a main process stays so.
@@ -328,7 +328,7 @@ fn restarts_after(systemd: &Systemd, unit: &str, signal: Signal) -> bool {
             || ["inactive", "failed"].contains(&&state[..])
             || (&pid[..], &state[..]) == ("0", "active")
     });
-    assert!(settled, "{unit} does not settle");
+    assert!(stable, "{unit} does not become stable");
     restarted
 }
 

@@ -53,8 +53,9 @@ fn a_core_that_accepts_but_never_answers_is_hung() {
     let test_env = test_env(silent(), silent());
     is_hung(&test_env.run([]));
     assert_eq!(test_env.server().count("/page"), 0);
-    let told = test_env.run_as_is([]);
-    told.exits(1)
+    let message = test_env.run_as_is([]);
+    message
+        .exits(1)
         .line("0 OK, 2 timeout/unreachable, 0 rate-limited, 0 HTTP error, 1 skipped")
         .line_with("unhealthy", "hung")
         .line_with("recovery: ", "not_configured");

@@ -106,7 +106,7 @@ fn a_name_server_that_never_answers_does_not_stall_the_run() {
     let script = "ip link set lo up && ip route add 192.0.2.0/24 dev lo && \
                   mount --bind resolv.conf /etc/resolv.conf && exec \"$@\"";
     let test_env = TestEnv::new()
-        .at("http://mute.example:8000")
+        .at("http://silent.example:8000")
         .default("timeout_seconds", 0.5)
         .default("retries", 1)
         .through(["unshare", "--mount", "--net", "sh", "-c", script, "sh"])

@@ -126,10 +126,10 @@ fn page(schema: &Value) -> String {
                 true => " \" (required)\"",
                 false => "",
             };
-            let told = key["description"].as_str().unwrap_or_default();
-            let told = format!("{told} {}", limits(key));
+            let text = key["description"].as_str().unwrap_or_default();
+            let text = format!("{text} {}", limits(key));
             writeln!(page, ".TP\n.BR {}{needed}", escaped(name)).unwrap();
-            writeln!(page, "{}", escaped(told.trim())).unwrap();
+            writeln!(page, "{}", escaped(text.trim())).unwrap();
         }
     }
     page + TAIL

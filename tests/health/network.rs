@@ -136,8 +136,8 @@ impl<'a> PrivateNetwork<'a> {
     /// Connections until the accept queue takes no more.
     pub(crate) fn fill(&self, address: &str) -> Vec<TcpStream> {
         let address: SocketAddr = address.parse().unwrap();
-        let patience = Duration::from_millis(500);
-        let connect = move |_| TcpStream::connect_timeout(&address, patience).ok();
+        let max_wait = Duration::from_millis(500);
+        let connect = move |_| TcpStream::connect_timeout(&address, max_wait).ok();
         let held: Vec<_> = self.inside(move || (0..64).map_while(connect).collect());
         assert!(held.len() < 64, "the queue has no end");
         held

@@ -1,4 +1,4 @@
-//! Hangs under a real systemd: found, killed and back, once and only once; and what is told where
+//! Hangs under a real systemd: found, killed and back, once and only once; and what is reported where
 //! the restart does not work out.
 
 use std::fs;
@@ -73,7 +73,7 @@ fn a_stopped_backend_is_killed_and_back() {
 }
 
 #[test]
-fn a_blocked_backend_is_killed_and_back_and_people_are_told() {
+fn a_blocked_backend_is_killed_and_back_and_reported() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
@@ -248,11 +248,11 @@ fn children_that_outlive_the_main_process_are_waited_for() {
 }
 
 #[test]
-fn a_rehearsal_decides_and_touches_nothing() {
+fn a_dry_run_decides_and_touches_nothing() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
-    let backend = Backend::start(&systemd, "rehearsal.service", RESTARTS);
+    let backend = Backend::start(&systemd, "dry-run.service", RESTARTS);
     let test_env = watching(&systemd, &backend);
     let old = backend.pid();
     backend.freeze();

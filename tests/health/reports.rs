@@ -159,13 +159,13 @@ fn junit_readers_get_what_their_schema_demands() {
         (all.count(), tests.collect::<Vec<_>>()),
         (7, vec!["7", "7"])
     );
-    let told = document
+    let message = document
         .descendants()
         .find(|node| node.has_tag_name("system-out"));
-    let told = told.and_then(|node| node.text()).unwrap();
+    let message = message.and_then(|node| node.text()).unwrap();
     assert!(
-        told.starts_with("2 OK, 1 timeout/unreachable, 1 rate-limited, 3 HTTP error\nunhealthy"),
-        "{told}"
+        message.starts_with("2 OK, 1 timeout/unreachable, 1 rate-limited, 3 HTTP error\nunhealthy"),
+        "{message}"
     );
 }
 

@@ -21,7 +21,7 @@ pub(crate) fn has(program: &str) -> bool {
     found
 }
 
-/// A finished run; every check returns it, so that checks line up, and tells the whole story where
+/// A finished run; every check returns it, so that checks line up, and shows the whole output where
 /// it fails.
 #[derive(Debug)]
 pub(crate) struct Run {

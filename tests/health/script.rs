@@ -86,13 +86,13 @@ impl Script {
         self.and(Step::Pause(length))
     }
 
-    /// These bytes for ever, with 20 ms between two pieces.
+    /// These bytes forever, with 20 ms between two pieces.
     pub(crate) fn drip(self, bytes: impl AsRef<[u8]>) -> Self {
         let pause = Duration::from_millis(20);
         self.and(Step::Forever(bytes.as_ref().to_vec(), pause))
     }
 
-    /// These bytes for ever, as fast as the client takes them.
+    /// These bytes forever, as fast as the client takes them.
     pub(crate) fn flood(self, bytes: impl AsRef<[u8]>) -> Self {
         // Large pieces, so that the server costs little beside the client that is measured.
         let piece = bytes.as_ref().repeat(16 * 1024 / bytes.as_ref().len() + 1);

@@ -20,12 +20,12 @@ fn servers_that_never_finish_are_timed_out() {
             lost("timeout", None),
         ),
         case(
-            "a header dripped for ever",
+            "a header dripped without end",
             raw(HEAD).send("X: ").drip("y"),
             lost("timeout", None),
         ),
         case(
-            "headers dripped for ever",
+            "headers dripped without end",
             raw(HEAD).drip("X: y\r\n"),
             lost("timeout", None),
         ),
@@ -40,7 +40,7 @@ fn servers_that_never_finish_are_timed_out() {
             lost("timeout", Some(200)),
         ),
         case(
-            "a body dripped for ever",
+            "a body dripped without end",
             raw("HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n").drip("x"),
             lost("timeout", Some(200)),
         ),
@@ -60,7 +60,7 @@ fn servers_that_never_finish_are_timed_out() {
             lost("timeout", Some(200)),
         ),
         case(
-            "chunks dripped for ever",
+            "chunks dripped without end",
             raw(CHUNKED).drip("1\r\nx\r\n"),
             lost("timeout", Some(200)),
         ),

@@ -1,4 +1,4 @@
-//! What operators copy, tried out: the manifest, the units, and the story that the README promises.
+//! What operators copy, tried out: the manifest, the units, and the steps that the README promises.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -151,7 +151,7 @@ fn the_demo_shows_a_recovery_without_a_systemd() {
 }
 
 #[test]
-fn the_demo_tells_the_whole_story_and_cleans_up() {
+fn the_demo_shows_every_step_and_cleans_up() {
     let Some(systemd) = Systemd::start() else {
         return;
     };

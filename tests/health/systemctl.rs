@@ -28,9 +28,9 @@ fn an_honest_answer_leads_to_the_signal() {
     fake.record();
     let mut running = fake.test_env.start([]);
     assert!(wait_until(Duration::from_secs(10), || !fake.is_alive()));
-    let told = format!("{}", fake.pid());
+    let message = format!("{}", fake.pid());
     assert!(
-        running.stderr().contains(&told),
+        running.stderr().contains(&message),
         "the line before the signal: {}",
         running.stderr()
     );
@@ -89,7 +89,7 @@ fn systemctl_is_asked_in_a_way_that_cannot_be_misread() {
         shows.len()
     };
     fake.test_env.run(["--dry-run"]).outcome("would_kill");
-    assert!(are_clear(true) >= 2, "two looks");
+    assert!(are_clear(true) >= 2, "two observations");
     fs::remove_file(&asked).unwrap();
     // No system manager runs here: its answer is that of the user's, whose processes it does not have.
     fake.answer(r#"systemctl --user "$@""#);
@@ -219,7 +219,7 @@ fn garbage_from_systemctl_fails_the_recovery() {
 }
 
 #[test]
-fn a_failure_of_systemctl_is_told_with_its_reason() {
+fn a_failure_of_systemctl_is_reported_with_its_reason() {
     let Some(systemd) = Systemd::start() else {
         return;
     };

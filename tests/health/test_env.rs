@@ -1,4 +1,4 @@
-//! A test environment is a backend, a manifest and one run of the real program, told in a message. It knows
+//! A test environment is a backend, a manifest and one run of the real program. It knows
 //! the README's names and nothing of how the program is built.
 
 use std::ffi::OsString;
@@ -199,21 +199,21 @@ impl TestEnv {
 
 /// A backend whose every route answers, be it late on a busy machine.
 pub(crate) fn healthy() -> TestEnv {
-    patient().core("/up", ok()).aux("/page", ok())
+    never_silent().core("/up", ok()).aux("/page", ok())
 }
 
 /// A backend that is up and answers an auxiliary route with an error.
 pub(crate) fn unhealthy() -> TestEnv {
-    patient().core("/up", ok()).aux("/page", status(500))
+    never_silent().core("/up", ok()).aux("/page", status(500))
 }
 
 /// A test environment without a silent route, whose timeouts therefore cost nothing.
-fn patient() -> TestEnv {
+fn never_silent() -> TestEnv {
     TestEnv::new().default("timeout_seconds", 10)
 }
 
 /// A core that is silent for good and a unit that may be killed for it.
-pub(crate) fn mute(systemd: &Systemd, recovery: Value) -> TestEnv {
+pub(crate) fn with_silent_core(systemd: &Systemd, recovery: Value) -> TestEnv {
     TestEnv::new()
         .beside(systemd)
         .core("/up", silent())
@@ -253,7 +253,11 @@ impl Running {
                 break status;
             }
             let overdue = self.started.elapsed() > LIMIT;
-            assert!(!overdue, "still running after {LIMIT:?}: {}", self.told());
+            assert!(
+                !overdue,
+                "still running after {LIMIT:?}: {}",
+                self.described()
+            );
             thread::sleep(Duration::from_millis(1));
         };
         let elapsed = self.started.elapsed();
@@ -268,7 +272,7 @@ impl Running {
         }
     }
 
-    fn told(&self) -> String {
+    fn described(&self) -> String {
         let stdout = read(&self.output.path().join("stdout"));
         format!(
             "{}\nstdout: {stdout}\nstderr: {}",

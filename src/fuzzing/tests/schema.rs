@@ -21,7 +21,7 @@ static SCHEMA: LazyLock<Validator> = LazyLock::new(|| {
 /// Problems of which the schema knows nothing; `tests/health/schema.rs` has a manifest for each.
 const BEYOND: [&str; 9] = [
     ": same method and path as ",
-    " is not possible with HEAD",
+    " cannot be used with HEAD",
     ": duplicate header ",
     " is too short to prove a hang",
     " bytes; the path of a socket has at most ",

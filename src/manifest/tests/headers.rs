@@ -81,7 +81,10 @@ fn headers_are_held_to_http() {
     }
     rejects(
         "defaults.headers",
-        &[(r#"{"user-agent": "x"}"#, "write \"user_agent\" at the top")],
+        &[(
+            r#"{"user-agent": "x"}"#,
+            "the key \"user_agent\" at the top level",
+        )],
     );
 
     let many = |count: usize| {

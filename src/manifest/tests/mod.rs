@@ -1,4 +1,4 @@
-//! Tests of the manifest's language by what an author writes and is told. They know no file of the
+//! Tests of the manifest's language by what an author writes and is reported. They know no file of the
 //! module but its public face.
 
 mod headers;
@@ -72,12 +72,12 @@ fn accepts(place: &str, values: &[&str]) {
 /// Each value leads to exactly one line, at `place`, that holds the text beside it.
 #[track_caller]
 fn rejects(place: &str, values: &[(&str, &str)]) {
-    for (value, told) in values {
+    for (value, reported) in values {
         let lines = lines(&with(place, value));
         assert_eq!(lines.len(), 1, "{place} = {value}: {lines:?}");
         let begins = lines[0].starts_with(place);
         assert!(
-            begins && lines[0].contains(told),
+            begins && lines[0].contains(reported),
             "{place} = {value}: {lines:?}"
         );
     }

@@ -1,23 +1,23 @@
-//! What is no manifest at all, and how problems are told.
+//! What is no manifest at all, and how problems are reported.
 
 use super::*;
 
 #[test]
-fn a_name_of_any_length_is_told_in_a_short_line() {
+fn a_name_of_any_length_is_shown_in_a_short_line() {
     let name = "x".repeat(100_000);
     let key = lines(&with(&format!("defaults.{name}"), "1"));
     let cut = format!("\"{}…\"", "x".repeat(80));
     assert!(key[0].starts_with(&format!("defaults[{cut}]: unknown key")));
     let variable = with("routes[0].headers", &format!("{{\"X\":\"${{{name}}}\"}}"));
-    let told = format!("routes[0].headers[\"X\"]: the environment variable {cut} is not set");
-    assert!(lines(&variable)[0].starts_with(&told));
+    let reported = format!("routes[0].headers[\"X\"]: the environment variable {cut} is not set");
+    assert!(lines(&variable)[0].starts_with(&reported));
     for line in [&key[0], &lines(&variable)[0]] {
         assert!(line.len() < 400, "{} bytes", line.len());
     }
 }
 
 #[test]
-fn unknown_and_repeated_keys_are_told_with_their_place() {
+fn unknown_and_repeated_keys_are_reported_with_their_location() {
     let text = r#"{"base_url":"http://h","base_url":"ftp://h","defaults":{"retrys":1,"path":"/","timeout":3},
         "routes":[{"path":"/","core":true,"core":false,"Path":"/"}],"a b\u001b":{"x":[1]},"x":1,
         "recovery":{"unit":"a.service","unit":"b.service","retries":1}}"#;
@@ -53,7 +53,7 @@ fn unknown_and_repeated_keys_are_told_with_their_place() {
 fn five_mistakes_are_five_lines() {
     let text = r#"{"base_url":"http://h?x","concurrency":0,"routes":[{"path":"/","core":true},
         {"path":"b"},{"path":"/c","retries":"3"},{"path":"/"}]}"#;
-    let told = lines(text);
+    let reported = lines(text);
     let places = [
         "base_url: ",
         "concurrency: ",
@@ -61,8 +61,8 @@ fn five_mistakes_are_five_lines() {
         "routes[2].retries: ",
         "routes[3]: ",
     ];
-    assert_eq!(told.len(), places.len(), "{told:?}");
-    for (line, place) in told.iter().zip(places) {
+    assert_eq!(reported.len(), places.len(), "{reported:?}");
+    for (line, place) in reported.iter().zip(places) {
         assert!(line.starts_with(place), "{line}");
     }
 }
@@ -75,9 +75,9 @@ fn a_key_is_proposed_for_one_that_is_two_letters_off_and_no_more() {
         ("retxxxs", false),
         ("retriesxxx", false),
     ] {
-        let told = lines(&with(&format!("defaults.{key}"), "1"));
-        let advice = told[0].contains("did you mean \"retries\"?");
-        assert_eq!(advice, proposed, "{told:?}");
+        let reported = lines(&with(&format!("defaults.{key}"), "1"));
+        let advice = reported[0].contains("did you mean \"retries\"?");
+        assert_eq!(advice, proposed, "{reported:?}");
     }
 }
 
@@ -91,15 +91,15 @@ fn many_problems_are_cut_short() {
         routes.join(",")
     );
     assert_eq!(parse(&text).expect_err("bad").count(), 251);
-    let told = lines(&text);
-    assert_eq!(told.len(), 102);
-    assert_eq!(told[100], "and 150 more problems");
-    assert!(told[101].starts_with("line 1, column "), "{told:?}");
+    let reported = lines(&text);
+    assert_eq!(reported.len(), 102);
+    assert_eq!(reported[100], "and 150 more problems");
+    assert!(reported[101].starts_with("line 1, column "), "{reported:?}");
 }
 
 #[test]
 fn syntax_errors_have_line_and_column() {
-    for (text, told) in [
+    for (text, reported) in [
         (
             "{\"base_url\": \"http://h\",\n  \"routes\": [}",
             "line 2, column 14: expected value",
@@ -120,39 +120,40 @@ fn syntax_errors_have_line_and_column() {
     ] {
         let lines = lines(text);
         let last = lines.last().expect("a problem");
-        assert!(last.starts_with(told), "{text:?}: {last}");
+        assert!(last.starts_with(reported), "{text:?}: {last}");
     }
     let deep = "[".repeat(200);
     let text = format!("{{\"routes\":[{{\"json\":{{\"\":{deep}");
     assert!(lines(&text)[0].contains("recursion limit exceeded"));
-    // What came before is told as well.
-    let told = lines("{\"concurrency\": 0,\n\"proxy\" \"none\"}");
-    assert_eq!(told.len(), 2);
+    // What came before is reported as well.
+    let reported = lines("{\"concurrency\": 0,\n\"proxy\" \"none\"}");
+    assert_eq!(reported.len(), 2);
     assert!(
-        told[0].starts_with("concurrency: 0 is") && told[1].starts_with("line 2, column 9: "),
-        "{told:?}"
+        reported[0].starts_with("concurrency: 0 is")
+            && reported[1].starts_with("line 2, column 9: "),
+        "{reported:?}"
     );
 }
 
 #[test]
-fn what_is_no_json_text_is_told() {
+fn what_is_no_json_text_is_reported() {
     let options = LoadOptions {
         base_url: None,
         variables: Variables::MayBeMissing,
     };
-    let told = |bytes: &[u8]| {
+    let reported = |bytes: &[u8]| {
         Manifest::parse(bytes, Source::Stdin, &options)
             .expect_err("bad")
             .to_string()
     };
     assert!(
-        told("\u{feff}{}".as_bytes())
+        reported("\u{feff}{}".as_bytes())
             .starts_with("line 1, column 1: starts with a byte order mark")
     );
-    assert!(told(b"{\n\"\xc3\xa9\xff\"}").starts_with("line 2, column 3: is not UTF-8"));
-    assert!(told(b"").starts_with("manifest: is empty"));
-    assert!(told(b" \n").starts_with("manifest: is empty"));
-    assert_eq!(told(b"[]"), "manifest: is a list; give an object");
+    assert!(reported(b"{\n\"\xc3\xa9\xff\"}").starts_with("line 2, column 3: is not UTF-8"));
+    assert!(reported(b"").starts_with("manifest: is empty"));
+    assert!(reported(b" \n").starts_with("manifest: is empty"));
+    assert_eq!(reported(b"[]"), "manifest: is a list; give an object");
     let spaces = |count: usize| {
         let mut text = minimal().to_string().into_bytes();
         text.resize(count, b' ');

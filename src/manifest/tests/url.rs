@@ -59,7 +59,7 @@ fn a_base_url_is_taken_apart() {
 
 #[test]
 fn a_base_url_is_no_more_than_that() {
-    for (text, told) in [
+    for (text, reported) in [
         ("", "\"\" is not an HTTP(S) URL; begin it with"),
         ("127.0.0.1:8000", "is not an HTTP(S) URL"),
         ("ftp://h", "\"ftp://h\" is not an HTTP(S) URL"),
@@ -84,7 +84,7 @@ fn a_base_url_is_no_more_than_that() {
         ("http://::1:80", "put an IPv6 address in brackets"),
         ("http://[::1", "several \":\""),
         ("http://[::g]", "\"[::g]\" is not an IPv6 address"),
-        ("http://[fe80::1%25eth0]", "has a zone"),
+        ("http://[fe80::1%25eth0]", "has an IPv6 zone"),
         ("http://256.1.1.1", "\"256.1.1.1\" is not an IPv4 address"),
         ("http://127.1", "is not an IPv4 address"),
         ("http://-a.b", "is not a DNS name"),
@@ -94,7 +94,7 @@ fn a_base_url_is_no_more_than_that() {
         ("http://a\\b", "is not a DNS name"),
     ] {
         let message = text.parse::<BaseUrl>().expect_err(text);
-        assert!(message.contains(told), "{text}: {message}");
+        assert!(message.contains(reported), "{text}: {message}");
     }
     let label = "x".repeat(63);
     base(&format!(
@@ -107,7 +107,7 @@ fn a_base_url_is_no_more_than_that() {
 }
 
 #[test]
-fn user_info_is_refused_and_never_told() {
+fn user_info_is_refused_and_never_shown() {
     for text in [
         "http://me:hunter2@h",
         "http://hunter2@h:80/x",

@@ -312,7 +312,7 @@ fn unit_names_are_those_of_systemd() {
             ("\"@1.service\"", "has no name before its \"@\""),
             (
                 "\"api@.service\"",
-                "is a template, which has no process; name an instance, such as \"api@1.service\"",
+                "is a template, which has no process of its own; name an instance, such as \"api@1.service\"",
             ),
             ("\"a b.service\"", "contains \" \""),
             ("\"a*.service\"", "contains \"*\""),
@@ -355,7 +355,7 @@ fn unix_socket() {
 fn variables_stand_in_body_checks() {
     accepts("routes[0].body_contains", &["\"v=${TOKEN};\"", "\"$ } {\""]);
     accepts("routes[0].json", &[r#"{"/${": ["${TOKEN}", {"${": 1}]}"#]);
-    let unclosed = "has a \"${\" that no variable's name";
+    let unclosed = "has a \"${\" without a variable name";
     rejects(
         "routes[0].body_contains",
         &[

@@ -4,14 +4,14 @@ use super::*;
 
 #[test]
 fn body_checks_do_not_go_with_head() {
-    let told = "is not possible with HEAD";
+    let problems = "cannot be used with HEAD";
     let text = r#"{"base_url":"http://h","routes":[
         {"path":"/","core":true,"body_contains":"x","json":{"":1}},
         {"path":"/a","method":"GET","body_contains":"x"}],"defaults":{"method":"HEAD"}}"#;
     let lines = lines(text);
     assert_eq!(lines.len(), 2, "{lines:?}");
-    assert!(lines[0].starts_with("routes[0].body_contains: ") && lines[0].contains(told));
-    assert!(lines[1].starts_with("routes[0].json: ") && lines[1].contains(told));
+    assert!(lines[0].starts_with("routes[0].body_contains: ") && lines[0].contains(problems));
+    assert!(lines[1].starts_with("routes[0].json: ") && lines[1].contains(problems));
 }
 
 #[test]
@@ -21,7 +21,7 @@ fn recovery_needs_a_direct_connection() {
     let lines = lines(text);
     assert_eq!(lines.len(), 1);
     assert!(
-        lines[0].starts_with("recovery: is not possible with \"proxy\": \"env\""),
+        lines[0].starts_with("recovery: cannot be used with \"proxy\": \"env\""),
         "{lines:?}"
     );
 }
@@ -52,18 +52,21 @@ fn the_deadline_leaves_time_to_prove_a_hang() {
 
     let slow =
         with("recovery.scope", "\"user\"").replace("\"core\"", "\"timeout_seconds\":40.1,\"core\"");
-    let told = lines(&slow);
+    let problems = lines(&slow);
     assert!(
-        told[0].starts_with("deadline_seconds: the default 120 is too short"),
-        "{told:?}"
+        problems[0].starts_with("deadline_seconds: the default 120 is too short"),
+        "{problems:?}"
     );
-    assert!(told[0].contains("give at least 121.8 ("), "{told:?}");
+    assert!(
+        problems[0].contains("give at least 121.8 ("),
+        "{problems:?}"
+    );
     let endless = slow.replace("40.1", "3600,\"retries\":10,\"retry_backoff_seconds\":60");
     let endless = endless.replace("{\"base_url\"", "{\"concurrency\":1,\"base_url\"");
-    let told = lines(&endless);
+    let problems = lines(&endless);
     assert!(
-        told[0].contains("which takes 100980 (1 core routes"),
-        "{told:?}"
+        problems[0].contains("which takes 100980 (1 core routes"),
+        "{problems:?}"
     );
     // A figure that rests on a value with a problem would mislead.
     assert_eq!(lines(&slow.replace("40.1", "4000")).len(), 1);
@@ -84,12 +87,12 @@ fn a_named_deadline_is_itself_accepted() {
                 "core":true,"timeout_seconds":{timeout},"retry_backoff_seconds":{backoff},"retries":{retries}}}]}}"#
             )
         };
-        let told = lines(&text("1e-10"));
+        let problems = lines(&text("1e-10"));
         if timeout == "1e-9" {
-            assert_eq!(told, Vec::<String>::new());
+            assert_eq!(problems, Vec::<String>::new());
             continue;
         }
-        let figure = told[0]
+        let figure = problems[0]
             .split("at least ")
             .nth(1)
             .and_then(|t| t.split(' ').next());
@@ -126,11 +129,11 @@ fn routes_are_counted_and_told_apart() {
     );
     let twice = r#"{"base_url":"http://h","defaults":{"method":"HEAD"},"routes":[{"path":"/x","core":true,
         "method":"GET"},{"path":"/x"},{"path":"/y"},{"path":"/x","method":"GET","retries":0},{"path":"/x","method":"got"}]}"#;
-    let told = lines(twice);
-    assert_eq!(told.len(), 2, "{told:?}");
-    assert!(told[0].starts_with("routes[4].method: \"got\""));
+    let problems = lines(twice);
+    assert_eq!(problems.len(), 2, "{problems:?}");
+    assert!(problems[0].starts_with("routes[4].method: \"got\""));
     assert_eq!(
-        told[1],
+        problems[1],
         "routes[3]: same method and path as routes[0] (GET \"/x\"); keep one of the two"
     );
 }
@@ -270,8 +273,8 @@ fn another_base_url_clears_the_socket_which_must_be_valid_all_the_same() {
         let problems = parse_with(&manifest.to_string(), base_url).expect_err("bad");
         let lines = problems.to_string();
         assert_eq!(problems.count(), 2, "{lines}");
-        assert!(lines.contains("unix_socket: is not possible with an https:// base_url"));
-        assert!(lines.contains("unix_socket: is not possible with \"proxy\": \"env\""));
+        assert!(lines.contains("unix_socket: cannot be used with an https:// base_url"));
+        assert!(lines.contains("unix_socket: cannot be used with \"proxy\": \"env\""));
     }
 }
 

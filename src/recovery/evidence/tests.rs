@@ -152,7 +152,10 @@ fn processes_keeps_its_time_and_survives_a_process_that_is_gone() {
     assert!(Monotonic::now().since(before) < Duration::from_millis(100));
     assert_eq!(evidence.processes[0].name, Reading::Unknown);
     assert_eq!(evidence.processes[0].cpu, Reading::Unknown);
-    assert_eq!(evidence.summary(), "nothing could be seen of the process");
+    assert_eq!(
+        evidence.summary(),
+        "no evidence of the process could be read"
+    );
 }
 
 fn main_process() -> ProcessEvidence {

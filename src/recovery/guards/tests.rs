@@ -6,6 +6,7 @@ use super::super::observation::{
 use super::super::proofs::progress::{Served, Sign};
 use super::super::proofs::samples::{connection, in_group, listener, probe, received, written};
 use super::*;
+use crate::manifest::KillSignal;
 use crate::sweep::ProbeStatus;
 use crate::verdict::TransportError;
 
@@ -261,7 +262,7 @@ fn judge_says_what_is_wrong_with_the_unit() {
         ("LoadState=bad-setting", "LoadState=bad-setting"),
         ("MainPID=0", "has no main process"),
         ("MainPID=1", "process 1, which is never signalled"),
-        ("MainPID=99", "this very program (99)"),
+        ("MainPID=99", "this program itself (99)"),
         (
             "ControlGroup=/other.service",
             "not in that of demo.service (/other.service)",
@@ -309,7 +310,7 @@ fn judge_reads_the_process() {
 }
 
 #[test]
-fn judge_compares_the_two_looks() {
+fn judge_compares_the_two_observations() {
     for (changes, expected) in [
         (&["MainPID=4712"][..], Some(Guard::Changed)),
         (
@@ -564,7 +565,7 @@ fn judge_names_the_first_guard_of_the_list() {
     );
 }
 
-/// What cannot be told refuses in its own place: after the guards before it, before those after it.
+/// What cannot be read refuses in its own place: after the guards before it, before those after it.
 #[test]
 fn judge_names_unreadable_in_the_place_of_the_guard_that_cannot_tell() {
     let unreadable = Some(Guard::Unreadable);
@@ -701,8 +702,8 @@ fn no_restart_knows_what_systemd_takes_for_a_success() {
     ] {
         let unit = unit(changes);
         for signal in [KillSignal::Kill, KillSignal::Abort] {
-            let told = no_restart(&unit, NAME, Scope::System, signal, 0).err();
-            let why = told.map(|(_, why)| why).unwrap_or_default();
+            let refusal = no_restart(&unit, NAME, Scope::System, signal, 0).err();
+            let why = refusal.map(|(_, why)| why).unwrap_or_default();
             assert_eq!(why.is_empty(), refused.is_none(), "{changes:?}: {why}");
             assert!(
                 why.contains(refused.unwrap_or_default()),
@@ -756,7 +757,7 @@ fn no_restart_minds_what_is_left_of_the_unit() {
         (&["TimeoutStopUSec=infinity", "KillMode=mixed"], None),
         (
             &["Restart=on-success", "SuccessExitStatus=KILL"],
-            Some("with Restart=on-success their end decides"),
+            Some("with Restart=on-success the way they exit decides"),
         ),
         (
             &["KillMode=process", "RestartForceExitStatus=KILL"],

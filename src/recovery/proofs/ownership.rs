@@ -62,7 +62,7 @@ pub(in super::super) fn own_address(
         return refuse(
             Guard::ForeignListener,
             format!(
-                "no socket of this machine listens at {address}, so whoever is silent there is not {unit}: the port is forwarded elsewhere (a container, a port redirect), or its listener has just gone"
+                "no socket on this machine listens at {address}, so the silence there does not come from {unit}: the port is forwarded elsewhere (a container, a port redirect), or its listener has just been closed"
             ),
         );
     }
@@ -150,7 +150,7 @@ fn foreign(unit: &str, address: SocketAddr, who: &str) -> Passed {
 fn unreadable(why: &str) -> Passed {
     refuse(
         Guard::Unreadable,
-        format!("{why}, and without it a kill is not safe"),
+        format!("{why}; without this a kill is not safe"),
     )
 }
 

@@ -20,7 +20,7 @@ pub(in super::super) fn no_progress(facts: &TcpFacts) -> Passed {
         Some(sign) => refuse(
             Guard::Busy,
             format!(
-                "the backend served somebody else since the sweep began ({sign}): it is overloaded or half alive, not hung"
+                "the backend served another client since the sweep began ({sign}): it is overloaded or works in part, not hung"
             ),
         ),
     }

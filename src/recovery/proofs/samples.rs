@@ -6,7 +6,7 @@ use super::super::observation::ProbeFacts;
 use super::super::tcp_diag::{TcpSocket, TcpState, Traffic};
 use crate::sweep::{Connection, ProbeConnection, ProbeStatus};
 
-/// A listener with room in its queue.
+/// A listener whose queue is not full.
 pub(in super::super) fn listener(address: &str, cookie: u64) -> TcpSocket {
     let local: SocketAddr = address.parse().unwrap();
     TcpSocket {

@@ -82,9 +82,9 @@ pub(in super::super) fn reached(
             .any(|pending| is_full(first, pending) && is_full(now, pending))
         {
             true => Ok(()),
-            false => {
-                not_reached("the final GET could not connect, although the accept queue has room")
-            }
+            false => not_reached(
+                "the final GET could not connect, although the accept queue is not full",
+            ),
         };
     }
     for connection in established {
@@ -119,7 +119,7 @@ fn not_reached(what: &str) -> Passed {
     refuse(
         Guard::NotReached,
         format!(
-            "{what}: a packet filter or the like may have made the silence (\"nft list ruleset\", IPAddressDeny= and IPAddressAllow= of the units)"
+            "{what}: a packet filter may have caused the silence (check \"nft list ruleset\", and IPAddressDeny= and IPAddressAllow= of the units)"
         ),
     )
 }
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn unanswered_hears_bytes_ends_and_answers_that_did_not_arrive() {
+    fn unanswered_sees_bytes_ends_and_answers_that_did_not_arrive() {
         let ended = |error| ProbeStatus::Ended {
             error,
             detail: "why".to_owned(),
@@ -176,8 +176,8 @@ mod tests {
             );
         }
         let wrote = Sockets::Tcp(facts(vec![written(connection(1, 50_000), 12)]));
-        let mute = Sockets::Tcp(facts(vec![connection(1, 50_000)]));
-        assert_eq!(guard(unanswered(Some(&probe(true)), Some(&mute))), None);
+        let silent = Sockets::Tcp(facts(vec![connection(1, 50_000)]));
+        assert_eq!(guard(unanswered(Some(&probe(true)), Some(&silent))), None);
         assert_eq!(
             guard(unanswered(Some(&probe(true)), Some(&wrote))),
             Some(Guard::Answered)
@@ -187,28 +187,28 @@ mod tests {
 
     #[test]
     fn reached_wants_the_request_on_the_other_side_or_a_full_queue() {
-        let room = || listener("127.0.0.1:80", 1);
+        let idle = || listener("127.0.0.1:80", 1);
         let full = || {
-            let mut full = room();
+            let mut full = idle();
             full.receive_queue = full.send_queue + 1;
             full
         };
         let arrived = || received(established(connection(2, 50_000)), 100);
         let half = || received(established(connection(2, 50_000)), 0);
         for (is_established, first, now, expected) in [
-            (true, vec![room()], vec![room(), arrived()], None),
+            (true, vec![idle()], vec![idle(), arrived()], None),
             (true, vec![full()], vec![full(), arrived()], None),
             (
                 true,
-                vec![room()],
-                vec![room(), half()],
+                vec![idle()],
+                vec![idle(), half()],
                 Some(Guard::NotReached),
             ),
             (true, vec![full()], vec![full()], Some(Guard::NotReached)),
             (false, vec![full()], vec![full()], None),
-            (false, vec![room(), full()], vec![full(), room()], None),
-            (false, vec![room()], vec![full()], Some(Guard::NotReached)),
-            (false, vec![full()], vec![room()], Some(Guard::NotReached)),
+            (false, vec![idle(), full()], vec![full(), idle()], None),
+            (false, vec![idle()], vec![full()], Some(Guard::NotReached)),
+            (false, vec![full()], vec![idle()], Some(Guard::NotReached)),
             (false, vec![], vec![], Some(Guard::NotReached)),
         ] {
             let case = format!("{is_established} {first:?} {now:?}");

@@ -47,7 +47,7 @@ fn socket_unit_is_read_by_line(data: &[u8]) {
 }
 
 /// Each entry stands for itself: their order, those of others, and what else is missing change
-/// nothing; and what is missing is told, or has a default, and no guard takes it for good.
+/// nothing; and what is missing is printed, or has a default, and no guard takes it for good.
 fn stands_line_by_line(data: &[u8], state: &UnitState) {
     let text = String::from_utf8_lossy(data);
     let entries = entries(text.trim_end_matches('\n'));
@@ -112,7 +112,7 @@ fn sets(line: &str, name: &str) -> bool {
     line.split_once('=').is_some_and(|(key, _)| key == name)
 }
 
-/// `state`, had systemd not told `name`.
+/// `state`, had systemd not printed `name`.
 fn without(mut state: UnitState, name: &str) -> UnitState {
     fn missing<T>(name: &str) -> Property<T> {
         Err(Unreadable(format!("systemctl did not report {name}=")))
@@ -216,47 +216,48 @@ fn passes(state: &UnitState, others: usize) -> bool {
 }
 
 fn all_is_well(lines: &[&str], others: usize) {
-    let told = |name: &str| {
+    let printed = |name: &str| {
         lines
             .iter()
             .find_map(|line| line.strip_prefix(&format!("{name}=")[..]))
     };
-    assert_eq!(told("LoadState"), Some("loaded"));
-    assert_eq!(told("ActiveState"), Some("active"));
-    let pid: u32 = told("MainPID")
+    assert_eq!(printed("LoadState"), Some("loaded"));
+    assert_eq!(printed("ActiveState"), Some("active"));
+    let pid: u32 = printed("MainPID")
         .and_then(|pid| pid.parse().ok())
         .unwrap_or(0);
     assert!(pid > 1 && pid != OWN, "MainPID={pid}");
-    assert!(told("ControlGroup").is_some_and(|path| ControlGroup::parse(path).is_some()));
+    assert!(printed("ControlGroup").is_some_and(|path| ControlGroup::parse(path).is_some()));
     if others > 0 {
-        let mode = told("KillMode");
+        let mode = printed("KillMode");
         assert!(matches!(mode, Some("control-group" | "mixed")), "{mode:?}");
-        assert_eq!(told("SendSIGKILL"), Some("yes"));
-        let stop = told("TimeoutStopUSec");
+        assert_eq!(printed("SendSIGKILL"), Some("yes"));
+        let stop = printed("TimeoutStopUSec");
         assert!(stop.is_some(), "without TimeoutStopUSec");
         assert!(mode == Some("mixed") || stop != Some("infinity"));
-        assert_ne!(told("Restart"), Some("on-success"));
+        assert_ne!(printed("Restart"), Some("on-success"));
     }
-    assert_eq!(told("InvocationID").map(str::len), Some(32));
-    let started = told("ExecMainStartTimestampMonotonic").unwrap_or("0");
+    assert_eq!(printed("InvocationID").map(str::len), Some(32));
+    let started = printed("ExecMainStartTimestampMonotonic").unwrap_or("0");
     assert_ne!(started.trim_start_matches(['+', '0']), "");
-    assert!(matches!(told("Job"), Some("" | "0")));
-    assert!(matches!(told("FreezerState"), None | Some("running")));
+    assert!(matches!(printed("Job"), Some("" | "0")));
+    assert!(matches!(printed("FreezerState"), None | Some("running")));
     for list in [
         "SuccessExitStatus",
         "RestartPreventExitStatus",
         "RestartForceExitStatus",
     ] {
-        assert!(told(list).is_some(), "without {list}");
+        assert!(printed(list).is_some(), "without {list}");
     }
     let names = |list: &str, signal: &str| {
-        let told = told(list).unwrap_or_default();
-        told.split_whitespace()
+        let printed = printed(list).unwrap_or_default();
+        printed
+            .split_whitespace()
             .any(|word| word == signal || word == format!("SIG{signal}"))
     };
-    let restart = told("Restart").unwrap_or("no");
-    assert!(matches!(told("ExitType"), None | Some("main")));
-    let remains = told("RemainAfterExit").unwrap_or("no");
+    let restart = printed("Restart").unwrap_or("no");
+    assert!(matches!(printed("ExitType"), None | Some("main")));
+    let remains = printed("RemainAfterExit").unwrap_or("no");
     assert!(
         ["yes", "no"].contains(&remains),
         "RemainAfterExit={remains}"
@@ -305,7 +306,7 @@ fn comes_back(choices: &mut Choices<'_>) {
         "on-watchdog",
     ];
     let mut lines = Vec::new();
-    let mut told = |choices: &mut Choices<'_>, name: &str, value: String| {
+    let mut printed = |choices: &mut Choices<'_>, name: &str, value: String| {
         let there = choices.byte() % 8 != 7;
         if there {
             lines.insert(choices.below(lines.len() + 1), format!("{name}={value}"));
@@ -314,7 +315,7 @@ fn comes_back(choices: &mut Choices<'_>) {
     };
     let mut word = |choices: &mut Choices<'_>, name| {
         let word = choices.of(&words);
-        told(choices, name, word.to_owned())
+        printed(choices, name, word.to_owned())
     };
     let load = word(choices, "LoadState");
     let active = word(choices, "ActiveState");
@@ -322,33 +323,33 @@ fn comes_back(choices: &mut Choices<'_>) {
     let result = word(choices, "Result");
     let freezer = word(choices, "FreezerState");
     let pid = u64::from(choices.number() as u32);
-    let pid_told = told(choices, "MainPID", pid.to_string());
+    let printed_pid = printed(choices, "MainPID", pid.to_string());
     let invocation = format!("{:016x}{:016x}", choices.number(), choices.number());
-    let invocation = told(choices, "InvocationID", invocation);
+    let invocation = printed(choices, "InvocationID", invocation);
     let group = choices.of(&["/system.slice/demo.service", "/a b=c", "/"]);
-    let group = told(choices, "ControlGroup", group.to_owned());
+    let group = printed(choices, "ControlGroup", group.to_owned());
     let kill_mode = choices.of(&["control-group", "mixed", "process", "none"]);
-    let kill_mode = told(choices, "KillMode", kill_mode.to_owned());
+    let kill_mode = printed(choices, "KillMode", kill_mode.to_owned());
     let send_sigkill = choices.of(&["yes", "no"]);
-    let send_sigkill = told(choices, "SendSIGKILL", send_sigkill.to_owned());
+    let send_sigkill = printed(choices, "SendSIGKILL", send_sigkill.to_owned());
     let started = choices.number().max(1);
-    let started_told = told(
+    let printed_start = printed(
         choices,
         "ExecMainStartTimestampMonotonic",
         started.to_string(),
     );
     let restart = choices.of(&restarts);
-    let restart = told(choices, "Restart", restart.to_owned());
+    let restart = printed(choices, "Restart", restart.to_owned());
     let remains = choices.of(&["yes", "no"]);
-    let remains = told(choices, "RemainAfterExit", remains.to_owned());
+    let remains = printed(choices, "RemainAfterExit", remains.to_owned());
     let exits_as = choices.of(&["main", "cgroup"]);
-    let exits_as = told(choices, "ExitType", exits_as.to_owned());
+    let exits_as = printed(choices, "ExitType", exits_as.to_owned());
     let argv = choices.of(&["sh", "sh\nMainPID=1\n", "sh ; ignore_errors=no }\n\n{"]);
     let ignores = choices.of(&["yes", "no"]);
     let command = format!(
         "{{ path=sh ; argv[]={argv} ; ignore_errors={ignores} ; start_time=[n/a] ; status=0/0 }}"
     );
-    let ignores = told(choices, "ExecStart", command).map(|_| ignores);
+    let ignores = printed(choices, "ExecStart", command).map(|_| ignores);
     let mut lists = Vec::new();
     for name in [
         "SuccessExitStatus",
@@ -359,22 +360,22 @@ fn comes_back(choices: &mut Choices<'_>) {
         let list: Vec<&str> = (0..count)
             .map(|_| choices.of(&["KILL", "ABRT", "TERM", "9", "0", "255"]))
             .collect();
-        lists.push(told(choices, name, list.join(" ")).map(|_| list));
+        lists.push(printed(choices, name, list.join(" ")).map(|_| list));
     }
     let job = choices.of(&["", "0", "68"]);
-    let job = told(choices, "Job", job.to_owned());
+    let job = printed(choices, "Job", job.to_owned());
     let mut span = |choices: &mut Choices<'_>, name| {
         let micros = choices.number();
         let finite = (micros != u64::MAX).then(|| Duration::from_micros(micros));
-        told(choices, name, span_as_systemd(micros)).map(|_| finite)
+        printed(choices, name, span_as_systemd(micros)).map(|_| finite)
     };
     let stop = span(choices, "TimeoutStopUSec");
     let delay = span(choices, "RestartUSec");
     let next = span(choices, "RestartUSecNext");
     let stale = choices.of(&["yes", "no"]);
-    let stale = told(choices, "NeedDaemonReload", stale.to_owned());
+    let stale = printed(choices, "NeedDaemonReload", stale.to_owned());
     let triggered_by = choices.of(&["", "demo.timer", "demo.timer demo.socket"]);
-    let triggered_by = told(choices, "TriggeredBy", triggered_by.to_owned());
+    let triggered_by = printed(choices, "TriggeredBy", triggered_by.to_owned());
 
     if lines.is_empty() {
         return;
@@ -389,7 +390,7 @@ fn comes_back(choices: &mut Choices<'_>) {
     assert_eq!(state.freezer, freezer, "{text}");
     assert_eq!(
         state.main_pid.ok().map(u64::from),
-        pid_told.map(|_| pid),
+        printed_pid.map(|_| pid),
         "{text}"
     );
     assert_eq!(state.invocation.ok(), invocation, "{text}");
@@ -411,7 +412,7 @@ fn comes_back(choices: &mut Choices<'_>) {
         stop.map(|stop| stop.is_none()),
         "{text}"
     );
-    let started = started_told.map(|_| Monotonic::from_micros(started));
+    let started = printed_start.map(|_| Monotonic::from_micros(started));
     assert_eq!(state.started.ok(), started, "{text}");
     assert_eq!(
         state.restart.ok().map(|restart| restart.as_str()),

@@ -238,9 +238,9 @@ impl Host for Watchdog {
         Evidence::default()
     }
 
-    fn announce(&self, line: &str) {
+    fn log(&self, line: &str) {
         self.act(|machine| {
-            let slow = std::mem::take(&mut machine.faults.slow_announcement);
+            let slow = std::mem::take(&mut machine.faults.slow_log);
             machine.world.pass(slow);
             machine.world.service.job |= machine.faults.job_meanwhile;
             let wakes = machine.faults.wakes_meanwhile;
@@ -249,7 +249,7 @@ impl Host for Watchdog {
             }
             let record = &mut machine.records[self.me];
             record.against.probe = Some("last GET not looked at again");
-            record.announcements.push(line.to_owned());
+            record.log_lines.push(line.to_owned());
         });
     }
 

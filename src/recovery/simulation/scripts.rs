@@ -50,8 +50,8 @@ fn a_hung_process_is_killed_once_and_its_successor_named() {
     };
     assert_eq!(new_pid.get(), new);
     assert_eq!(signals(&machine), [Some(Signal::SIGKILL)]);
-    assert_eq!(machine.records[0].announcements.len(), 1);
-    let line = &machine.records[0].announcements[0];
+    assert_eq!(machine.records[0].log_lines.len(), 1);
+    let line = &machine.records[0].log_lines[0];
     assert!(
         line.starts_with(
             "sending SIGKILL to process 100000000, the main process of demo.service: "
@@ -70,7 +70,7 @@ fn a_dry_run_asks_for_permission_and_signals_nothing() {
     let (outcome, machine) = script(&dry_run, Faults::default(), |_| {});
     assert_eq!(outcome, Outcome::WouldKill);
     assert_eq!(signals(&machine), [None]);
-    assert!(machine.records[0].announcements.is_empty());
+    assert!(machine.records[0].log_lines.is_empty());
 }
 
 #[test]
@@ -122,10 +122,10 @@ fn systemctl_that_fails_after_the_signal_is_asked_again() {
 }
 
 #[test]
-fn an_announcement_that_was_kept_waiting_is_followed_by_another_look() {
+fn a_log_line_that_was_kept_waiting_is_followed_by_another_observation() {
     for (seconds, looks, name) in [(0, 2, "recovered"), (5, 3, "refused")] {
         let faults = Faults {
-            slow_announcement: Duration::from_secs(seconds),
+            slow_log: Duration::from_secs(seconds),
             job_meanwhile: seconds > 0,
             ..Faults::default()
         };
@@ -136,9 +136,9 @@ fn an_announcement_that_was_kept_waiting_is_followed_by_another_look() {
 }
 
 #[test]
-fn a_backend_that_wakes_up_while_it_is_announced_is_spared() {
+fn a_backend_that_wakes_up_during_the_log_line_is_not_killed() {
     let faults = Faults {
-        slow_announcement: Duration::from_millis(900),
+        slow_log: Duration::from_millis(900),
         wakes_meanwhile: true,
         ..Faults::default()
     };
@@ -149,7 +149,7 @@ fn a_backend_that_wakes_up_while_it_is_announced_is_spared() {
 
 #[test]
 fn a_look_that_is_always_out_of_date_is_no_ground_for_a_signal() {
-    // Two before the announcement, then three that could be fresh.
+    // Two before the log line, then three that could be fresh.
     for (slow_inspections, refusal) in [(4, None), (5, Some(Guard::Starved))] {
         let faults = Faults {
             slow_inspections,
@@ -242,7 +242,7 @@ fn a_restart_that_does_not_come_is_waited_for_as_long_as_the_unit_says() {
 }
 
 #[test]
-fn children_that_delay_the_restart_are_told_once() {
+fn children_that_delay_the_restart_are_reported_once() {
     for (millis, sub, times) in [
         (4_000, "stop-sigterm", 1),
         (1_000, "stop-sigterm", 0),
@@ -252,9 +252,9 @@ fn children_that_delay_the_restart_are_told_once() {
         let restart = RestartResult::Stops(millis, sub);
         let (outcome, machine) = script(&context(), Faults::default(), with_restart(restart));
         assert_eq!(outcome.name(), "recovered");
-        let told = &machine.records[0].announcements;
-        let left = told.iter().filter(|line| line.contains("KillMode=mixed"));
-        assert_eq!(left.count(), times, "{millis} {sub}: {told:?}");
+        let logged = &machine.records[0].log_lines;
+        let left = logged.iter().filter(|line| line.contains("KillMode=mixed"));
+        assert_eq!(left.count(), times, "{millis} {sub}: {logged:?}");
     }
 }
 
@@ -270,7 +270,7 @@ fn a_new_process_that_hangs_too_is_not_recovered_and_not_killed() {
         panic!("{outcome:?}");
     };
     assert!(
-        detail.contains("no healthy core after verify_seconds (20)"),
+        detail.contains("the core was not healthy within verify_seconds (20)"),
         "{detail}"
     );
     assert_eq!(signals(&machine), [Some(Signal::SIGKILL)]);

@@ -118,9 +118,8 @@ fn check_outcome(machine: &mut Machine, me: usize, outcome: &Outcome) {
         Outcome::Failed(why) => signals.is_empty() || why.contains("survived"),
         Outcome::NotConfigured | Outcome::NotNeeded | Outcome::Disabled(_) => false,
     };
-    let announced =
-        signals.is_empty() && record.dumped.is_empty() || !record.announcements.is_empty();
-    if !honest || !announced || signals.len() > 2 {
+    let logged = signals.is_empty() && record.dumped.is_empty() || !record.log_lines.is_empty();
+    if !honest || !logged || signals.len() > 2 {
         let what = format!("watchdog {me} says {outcome:?} after {record:?}");
         machine.violated(what);
     }

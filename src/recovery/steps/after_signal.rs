@@ -42,7 +42,7 @@ impl<H: Host> Run<'_, H> {
                     Ok(()) | Err(NotSent::Gone) => {}
                     Err(NotSent::Refused(why)) => {
                         return Err(Outcome::Failed(format!(
-                            "process {} did not obey SIGABRT, and SIGKILL was refused: {}",
+                            "process {} did not end after SIGABRT, and sending SIGKILL failed: {}",
                             target.pid.get(),
                             escape(&why)
                         )));
@@ -57,13 +57,13 @@ impl<H: Host> Run<'_, H> {
     }
 
     fn dies_of_abort(&self, process: &H::Process) -> bool {
-        let patience = self.host.now() + CORE_DUMP;
+        let core_dump_end = self.host.now() + CORE_DUMP;
         if self.host.died_within(process, ABORT) {
             return true;
         }
         let dumps =
             || matches!(self.host.inspect(process), Process::Alive(vitals) if vitals.dumping);
-        while self.host.now() < patience && dumps() {
+        while self.host.now() < core_dump_end && dumps() {
             if self.host.died_within(process, Duration::from_millis(250)) {
                 return true;
             }
@@ -95,7 +95,7 @@ impl<H: Host> Run<'_, H> {
         let began = self.host.now();
         let until = began + bound;
         let mut pause = Duration::from_millis(50);
-        let mut announced = false;
+        let mut logged = false;
         loop {
             let answer = self.host.show();
             if let Ok(unit) = &answer {
@@ -106,9 +106,9 @@ impl<H: Host> Run<'_, H> {
                     return Err(self.not_recovered(None, &self.ended(unit)));
                 }
                 let waits = unit.sub.as_deref() == Ok("stop-sigterm");
-                if waits && !announced && self.host.now().since(began) >= OBEDIENCE {
-                    self.host.announce(&self.children_left());
-                    announced = true;
+                if waits && !logged && self.host.now().since(began) >= OBEDIENCE {
+                    self.host.log(&self.children_left());
+                    logged = true;
                 }
             }
             let now = self.host.now();
@@ -153,7 +153,7 @@ impl<H: Host> Run<'_, H> {
         let why = match self.host.show() {
             Ok(unit) if failed(&unit) => self.ended(&unit),
             _ => format!(
-                "the new main process {} has no healthy core after verify_seconds ({})",
+                "the new main process {} runs, but the core was not healthy within verify_seconds ({})",
                 new_pid.get(),
                 self.context.verify.as_secs_f64()
             ),
@@ -175,7 +175,7 @@ impl<H: Host> Run<'_, H> {
         let typed = systemctl(scope);
         let result = unit.result.as_deref().unwrap_or("unknown");
         format!(
-            "{name} ended in \"{}\" (Result={}), and systemd leaves it there: \"{typed} reset-failed {name} && {typed} start {name}\" starts it",
+            "{name} ended in \"{}\" (Result={}), and systemd does not restart it: \"{typed} reset-failed {name} && {typed} start {name}\" starts it",
             escape(unit.active.as_deref().unwrap_or("failed")),
             escape(result)
         )
@@ -183,7 +183,7 @@ impl<H: Host> Run<'_, H> {
 
     fn children_left(&self) -> String {
         format!(
-            "{} still has processes that do not obey SIGTERM, and systemd waits for them up to TimeoutStopSec= before the restart; \
+            "{} still has processes that do not end on SIGTERM, and systemd waits for them up to TimeoutStopSec= before the restart; \
              KillMode=mixed in the unit would end them at once",
             self.context.unit
         )

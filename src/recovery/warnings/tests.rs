@@ -161,13 +161,13 @@ fn examine_finds_what_would_keep_a_recovery_from_working() {
             "(ExitType=cgroup waits",
         ),
     ] {
-        let told = alone(&|| Ok(state(&[change])), Source::Stdin, here);
-        assert!(told.contains(expected), "{told}");
+        let warning = alone(&|| Ok(state(&[change])), Source::Stdin, here);
+        assert!(warning.contains(expected), "{warning}");
         assert!(
-            told.starts_with("recovery of api.service would be refused: "),
-            "{told}"
+            warning.starts_with("recovery of api.service would be refused: "),
+            "{warning}"
         );
-        assert_eq!(told.lines().count(), 1, "{told}");
+        assert_eq!(warning.lines().count(), 1, "{warning}");
     }
     let passing = [
         ("ActiveState=active", "ActiveState=inactive"),
@@ -178,10 +178,10 @@ fn examine_finds_what_would_keep_a_recovery_from_working() {
         alone(&|| Err("no systemctl".to_owned()), Source::Stdin, here),
         "recovery of api.service would fail: no systemctl"
     );
-    let told = alone(&|| Ok(state(&[])), Source::Stdin, "192.0.2.1:80");
+    let warning = alone(&|| Ok(state(&[])), Source::Stdin, "192.0.2.1:80");
     assert!(
-        told.contains("of api.service would be refused: base_url does not"),
-        "{told}"
+        warning.contains("of api.service would be refused: base_url may not"),
+        "{warning}"
     );
     if !nix::unistd::geteuid().is_root() {
         return skip_unless_ci(
@@ -193,10 +193,10 @@ fn examine_finds_what_would_keep_a_recovery_from_working() {
         owner: 0,
         mode: 0o100_666,
     };
-    let told = alone(&|| Ok(state(&[])), source, here);
+    let warning = alone(&|| Ok(state(&[])), source, here);
     assert!(
-        told.contains("of api.service would be refused: the manifest"),
-        "{told}"
+        warning.contains("of api.service would be refused: the manifest"),
+        "{warning}"
     );
 }
 
@@ -214,9 +214,12 @@ fn about_timer_finds_one_that_will_not_elapse_again() {
             ("ActiveState=active", &format!("ActiveState={active}")),
             ("SubState=running", &format!("SubState={sub}")),
         ]);
-        let told = about_timer(&timer, &state).join("\n");
-        assert_eq!(told.is_empty(), expected.is_none(), "{sub}: {told}");
-        assert!(told.contains(expected.unwrap_or_default()), "{sub}: {told}");
+        let warning = about_timer(&timer, &state).join("\n");
+        assert_eq!(warning.is_empty(), expected.is_none(), "{sub}: {warning}");
+        assert!(
+            warning.contains(expected.unwrap_or_default()),
+            "{sub}: {warning}"
+        );
     }
 }
 
@@ -304,44 +307,44 @@ fn a_dump_signal_that_nobody_catches_is_named() {
     assert_eq!(nobody_catches(DumpSignal::Usr2, &elsewhere, "x"), None);
 }
 
-fn watch() -> (Sender<String>, Watch) {
-    let (tell, warnings) = mpsc::channel();
-    let watch = Watch {
+fn pending() -> (Sender<String>, PendingWarnings) {
+    let (sender, warnings) = mpsc::channel();
+    let pending = PendingWarnings {
         warnings,
         units: "api.service".to_owned(),
         cancel: None,
     };
-    (tell, watch)
+    (sender, pending)
 }
 
 #[test]
-fn finish_waits_for_the_end_but_not_for_ever() {
-    let (tell, done) = watch();
-    tell.send("one".to_owned()).unwrap();
-    tell.send("two".to_owned()).unwrap();
-    drop(tell);
+fn finish_waits_for_the_end_but_not_forever() {
+    let (sender, done) = pending();
+    sender.send("one".to_owned()).unwrap();
+    sender.send("two".to_owned()).unwrap();
+    drop(sender);
     assert_eq!(done.finish(Duration::ZERO), ["one", "two"]);
 
-    let (tell, stuck) = watch();
-    tell.send("one".to_owned()).unwrap();
+    let (sender, stuck) = pending();
+    sender.send("one".to_owned()).unwrap();
     let warnings = stuck.finish(Duration::from_millis(30));
     assert_eq!(warnings.len(), 2);
-    assert!(warnings[1].starts_with("api.service could not be looked at in time"));
+    assert!(warnings[1].starts_with("api.service could not be checked in time"));
 }
 
 /// The thread that waits for `systemctl` sees the pipe close, gives up, and ends before `finish` does.
 #[test]
 fn finish_gives_up_what_is_under_way() {
-    let (tell, mut watch) = watch();
+    let (sender, mut waiting) = pending();
     let (mut cancelled, cancel) = io::pipe().unwrap();
-    watch.cancel = Some(cancel);
+    waiting.cancel = Some(cancel);
     let thread = thread::spawn(move || {
         let closed = io::copy(&mut cancelled, &mut io::sink());
-        tell.send("the call was given up".to_owned()).unwrap();
+        sender.send("the call was given up".to_owned()).unwrap();
         closed.unwrap()
     });
-    let warnings = watch.finish(Duration::from_millis(30));
+    let warnings = waiting.finish(Duration::from_millis(30));
     assert!(thread.is_finished() || thread.join().is_ok());
     assert_eq!(warnings.len(), 1, "{warnings:?}");
-    assert!(warnings[0].starts_with("api.service could not be looked at in time"));
+    assert!(warnings[0].starts_with("api.service could not be checked in time"));
 }

@@ -166,7 +166,7 @@ fn a_pipe_may_hold_less_than_the_report_while_its_reader_reads() {
         move || fs::read(path).unwrap().len()
     });
     // Until the reader is there, the pipe cannot work.
-    let end = Monotonic::now() + PATIENCE;
+    let end = Monotonic::now() + MAX_WAIT;
     let mut destination = Destination::new("metrics", &path);
     while destination.prepare().is_err() && !end.has_passed() {
         std::thread::yield_now();

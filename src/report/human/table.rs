@@ -9,7 +9,7 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 use super::style;
 use crate::escape::escape;
 use crate::manifest::Route;
-use crate::report::terminal::Look;
+use crate::report::terminal::Appearance;
 use crate::report::{Report, wording};
 use crate::verdict::{Class, ProbeResult, SkipReason};
 
@@ -27,7 +27,7 @@ const INDENT: usize = 4;
 
 /// How the columns of routes are laid out.
 pub(super) struct Table {
-    look: Look,
+    appearance: Appearance,
     /// The terminal's width; none where lines may be of any length.
     columns: Option<usize>,
     /// Columns up to the path.
@@ -35,15 +35,15 @@ pub(super) struct Table {
     /// The right end of the scale; none where there is no scale.
     scale: Option<Duration>,
     /// Columns for a path and what stands beside it.
-    room: usize,
+    path_width: usize,
     /// Columns for a path that has its note aligned with others.
     path: usize,
     gap: &'static str,
 }
 
 impl Table {
-    pub(super) fn new(report: &Report, look: Look) -> Self {
-        let columns = look.stream.columns();
+    pub(super) fn new(report: &Report, appearance: Appearance) -> Self {
+        let columns = appearance.stream.columns();
         let narrow = columns.is_some_and(|columns| columns < WIDE);
         let gap = if narrow { " " } else { "  " };
         let longest = report
@@ -52,24 +52,24 @@ impl Table {
             .iter()
             .map(|r| r.options.timeout)
             .max();
-        let drawn = columns.is_some() && !narrow && look.unicode;
+        let drawn = columns.is_some() && !narrow && appearance.unicode;
         let scale = longest.filter(|longest| drawn && *longest > SCALE_BEGINS);
         let scale_columns = scale.map_or(0, |_| SCALE + gap.len());
         let lead = "rate-limited".len() + "core".len() + 3 + 7 + 4 * gap.len() + scale_columns;
-        let room = columns.map_or(PLAIN_PATH, |columns| {
+        let path_width = columns.map_or(PLAIN_PATH, |columns| {
             columns.saturating_sub(lead).max(NARROWEST)
         });
         // Notes are aligned beside the paths that have one and leave as much room to it.
-        let cap = columns.map_or(room, |_| room / 2);
+        let cap = columns.map_or(path_width, |_| path_width / 2);
         let noted = report.results().filter(|(_, o)| !note(o).is_empty());
         let widths = noted.map(|(route, _)| escape(&wording::target(route)).width());
         let path = widths.filter(|width| *width <= cap).max().unwrap_or(0);
         Self {
-            look,
+            appearance,
             columns,
             lead,
             scale,
-            room,
+            path_width,
             path,
             gap,
         }
@@ -88,7 +88,7 @@ impl Table {
         };
         let right = brief(longest);
         let left = self.lead - SCALE - self.gap.len();
-        let dim = dim(self.look);
+        let dim = dim(self.appearance);
         let labels = SCALE - "1 ms".len();
         writeln!(out, "{:left$}{dim}1 ms{right:>labels$}{dim:#}", "")
     }
@@ -99,7 +99,7 @@ impl Table {
         out: &mut dyn Write,
     ) -> io::Result<()> {
         let gap = self.gap;
-        let style = style(self.look, outcome.class.severity(route.core));
+        let style = style(self.appearance, outcome.class.severity(route.core));
         let core = if route.core { "core" } else { "" };
         let status = outcome.status.map(|status| status.to_string());
         let attempted = !matches!(outcome.class, Class::Skipped(_));
@@ -118,7 +118,7 @@ impl Table {
             };
             let rest = SCALE - bar.width();
             let rest = if attempted { "─" } else { " " }.repeat(rest);
-            let dim = dim(self.look);
+            let dim = dim(self.appearance);
             write!(out, "{style}{bar}{style:#}{dim}{rest}{dim:#}{gap}")?;
         }
         self.path(
@@ -137,15 +137,19 @@ impl Table {
         let Some(columns) = self.columns else {
             return writeln!(out, "{path}{:padding$}{note}", "");
         };
-        if path.width() + padding + note.width() <= self.room {
+        if path.width() + padding + note.width() <= self.path_width {
             return writeln!(out, "{path}{:padding$}{note}", "");
         }
-        writeln!(out, "{}", shorten(path, self.room, self.look.unicode))?;
+        writeln!(
+            out,
+            "{}",
+            shorten(path, self.path_width, self.appearance.unicode)
+        )?;
         if note.is_empty() {
             return Ok(());
         }
         let indent = if columns < WIDE { 0 } else { self.lead } + INDENT;
-        let dim = dim(self.look);
+        let dim = dim(self.appearance);
         for line in wrap(note, Some(columns.saturating_sub(indent))) {
             writeln!(out, "{:indent$}{dim}{line}{dim:#}", "")?;
         }
@@ -178,8 +182,8 @@ pub(super) fn brief(length: Duration) -> String {
     }
 }
 
-fn dim(look: Look) -> Style {
-    match look.colour {
+fn dim(appearance: Appearance) -> Style {
+    match appearance.colour {
         true => Style::new().dimmed(),
         false => Style::new(),
     }
@@ -207,9 +211,9 @@ pub(super) fn shorten(text: &str, columns: usize, unicode: bool) -> String {
         return text.to_owned();
     }
     let mark = if unicode { "…" } else { "..." };
-    let room = columns.saturating_sub(mark.width());
-    let head = fitting(text.chars(), room.div_ceil(2));
-    let tail: String = fitting(text.chars().rev(), room / 2)
+    let path_width = columns.saturating_sub(mark.width());
+    let head = fitting(text.chars(), path_width.div_ceil(2));
+    let tail: String = fitting(text.chars().rev(), path_width / 2)
         .chars()
         .rev()
         .collect();

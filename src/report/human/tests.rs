@@ -6,33 +6,33 @@ use super::table::{bar, brief, shorten, wrap};
 use super::*;
 use crate::report::samples::*;
 
-const WIDE_TERMINAL: Look = Look {
+const WIDE_TERMINAL: Appearance = Appearance {
     stream: Stream::Terminal { columns: 120 },
     colour: false,
     unicode: true,
     github: false,
 };
-const NARROW_TERMINAL: Look = Look {
+const NARROW_TERMINAL: Appearance = Appearance {
     stream: Stream::Terminal { columns: 60 },
     ..WIDE_TERMINAL
 };
-const PLAIN: Look = Look {
+const PLAIN: Appearance = Appearance {
     stream: Stream::Plain,
     colour: false,
     unicode: false,
     github: false,
 };
-const GITHUB: Look = Look {
+const GITHUB: Appearance = Appearance {
     github: true,
     ..PLAIN
 };
-const JOURNAL: Look = Look {
+const JOURNAL: Appearance = Appearance {
     stream: Stream::Journal,
     ..PLAIN
 };
 
-fn shown(report: &Report, look: Look, quiet: bool) -> String {
-    text(|out| render(report, look, quiet, out))
+fn shown(report: &Report, appearance: Appearance, quiet: bool) -> String {
+    text(|out| render(report, appearance, quiet, out))
 }
 
 #[test]
@@ -43,8 +43,8 @@ fn render_shows_every_route_at_a_terminal_and_keeps_to_its_width() {
                 "hung" => recovered(),
                 _ => report.recovery.clone(),
             };
-            for (width, look) in [(60, NARROW_TERMINAL), (120, WIDE_TERMINAL)] {
-                let text = shown(report, look, false);
+            for (width, appearance) in [(60, NARROW_TERMINAL), (120, WIDE_TERMINAL)] {
+                let text = shown(report, appearance, false);
                 let (table, _) = text.rsplit_once("\n\n").unwrap();
                 assert!(table.lines().all(|line| line.width() <= width), "{text}");
                 assert_golden(&format!("human-{name}-{width}.txt"), &text);
@@ -112,8 +112,8 @@ fn render_gives_the_journal_levels_and_only_what_is_not_ok() {
 #[test]
 fn render_is_quiet_while_healthy_and_short_otherwise() {
     with_report(soft(), |report| {
-        for look in [PLAIN, JOURNAL, WIDE_TERMINAL] {
-            assert_eq!(shown(report, look, true), "");
+        for appearance in [PLAIN, JOURNAL, WIDE_TERMINAL] {
+            assert_eq!(shown(report, appearance, true), "");
         }
     });
     with_report(failing(), |report| {
@@ -127,7 +127,7 @@ fn render_colours_without_changing_the_text() {
         with_report(cases, |report| {
             let coloured = shown(
                 report,
-                Look {
+                Appearance {
                     colour: true,
                     ..WIDE_TERMINAL
                 },
@@ -148,8 +148,8 @@ fn render_colours_without_changing_the_text() {
 #[test]
 fn render_escapes_what_a_server_said() {
     with_report(failing(), |report| {
-        for look in [PLAIN, JOURNAL, NARROW_TERMINAL, WIDE_TERMINAL] {
-            assert!(!shown(report, look, false).contains('\x1b'));
+        for appearance in [PLAIN, JOURNAL, NARROW_TERMINAL, WIDE_TERMINAL] {
+            assert!(!shown(report, appearance, false).contains('\x1b'));
         }
     });
 }
@@ -158,12 +158,12 @@ fn render_escapes_what_a_server_said() {
 fn the_tally_stands_alone_before_verdict_and_recovery() {
     with_report(hung(), |report| {
         report.recovery = refused();
-        for look in [PLAIN, NARROW_TERMINAL, WIDE_TERMINAL] {
+        for appearance in [PLAIN, NARROW_TERMINAL, WIDE_TERMINAL] {
             let text = shown(
                 report,
-                Look {
+                Appearance {
                     colour: true,
-                    ..look
+                    ..appearance
                 },
                 false,
             );

@@ -3,7 +3,7 @@ use crate::report::Report;
 use crate::report::samples::*;
 use crate::verdict::TransportError;
 
-fn sentence(cases: Vec<Case>) -> String {
+fn verdict_line(cases: Vec<Case>) -> String {
     with_report(cases, |report| {
         let Report {
             manifest,
@@ -27,14 +27,14 @@ fn lost(path: &str) -> Case {
 
 #[test]
 fn verdict_counts_what_was_soft() {
-    assert_eq!(sentence(healthy()), "healthy: all routes are OK");
+    assert_eq!(verdict_line(healthy()), "healthy: all routes are OK");
     let core = || case("/", Class::Ok, Some(200), 0).core();
     assert_eq!(
-        sentence(vec![core(), lost("/a"), lost("/b")]),
+        verdict_line(vec![core(), lost("/a"), lost("/b")]),
         "healthy, but 2 auxiliary routes did not answer"
     );
     assert_eq!(
-        sentence(soft()),
+        verdict_line(soft()),
         "healthy, but 1 auxiliary route did not answer, 1 auxiliary route was not probed and \
          2 routes were rate-limited"
     );
@@ -43,22 +43,22 @@ fn verdict_counts_what_was_soft() {
 #[test]
 fn verdict_says_why_a_run_failed() {
     assert_eq!(
-        sentence(failing()),
+        verdict_line(failing()),
         "unhealthy: 1 of 2 core routes did not answer (reset) and 4 routes gave an HTTP \
          error; 1 route was rate-limited"
     );
     assert_eq!(
-        sentence(hung()),
+        verdict_line(hung()),
         "unhealthy: the backend hung: 2 of 2 core routes stayed silent; 2 auxiliary routes \
          were not probed"
     );
     assert_eq!(
-        sentence(vec![lost("/").core()]),
+        verdict_line(vec![lost("/").core()]),
         "unhealthy: the backend is down: 1 of 1 core routes did not answer (refused)"
     );
     let skipped = case("/", Class::Skipped(SkipReason::Deadline), None, 0).core();
     assert_eq!(
-        sentence(vec![skipped]),
+        verdict_line(vec![skipped]),
         "unhealthy: 1 of 1 core routes was not probed"
     );
 }
@@ -128,7 +128,7 @@ fn recovery_names_every_fact_it_has() {
     assert_eq!(
         recovery(&recovered()),
         "recovery: recovered (scidex-api.service, PID 4242, new PID 4343): killed and \
-         restarted, the core answers again after 4.20 s"
+         restarted; the core answers again after 4.20 s"
     );
     assert_eq!(
         recovery(&refused()),
@@ -138,6 +138,6 @@ fn recovery_names_every_fact_it_has() {
     let not_configured = Recovery::idle(recovery::Outcome::NotConfigured, None);
     assert_eq!(
         recovery(&not_configured),
-        "recovery: not_configured: the manifest names no unit to restart"
+        "recovery: not_configured: the manifest has no \"recovery\""
     );
 }

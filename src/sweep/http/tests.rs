@@ -114,10 +114,10 @@ fn status(attempted: &Attempted) -> Option<u16> {
     }
 }
 
-fn heard(attempted: &Attempted) -> bool {
+fn received_any(attempted: &Attempted) -> bool {
     attempted
         .as_ref()
-        .map_or_else(|error| error.heard, |_| true)
+        .map_or_else(|error| error.received_any, |_| true)
 }
 
 #[test]
@@ -168,7 +168,7 @@ fn each_reply_is_called_what_it_is() {
             (expected_status, expected),
             "{head:?} {reply:?}"
         );
-        assert_eq!(heard(&reply), !text.is_empty(), "{head:?}");
+        assert_eq!(received_any(&reply), !text.is_empty(), "{head:?}");
     }
 }
 
@@ -383,7 +383,7 @@ fn an_attempt_ends_at_its_end_whatever_the_server_does() {
     let silent = client(|stream| {
         let _ = stream.read(&mut [0]);
     });
-    for (mut client, expected_status, expected_heard) in [
+    for (mut client, expected_status, expected_received) in [
         (silent, None, false),
         (drip(b"HTTP/1.1 200 OK\r\nX-Drip: "), None, true),
         (drip(b"HTTP/1.1 200 OK\r\n\r\n"), Some(200), true),
@@ -393,8 +393,8 @@ fn an_attempt_ends_at_its_end_whatever_the_server_does() {
         let elapsed = Monotonic::now().since(start);
         assert_eq!(summary(&reply), "Timeout true");
         assert_eq!(
-            (status(&reply), heard(&reply)),
-            (expected_status, expected_heard)
+            (status(&reply), received_any(&reply)),
+            (expected_status, expected_received)
         );
         assert!(
             elapsed >= LIMIT && elapsed < LIMIT + Duration::from_millis(100),
@@ -414,7 +414,7 @@ fn a_port_without_a_listener_refuses() {
     client.base_url = format!("http://127.0.0.1:{port}").parse().unwrap();
     let reply = client.attempt("/", &options(), false, soon());
     assert_eq!(
-        (summary(&reply).as_str(), heard(&reply)),
+        (summary(&reply).as_str(), received_any(&reply)),
         ("Refused false", false)
     );
 }
@@ -442,24 +442,24 @@ fn a_full_accept_queue_is_silence() {
     client.base_url = format!("http://{address}").parse().unwrap();
     let reply = client.attempt("/", &options(), false, Monotonic::now() + LIMIT);
     assert_eq!(
-        (summary(&reply).as_str(), heard(&reply)),
+        (summary(&reply).as_str(), received_any(&reply)),
         ("Timeout true", false)
     );
 }
 
 #[test]
-fn a_peek_hears_what_nobody_has_read() {
+fn a_peek_sees_what_nobody_has_read() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let attempt = Attempt::new(None);
     attempt.peek();
     attempt.begin(soon(), 0);
     let _socket = connect(&[listener.local_addr().unwrap()], &attempt).unwrap();
-    assert!(!attempt.heard());
+    assert!(!attempt.received_any());
     let (mut accepted, _) = listener.accept().unwrap();
     accepted.write_all(b"H").unwrap();
     let end = soon();
-    while !attempt.heard() {
-        assert!(!end.has_passed(), "never heard");
+    while !attempt.received_any() {
+        assert!(!end.has_passed(), "never received");
         thread::yield_now();
     }
 }
