@@ -255,11 +255,35 @@ pub(super) enum UnixOwner {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::recovery::proofs::samples::{listener, wildcard};
+    use crate::recovery::proofs::samples::{self, listener, wildcard};
 
     fn cookies(table: &[TcpSocket], address: &str) -> Vec<u64> {
         let found = listeners(table, address.parse().unwrap());
         found.iter().map(|socket| socket.cookie).collect()
+    }
+
+    #[test]
+    fn server_side_is_the_other_end_of_that_very_connection() {
+        let [asked] = &samples::probe(true).connections[..] else {
+            panic!("one connection");
+        };
+        let found = |socket: TcpSocket| {
+            let facts = TcpFacts {
+                table: vec![socket],
+                ..TcpFacts::default()
+            };
+            facts.server_side(asked).is_some()
+        };
+        let row = samples::connection(1, 50_000);
+        assert!(found(row));
+        assert!(found(samples::in_state(row, TcpState::TimeWait)));
+        // SYN_RECV
+        assert!(!found(samples::in_state(row, TcpState::Other)));
+        assert!(!found(samples::connection(1, 50_001)));
+        assert!(!found(TcpSocket {
+            local: "127.0.0.2:80".parse().unwrap(),
+            ..row
+        }));
     }
 
     #[test]

@@ -47,8 +47,12 @@ pub(super) fn group_of(pid: u32) -> Option<String> {
 /// A message, where one of them cannot be read, or not all of them in time.
 pub(super) fn members(group: &ControlGroup, main: u32) -> Result<Members, String> {
     let until = Monotonic::now() + LIMIT;
+    members_of(Hierarchy::find()?.processes(group)?, main, until)
+}
+
+fn members_of(processes: Vec<u32>, main: u32, until: Monotonic) -> Result<Members, String> {
     let mut members = Members::default();
-    for pid in Hierarchy::find()?.processes(group)? {
+    for pid in processes {
         if until.has_passed() {
             return Err("the processes of the unit could not all be read in time".to_owned());
         }
@@ -97,17 +101,24 @@ fn disturbance(pid: u32) -> io::Result<Option<Disturbance>> {
         };
         let text = String::from_utf8_lossy(&status);
         let status = proc::status(&text).ok_or(ErrorKind::InvalidData)?;
-        if status.tracer != 0 {
-            return Ok(Some(Disturbance::Tracer(status.tracer)));
-        }
-        if status.tracing_stop {
-            return Ok(Some(Disturbance::TracingStop));
-        }
-        if status.dumping {
-            return Ok(Some(Disturbance::CoreDump));
+        if let Some(by) = shown_by(&status) {
+            return Ok(Some(by));
         }
     }
     Ok(None)
+}
+
+/// Who is at work on the thread with this status.
+fn shown_by(status: &Status) -> Option<Disturbance> {
+    if status.tracer != 0 {
+        Some(Disturbance::Tracer(status.tracer))
+    } else if status.tracing_stop {
+        Some(Disturbance::TracingStop)
+    } else if status.dumping {
+        Some(Disturbance::CoreDump)
+    } else {
+        None
+    }
 }
 
 fn has_ended_thread(error: &io::Error) -> bool {
@@ -133,6 +144,7 @@ mod tests {
 
     use nix::sys::ptrace;
 
+    use super::super::cgroup::tests::Sleepers;
     use super::*;
 
     #[test]
@@ -142,6 +154,57 @@ mod tests {
         assert!(own.age < Duration::from_secs(3_600));
         assert_eq!(own.parent.pid, std::os::unix::process::parent_id());
         assert_eq!(vitals(u32::MAX), None);
+    }
+
+    #[test]
+    fn members_are_counted_beside_the_main_process() {
+        let Some(sleepers) = Sleepers::start(3) else {
+            return;
+        };
+        let main = sleepers.processes[0].id();
+        let found = members(&sleepers.group, main).unwrap();
+        assert_eq!((found.others, found.disturbed), (2, None));
+    }
+
+    #[test]
+    fn members_that_cannot_be_told_are_an_error() {
+        let soon = || Monotonic::now() + Duration::from_secs(10);
+        let own = std::process::id();
+        let ended = u32::MAX;
+        let others = |processes: &[u32], main, until| {
+            members_of(processes.to_vec(), main, until).map(|members| members.others)
+        };
+        assert_eq!(others(&[own, 1], own, soon()), Ok(1));
+        assert_eq!(others(&[own, i32::MAX as u32], own, soon()), Ok(0));
+        let outside = others(&[own, 0], own, soon()).unwrap_err();
+        assert!(outside.contains("PID namespace"), "{outside}");
+        let late = others(&[own], own, Monotonic::from_micros(0)).unwrap_err();
+        assert!(late.contains("in time"), "{late}");
+        assert!(others(&[ended], own, soon()).is_err());
+    }
+
+    #[test]
+    fn shown_by_sees_a_tracer_its_stop_and_a_core_dump() {
+        let status = |state: &str, tracer: u32, dumping: u32| {
+            proc::status(&format!(
+                "State:\t{state}\nPPid:\t1\nTracerPid:\t{tracer}\nCoreDumping:\t{dumping}\n\
+                 SigPnd:\t0\nShdPnd:\t0\nSigBlk:\t0\nSigCgt:\t0\n"
+            ))
+            .unwrap()
+        };
+        for (status, expected) in [
+            (status("S (sleeping)", 0, 0), None),
+            (status("T (stopped)", 0, 0), None),
+            (status("S (sleeping)", 7, 0), Some(Disturbance::Tracer(7))),
+            // The tracer may be outside of this PID namespace.
+            (
+                status("t (tracing stop)", 0, 0),
+                Some(Disturbance::TracingStop),
+            ),
+            (status("D (disk sleep)", 0, 1), Some(Disturbance::CoreDump)),
+        ] {
+            assert_eq!(shown_by(&status), expected, "{status:?}");
+        }
     }
 
     #[test]

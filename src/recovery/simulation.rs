@@ -3,7 +3,9 @@
 //! what is wrong with a signal it works out from the machine itself.
 
 mod host;
+mod last_moment;
 mod mischief;
+mod prober;
 mod scripts;
 mod watchdog;
 mod world;
@@ -77,8 +79,18 @@ struct Faults {
     slow_inspections: usize,
     /// A job is queued while the log line waits.
     job_meanwhile: bool,
+    /// What happens to the machine at a certain moment.
+    change: Option<(Moment, fn(&mut Machine))>,
     /// The backend wakes up while the log line waits.
     wakes_meanwhile: bool,
+}
+
+/// Moments of a recovery after the look at which all was well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Moment {
+    BeforeTheLastLook,
+    WhileAnnouncing,
+    WhileDumping,
 }
 
 #[derive(Debug)]
@@ -96,6 +108,13 @@ impl Machine {
     fn violated(&mut self, what: String) {
         self.world.note(&what);
         self.violation.get_or_insert(what);
+    }
+
+    /// Makes the change that the script has for this moment.
+    fn change_at(&mut self, moment: Moment) {
+        if let Some((_, change)) = (self.faults.change).take_if(|(when, _)| *when == moment) {
+            change(self);
+        }
     }
 
     fn hand_on(&mut self) {

@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use nix::time::{ClockId, clock_gettime};
+
 use super::proofs::progress::ProgressLog;
 use super::sock_diag::SockDiag;
 use super::tcp_diag::{self, States, TcpSocket};
@@ -157,13 +159,14 @@ impl Watcher {
 
     /// Watches from the beginning of a sweep until its core is done.
     fn watch_sweep(&self, inbox: &Receiver<Event>, sock_diag: &mut Option<SockDiag>) {
-        let mut awake = Monotonic::now();
+        let mut awake = Moment::now();
         let mut next_dump = self.begin();
         loop {
             let slice = self.slice.min(next_dump.remaining());
             let event = inbox.recv_timeout(slice.max(SHORTEST_SLICE));
-            let now = Monotonic::now();
-            let gap = now.since(std::mem::replace(&mut awake, now));
+            let now = Moment::now();
+            let gap = now.since(&awake);
+            awake = now;
             self.note(|seen| seen.longest_gap = seen.longest_gap.max(gap));
             match event {
                 Err(RecvTimeoutError::Timeout) if next_dump.has_passed() => {
@@ -203,6 +206,30 @@ impl Watcher {
 
     fn note(&self, change: impl FnOnce(&mut Seen)) {
         change(&mut self.seen.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+/// When this thread was seen to run.
+struct Moment {
+    wall: Monotonic,
+    /// The time that the thread had run by then, clock_gettime(2).
+    ran: Duration,
+}
+
+impl Moment {
+    fn now() -> Self {
+        let ran = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID);
+        Self {
+            wall: Monotonic::now(),
+            ran: ran.map_or(Duration::ZERO, Duration::from),
+        }
+    }
+
+    /// The time since `earlier` in which the thread did not run. A dump of a large table takes long,
+    /// but keeps nobody from running.
+    fn since(&self, earlier: &Self) -> Duration {
+        let ran = self.ran.saturating_sub(earlier.ran);
+        self.wall.since(earlier.wall).saturating_sub(ran)
     }
 }
 

@@ -370,6 +370,11 @@ fn judge_asks_the_three_proofs() {
             Some(Guard::ForeignListener),
         ),
         (|it| it.tcp().owners.clear(), Some(Guard::Unreadable)),
+        // Wherever the probes waited.
+        (
+            |it| it.context.silent_at.push("127.0.0.2:80".parse().unwrap()),
+            Some(Guard::ForeignListener),
+        ),
         (|it| it.tcp().table.clear(), Some(Guard::ForeignListener)),
         (|it| it.tcp().table.truncate(1), Some(Guard::NotReached)),
         (
@@ -476,8 +481,13 @@ fn judge_reads_what_is_known_beforehand() {
         assert_eq!(fixture.guard(), Some(expected));
         assert_eq!(fixture.guard_at_first(), Some(expected));
     }
-    let fixture = Fixture::changed(|it| it.context.min_uptime = Duration::ZERO);
-    assert_eq!(fixture.guard(), None);
+    for change in [
+        (|it| it.context.min_uptime = Duration::ZERO) as fn(&mut Fixture),
+        |it| it.context.min_uptime = Duration::from_secs(600),
+        |it| it.context.sweep_began = at(1_000),
+    ] {
+        assert_eq!(Fixture::changed(change).guard(), None);
+    }
 }
 
 /// Removes one reason after the other: what is left must be named in the order of the list.

@@ -186,7 +186,11 @@ mod tests {
             (9, Owner::SocketUnit("demo.socket".to_owned())),
             (
                 10,
-                Owner::Manager(vec!["127.0.0.1:80".to_owned(), "[::]:81".to_owned()]),
+                Owner::Manager(
+                    ["127.0.0.1:80", "[::]:81", "[::ffff:127.0.0.1]:82"]
+                        .map(str::to_owned)
+                        .to_vec(),
+                ),
             ),
             (11, Owner::Removed),
             (12, Owner::Unknown("no time".to_owned())),
@@ -227,6 +231,8 @@ mod tests {
         );
         let dual = facts(vec![in_group(wildcard("[::]:81", 1), 10)]);
         assert_eq!(judge(&dual, "127.0.0.1:81", None), None);
+        let mapped = facts(vec![in_group(listener("127.0.0.1:82", 1), 10)]);
+        assert_eq!(judge(&mapped, "127.0.0.1:82", None), None);
         assert_eq!(
             judge(&facts(vec![]), "127.0.0.1:80", None),
             Some(Guard::ForeignListener)
@@ -259,6 +265,39 @@ mod tests {
         chosen.table.push(in_group(connection(3, 50_000), OTHER));
         assert_eq!(
             judge(&chosen, "127.0.0.1:80", Some(&probe(true))),
+            Some(Guard::ForeignListener)
+        );
+    }
+
+    #[test]
+    fn own_address_follows_the_connection_to_that_very_address() {
+        let with_row = |row, listeners: &[(&str, u64)]| {
+            let listeners = listeners.iter().zip(1..);
+            let listeners = listeners
+                .map(|((address, group), cookie)| in_group(listener(address, cookie), *group));
+            facts(listeners.chain([row]).collect())
+        };
+        let own_row = in_group(connection(9, 50_000), UNIT);
+        let shared = [("127.0.0.1:80", UNIT), ("127.0.0.1:80", OTHER)];
+        let chosen = with_row(own_row, &shared);
+        let mapped = judge(&chosen, "[::ffff:127.0.0.1]:80", Some(&probe(true)));
+        assert_eq!(mapped, None);
+        // A connection to another address says nothing of this one.
+        let apart = with_row(own_row, &[("127.0.0.1:80", UNIT), ("127.0.0.2:80", OTHER)]);
+        assert_eq!(
+            judge(&apart, "127.0.0.2:80", Some(&probe(true))),
+            Some(Guard::ForeignListener)
+        );
+        // FIN_WAIT2 and TIME_WAIT show no group.
+        let bare = with_row(connection(9, 50_000), &[("127.0.0.1:80", UNIT)]);
+        assert_eq!(judge(&bare, "127.0.0.1:80", Some(&probe(true))), None);
+        // Its listener has gone, and the one that is listed is another one by now.
+        let managers = with_row(
+            in_group(connection(9, 50_000), 10),
+            &[("127.0.0.1:80", UNIT)],
+        );
+        assert_eq!(
+            judge(&managers, "127.0.0.1:80", Some(&probe(true))),
             Some(Guard::ForeignListener)
         );
     }

@@ -262,6 +262,7 @@ mod tests {
         assert_eq!(sign(&[at(100), at(124), at(100), at(100)]), None);
         assert_eq!(sign(&[at(124), at(100), at(100), at(100)]), None);
         assert_eq!(sign(&[at(100), at(100), at(124), at(100)]), None);
+        assert_eq!(sign(&[at(100), at(100), at(100), at(124)]), None);
         // What is too high at first hides nothing that the later reads show.
         assert_eq!(
             sign(&[at(124), at(100), at(130), at(130), at(130)]),
@@ -332,6 +333,35 @@ mod tests {
             sign(&[before, vec![accepted(waiting()), accepted(next())]]),
             None
         );
+    }
+
+    #[test]
+    fn an_exchange_that_was_over_before_the_sweep_is_no_progress() {
+        for state in [TcpState::FinWait2, TcpState::TimeWait] {
+            let ended = in_state(waiting(), state);
+            let next = connection(2, CLIENT + 1);
+            let looks = [vec![ended, next], vec![ended, accepted(next)]];
+            assert_eq!(sign(&looks), None, "{state:?}");
+        }
+    }
+
+    #[test]
+    fn a_client_that_closed_its_end_is_served_all_the_same() {
+        let half_closed = in_state(served(waiting(), 5), TcpState::CloseWait);
+        assert_eq!(sign(&[vec![], vec![half_closed]]), Some(Served::Wrote(5)));
+    }
+
+    #[test]
+    fn sign_names_what_was_written_rather_than_the_end() {
+        let open = |bytes| vec![served(waiting(), bytes)];
+        let closed = |bytes| vec![in_state(served(waiting(), bytes), TcpState::FinWait1)];
+        let known = [vec![waiting()], closed(5), closed(5), closed(5)];
+        assert_eq!(sign(&known), Some(Served::Wrote(5)));
+        // Of a connection that is new since, the close says it all.
+        let new = [vec![], open(5), closed(9), closed(9), closed(9)];
+        assert_eq!(sign(&new), Some(Served::Closed));
+        let all = [vec![], open(5), open(9), open(9), open(9)];
+        assert_eq!(sign(&all), Some(Served::Wrote(9)));
     }
 
     #[test]

@@ -183,6 +183,49 @@ mod tests {
             Some(Guard::Answered)
         );
         assert_eq!(guard(unanswered(None, Some(&wrote))), None);
+        // One of several connections is enough.
+        let one = Sockets::Tcp(facts(vec![
+            connection(1, 50_000),
+            written(connection(2, 50_001), 12),
+        ]));
+        assert_eq!(
+            guard(unanswered(Some(&two(true)), Some(&one))),
+            Some(Guard::Answered)
+        );
+    }
+
+    /// A silent GET over two connections.
+    fn two(established: bool) -> ProbeFacts {
+        let mut both = probe(established);
+        let mut second = both.connections[0].clone();
+        second.connection.local.set_port(50_001);
+        both.connections.push(second);
+        both
+    }
+
+    #[test]
+    fn reached_judges_every_connection() {
+        let arrived = |cookie, client| received(established(connection(cookie, client)), 100);
+        let both = facts(vec![arrived(1, 50_000), arrived(2, 50_001)]);
+        let one = facts(vec![arrived(1, 50_000)]);
+        assert_eq!(guard(reached(Some(&two(true)), &both, &both)), None);
+        assert_eq!(
+            guard(reached(Some(&two(true)), &one, &one)),
+            Some(Guard::NotReached)
+        );
+        // Of pending ones, one at a full queue is enough.
+        let mut full = listener("127.0.0.2:80", 3);
+        full.receive_queue = full.send_queue + 1;
+        let mut pending = two(false);
+        pending.connections[1].connection.remote = full.local;
+        let queues = facts(vec![listener("127.0.0.1:80", 1), full]);
+        assert_eq!(guard(reached(Some(&pending), &queues, &queues)), None);
+        // One that is established decides, whatever the others wait for.
+        pending.connections[0].established = true;
+        assert_eq!(
+            guard(reached(Some(&pending), &queues, &queues)),
+            Some(Guard::NotReached)
+        );
     }
 
     #[test]

@@ -1,7 +1,6 @@
-//! What the steps ask of the machine and of the prober, answered by the simulated world. Each answer
+//! What the steps ask of the machine, answered by the simulated world. Each answer
 //! notes what stands against a signal, worked out from the world itself.
 
-use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use nix::sys::signal::Signal;
@@ -11,16 +10,15 @@ use super::super::observation::{
 };
 use super::super::proc::Status;
 use super::super::proofs::progress::{Served, Sign};
-use super::super::proofs::samples::{self, connection, in_group, listener, received};
+use super::super::proofs::samples::{connection, in_group, listener, received};
 use super::super::steps::{Host, NotSent};
 use super::super::unit::UnitState;
-use super::super::{CoreProber, Evidence, FinalProbe, MainPid, dump};
+use super::super::{Evidence, FinalProbe, MainPid, dump};
+use super::Moment;
 use super::watchdog::{Held, Watchdog};
 use super::world::{Flaw, OnDump, SignalBehaviour};
 use crate::clock::Monotonic;
 use crate::manifest::DumpSignal;
-use crate::sweep::{Connection, ProbeConnection, ProbeStatus, UnixPeer};
-use crate::verdict::TransportError;
 
 impl Host for Watchdog {
     type Process = Held;
@@ -234,6 +232,7 @@ impl Host for Watchdog {
         self.act(|machine| {
             let left = until.since(machine.world.at());
             machine.world.pass(left.min(Duration::from_millis(100)));
+            machine.change_at(Moment::BeforeTheLastLook);
         });
         Evidence::default()
     }
@@ -242,6 +241,7 @@ impl Host for Watchdog {
         self.act(|machine| {
             let slow = std::mem::take(&mut machine.faults.slow_log);
             machine.world.pass(slow);
+            machine.change_at(Moment::WhileAnnouncing);
             machine.world.service.job |= machine.faults.job_meanwhile;
             let wakes = machine.faults.wakes_meanwhile;
             if let Some(main) = machine.world.main().filter(|_| wakes) {
@@ -310,8 +310,12 @@ impl Host for Watchdog {
             let main = main.filter(|(.., on_dump)| catches(*on_dump));
             let workers = world.workers.iter();
             let workers = workers.filter(|worker| catches(worker.on_dump));
+            let workers: Vec<_> = workers.collect();
+            let deaf = (main.iter().map(|(.., on_dump)| *on_dump))
+                .chain(workers.iter().map(|worker| worker.on_dump))
+                .any(|on_dump| matches!(on_dump, OnDump::NoHandler | OnDump::Blocked));
             let sent_to: Vec<u32> = (main.iter().map(|(number, ..)| *number))
-                .chain(workers.map(|worker| worker.number))
+                .chain(workers.iter().map(|worker| worker.number))
                 .collect();
             let record = &mut machine.records[self.me];
             let against = record.against.first();
@@ -324,13 +328,13 @@ impl Host for Watchdog {
                     self.me
                 ));
             }
-            let deaf = |on_dump: OnDump| matches!(on_dump, OnDump::NoHandler | OnDump::Blocked);
-            if main.is_some_and(|(.., on_dump)| deaf(on_dump)) {
+            if deaf {
                 machine.violated("a process got a dump signal that it does not catch".to_owned());
             }
             if let Some((_, identity, _)) = main {
                 machine.world.asked_for_stacks(identity);
             }
+            machine.change_at(Moment::WhileDumping);
             sent_to
         })
     }
@@ -351,83 +355,6 @@ impl Host for Watchdog {
             }
             self.pause(left.min(Duration::from_millis(250)));
         }
-    }
-}
-
-impl CoreProber for Watchdog {
-    fn final_probe(&self) -> Box<dyn FinalProbe> {
-        let asked = self.act(|machine| {
-            let reached = !machine.world.filtered;
-            let asked = machine.world.main().map(|main| main.identity);
-            machine.records[self.me].asked = asked.map(|asked| (asked, reached));
-            asked
-        });
-        Box::new(Asked {
-            watchdog: self.clone(),
-            asked,
-        })
-    }
-
-    fn core_answers(&self, until: Monotonic) -> bool {
-        self.act(|machine| {
-            let left = until.since(machine.world.at());
-            let answers = machine
-                .world
-                .main()
-                .is_some_and(|main| !main.silent && !main.zombie);
-            let takes = Duration::from_millis(if answers { 1 } else { 500 });
-            machine.world.pass(takes.min(left));
-            answers
-        })
-    }
-
-    fn addresses(&self) -> Result<Vec<SocketAddr>, String> {
-        Err("the steps do not ask".to_owned())
-    }
-
-    fn connections(&self) -> Vec<Connection> {
-        Vec::new()
-    }
-
-    fn unix_peers(&self) -> Vec<UnixPeer> {
-        Vec::new()
-    }
-}
-
-/// The last GET: it is answered by the process that was there when it was sent, or ends with it.
-struct Asked {
-    watchdog: Watchdog,
-    asked: Option<u64>,
-}
-
-impl FinalProbe for Asked {
-    fn status(&self) -> ProbeStatus {
-        self.watchdog.act(|machine| {
-            let asked = self.asked;
-            let process = machine
-                .world
-                .processes
-                .values()
-                .find(|process| Some(process.identity) == asked && !process.zombie);
-            let (status, against) = match process {
-                None => (reset(), Some("connection ended")),
-                Some(process) if !process.silent => (ProbeStatus::Answered, Some("answered")),
-                Some(_) => (ProbeStatus::Silent, None),
-            };
-            machine.records[self.watchdog.me].against.probe = against;
-            status
-        })
-    }
-
-    fn connections(&self) -> Vec<ProbeConnection> {
-        samples::probe(true).connections
-    }
-}
-
-fn reset() -> ProbeStatus {
-    ProbeStatus::Ended {
-        error: TransportError::Reset,
-        detail: "reset".to_owned(),
     }
 }
 

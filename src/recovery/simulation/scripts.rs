@@ -3,7 +3,7 @@
 use super::*;
 
 /// Runs one watchdog against a machine without mischief.
-fn script(
+pub(super) fn script(
     context: &GuardContext<'_>,
     faults: Faults,
     arrange: impl FnOnce(&mut World),
@@ -37,7 +37,7 @@ fn abort() -> GuardContext<'static> {
     context
 }
 
-fn signals(machine: &Machine) -> &[Option<Signal>] {
+pub(super) fn signals(machine: &Machine) -> &[Option<Signal>] {
     &machine.records[0].signals
 }
 
@@ -281,7 +281,7 @@ fn a_new_process_that_hangs_too_is_not_recovered_and_not_killed() {
     );
 }
 
-fn with_dump() -> GuardContext<'static> {
+pub(super) fn with_dump() -> GuardContext<'static> {
     GuardContext {
         dump_signal: Some(DumpSignal::Usr1),
         ..context()

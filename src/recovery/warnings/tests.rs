@@ -278,6 +278,22 @@ fn lasting_names_what_stays_wrong_while_the_backend_is_well() {
         }
     });
     assert!(supervised.contains("a child of process 77"), "{supervised}");
+    let elsewhere = refused(&[], &|now| {
+        if let Process::Alive(vitals) = &mut now.process {
+            vitals.group = Some("/docker/4711".to_owned());
+        }
+    });
+    assert!(
+        elsewhere.contains("is in control group /docker/4711"),
+        "{elsewhere}"
+    );
+    // Nothing runs, but the settings are known.
+    let stopped = |restart| {
+        let none: fn(&mut Observation) = |now| now.process = Process::None;
+        refused(&[("Restart=always", restart)], &none)
+    };
+    assert!(stopped("Restart=no").contains("(Restart=no)"));
+    assert_eq!(stopped("Restart=on-failure"), "");
     let left = |now: &mut Observation| now.members.as_mut().unwrap().others = 2;
     let kept = refused(&[("KillMode=mixed", "KillMode=process")], &left);
     assert!(kept.contains("2 other processes"), "{kept}");
