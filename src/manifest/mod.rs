@@ -100,7 +100,7 @@ pub struct Options {
     pub timeout: Duration,
     /// Further attempts after the first, at most 10.
     pub retries: u32,
-    /// The pause before the first retry, doubled for each next one.
+    /// The pause before the first retry; doubled for each further one.
     pub backoff: Duration,
     /// Redirects to follow, at most 20.
     pub max_redirects: u32,
@@ -197,7 +197,7 @@ pub struct RecoveryPlan {
     pub dump_signal: Option<DumpSignal>,
     /// A main process younger than this is still starting.
     pub min_uptime: Duration,
-    /// How long the new main process has until the core answers.
+    /// The time within which the core must answer after the restart.
     pub verify: Duration,
 }
 

@@ -25,7 +25,7 @@ pub(super) struct GuardContext<'a> {
     pub(super) dump_signal: Option<DumpSignal>,
     /// A main process younger than this is still starting.
     pub(super) min_uptime: Duration,
-    /// How long the new main process has until the core answers.
+    /// The time within which the core must answer after the restart.
     pub(super) verify: Duration,
     /// Stop short of the signal.
     pub(super) dry_run: bool,
