@@ -12,7 +12,7 @@ use super::{Cli, EXIT_STATUS};
 
 const NAME: &str = "scidex-route-health";
 
-/// What follows the options in the man page, but for the exit status.
+/// The sections of the man page after the options and the exit status.
 const MORE: &str = r#".SH FILES
 .TP
 .I routes.json

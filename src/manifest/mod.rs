@@ -1,5 +1,5 @@
-//! What shall be probed, and what may be killed: the manifest after every rule about input has
-//! been applied. Nobody past this module checks a value again; it knows nothing of the network.
+//! The routes to probe and the unit that may be killed. Every rule about input has been applied, so no
+//! later code checks a value again. Nothing here uses the network.
 
 mod field;
 mod headers;

@@ -1,4 +1,4 @@
-//! Reads what /proc shows of the processes of a unit, for the guards. It has no opinion on it.
+//! Reads the processes of a unit from /proc, for the guards.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -86,7 +86,7 @@ pub(super) fn status(pid: u32) -> Option<Status> {
     proc::status(&read(pid, "status").ok()?)
 }
 
-/// Who is at work on a thread of process `pid`: tracers attach to single threads (ptrace(2)).
+/// Finds a debugger or core dump of a thread of process `pid`: tracers attach to single threads (ptrace(2)).
 fn disturbance(pid: u32) -> io::Result<Option<Disturbance>> {
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
         let task = task?.path();

@@ -1,4 +1,4 @@
-//! Watches, beside the sweep, what the final decision needs to know about the time before it: the
+//! Records, during the sweep, the facts that the final decision needs about the time before it: the
 //! kernel's socket table at the backend's port, and whether this program was kept from running.
 
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};

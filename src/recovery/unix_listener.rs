@@ -1,4 +1,4 @@
-//! Finds out who listens at a UNIX socket, of which the kernel tells neither control group nor byte
+//! Finds the process that listens at a UNIX socket, for which the kernel shows neither control group nor byte
 //! counts. What that means for a kill is judged in `proofs`.
 
 use std::fs;

@@ -1,5 +1,5 @@
 //! What one attempt shares with the resolver, connectors and transports that live inside ureq: its
-//! end, and what was observed on its connections. How it failed travels in ureq's own errors.
+//! end, and what was observed on its connections. Failures are returned in ureq's own errors.
 
 use std::fmt;
 use std::io;
@@ -177,8 +177,8 @@ struct State {
     spare: Buffers,
 }
 
-/// A second descriptor of the connection, for somebody who must see bytes that nobody has read yet.
-/// Only where one asks for it, because it keeps the connection open.
+/// A second descriptor of the connection, to check for bytes that have not been read yet. Created only on
+/// request, because it keeps the connection open.
 #[derive(Debug, Default)]
 enum PeekHandle {
     #[default]
@@ -306,7 +306,7 @@ impl Attempt {
         let Some(log) = &self.log else { return };
         let Some(peer) = peer() else { return };
         let peers = &mut log.unix().peers;
-        // The first one's pidfd tells whether that PID has been given to another process since.
+        // The pidfd of the first one shows whether that PID has been reused.
         if peers.iter().all(|known| known.pid != peer.pid) {
             peers.push(peer);
         }

@@ -130,7 +130,7 @@ impl Race<'_> {
         self.failure = Failure::new(transport_error(error), detail);
     }
 
-    /// Why no connection stands.
+    /// Why there is no connection.
     fn failure(self) -> Failure {
         if self.pending.is_empty() {
             return self.failure;

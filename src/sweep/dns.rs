@@ -42,7 +42,7 @@ pub(super) enum Unresolved {
 }
 
 impl DnsCache {
-    /// Makes the next that asks for a name look it up anew.
+    /// Makes the next lookup of a name start again.
     pub(super) fn forget(&self) {
         self.0
             .lock()

@@ -1,4 +1,4 @@
-//! Mends what HTTP allows in a response and ureq-proto 0.7 does not understand, in the received bytes
+//! Rewrites parts of a response that HTTP allows and ureq-proto 0.7 does not support, in the received bytes
 //! before it sees them: 1xx heads with fields (RFC 9110, section 15.2), folded lines (RFC 9112,
 //! section 5.2), a transfer coding that ends otherwise than in `chunked` (section 6.3), and long chunk
 //! size lines (section 7.1). Whatever is not legal stays as it is, so that ureq objects to it.
@@ -11,7 +11,7 @@ const SIZE_LINE_MAX: usize = 20;
 /// Where in a response the next received byte is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum State {
-    /// In what needs no mending, to the end.
+    /// In a part that needs no rewriting, to the end.
     #[default]
     Rest,
     Head,
