@@ -3,7 +3,7 @@
 //! (`cfg(fuzzing)`, which cargo-fuzz sets), so the program holds nothing of it.
 
 pub use crate::manifest::properties::manifest_property;
-pub use crate::recovery::properties::{proc_property, show_property};
+pub use crate::recovery::properties::{netlink_property, proc_property, show_property};
 
 #[cfg(test)]
 mod tests;

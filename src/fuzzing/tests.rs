@@ -12,7 +12,7 @@ use proptest::sample::{Index, select};
 
 use self::spoil::{change, set, spoil, violations};
 use self::valid::valid;
-use super::{manifest_property, proc_property, show_property};
+use super::{manifest_property, netlink_property, proc_property, show_property};
 
 /// `cases` cases; what fails is shown small, and no file is left behind.
 fn config(cases: u32) -> ProptestConfig {
@@ -22,11 +22,17 @@ fn config(cases: u32) -> ProptestConfig {
     }
 }
 
+/// Answers of Linux 6.18 about a port with a listener and a connection, IPv4 and IPv6.
+const ANSWERS: &[&[u8]] = &[
+    include_bytes!("../../fuzz/seeds/netlink/ipv4"),
+    include_bytes!("../../fuzz/seeds/netlink/ipv6"),
+];
+
 /// `text`, with a few of its bytes replaced, so that it is cut, bent, or no UTF-8 any more.
-fn bend(text: &str, changes: &[(Index, u8)], end: Option<Index>) -> Vec<u8> {
-    let mut bytes = text.as_bytes().to_vec();
+fn bend(text: impl AsRef<[u8]>, changes: &[(Index, u8)], end: Option<Index>) -> Vec<u8> {
+    let mut bytes = text.as_ref().to_vec();
     for (at, byte) in changes {
-        if let Some(there) = bytes.get_mut(at.index(text.len().max(1))) {
+        if let Some(there) = bytes.get_mut(at.index(text.as_ref().len().max(1))) {
             *there = *byte;
         }
     }
@@ -184,6 +190,29 @@ proptest! {
     #[test]
     fn what_the_kernel_could_tell_comes_back(bytes in vec(any::<u8>(), 0..256)) {
         proc_property(&bytes);
+    }
+
+    #[test]
+    fn what_sock_diag_could_answer_comes_back(bytes in vec(any::<u8>(), 0..512)) {
+        netlink_property(&bytes);
+    }
+
+    #[test]
+    fn what_sock_diag_answers_is_read_whatever_becomes_of_it(
+        answer in select(ANSWERS),
+        changes in vec((any::<Index>(), any::<u8>()), 0..4),
+        end in of(any::<Index>()),
+    ) {
+        netlink_property(&bend(answer, &changes, end));
+        // A row by itself.
+        netlink_property(&bend(&answer[16..], &changes, end));
+    }
+
+    #[test]
+    fn what_the_kernel_lists_of_unix_sockets_is_read(
+        table in "(0{16}: 0000000[0-9] 0{8} 000[01]0000 0001 0[1-3] [ 0-9]{4}[0-9]( [@/ a]{0,3}\\PC{0,8})?\n){0,4}",
+    ) {
+        netlink_property(table.as_bytes());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What holds for the parsers of systemd's and the kernel's text whatever they are given, stated
+//! What holds for the parsers of what systemd and the kernel say, whatever they are given, stated
 //! once for proptest and the fuzzer. Texts for the round trips are made of the same bytes.
 
 #![expect(
@@ -6,9 +6,11 @@
     reason = "a property that does not hold panics in any case"
 )]
 
+mod netlink;
 mod proc;
 mod show;
 
+pub use self::netlink::netlink_property;
 pub use self::proc::proc_property;
 pub use self::show::show_property;
 

@@ -220,7 +220,7 @@ fn question(family: u8, ports: Ports, states: u32) -> Vec<u8> {
 }
 
 /// Reads a `struct inet_diag_msg` and its attributes.
-fn socket_of(payload: &[u8]) -> Option<TcpSocket> {
+pub(super) fn socket_of(payload: &[u8]) -> Option<TcpSocket> {
     let family = i32::from(*payload.first()?);
     let address = |offset| {
         let ip = match family {

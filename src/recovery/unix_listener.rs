@@ -97,8 +97,7 @@ fn listened(path: &Path, age: Duration) -> bool {
 /// The process of `group` that has a descriptor of the socket, where no connection could be made
 /// because the queue is full.
 fn by_descriptor(path: &Path, group: &ControlGroup) -> Result<UnixOwner, String> {
-    let table = fs::read_to_string("/proc/self/net/unix")
-        .map_err(|error| format!("/proc/self/net/unix cannot be read: {}", error.kind()))?;
+    let table = table()?;
     let wanted: Vec<String> = listening(&table, path)
         .map(|inode| format!("socket:[{inode}]"))
         .collect();
@@ -127,24 +126,37 @@ fn by_descriptor(path: &Path, group: &ControlGroup) -> Result<UnixOwner, String>
     })
 }
 
+/// The text of `/proc/net/unix`. Another program's address need not be UTF-8.
+fn table() -> Result<String, String> {
+    let table = fs::read("/proc/self/net/unix")
+        .map_err(|error| format!("/proc/self/net/unix cannot be read: {}", error.kind()))?;
+    Ok(String::from_utf8_lossy(&table).into_owned())
+}
+
 /// The inodes of the sockets that listen at `path`, in the text of `/proc/net/unix`.
 pub(super) fn listening<'a>(table: &'a str, path: &'a Path) -> impl Iterator<Item = &'a str> {
     // __SO_ACCEPTCON, include/uapi/linux/net.h
     const ACCEPTS: u32 = 1 << 16;
     table.lines().filter_map(move |line| {
         // Num: RefCount Protocol Flags Type St Inode Path
-        let mut fields = line.split_ascii_whitespace();
+        let mut rest = line;
+        let mut field = || {
+            let (field, behind) = rest.trim_ascii_start().split_once(' ')?;
+            rest = behind;
+            Some(field)
+        };
+        let mut fields = std::iter::from_fn(&mut field);
         let flags = u32::from_str_radix(fields.nth(3)?, 16).ok()?;
         let inode = fields.nth(2)?;
-        // A path may hold spaces, and is the rest of the line.
-        let at = line.find(" /")? + 1;
-        (flags & ACCEPTS != 0 && Path::new(line.get(at..)?) == path).then_some(inode)
+        // What is left is the path, which may hold spaces; an abstract address is no path (unix(7)).
+        (flags & ACCEPTS != 0 && Path::new(rest) == path).then_some(inode)
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::net::UnixListener;
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixListener};
 
     use super::*;
 
@@ -153,7 +165,13 @@ mod tests {
         let folder = tempfile::TempDir::new().unwrap();
         let path = folder.path().join("a b.sock");
         let _listener = UnixListener::bind(&path).unwrap();
-        let table = fs::read_to_string("/proc/self/net/unix").unwrap();
+        // Addresses of others, which are no paths.
+        let mut abstract_name = b"\xff /".to_vec();
+        abstract_name.extend(path.as_os_str().as_encoded_bytes());
+        let other = SocketAddr::from_abstract_name(abstract_name).unwrap();
+        let _other = UnixListener::bind_addr(&other).unwrap();
+        let table = table().unwrap();
+        assert_eq!(listening(&table, &path).count(), 1);
         let inode = listening(&table, &path).next().unwrap();
         assert!(inode.parse::<u64>().unwrap() > 0);
         assert_eq!(listening(&table, Path::new("/nonexistent")).next(), None);

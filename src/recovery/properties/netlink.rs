@@ -1,0 +1,280 @@
+//! What reads the kernel's socket tables: the answers of sock_diag(7), and `/proc/net/unix`.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+
+use super::Choices;
+use crate::recovery::sock_diag::{attributes, parse};
+use crate::recovery::tcp_diag::{TcpSocket, TcpState, Traffic, socket_of};
+use crate::recovery::unix_listener::listening;
+
+// include/uapi/linux/netlink.h, sock_diag.h and inet_diag.h.
+const HEADER: usize = 16;
+const NLMSG_DONE: u16 = 3;
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
+const INET_DIAG_INFO: u16 = 2;
+const INET_DIAG_TOS: u16 = 5;
+const INET_DIAG_SKV6ONLY: u16 = 11;
+const INET_DIAG_CGROUP_ID: u16 = 21;
+
+/// Every property of what reads the kernel's socket tables.
+///
+/// # Panics
+///
+/// Where one does not hold.
+pub fn netlink_property(data: &[u8]) {
+    answer_is_read_within_its_bounds(data);
+    attributes_stand_in_a_row(data);
+    if let Some(socket) = socket_of(data) {
+        row_comes_back(&socket, &mut Choices(data.iter()));
+    }
+    answer_comes_back(&mut Choices(data.iter()));
+    unix_row_comes_back(data, &mut Choices(data.iter()));
+}
+
+/// Whatever bytes come, each message is looked at once, and each row that is read comes back.
+fn answer_is_read_within_its_bounds(data: &[u8]) {
+    let sequence = data.get(8..12).map_or(0, |bytes| {
+        u32::from_ne_bytes(bytes.try_into().expect("four bytes"))
+    });
+    let (mut messages, mut bytes) = (0, 0);
+    let read = parse(data, sequence, &mut |payload| {
+        messages += 1;
+        bytes += HEADER + payload.len();
+        if let Some(socket) = socket_of(payload) {
+            row_comes_back(&socket, &mut Choices(payload.iter()));
+        }
+        Some(())
+    });
+    assert!(bytes <= data.len(), "{messages} messages of {bytes} bytes");
+    // A reader that cannot read a message ends the whole.
+    let mut tried = 0;
+    let refused = parse(data, sequence, &mut |_| {
+        tried += 1;
+        None
+    });
+    assert_eq!(tried, messages.min(1));
+    assert!(messages == 0 || refused.is_err());
+    assert!(messages > 0 || refused == read);
+}
+
+/// They lie one behind the other, and written anew they are the same.
+fn attributes_stand_in_a_row(data: &[u8]) {
+    let found: Vec<_> = attributes(data).collect();
+    let written: Vec<u8> = (found.iter())
+        .flat_map(|(kind, value)| attribute(*kind, value))
+        .collect();
+    // The last one may lack its padding.
+    assert!(written.len() <= data.len() + 3);
+    assert_eq!(attributes(&written).collect::<Vec<_>>(), found);
+}
+
+fn row_comes_back(socket: &TcpSocket, choices: &mut Choices<'_>) {
+    let row = row_as_linux(socket, choices);
+    assert_eq!(socket_of(&row), Some(*socket), "{row:?}");
+}
+
+/// An answer of several rows comes back, and cut off it tells fewer rows rather than others.
+fn answer_comes_back(choices: &mut Choices<'_>) {
+    let sequence = choices.number() as u32;
+    let sockets: Vec<_> = (0..choices.below(4)).map(|_| socket(choices)).collect();
+    let rows = sockets.iter().map(|socket| row_as_linux(socket, choices));
+    let rows: Vec<Vec<u8>> = rows.collect();
+    let mut answer: Vec<u8> = (rows.iter())
+        .flat_map(|row| message(SOCK_DIAG_BY_FAMILY, sequence, row))
+        .collect();
+    let read = |answer: &[u8], sequence| {
+        let mut found = Vec::new();
+        let last = parse(answer, sequence, &mut |payload| {
+            found.push(socket_of(payload)?);
+            Some(())
+        });
+        (last, found)
+    };
+    assert_eq!(read(&answer, sequence), (Ok(false), sockets.clone()));
+    let cut = choices.number() as usize % (answer.len() + 1);
+    let (_, found) = read(&answer[..cut], sequence);
+    assert!(sockets.starts_with(&found), "{cut} of {sockets:?}");
+    answer.extend(message(NLMSG_DONE, sequence, &[0; 4]));
+    let other = sequence.wrapping_add(1);
+    assert_eq!(read(&answer, other), (Ok(false), Vec::new()));
+    // What stands behind the end is no longer read.
+    answer.extend(rows.iter().flatten());
+    assert_eq!(read(&answer, sequence), (Ok(true), sockets));
+}
+
+fn socket(choices: &mut Choices<'_>) -> TcpSocket {
+    let mut address = |v6: bool| {
+        let ip = if v6 {
+            let (high, low) = (choices.number(), choices.number());
+            let ip = Ipv6Addr::from(u128::from(high) << 64 | u128::from(low));
+            IpAddr::V6(ip).to_canonical()
+        } else {
+            Ipv4Addr::from(choices.number() as u32).into()
+        };
+        SocketAddr::new(ip, choices.number() as u16)
+    };
+    let (local, remote) = (address(false), address(false));
+    let (local, remote) = match local.port() % 3 {
+        0 => (address(true), address(true)),
+        _ => (local, remote),
+    };
+    TcpSocket {
+        state: choices.of(&[
+            TcpState::Listen,
+            TcpState::Established,
+            TcpState::FinWait1,
+            TcpState::FinWait2,
+            TcpState::TimeWait,
+            TcpState::CloseWait,
+            TcpState::LastAck,
+            TcpState::Closing,
+            TcpState::Other,
+        ]),
+        local,
+        remote,
+        cookie: choices.number(),
+        inode: choices.number() as u32,
+        receive_queue: choices.number() as u32,
+        send_queue: choices.number() as u32,
+        group: (choices.byte() % 4 != 3).then(|| choices.number()),
+        ipv6_only: choices.byte() % 2 == 1,
+        traffic: (choices.byte() % 4 != 3).then(|| Traffic {
+            acknowledged: choices.number(),
+            received: choices.number(),
+        }),
+    }
+}
+
+/// A `struct inet_diag_msg` and its attributes, as inet_sk_diag_fill() of net/ipv4/inet_diag.c writes
+/// them, those that are not read among them.
+fn row_as_linux(socket: &TcpSocket, choices: &mut Choices<'_>) -> Vec<u8> {
+    let v4 = |ip: IpAddr| match ip {
+        IpAddr::V4(ip) => Some(ip),
+        IpAddr::V6(_) => None,
+    };
+    // A dual-stack socket has IPv4 addresses mapped to IPv6 ones.
+    let both = v4(socket.local.ip()).zip(v4(socket.remote.ip()));
+    let (family, local, remote) = match both.filter(|_| choices.byte() % 2 == 0) {
+        Some((local, remote)) => {
+            let padded = |ip: Ipv4Addr| [&ip.octets()[..], &[0; 12]].concat();
+            (libc::AF_INET, padded(local), padded(remote))
+        }
+        None => {
+            let octets = |ip: IpAddr| match ip {
+                IpAddr::V4(ip) => ip.to_ipv6_mapped().octets().to_vec(),
+                IpAddr::V6(ip) => ip.octets().to_vec(),
+            };
+            let ends = (octets(socket.local.ip()), octets(socket.remote.ip()));
+            (libc::AF_INET6, ends.0, ends.1)
+        }
+    };
+    let state = match socket.state {
+        TcpState::Established => 1,
+        TcpState::Other => choices.of(&[2_u8, 3, 7, 12]),
+        TcpState::FinWait1 => 4,
+        TcpState::FinWait2 => 5,
+        TcpState::TimeWait => 6,
+        TcpState::CloseWait => 8,
+        TcpState::LastAck => 9,
+        TcpState::Listen => 10,
+        TcpState::Closing => 11,
+    };
+    let mut row = [
+        &[family as u8, state, choices.byte(), choices.byte()][..],
+        &socket.local.port().to_be_bytes(),
+        &socket.remote.port().to_be_bytes(),
+        &local,
+        &remote,
+        // The interface.
+        &(choices.number() as u32).to_ne_bytes(),
+        &socket.cookie.to_ne_bytes(),
+        // The timer's end.
+        &(choices.number() as u32).to_ne_bytes(),
+        &socket.receive_queue.to_ne_bytes(),
+        &socket.send_queue.to_ne_bytes(),
+        // The user.
+        &(choices.number() as u32).to_ne_bytes(),
+        &socket.inode.to_ne_bytes(),
+    ]
+    .concat();
+    row.extend(attribute(INET_DIAG_TOS, &[choices.byte()]));
+    if let Some(traffic) = socket.traffic {
+        let mut info = vec![0xff; 120];
+        info.extend(traffic.acknowledged.to_ne_bytes());
+        info.extend(traffic.received.to_ne_bytes());
+        // Each kernel's struct is longer than that of the one before.
+        info.resize(info.len() + choices.below(100), 0xff);
+        row.extend(attribute(INET_DIAG_INFO, &info));
+    }
+    if socket.ipv6_only || choices.byte() % 2 == 0 {
+        row.extend(attribute(INET_DIAG_SKV6ONLY, &[socket.ipv6_only.into()]));
+    }
+    if let Some(group) = socket.group {
+        row.extend(attribute(INET_DIAG_CGROUP_ID, &group.to_ne_bytes()));
+    }
+    row
+}
+
+/// A `struct nlmsghdr` and what follows it, netlink(7).
+fn message(kind: u16, sequence: u32, payload: &[u8]) -> Vec<u8> {
+    let length = (HEADER + payload.len()) as u32;
+    let mut message = [
+        &length.to_ne_bytes()[..],
+        &kind.to_ne_bytes(),
+        &[2, 0],
+        &sequence.to_ne_bytes(),
+        &[0; 4],
+        payload,
+    ]
+    .concat();
+    message.resize(message.len().next_multiple_of(4), 0);
+    message
+}
+
+/// A `struct nlattr` and its value, rtnetlink(3).
+fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+    let length = (4 + value.len()) as u16;
+    let mut attribute = [&length.to_ne_bytes()[..], &kind.to_ne_bytes(), value].concat();
+    attribute.resize(attribute.len().next_multiple_of(4), 0);
+    attribute
+}
+
+/// A socket is found by its own path only, and only if it listens.
+fn unix_row_comes_back(data: &[u8], choices: &mut Choices<'_>) {
+    let text = String::from_utf8_lossy(data);
+    let path = text
+        .lines()
+        .find_map(|line| line.find('/').map(|at| &line[at..]));
+    let path = path.unwrap_or("/run/demo.sock");
+    let found: Vec<&str> = listening(&text, Path::new(path)).collect();
+    assert!(found.len() <= text.lines().count());
+    assert!(found.iter().all(|inode| text.contains(inode)));
+
+    let name: String = text.chars().filter(|c| !"\n\r\0".contains(*c)).collect();
+    let inode = choices.number();
+    let listens = choices.byte() % 2 == 0;
+    // An abstract address begins with a NUL, which the kernel shows as an `@`.
+    for (bound, is_path) in [
+        (format!("/run/{name}"), true),
+        (format!("@ /run/{name}"), false),
+        (format!("a /run/{name}"), false),
+        (format!("/tmp /run/{name}"), false),
+        (String::new(), false),
+    ] {
+        let row = unix_row_as_linux(inode, listens, &bound);
+        let path = format!("/run/{name}");
+        let found: Vec<&str> = listening(&row, Path::new(&path)).collect();
+        let expected = (listens && is_path).then(|| inode.to_string());
+        assert_eq!(found, Vec::from_iter(expected.as_deref()), "{row}");
+    }
+}
+
+/// A line of `/proc/net/unix` as unix_seq_show() of net/unix/af_unix.c writes it.
+fn unix_row_as_linux(inode: u64, listens: bool, bound: &str) -> String {
+    let flags = if listens { 1 << 16 } else { 0 };
+    let separator = if bound.is_empty() { "" } else { " " };
+    format!(
+        "0000000000000000: 00000002 00000000 {flags:08X} 0001 01 {inode:>5}{separator}{bound}\n"
+    )
+}
