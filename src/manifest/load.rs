@@ -31,7 +31,7 @@ pub struct LoadOptions<'a> {
 pub enum ManifestError {
     /// The manifest could not be read: what, why, and what to do.
     Unreadable(String),
-    /// Others may write the manifest, and nobody named it: who, and what to do.
+    /// A default manifest that other users may write: who, and what to do.
     Untrusted(String),
     /// The manifest breaks its own rules.
     Invalid(Problems),

@@ -40,7 +40,7 @@ pub use variables::Variables;
 /// The longest deadline of a sweep, a day.
 pub const LONGEST_DEADLINE: Duration = Duration::from_secs(rules::DAY as u64);
 
-/// A manifest that obeys every limit.
+/// A valid manifest: every value is within its limits.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Manifest {
@@ -68,9 +68,9 @@ pub struct Manifest {
 /// Whether proxies named in the environment are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Proxy {
-    /// Connect directly, whatever the environment says.
+    /// Connect directly and ignore the environment.
     None,
-    /// Do as `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy` say.
+    /// Use `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy`.
     Env,
 }
 

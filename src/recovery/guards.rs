@@ -47,7 +47,7 @@ pub enum Guard {
     NoRestart,
     /// A job is already queued for the unit.
     JobQueued,
-    /// A debugger or a core dump is at work on a process of the unit.
+    /// A process of the unit is debugged or dumps core.
     Traced,
     /// Somebody has frozen the unit.
     Frozen,

@@ -103,7 +103,7 @@ pub(super) struct Vitals {
 /// The parent of a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Parent {
-    /// 0 where it is outside of this PID namespace.
+    /// 0 where it is outside this PID namespace.
     pub(super) pid: u32,
     /// Its control group on cgroup2, where that can be read.
     pub(super) group: Option<String>,

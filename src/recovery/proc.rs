@@ -40,7 +40,7 @@ pub(super) fn stat(text: &str) -> Option<Stat> {
 /// From `/proc/PID/status`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Status {
-    /// The parent's PID, 0 where it is outside of this PID namespace.
+    /// The parent's PID, 0 where it is outside this PID namespace.
     pub(super) parent: u32,
     /// The tracer's PID, 0 where there is none.
     pub(super) tracer: u32,

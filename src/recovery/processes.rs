@@ -13,7 +13,7 @@ use super::observation::{Disturbance, Disturbed, Members, Parent, Vitals};
 use super::proc::{self, Status};
 use crate::clock::Monotonic;
 
-/// How long the processes of a unit may be read before the look is given up.
+/// The time limit for reading the processes of a unit.
 const LIMIT: Duration = Duration::from_secs(1);
 
 /// What /proc shows of process `pid`; none where it shows nothing.
@@ -53,9 +53,7 @@ pub(super) fn members(group: &ControlGroup, main: u32) -> Result<Members, String
             return Err("the processes of the unit could not all be read in time".to_owned());
         }
         if pid == 0 {
-            return Err(
-                "a process of the unit is outside of this program's PID namespace".to_owned(),
-            );
+            return Err("a process of the unit is outside this program's PID namespace".to_owned());
         }
         match disturbance(pid) {
             Ok(by) => {

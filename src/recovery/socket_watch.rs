@@ -22,7 +22,7 @@ const FIRST_DUMP: Duration = Duration::from_millis(50);
 pub(super) const DUMP_LIMIT: Duration = Duration::from_secs(1);
 /// The share of its time that this thread spends on dumps, as its inverse.
 const DUTY: u32 = 20;
-/// A program kept from running for longer than this was starved, whatever its timeouts.
+/// A program that did not run for longer than this was starved, with any timeout.
 const STARVED_AFTER: Duration = Duration::from_secs(1);
 
 /// The watch, under way in a thread of its own.

@@ -20,7 +20,7 @@ const FINAL_GET: Duration = Duration::from_millis(250);
 /// An observation older than this is not a basis for a signal.
 const STALE: Duration = Duration::from_secs(1);
 /// How often a stale observation is repeated before the signal is given up.
-const FRESH_LOOKS: usize = 3;
+const FRESH_OBSERVATIONS: usize = 3;
 /// How long processes have to write down their stacks.
 const DUMP_TIME: Duration = Duration::from_secs(1);
 
@@ -156,7 +156,7 @@ impl<H: Host> Run<'_, H> {
         };
         let first = self.observe(at, unit, seen, None);
         guards::judge(self.context, &first, None).map_err(refused)?;
-        // The guards have just refused whatever would leave either of the two out.
+        // The guards have just refused any observation without one of these two.
         let (Some(pid), Some(process)) = (pid, process) else {
             let why = "the main process cannot be opened".to_owned();
             return Err(Outcome::Refused(Guard::MainPid, why));
@@ -182,7 +182,7 @@ impl<H: Host> Run<'_, H> {
         Ok(target)
     }
 
-    /// Asks systemd, /proc, the socket table and the final GET once more, in this order: what can
+    /// Observes systemd, /proc, the socket table and the final GET once more, in this order: what can
     /// change fastest is looked at last.
     fn look_again(&self, target: &mut Target<H::Process>) -> Step<()> {
         let at = self.host.now();
@@ -228,14 +228,14 @@ impl<H: Host> Run<'_, H> {
     /// Observes again until an observation is fresh. Blocked stderr (Ctrl-S at a terminal) makes the last one grow
     /// old, and so does a pause of this whole program.
     fn fresh(&self, target: &mut Target<H::Process>) -> Step<()> {
-        let mut looks = 0;
+        let mut observations = 0;
         while self.host.now().since(target.answered) > STALE {
-            if looks == FRESH_LOOKS {
+            if observations == FRESH_OBSERVATIONS {
                 let why = "this program itself is starved: each observation is out of date before it can act on it";
                 return Err(Outcome::Refused(Guard::Starved, why.to_owned()));
             }
             self.look_again(target)?;
-            looks += 1;
+            observations += 1;
         }
         // This check is free, however fresh the observation is.
         let probe = ProbeFacts {

@@ -185,7 +185,7 @@ fn ignores_failure(line: &str) -> Option<bool> {
 }
 
 /// A span of time as systemd.time(7) writes it, such as `1min 30s`, `1.500000s` or `0`; none for
-/// `infinity` and whatever else is no finite span.
+/// `infinity` and anything else that is not a finite span.
 fn span(text: &str) -> Option<Duration> {
     const SECONDS: [(&str, f64); 10] = [
         ("us", 1e-6),

@@ -53,7 +53,7 @@ fn of_peer(
     manager: Option<&str>,
 ) -> Result<Option<UnixOwner>, String> {
     let pid = peer.pid;
-    let hidden = || format!("the process that listens ({pid}) is outside of this PID namespace");
+    let hidden = || format!("the process that listens ({pid}) is outside this PID namespace");
     if pid == 0 {
         return Err(hidden());
     }

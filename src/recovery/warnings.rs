@@ -138,7 +138,7 @@ impl Subjects {
                 None => Some(manifest.base_url.port()),
             },
         });
-        // systemd sets it for whatever it starts, systemd.exec(5).
+        // systemd sets it for every process that it starts, systemd.exec(5).
         let under_systemd = std::env::var_os("INVOCATION_ID").is_some();
         let cgroup = || fs::read_to_string("/proc/self/cgroup").ok();
         Self {

@@ -67,7 +67,7 @@ pub struct Outputs {
 
 impl Outputs {
     /// Checks every place that the report is to go to. A path that cannot work is reported
-    /// now, while somebody may still be watching; it does not keep the run from its work.
+    /// now, before the probes; the run continues.
     ///
     /// # Errors
     ///

@@ -240,7 +240,7 @@ impl Attempt {
     }
 
     /// Records that a byte has come back.
-    pub(super) fn hear(&self) {
+    pub(super) fn note_received(&self) {
         self.state().received_any = true;
     }
 

@@ -1,5 +1,5 @@
 //! Names to addresses, within an attempt's time. getaddrinfo(3) has no time limit of its own, so
-//! each look-up has a thread, which all who ask for the name share; a name is asked for once a
+//! each lookup has a thread, which all who ask for the name share; a name is asked for once a
 //! sweep, numeric addresses never.
 
 use std::collections::HashMap;
@@ -25,7 +25,7 @@ const ADDRESSES_MAX: usize = 16;
 #[derive(Debug, Default)]
 pub(super) struct DnsCache(Mutex<HashMap<String, Arc<Lookup>>>);
 
-/// One look-up, perhaps still under way.
+/// One lookup, perhaps still under way.
 #[derive(Debug, Default)]
 struct Lookup {
     answer: Mutex<Option<Result<Vec<IpAddr>, String>>>,
@@ -50,7 +50,7 @@ impl DnsCache {
             .clear();
     }
 
-    /// Takes `address` for the answer to a look-up of `host`.
+    /// Takes `address` for the answer to a lookup of `host`.
     #[cfg(test)]
     pub(super) fn plant(&self, host: &str, address: IpAddr) {
         let lookup = Arc::new(Lookup::default());
@@ -66,7 +66,7 @@ impl DnsCache {
         self.lookup(host).wait(end)
     }
 
-    /// The look-up of `host` that is under way or succeeded, or a new one. A failed one is not
+    /// The lookup of `host` that is under way or succeeded, or a new one. A failed one is not
     /// kept: the next attempt asks again.
     fn lookup(&self, host: &str) -> Arc<Lookup> {
         let mut lookups = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -130,7 +130,7 @@ pub(super) fn bare_host(uri: &Uri) -> &str {
 /// Resolves for one client, by the end of its attempt.
 #[derive(Debug)]
 pub(super) struct AttemptResolver {
-    /// The attempt that limits the look-up.
+    /// The attempt that limits the lookup.
     pub(super) attempt: Arc<Attempt>,
     /// The names of this sweep; none where no address is needed.
     pub(super) dns: Option<Arc<DnsCache>>,

@@ -35,7 +35,7 @@ enum Coding {
     Plain,
     /// `chunked` comes last.
     Chunked,
-    /// Something else comes last: the body ends with the connection, whatever `Content-Length` says.
+    /// Another coding comes last: the body ends with the connection, regardless of `Content-Length`.
     UntilClose,
 }
 

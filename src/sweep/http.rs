@@ -1,6 +1,6 @@
 //! One attempt over HTTP, its redirects included: the response, or why there is none, without judging
 //! either. Outside this module, those below it (attempt, transport, buffers, tls, dns) and the choice
-//! of a proxy, nobody knows ureq.
+//! of a proxy, no other file uses ureq.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -53,7 +53,7 @@ pub(super) struct Client {
     chunk: Vec<u8>,
 }
 
-/// A response, whatever its status.
+/// A response with any status.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Response {
     pub(super) status: u16,
@@ -124,7 +124,7 @@ impl Client {
         }
     }
 
-    /// The state of the present attempt, for somebody who watches from outside.
+    /// The state of the current attempt, for other threads.
     pub(super) fn state(&self) -> Arc<Attempt> {
         Arc::clone(&self.attempt)
     }

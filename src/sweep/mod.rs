@@ -124,7 +124,7 @@ impl<'m> Prober<'m> {
         may_recover: bool,
         events: &dyn SweepEvents,
     ) -> Sweep {
-        // Before whatever the caller notes now: a process that starts meanwhile is younger than both.
+        // Taken before the event, so that a process that starts in between is younger than both.
         let began = Monotonic::now();
         events.sweep_begins();
         let due = |core| {
@@ -264,7 +264,7 @@ impl<'m> Prober<'m> {
         Ok(FinalProbe { attempt, end })
     }
 
-    /// A look-up of the addresses that the base URL leads to, for any thread at any time: those that
+    /// A lookup of the addresses that the base URL leads to, for any thread at any time: those that
     /// the present or the last sweep probes, where there was one; none with a `unix_socket`. Its error
     /// says that the name has no address, or that its resolver does not answer within 5 s.
     pub fn lookup(&self) -> impl Fn() -> Result<Vec<SocketAddr>, String> + Send + 'static {

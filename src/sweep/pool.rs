@@ -22,7 +22,7 @@ use crate::verdict::{self, BackendState, ProbeResult, SkipReason};
 pub(super) struct Pool<'a> {
     pub(super) setup: &'a Setup,
     pub(super) concurrency: NonZeroUsize,
-    /// When the sweep ends, whatever the probes do.
+    /// The absolute end of the sweep.
     pub(super) deadline: Monotonic,
     /// The same for the core, which may have a little more time.
     pub(super) core_deadline: Monotonic,

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use crate::manifest::{BaseUrl, Scheme};
 
-/// The proxy that `variable` (a look-up in the environment) names for `url`; none where it is
+/// The proxy that `variable` (a lookup in the environment) names for `url`; none where it is
 /// exempt.
 ///
 /// # Errors

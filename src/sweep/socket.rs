@@ -15,7 +15,7 @@ use nix::sys::time::{TimeSpec, TimeVal, TimeValLike};
 
 use crate::clock::Monotonic;
 
-/// A stream socket that never blocks, whatever its address family.
+/// A non-blocking stream socket of any address family.
 #[derive(Debug)]
 pub(super) struct Socket(OwnedFd);
 
@@ -92,7 +92,7 @@ impl Socket {
         socket::recv(self.0.as_raw_fd(), buffer, MsgFlags::empty())
     }
 
-    /// Whether a byte has arrived that nobody has read yet.
+    /// Whether an unread byte has arrived.
     pub(super) fn has_unread_byte(&self) -> bool {
         socket::recv(self.0.as_raw_fd(), &mut [0], MsgFlags::MSG_PEEK).is_ok_and(|count| count > 0)
     }

@@ -1,5 +1,5 @@
 //! The bytes of one attempt, under ureq: a connection that ends at one absolute moment, because
-//! ureq's own time limits and errors cannot tell a silent backend from a slow one.
+//! ureq's own time limits and errors cannot distinguish a silent backend from a slow one.
 
 use std::sync::Arc;
 
@@ -88,7 +88,7 @@ impl Transport for SocketTransport {
                         return Err(Failure::timeout("sending the request").into());
                     }
                 }
-                // An answer may have been sent before the connection was closed: reading tells.
+                // An answer may have been sent before the connection was closed, so read.
                 Err(error) if transport_error(error) == TransportError::Reset => return Ok(()),
                 Err(error) => return Err(Failure::of_socket(error).into()),
             }
@@ -104,7 +104,7 @@ impl Transport for SocketTransport {
                 Ok(0) => return Ok(false),
                 Ok(count) => {
                     self.buffers.input_appended(count);
-                    self.attempt.hear();
+                    self.attempt.note_received();
                     if self.attempt.end().has_passed() {
                         return Err(Failure::timeout("receiving the response").into());
                     }

@@ -33,8 +33,8 @@ pub struct UnixPeer {
 ///
 /// # Errors
 ///
-/// `timeout` where the queue was full until then; `refused` where nobody listens there; `network` for
-/// whatever else the system says.
+/// `timeout` where the queue was full until then; `refused` if no process listens there; `network` for
+/// any other error.
 pub(super) fn connect(path: &Path, attempt: &Attempt) -> Result<Socket, Failure> {
     let failure = |error| failure(path, error);
     let address = UnixAddr::new(path).map_err(failure)?;
@@ -94,7 +94,7 @@ fn failure(path: &Path, error: Errno) -> Failure {
             TransportError::Refused,
             "does not exist; start the backend, or correct \"unix_socket\"",
         ),
-        // For whatever is no socket at all, too (`unix_find_bsd` in net/unix/af_unix.c).
+        // Also for a path that is not a socket (`unix_find_bsd` in net/unix/af_unix.c).
         Errno::ECONNREFUSED if !is_socket() => (
             TransportError::Refused,
             "is not a socket; correct \"unix_socket\"",

@@ -31,7 +31,7 @@ pub(in super::super) fn own_listener(
     {
         return refuse(
             Guard::ForeignListener,
-            "nobody listens at base_url any more: the final GET was refused".to_owned(),
+            "no process listens at base_url any more: the final GET was refused".to_owned(),
         );
     }
     match sockets {

@@ -219,11 +219,11 @@ mod tests {
         written(accepted(socket), bytes)
     }
 
-    /// What the log says of these looks at connections of the listener.
-    fn sign(looks: &[Vec<TcpSocket>]) -> Option<Served> {
+    /// What the log shows after these reads of the listener's connections.
+    fn sign(reads: &[Vec<TcpSocket>]) -> Option<Served> {
         let mut log = ProgressLog::default();
-        for look in looks {
-            log.record(look);
+        for table in reads {
+            log.record(table);
         }
         let table = [listener("127.0.0.1:80", 9)];
         let sign = log.sign(&table, &["127.0.0.1:80".parse().unwrap()], &HashSet::new());
@@ -251,8 +251,8 @@ mod tests {
         ] {
             let case = format!("{before:?} {after:?}");
             // The last reads of a connection have to agree.
-            let looks = [before, after.clone(), after.clone(), after];
-            assert_eq!(sign(&looks), expected, "{case}");
+            let reads = [before, after.clone(), after.clone(), after];
+            assert_eq!(sign(&reads), expected, "{case}");
         }
     }
 
@@ -271,8 +271,8 @@ mod tests {
 
     #[test]
     fn what_was_written_before_a_connection_vanished_counts() {
-        let looks = [vec![waiting()], vec![served(waiting(), 5)], vec![], vec![]];
-        assert_eq!(sign(&looks), Some(Served::Wrote(5)));
+        let reads = [vec![waiting()], vec![served(waiting(), 5)], vec![], vec![]];
+        assert_eq!(sign(&reads), Some(Served::Wrote(5)));
     }
 
     #[test]
@@ -356,11 +356,11 @@ mod tests {
         let own = HashSet::from([waiting().remote]);
         let own_listener = [listener("127.0.0.1:80", 9)];
         assert_eq!(log.sign(&own_listener, &at("127.0.0.1:80"), &own), None);
-        let nobody = HashSet::new();
+        let no_client = HashSet::new();
         let apart = [listener("127.0.0.1:80", 9), listener("127.0.0.2:80", 8)];
-        assert!(log.sign(&apart, &at("127.0.0.1:80"), &nobody).is_some());
-        assert_eq!(log.sign(&apart, &at("127.0.0.2:80"), &nobody), None);
+        assert!(log.sign(&apart, &at("127.0.0.1:80"), &no_client).is_some());
+        assert_eq!(log.sign(&apart, &at("127.0.0.2:80"), &no_client), None);
         let all = [wildcard("[::]:80", 9)];
-        assert!(log.sign(&all, &at("127.0.0.2:80"), &nobody).is_some());
+        assert!(log.sign(&all, &at("127.0.0.2:80"), &no_client).is_some());
     }
 }
