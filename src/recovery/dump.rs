@@ -1,6 +1,7 @@
 //! Asks the processes of a unit to print their stacks before the kill.
 
-use std::time::SystemTime;
+use std::thread;
+use std::time::{Duration, SystemTime};
 
 use nix::sys::signal::Signal;
 
@@ -9,6 +10,11 @@ use super::pidfd::PidFd;
 use super::proc::Status;
 use super::processes;
 use crate::manifest::DumpSignal;
+
+/// How long a process may write before the next one gets the signal.
+const GAP: Duration = Duration::from_millis(20);
+/// The limit on the sum of these pauses.
+const GAPS: Duration = Duration::from_millis(400);
 
 /// A request for stacks. The processes decide whether and where they print them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,11 +51,20 @@ pub(super) fn send(group: &ControlGroup, signal: DumpSignal, own_pid: u32) -> Ve
             && processes::group_of(pid).is_some_and(|path| group.contains(&path));
         (still && process.signal(Some(number(signal))).is_ok()).then_some(pid)
     };
-    processes
-        .into_iter()
+    let catching: Vec<u32> = (processes.into_iter())
         .filter(|(pid, status)| *pid > 1 && *pid != own_pid && catches(status, signal))
-        .filter_map(|(pid, _)| sent(pid))
-        .collect()
+        .map(|(pid, _)| pid)
+        .collect();
+    // One after the other, so that what they write stays readable where they share a pipe.
+    let gap = GAPS / u32::try_from(catching.len()).unwrap_or(u32::MAX).max(1);
+    let mut got = Vec::new();
+    for pid in catching {
+        if let Some(pid) = sent(pid) {
+            got.push(pid);
+            thread::sleep(gap.min(GAP));
+        }
+    }
+    got
 }
 
 const fn number(signal: DumpSignal) -> Signal {

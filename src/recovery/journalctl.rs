@@ -3,6 +3,8 @@
 use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use serde::Deserialize;
+
 use super::Dump;
 use super::command;
 use crate::escape::escape;
@@ -35,14 +37,51 @@ pub(super) fn lines(dump: &Dump, unit: &str, scope: Scope) -> Vec<String> {
     if scope == Scope::User {
         command.arg("--user");
     }
-    command.args(["--quiet", "--no-pager", "--output=cat"]);
+    command.args(["--quiet", "--no-pager", "--output=json"]);
+    command.arg("--output-fields=_PID,MESSAGE,_LINE_BREAK");
     command.args(arguments(dump, unit));
-    let Ok(output) = command::run(&mut command, BOUND, None) else {
-        return Vec::new();
-    };
-    let text = String::from_utf8_lossy(&output.answer);
-    let lines = text.lines().take(LINES);
-    lines.map(|line| escape(line).into_owned()).collect()
+    match command::run(&mut command, BOUND, None) {
+        Ok(output) => whole_lines(&String::from_utf8_lossy(&output.answer)),
+        Err(_) => Vec::new(),
+    }
+}
+
+/// The lines of each process in turn. Processes that share a pipe to the journal break each other's
+/// lines, which the journal then marks (`_LINE_BREAK`, systemd.journal-fields(7)).
+fn whole_lines(entries: &str) -> Vec<String> {
+    #[derive(Deserialize)]
+    struct Entry {
+        #[serde(rename = "_PID")]
+        pid: String,
+        #[serde(rename = "MESSAGE")]
+        message: String,
+        #[serde(rename = "_LINE_BREAK")]
+        line_break: Option<String>,
+    }
+    // The text of each process, as it was written.
+    let mut processes: Vec<(String, String)> = Vec::new();
+    // An entry of another form is no text (MESSAGE is then an array of bytes).
+    for entry in entries
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Entry>(line).ok())
+    {
+        let at = processes.iter().position(|(pid, _)| *pid == entry.pid);
+        let at = at.unwrap_or_else(|| {
+            processes.push((entry.pid, String::new()));
+            processes.len() - 1
+        });
+        if let Some((_, text)) = processes.get_mut(at) {
+            text.push_str(&entry.message);
+            if entry.line_break.is_none() {
+                text.push('\n');
+            }
+        }
+    }
+    let lines = processes.iter().flat_map(|(_, text)| text.lines());
+    lines
+        .take(LINES)
+        .map(|line| escape(line).into_owned())
+        .collect()
 }
 
 fn arguments(dump: &Dump, unit: &str) -> Vec<String> {
@@ -68,6 +107,24 @@ fn arguments(dump: &Dump, unit: &str) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::manifest::DumpSignal;
+
+    #[test]
+    fn whole_lines_joins_what_other_processes_broke() {
+        let entries = r#"
+            {"_PID":"7","MESSAGE":"  File \"a.py\"","_LINE_BREAK":"pid-change","__CURSOR":"x"}
+            {"_PID":"8","MESSAGE":"one","_LINE_BREAK":"pid-change"}
+            {"_PID":"7","MESSAGE":", line 3"}
+            {"_PID":"7","MESSAGE":[1,2]}
+            {"_PID":"8","MESSAGE":" two\u001b"}
+            {"_PID":"7","MESSAGE":"end"}
+        "#;
+        assert_eq!(
+            whole_lines(entries),
+            ["  File \"a.py\", line 3", "end", "one two\\u{1b}"]
+        );
+        assert_eq!(whole_lines(&entries.repeat(30)).len(), LINES);
+        assert_eq!(whole_lines("garbage"), [""; 0]);
+    }
 
     #[test]
     fn command_names_the_processes_and_the_time() {

@@ -249,11 +249,11 @@ impl<H: Host> Run<'_, H> {
     /// process has died of that: then it was this run that ended it.
     fn dump_stacks(&mut self, target: &mut Target<H::Process>, signal: DumpSignal) -> Step<bool> {
         let since = self.host.wall_clock();
+        let until = self.host.now() + DUMP_TIME;
         let processes = self.host.dump(&target.latest.unit, signal);
         if processes.is_empty() {
             return Ok(false);
         }
-        let until = self.host.now() + DUMP_TIME;
         let asked = processes.contains(&target.pid.get());
         let mut died = false;
         while !died && target.probe.status() == ProbeStatus::Silent && self.host.now() < until {
