@@ -1,5 +1,5 @@
-//! What one attempt shares with the resolver, connectors and transports that live inside ureq: its
-//! end, and what was observed on its connections. Failures are returned in ureq's own errors.
+//! The state that one attempt shares with the resolver, connectors and transports inside ureq: its end,
+//! and what was observed on its connections. Failures are returned in ureq's own errors.
 
 use std::fmt;
 use std::io;
@@ -65,7 +65,7 @@ impl From<Failure> for ureq::Error {
     }
 }
 
-/// What an error of a socket means.
+/// The cause for an error of a socket.
 pub(super) fn transport_error(error: Errno) -> TransportError {
     match error {
         Errno::ECONNREFUSED => TransportError::Refused,
@@ -92,7 +92,7 @@ pub struct ProbeConnection {
     pub established: bool,
 }
 
-/// What a run notes of its connections for the sake of a recovery.
+/// The connections of a run, recorded for recovery.
 #[derive(Debug, Default)]
 pub(super) struct ConnectionLog {
     /// The TCP connections of the run; see [`ConnectionLog::note`].
@@ -100,7 +100,7 @@ pub(super) struct ConnectionLog {
     unix: Mutex<UnixLog>,
 }
 
-/// What the present sweep found at the UNIX socket.
+/// The peers at the UNIX socket in the current sweep.
 #[derive(Debug, Default)]
 struct UnixLog {
     /// The peers of all connections, each once.
@@ -156,7 +156,7 @@ impl ConnectionLog {
     }
 }
 
-/// The state of one attempt after the other.
+/// The state of the current attempt.
 #[derive(Debug)]
 pub(super) struct Attempt {
     state: Mutex<State>,
@@ -173,7 +173,7 @@ struct State {
     /// The connections that are pending or established; only where they are recorded.
     live: Vec<ProbeConnection>,
     peek: PeekHandle,
-    /// The buffers of the connection before, so that not every one has to clear new memory.
+    /// The buffers of the previous connection, to avoid clearing new memory for each one.
     spare: Buffers,
 }
 
@@ -216,7 +216,7 @@ impl Attempt {
         }
     }
 
-    /// Goes on with another connection, for an address of `bytes`.
+    /// Continues with another connection, for an address of `bytes`.
     pub(super) fn follow(&self, bytes: usize) {
         let mut state = self.state();
         state.longest_line = state.longest_line.max(bytes);
@@ -234,7 +234,7 @@ impl Attempt {
         self.state().longest_line
     }
 
-    /// Lets [`Attempt::received_any`] see also what lies in the socket unread.
+    /// Makes [`Attempt::received_any`] also check for unread bytes in the socket.
     pub(super) fn peek(&self) {
         self.state().peek = PeekHandle::Wanted;
     }

@@ -1,6 +1,5 @@
-//! Names to addresses, within an attempt's time. getaddrinfo(3) has no time limit of its own, so
-//! each lookup has a thread, which all who ask for the name share; a name is asked for once a
-//! sweep, numeric addresses never.
+//! Resolves names within an attempt's time. getaddrinfo(3) has no timeout, so each lookup has its own
+//! thread. A name is looked up once per sweep, and numeric addresses never.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
@@ -18,7 +17,7 @@ use crate::clock::Monotonic;
 use crate::manifest::Scheme;
 use crate::verdict::TransportError;
 
-/// What ureq's list of addresses holds.
+/// The capacity of ureq's list of addresses.
 const ADDRESSES_MAX: usize = 16;
 
 /// The names that were looked up during one sweep.
@@ -50,7 +49,7 @@ impl DnsCache {
             .clear();
     }
 
-    /// Takes `address` for the answer to a lookup of `host`.
+    /// Uses `address` as the result of a lookup of `host`.
     #[cfg(test)]
     pub(super) fn plant(&self, host: &str, address: IpAddr) {
         let lookup = Arc::new(Lookup::default());
@@ -67,7 +66,7 @@ impl DnsCache {
     }
 
     /// The lookup of `host` that is under way or succeeded, or a new one. A failed one is not
-    /// kept: the next attempt asks again.
+    /// kept: the next attempt looks it up again.
     fn lookup(&self, host: &str) -> Arc<Lookup> {
         let mut lookups = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(lookup) = lookups.get(host)

@@ -1,5 +1,5 @@
-//! Which proxy the environment names for an address, by the rules that curl made common. ureq's
-//! own choice takes any of the variables for any scheme, and reads `no_proxy` too narrowly.
+//! The proxy for an address, from the environment, with the same rules as curl. ureq would use any of the
+//! variables for any scheme, and supports only a part of `no_proxy`.
 
 use std::net::IpAddr;
 

@@ -1,5 +1,4 @@
-//! A non-blocking stream socket, and waiting for it up to an absolute moment. Knows nothing of
-//! addresses, HTTP or routes.
+//! A non-blocking stream socket, and waiting for it until an absolute deadline.
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -52,7 +51,7 @@ impl Socket {
         })
     }
 
-    /// Lets calls wait, or not.
+    /// Makes calls blocking or non-blocking.
     pub(super) fn set_blocking(&self, blocking: bool) -> Result<(), Errno> {
         let flags = match blocking {
             true => OFlag::empty(),

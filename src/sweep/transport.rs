@@ -1,4 +1,4 @@
-//! The bytes of one attempt, under ureq: a connection that ends at one absolute moment, because
+//! The connection of one attempt, below ureq, with one absolute deadline, because
 //! ureq's own time limits and errors cannot distinguish a silent backend from a slow one.
 
 use std::sync::Arc;
@@ -36,7 +36,7 @@ impl<In: Transport> Connector<In> for SocketConnector {
         details: &ConnectionDetails,
         chained: Option<In>,
     ) -> Result<Option<Self::Out>, Error> {
-        // A tunnel through a proxy stands already; it rests on a connection made here.
+        // A tunnel through a proxy exists already, on a connection made here.
         if let Some(tunnel) = chained {
             self.attempt.enter_tunnel();
             return Ok(Some(Either::A(tunnel)));
@@ -98,7 +98,7 @@ impl Transport for SocketTransport {
 
     fn await_input(&mut self, _: NextTimeout) -> Result<bool, Error> {
         loop {
-            // Read before the clock is looked at: bytes that arrived while this process was kept
+            // Read before the clock is checked: bytes that arrived while this process was kept
             // from running must count as received.
             match self.socket.receive(self.buffers.free_input()?) {
                 Ok(0) => return Ok(false),
@@ -123,7 +123,7 @@ impl Transport for SocketTransport {
     }
 
     fn is_open(&mut self) -> bool {
-        // Asked only before a pooled connection is used again, and none is pooled.
+        // Called only before a pooled connection is reused, and none is pooled.
         false
     }
 }
