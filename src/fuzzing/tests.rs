@@ -86,7 +86,7 @@ proptest! {
         changes in vec((any::<Index>(), any::<u8>()), 0..3),
         end in of(any::<Index>()),
     ) {
-        manifest_property(&bend(&manifest.to_string(), &changes, end));
+        manifest_property(&bend(manifest.to_string(), &changes, end));
     }
 }
 

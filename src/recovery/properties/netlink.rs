@@ -35,7 +35,7 @@ pub fn netlink_property(data: &[u8]) {
 /// Whatever bytes come, each message is looked at once, and each row that is read comes back.
 fn answer_is_read_within_its_bounds(data: &[u8]) {
     let sequence = data.get(8..12).map_or(0, |bytes| {
-        u32::from_ne_bytes(bytes.try_into().expect("four bytes"))
+        u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
     });
     let (mut messages, mut bytes) = (0, 0);
     let read = parse(data, sequence, &mut |payload| {
@@ -155,7 +155,7 @@ fn row_as_linux(socket: &TcpSocket, choices: &mut Choices<'_>) -> Vec<u8> {
     };
     // A dual-stack socket has IPv4 addresses mapped to IPv6 ones.
     let both = v4(socket.local.ip()).zip(v4(socket.remote.ip()));
-    let (family, local, remote) = match both.filter(|_| choices.byte() % 2 == 0) {
+    let (family, local, remote) = match both.filter(|_| choices.byte().is_multiple_of(2)) {
         Some((local, remote)) => {
             let padded = |ip: Ipv4Addr| [&ip.octets()[..], &[0; 12]].concat();
             (libc::AF_INET, padded(local), padded(remote))
@@ -207,7 +207,7 @@ fn row_as_linux(socket: &TcpSocket, choices: &mut Choices<'_>) -> Vec<u8> {
         info.resize(info.len() + choices.below(100), 0xff);
         row.extend(attribute(INET_DIAG_INFO, &info));
     }
-    if socket.ipv6_only || choices.byte() % 2 == 0 {
+    if socket.ipv6_only || choices.byte().is_multiple_of(2) {
         row.extend(attribute(INET_DIAG_SKV6ONLY, &[socket.ipv6_only.into()]));
     }
     if let Some(group) = socket.group {
@@ -253,7 +253,7 @@ fn unix_row_comes_back(data: &[u8], choices: &mut Choices<'_>) {
 
     let name: String = text.chars().filter(|c| !"\n\r\0".contains(*c)).collect();
     let inode = choices.number();
-    let listens = choices.byte() % 2 == 0;
+    let listens = choices.byte().is_multiple_of(2);
     // An abstract address begins with a NUL, which the kernel shows as an `@`.
     for (bound, is_path) in [
         (format!("/run/{name}"), true),
