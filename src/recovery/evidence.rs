@@ -190,7 +190,13 @@ impl Evidence {
     /// One line for people.
     pub fn summary(&self) -> String {
         let listener = self.listener.summary();
-        let main = self.processes.first().and_then(ProcessEvidence::summary);
+        let main = self.processes.first().and_then(|main| {
+            let interval = main
+                .cpu
+                .known()
+                .map(|cpu| format!(" in {} ms", cpu.interval_ms));
+            Some(main.summary()? + &interval.unwrap_or_default())
+        });
         let parts: Vec<_> = [listener, main]
             .into_iter()
             .flatten()
@@ -257,10 +263,7 @@ impl ProcessEvidence {
             let more = if groups.len() > 3 { ", …" } else { "" };
             (!shown.is_empty()).then(|| shown.join(", ") + more)
         });
-        let cpu = self
-            .cpu
-            .known()
-            .map(|cpu| format!("{} in {} ms", count(cpu.ticks, "CPU tick"), cpu.interval_ms));
+        let cpu = self.cpu.known().map(|cpu| count(cpu.ticks, "CPU tick"));
         let parts: Vec<_> = [threads, cpu].into_iter().flatten().collect();
         (!parts.is_empty()).then(|| parts.join(", "))
     }
