@@ -1,5 +1,4 @@
-//! The command line, parsed straight into our own types. What an option leads to is decided where
-//! it is used.
+//! The command line, parsed into our own types. This module does not decide what an option means.
 
 #[cfg(test)]
 mod generated;
@@ -98,7 +97,7 @@ pub enum Format {
 /// When to use colour.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Color {
-    /// At a terminal, unless the environment says otherwise.
+    /// At a terminal, unless NO_COLOR or CLICOLOR_FORCE is set.
     #[default]
     Auto,
     /// Always, except in the journal.
@@ -112,17 +111,17 @@ impl Cli {
     ///
     /// # Errors
     ///
-    /// How a run ends that ends here, everything being said: help and version were asked for, or
-    /// the arguments are bad.
+    /// The exit status, after everything has been printed: the arguments ask for help or the version,
+    /// or are invalid.
     pub fn from_arguments(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, Status> {
         Self::try_parse_from(arguments).map_err(|answer| {
             let answer = without_user_info(answer);
             if answer.use_stderr() {
-                // clap's own printing knows nothing of the journal.
+                // clap does not know the journal's prefixes.
                 if stderr_is_journal() {
                     log(Level::Failure, answer.render().to_string().trim_end());
                 } else {
-                    // There is nowhere left to complain of a closed stderr.
+                    // A closed stderr cannot be reported anywhere.
                     let _ = answer.print();
                 }
                 return Status::Unusable;
@@ -139,7 +138,7 @@ impl Cli {
     }
 }
 
-/// Hides arguments that may hold a password: clap shows what it refuses.
+/// Hides arguments that may hold a password: clap shows invalid arguments.
 fn without_user_info(mut error: clap::Error) -> clap::Error {
     let typed = [ContextKind::InvalidArg, ContextKind::InvalidValue];
     for kind in typed {
@@ -166,8 +165,8 @@ fn seconds(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Takes a report's path. `-` is refused: other programs mean standard output by it, and a file of
-/// that name is rarely meant.
+/// Parses the path of a report. `-` is refused: in other programs it means standard output, and a
+/// file of that name is rarely intended.
 fn report_file(text: OsString) -> Result<PathBuf, &'static str> {
     match text.to_str() {
         Some("-") => Err("give /dev/stdout for standard output, ./- for a file of that name"),

@@ -1,5 +1,4 @@
-//! Makes foreign text fit for a message of one line: what others wrote, and what the system says of
-//! its errors. It knows nothing of who wrote the text, or of where it is shown.
+//! Makes foreign text and the system's error messages safe for a message of one line.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -50,7 +49,7 @@ pub(crate) const fn deceives(character: char) -> bool {
     )
 }
 
-/// What the error is, in lower case and without its number.
+/// The error's message, in lower case and without its number.
 pub(crate) fn reason(error: &io::Error) -> String {
     let text = match error.raw_os_error() {
         Some(number) => Errno::from_raw(number).desc().to_owned(),

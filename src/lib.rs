@@ -1,12 +1,11 @@
 //! Probes the routes of a web backend and, when its core routes prove that it hangs, kills its
 //! main process so that systemd restarts it.
 //!
-//! The modules stand in the order in which data moves: manifest → sweep → verdict → recovery →
-//! report → exit status. None imports from a later stage, except that the sweep asks the pure
-//! verdict, after the core routes, whether probing the others still makes sense.
+//! Data moves through the modules in this order: manifest → sweep → verdict → recovery → report →
+//! exit status. No module imports from a later one, with one exception: after the core routes, the
+//! sweep asks the pure verdict whether to probe the others.
 
-// The program itself is built, and held to these lints, without its tests: a table of cases may be
-// as long as it likes.
+// These lints apply to the program without its tests: a table of cases may be long.
 #![cfg_attr(test, allow(clippy::pedantic))]
 
 pub mod cli;

@@ -13,7 +13,7 @@ use scidex_route_health::stderr::{Level, log, log_nonblocking};
 use scidex_route_health::sweep::{self, Prober, Sweep, SweepEvents, SweepOptions};
 use scidex_route_health::verdict::Verdict;
 
-/// How much longer than for the sweep a run waits for what systemd says of the units.
+/// How much longer than the sweep a run waits for the warnings about the units.
 const MAX_WAIT: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
@@ -86,7 +86,7 @@ fn run(cli: &Cli) -> anyhow::Result<Status> {
     Ok(Status::of(report.verdict.healthy, written))
 }
 
-/// Tells people how the sweeps go.
+/// Shows the progress of the sweeps.
 struct Events<'a> {
     manifest: &'a Manifest,
     progress: &'a Progress,

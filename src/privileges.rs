@@ -1,4 +1,4 @@
-//! What the kernel allows this process to do to others.
+//! The privileges of this process.
 
 use std::fs;
 
@@ -30,7 +30,7 @@ impl Caller {
         let euid = geteuid();
         Self {
             euid: euid.as_raw(),
-            // What cannot be read is taken for the worst.
+            // If it cannot be read, assume the capability.
             may_kill: euid.is_root() || has_capability(CAP_KILL) != Some(false),
         }
     }

@@ -1,11 +1,11 @@
-//! The one place that knows the exit statuses 0, 1 and 2.
+//! The exit statuses 0, 1 and 2.
 
 use std::process::ExitCode;
 
 /// How a run ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// Every core route answered acceptably and no route gave an HTTP error.
+    /// Every core route is OK or rate-limited, and no route gave an HTTP error.
     Healthy,
     /// The probes found the backend unhealthy, even where this run then recovered it.
     Unhealthy,

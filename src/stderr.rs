@@ -1,5 +1,5 @@
-//! Messages on standard error, for everybody: with the journal's levels where it listens, and
-//! without a panic where nobody does. It knows nothing of what is said.
+//! Messages on standard error, with level prefixes if it is connected to the journal. A closed standard
+//! error causes no panic.
 
 use std::env;
 use std::io::{self, Write};
@@ -24,7 +24,7 @@ pub enum Level {
 }
 
 impl Level {
-    /// The prefix that tells the journal the level (sd-daemon(3)).
+    /// The journal's prefix for the level (sd-daemon(3)).
     pub(crate) const fn prefix(self) -> &'static str {
         match self {
             Self::Failure => "<3>",
@@ -57,14 +57,14 @@ pub(crate) fn stderr_is_journal() -> bool {
 }
 
 /// Writes `text` to standard error, one or more lines, in one piece so that no other process
-/// writes into the middle. A standard error that cannot be written is nobody's concern.
+/// writes into the middle. Errors are ignored.
 pub fn log(level: Level, text: &str) {
     let lines = lines(level, text, stderr_is_journal());
     let _ = io::stderr().write_all(lines.as_bytes());
 }
 
-/// As [`log`], but goes on without the line where standard error takes nothing for a second: a
-/// stopped terminal or a reader that hangs must not delay a recovery.
+/// Like [`log`], but drops the line if standard error accepts nothing for a second: a stopped terminal or
+/// a blocked reader must not delay a recovery.
 pub fn log_nonblocking(level: Level, text: &str) {
     const MAX_WAIT: Duration = Duration::from_secs(1);
     if takes_text(io::stderr(), MAX_WAIT) {
@@ -80,7 +80,7 @@ pub(crate) fn takes_text(stream: impl AsFd, max_wait: Duration) -> bool {
     matches!(poll(&mut fds, timeout), Ok(1..))
 }
 
-/// Says that standard output cannot be written.
+/// Logs that standard output cannot be written.
 pub(crate) fn log_stdout_failed(error: &io::Error) {
     let reason = reason(error);
     let text = format!("cannot write to standard output: {reason}");

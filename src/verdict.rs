@@ -149,7 +149,7 @@ pub struct ProbeResult {
     pub class: Class,
     /// The last attempt's status, none where no response head came.
     pub status: Option<u16>,
-    /// What more there is to say, as text that may hold anything a server sent.
+    /// More about the result, as text that may contain anything a server sent.
     pub detail: Option<Box<str>>,
     /// Attempts made.
     pub attempts: u16,
@@ -206,7 +206,7 @@ pub enum BackendState {
     Down,
 }
 
-/// What all results together mean.
+/// The meaning of all results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
     /// No result is hard.

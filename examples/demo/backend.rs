@@ -1,5 +1,5 @@
-//! The backend of the demo: it serves the routes of `routes.json` and can be told by requests to
-//! be busy or to hang. The tests run it under systemd, too.
+//! The backend of the demo: it serves the routes of `routes.json`, and becomes busy or hangs on
+//! request. The tests run it under systemd, too.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -64,7 +64,7 @@ pub(crate) fn end_with(pid: u32) {
 /// # Errors
 ///
 /// Where it does not answer.
-pub(crate) fn tell(address: SocketAddr, path: &str) -> io::Result<()> {
+pub(crate) fn request(address: SocketAddr, path: &str) -> io::Result<()> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")?;

@@ -29,7 +29,7 @@ pub(crate) fn build(cargo: OsString, folder: &Path, target: [&str; 2]) -> io::Re
         .arg(targets)
         .arg("--profile")
         .arg(profile);
-    // What cargo tells the program that it runs: ring would be built anew for it, and all that use it.
+    // cargo sets these for programs that it runs; with them, ring and its dependents would be rebuilt.
     for (name, _) in env::vars_os() {
         let text = name.to_string_lossy();
         if text.starts_with("CARGO_MANIFEST_") || text.starts_with("CARGO_PKG_") {

@@ -104,11 +104,11 @@ fn incident(supervisor: Supervisor, folder: &Path) -> anyhow::Result<()> {
     say(
         "2. An overloaded backend: two pages are slow, the rate limiter rejects others. No alarm: exit 0.",
     );
-    backend::tell(backend.address, "/__busy")?;
+    backend::request(backend.address, "/__busy")?;
     check.run(0)?;
 
-    say("3. The backend hangs: the kernel still accepts connections, nobody answers.");
-    backend::tell(backend.address, "/__hang")?;
+    say("3. The backend hangs: the kernel still accepts connections, but nothing answers.");
+    backend::request(backend.address, "/__hang")?;
     let old = backend.main_pid()?;
     let begun = Instant::now();
     check.run(1)?;
@@ -176,7 +176,7 @@ fn evidence(pid: u32, address: SocketAddr) -> anyhow::Result<String> {
         let listens = fields.next() == Some(&local) && fields.nth(1) == Some("0A");
         listens.then(|| fields.next()?.split_once(':')).flatten()
     });
-    let (_, waiting) = row.context("nobody listens on the backend's address")?;
+    let (_, waiting) = row.context("no process listens on the backend's address")?;
     Ok(format!(
         "process {pid} is alive ({}), {} connections wait in its accept queue",
         state.context("no state")?.trim(),

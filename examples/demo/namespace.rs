@@ -30,7 +30,7 @@ for _ in $(seq 100); do
 done
 "#;
 
-/// Without a cgroup2 file system at the usual place nobody can tell whose a process is.
+/// Without a cgroup2 file system at the usual path, the unit of a process is unknown.
 const WITH_CGROUP2: &str = r#"
 { [ -d /sys/fs/cgroup ] || { mount -t tmpfs tmpfs /sys && mkdir -p /sys/fs/cgroup; }; } 2> /dev/null
 [ -e /sys/fs/cgroup/unified/cgroup.procs ] || [ -e /sys/fs/cgroup/cgroup.procs ] ||

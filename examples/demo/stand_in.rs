@@ -24,7 +24,7 @@ use nix::time::{ClockId, clock_gettime};
 const RESTART_PAUSE: Duration = Duration::from_millis(200);
 const RESTART_USEC: &str = "200ms";
 
-/// Both folders of the demo are found beside the script itself, whatever their path.
+/// Both directories of the demo are beside the script itself.
 const SYSTEMCTL: &str = "#!/bin/sh\nexec \"${0%/*}/demo\" --systemctl \"${0%/*}/socket\" \"$@\"\n";
 
 /// The supervisor; on drop, the backend ends and its control groups go.

@@ -1,5 +1,5 @@
-//! Holds the man page and the shells' completions to the command line that they describe.
-//! `UPDATE_GENERATED=1` writes them anew.
+//! Checks that the man page and the completions match the command line.
+//! `UPDATE_GENERATED=1` regenerates them.
 
 use std::fs;
 use std::path::Path;
@@ -12,35 +12,36 @@ use super::{Cli, EXIT_STATUS};
 
 const NAME: &str = "scidex-route-health";
 
-/// What follows the options in the man page, but for the exit status.
+/// The sections of the man page after the options and the exit status.
 const MORE: &str = r#".SH FILES
 .TP
 .I routes.json
-The manifest, looked for in the current directory first. A run as root or with CAP_KILL takes a file that
-others may write only where
+The manifest. The current directory is searched first. A run as root or with CAP_KILL uses a file that other
+users may write only if
 .B \-\-manifest
 names it.
 .TP
 .I /etc/scidex\-route\-health/routes.json
-The manifest otherwise.
+The manifest, if the current directory has none.
 .SH ENVIRONMENT
 .TP
 .BR NO_COLOR ", " CLICOLOR_FORCE
-No colour, or colour also where standard output is no terminal, unless
+Turn colour off, or on even if standard output is not a terminal.
 .B \-\-color
-says otherwise.
+takes precedence.
 .TP
 .BR SSL_CERT_FILE ", " SSL_CERT_DIR
-The certificates to trust instead of the system's.
+The root certificates to use instead of the system's.
 .TP
 .B GITHUB_ACTIONS
-Where it is
+If this is
 .IR true ,
-the human report also has annotations for GitHub Actions.
+the human report also contains annotations for GitHub Actions.
 .PP
-A manifest may take header values and expected bodies from further variables, and proxies where its
+A manifest can also use variables in header values and expected bodies. Proxy variables are used if its
 .I proxy
-key says so.
+key is
+.IR env .
 .SH SIGNALS
 SIGINT and SIGTERM end the program at once, without a report.
 .SH SEE ALSO

@@ -1,7 +1,6 @@
-//! What an author wrote for one key: nothing, something invalid, or a value. It knows neither JSON
-//! nor any key.
+//! The value of one key: absent, invalid, or valid. Independent of JSON and of the keys.
 
-/// A key's value, as far as it is known.
+/// The value of a key.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) enum Field<T> {
     /// The key is not there.
@@ -57,7 +56,7 @@ impl<T> Field<T> {
 }
 
 impl<T> From<Option<T>> for Field<T> {
-    /// None stands for a value with a problem.
+    /// `None` means a value with a problem.
     fn from(value: Option<T>) -> Self {
         value.map_or(Self::Invalid, Self::Value)
     }

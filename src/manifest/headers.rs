@@ -63,7 +63,7 @@ impl<'de> ValueVisitor<'de> for Reader<'_, '_, Headers> {
         while let Some(name) = map.next_key::<String>()? {
             let value = map.next_value_seed(Seed(AnyValue))?;
             let problems = &mut self.context.problems;
-            // Who writes "Name: value" as the name shall not see the value in a log.
+            // If the author wrote "Name: value" as the name, the value must not appear in a log.
             let token = name.bytes().take_while(|b| is_token(*b)).count();
             let shown = name.get(..token).unwrap_or_default();
             let location = Location::Entry(self.location, shown);
@@ -119,7 +119,7 @@ fn header_value(
     for (variable, value) in &values {
         sendable(value, &format!("the environment variable {variable}"))?;
     }
-    // Blanks around a value are no part of it (RFC 9110, section 5.5).
+    // Blanks around a value are not part of it (RFC 9110, section 5.5).
     let text = text.trim_matches([' ', '\t']);
     Ok(Secret::with_parts(
         text,
@@ -131,7 +131,7 @@ fn header_value(
 fn sendable(text: &str, what: &str) -> Result<(), String> {
     match text.chars().find(|c| c.is_control() && *c != '\t') {
         None => Ok(()),
-        // Of the value, only the control character is shown, and mostly it is a line's end.
+        // Shows only the control character of the value, usually a newline.
         Some(c) => Err(format!(
             "{what} contains the control character {}; remove it",
             quoted(c.encode_utf8(&mut [0; 4]))

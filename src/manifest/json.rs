@@ -1,5 +1,5 @@
-//! Reads JSON in one pass, straight into what the manifest's objects hold, so that a wrong type is
-//! a problem with a location and not the end of the reading. It knows no key and no rule.
+//! Reads JSON in one pass into the objects of the manifest, so that a wrong type is a problem with a
+//! location and does not end the reading. Independent of the keys and rules.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,7 +11,7 @@ use super::Variables;
 use super::field::Field;
 use super::location::{Location, Problems, quoted};
 
-/// What goes along on the pass.
+/// The state of the pass.
 pub(super) struct Context<'v> {
     pub(super) problems: Problems,
     pub(super) variables: Variables<'v>,
@@ -30,7 +30,7 @@ pub(super) enum JsonValue<'de> {
 }
 
 impl JsonValue<'_> {
-    /// The kind of value, which gives nothing of it away.
+    /// The kind of value, without its content.
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::Null => "null",
@@ -70,8 +70,7 @@ impl fmt::Display for JsonValue<'_> {
     }
 }
 
-/// What is made of a value, whatever its type. Arrays and objects are skipped unless the visitor
-/// takes them.
+/// Converts a value of any type. Arrays and objects are skipped unless the visitor handles them.
 pub(super) trait ValueVisitor<'de>: Sized {
     type Out;
 
@@ -88,7 +87,7 @@ pub(super) trait ValueVisitor<'de>: Sized {
     }
 }
 
-/// A visitor as serde wants it. Its errors are syntax errors only.
+/// Adapts a visitor to serde. Its only errors are syntax errors.
 pub(super) struct Seed<S>(pub(super) S);
 
 impl<'de, S: ValueVisitor<'de>> DeserializeSeed<'de> for Seed<S> {
@@ -143,7 +142,7 @@ impl<'de, S: ValueVisitor<'de>> Visitor<'de> for Seed<S> {
     }
 }
 
-/// A visitor that notes problems: what it reads, where that is, and what goes along.
+/// A visitor that notes problems, with its location and the state of the pass.
 pub(super) struct Reader<'a, 'v, K> {
     pub(super) kind: K,
     pub(super) location: &'a Location<'a>,
@@ -174,7 +173,7 @@ where
     Ok(map.next_value_seed(Seed(reader))?.into())
 }
 
-/// Any value, compound ones by their kind only.
+/// Any value; arrays and objects only by their kind.
 pub(super) struct AnyValue;
 
 impl<'de> ValueVisitor<'de> for AnyValue {
@@ -200,8 +199,8 @@ pub(super) fn scalar<'de, A: MapAccess<'de>, T>(
     ))
 }
 
-/// A value that is compared later, as it stands but for the variables in its strings; a key that is
-/// there twice is a problem.
+/// A value for a later comparison, unchanged except for the variables in its strings. A duplicate key
+/// is a problem.
 pub(super) struct Exact;
 
 impl<'de> ValueVisitor<'de> for Reader<'_, '_, Exact> {

@@ -1,5 +1,5 @@
-//! Every key of the manifest, with its rule and its default. A value is valid by its own rule here;
-//! nothing is compared with anything else yet.
+//! Every key of the manifest, with its rule and its default. Rules that compare several keys are in
+//! `resolve`.
 
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -90,12 +90,12 @@ pub(super) struct RawRoute {
     pub(super) path: Option<String>,
     /// None where it is not known.
     pub(super) core: Option<bool>,
-    /// Which of [`RawRoutes::options`] are its own.
+    /// The index of its own options in [`RawRoutes::options`].
     pub(super) options: usize,
     pub(super) checks: Option<Box<BodyChecks>>,
 }
 
-/// All routes, and what they say of their own options.
+/// All routes, and their own options.
 #[derive(Clone, PartialEq)]
 pub(super) struct RawRoutes {
     pub(super) routes: Vec<RawRoute>,
@@ -134,8 +134,8 @@ impl RawRoutes {
         });
     }
 
-    /// The number of `options`, which is that of a recent route if it says the same: most of the
-    /// routes that say something do.
+    /// The index of `options`. Routes with the same options as a recent one, which most are, share an
+    /// index.
     fn number(&mut self, options: RawOptions) -> usize {
         const RECENT: usize = 16;
         if self.options.first() == Some(&options) {

@@ -1,4 +1,4 @@
-//! Finds a manifest's bytes and reads them. The only file of the manifest that touches the disk.
+//! Finds and reads the manifest's file. The only file of this module that touches the disk.
 
 use std::error::Error;
 use std::fmt;
@@ -19,7 +19,7 @@ pub(super) const MOST_BYTES: usize = 8 * 1024 * 1024;
 
 /// What the caller adds to a manifest.
 pub struct LoadOptions<'a> {
-    /// Replaces the manifest's own `base_url`, which must be valid all the same.
+    /// Replaces the manifest's own `base_url`, which must still be valid.
     pub base_url: Option<BaseUrl>,
     /// Where `${NAME}` in header values and body checks comes from.
     pub variables: Variables<'a>,
@@ -31,7 +31,7 @@ pub struct LoadOptions<'a> {
 pub enum ManifestError {
     /// The manifest could not be read: what, why, and what to do.
     Unreadable(String),
-    /// Others may write the manifest, and nobody named it: who, and what to do.
+    /// A default manifest that other users may write: who, and what to do.
     Untrusted(String),
     /// The manifest breaks its own rules.
     Invalid(Problems),
@@ -55,9 +55,8 @@ impl Manifest {
     ///
     /// # Errors
     ///
-    /// The file cannot be read or is too large; nobody named it, others may write it, and this run
-    /// is privileged; or the manifest breaks its rules. Every problem is shown, and none of them shows
-    /// a header's value.
+    /// The file cannot be read or is too large; or a privileged run found a default file that other users
+    /// may write; or the manifest is invalid. Every problem is listed, without any header's value.
     pub fn load(file: Option<&Path>, options: &LoadOptions<'_>) -> Result<Self, ManifestError> {
         let (bytes, source) = match file {
             Some(path) if path.as_os_str() == "-" => read_stdin()?,
@@ -74,9 +73,9 @@ impl Manifest {
     }
 }
 
-/// Refuses a manifest that the caller did not name and that others may write, where the run has more
-/// rights than they: it would send the caller's secrets wherever they like, and have killed whatever
-/// they like. Where no secret is read, nothing is sent either.
+/// Refuses a manifest that the command line does not name and that other users may write, if the run is
+/// privileged: they could choose where the caller's secrets are sent and what is killed. With
+/// [`Variables::MayBeMissing`], no secret is read and nothing is sent.
 fn check_writers(source: &Source, variables: Variables<'_>) -> Result<(), ManifestError> {
     let caller = match variables {
         Variables::MayBeMissing => return Ok(()),

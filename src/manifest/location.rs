@@ -1,5 +1,4 @@
-//! Where in a manifest something is wrong, and the list of what is wrong. It knows the language of
-//! messages, and no key of the manifest.
+//! The location of a problem in a manifest, and the list of problems.
 
 use std::fmt;
 
@@ -8,7 +7,7 @@ use crate::escape::escape;
 /// Problems that are shown one by one; a generated manifest can repeat the same one 100,000 times.
 const SHOWN: usize = 100;
 
-/// Characters of a quoted text; more say no more to a reader.
+/// Characters of a quoted text that are shown.
 pub(super) const QUOTED: usize = 80;
 
 /// A location in a manifest, as a chain of borrowed links: nothing is formatted while all is well.
@@ -54,7 +53,7 @@ impl Problems {
         }
     }
 
-    /// Notes what ended the reading, so that whatever stands behind it was not checked.
+    /// Notes the problem that ended the reading; nothing after it was checked.
     pub(super) fn end(&mut self, line: usize, column: usize, message: impl fmt::Display) {
         self.end = Some(format!("line {line}, column {column}: {message}"));
     }

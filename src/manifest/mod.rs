@@ -1,5 +1,5 @@
-//! What shall be probed, and what may be killed: the manifest after every rule about input has
-//! been applied. Nobody past this module checks a value again; it knows nothing of the network.
+//! The routes to probe and the unit that may be killed. Every rule about input has been applied, so no
+//! later code checks a value again. Nothing here uses the network.
 
 mod field;
 mod headers;
@@ -40,7 +40,7 @@ pub use variables::Variables;
 /// The longest deadline of a sweep, a day.
 pub const LONGEST_DEADLINE: Duration = Duration::from_secs(rules::DAY as u64);
 
-/// A manifest that obeys every limit.
+/// A valid manifest: every value is within its limits.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Manifest {
@@ -68,9 +68,9 @@ pub struct Manifest {
 /// Whether proxies named in the environment are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Proxy {
-    /// Connect directly, whatever the environment says.
+    /// Connect directly and ignore the environment.
     None,
-    /// Do as `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy` say.
+    /// Use `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy`.
     Env,
 }
 
@@ -100,7 +100,7 @@ pub struct Options {
     pub timeout: Duration,
     /// Further attempts after the first, at most 10.
     pub retries: u32,
-    /// The pause before the first retry, doubled for each next one.
+    /// The pause before the first retry; doubled for each further one.
     pub backoff: Duration,
     /// Redirects to follow, at most 20.
     pub max_redirects: u32,
@@ -197,7 +197,7 @@ pub struct RecoveryPlan {
     pub dump_signal: Option<DumpSignal>,
     /// A main process younger than this is still starting.
     pub min_uptime: Duration,
-    /// How long the new main process has until the core answers.
+    /// The time within which the core must answer after the restart.
     pub verify: Duration,
 }
 

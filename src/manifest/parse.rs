@@ -1,5 +1,4 @@
-//! From a manifest's bytes to the manifest, through what it says and what that means. It touches no
-//! disk.
+//! Parses a manifest's bytes, first into raw values and then into a valid manifest. No I/O.
 
 use serde::de::DeserializeSeed as _;
 
@@ -89,7 +88,7 @@ fn text<'a>(bytes: &'a [u8], problems: &mut Problems) -> Option<&'a str> {
     }
 }
 
-/// The line and the column that serde_json tells, the column in characters and not in bytes, and
+/// The line and the column that serde_json reports, the column in characters instead of bytes, and
 /// from 1 also where the text ends with a line.
 fn position(text: &str, line: usize, column: usize) -> (usize, usize) {
     let before = text

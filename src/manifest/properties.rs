@@ -20,7 +20,7 @@ use crate::escape::deceives;
 /// What `${TOKEN}` in a header stands for.
 const SECRET: &str = "hunter2-of-the-environment";
 
-/// Every property of the parser, for a manifest of these bytes; tells whether it loads.
+/// Checks every property of the parser on these bytes. Returns whether they are a valid manifest.
 ///
 /// # Panics
 ///

@@ -1,5 +1,5 @@
-//! From what a manifest says to what it means: fills in the defaults, and compares the parts with
-//! each other. It knows no JSON.
+//! Fills in the defaults of a manifest, and applies the rules that compare several keys. Independent of
+//! JSON.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -83,7 +83,7 @@ pub(super) fn resolve(
     manifest().ok_or(problems)
 }
 
-/// What a UNIX socket cannot be together with.
+/// The keys that cannot be used with a UNIX socket.
 fn check_socket(base_url: Option<&BaseUrl>, proxy: Option<Proxy>, problems: &mut Problems) {
     let location = Location::Key(&Location::Top, "unix_socket");
     if base_url.is_some_and(|url| url.scheme() == Scheme::Https) {

@@ -1,5 +1,5 @@
-//! The rule for each value without parts: what was written, or the message that says what is
-//! allowed there. Pure; it knows neither where a value stands nor what the others are.
+//! The rule for each simple value: returns the value, or a message that says what is allowed. Pure, and
+//! independent of the location and of other values.
 
 use std::num::NonZeroUsize;
 use std::str::FromStr;

@@ -1,5 +1,5 @@
-//! Values of headers, which must never reach any output, and how they are found in text that a
-//! server sent.
+//! Values of headers, which must never appear in any output, and their removal from text that a server
+//! sent.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,17 +9,17 @@ use serde_json::Value;
 
 use super::Options;
 
-/// What stands in the place of a secret.
+/// The replacement for a secret.
 const HIDDEN: &str = "***";
 
 /// Characters of the shortest secret that is searched for; shorter ones occur in any text.
 const SHORTEST: usize = 4;
 
-/// Text that must never reach any output; it shows as `***`, also under `Debug`.
+/// Text that must never appear in any output; it prints as `***`, also with `Debug`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret {
     text: String,
-    /// What is secret in it by itself.
+    /// Parts that are secret on their own.
     parts: Vec<String>,
 }
 

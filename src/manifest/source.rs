@@ -81,7 +81,7 @@ impl fmt::Display for WritableByOthers<'_> {
 }
 
 impl WritableByOthers<'_> {
-    /// The command after which nobody else may write it.
+    /// The command after which no other user may write it.
     pub(crate) fn remedy(&self) -> String {
         let path = self.path.to_string_lossy();
         let path = escape(&path);

@@ -1,5 +1,5 @@
-//! Addresses: what a base URL may be, what is sent for a path, and where a redirect leads. Pure
-//! text; it knows nothing of names, sockets or HTTP.
+//! Base URLs, the URL of a path, and the target of a redirect. Works on text only, without name
+//! resolution or I/O.
 
 use std::fmt::{self, Write as _};
 use std::net::{Ipv4Addr, Ipv6Addr};

@@ -7,9 +7,9 @@ use super::location::{QUOTED, quoted};
 /// Where `${NAME}` comes from.
 #[derive(Clone, Copy)]
 pub enum Variables<'a> {
-    /// From here, and a variable that is not there is a problem.
+    /// From this function; a missing variable is a problem.
     Required(&'a dyn Fn(&str) -> Option<OsString>),
-    /// From nowhere: nothing will be sent, so each may be missing and counts as empty.
+    /// Not read: nothing will be sent, so a variable may be missing and counts as empty.
     MayBeMissing,
 }
 

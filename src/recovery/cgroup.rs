@@ -1,5 +1,5 @@
-//! Control groups, cgroups(7): which processes a unit has, and which group a kernel id means. It reads
-//! the cgroup2 mount and has no opinion on what it finds.
+//! Control groups, cgroups(7): the processes of a unit, and the group of a kernel id. Reads the cgroup2
+//! mount; the guards judge the result.
 
 use std::collections::HashSet;
 use std::fs;

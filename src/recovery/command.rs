@@ -1,5 +1,4 @@
-//! Runs another program within bounds of time and memory, and leaves no process behind. It does not
-//! know what the answer is for.
+//! Runs another program with limits on time and memory, and leaves no process behind.
 
 use std::io::{ErrorKind, PipeReader, Read};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -38,7 +37,7 @@ pub(super) fn run(
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        // A group of its own, so that whatever it starts can be ended with it.
+        // A group of its own, so that its children can be ended with it.
         .process_group(0);
     pidfd::keep_exit_statuses();
     let until = Monotonic::now() + bound;
@@ -92,8 +91,8 @@ impl Running {
             if until.has_passed() {
                 return Err(Trouble::Slow);
             }
-            // Its death ends the answer, not the end of the pipe: a process that it started may
-            // hold the pipe for as long as it likes.
+            // The exit of the program ends its output, not the end of the pipe: a child may keep the
+            // pipe open indefinitely.
             if ended {
                 break;
             }
@@ -108,7 +107,7 @@ impl Running {
                 .flatten()
                 .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
                 .collect();
-            // Whatever ended the wait, the loop looks at everything again.
+            // The loop checks everything again, for any result of the wait.
             let _ = ppoll(&mut fds, Some(TimeSpec::from(until.remaining())), None);
             let hung_up = |fd: &PollFd| fd.revents() == Some(PollFlags::POLLHUP);
             if cancelled.is_some() && fds.first().is_some_and(hung_up) {

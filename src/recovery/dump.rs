@@ -1,4 +1,4 @@
-//! Asks the processes of a unit to write down their stacks before the kill.
+//! Asks the processes of a unit to print their stacks before the kill.
 
 use std::thread;
 use std::time::{Duration, SystemTime};
@@ -11,12 +11,12 @@ use super::proc::Status;
 use super::processes;
 use crate::manifest::DumpSignal;
 
-/// How long a process may write before the next one is asked.
+/// How long a process may write before the next one gets the signal.
 const GAP: Duration = Duration::from_millis(20);
-/// How long all these pauses may take together.
+/// The limit on the sum of these pauses.
 const GAPS: Duration = Duration::from_millis(400);
 
-/// The stacks that were asked for: whether and where they are written is up to the processes.
+/// A request for stacks. The processes decide whether and where they print them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dump {
     /// The signal that asked for them.
@@ -41,12 +41,12 @@ pub(super) fn catches(status: &Status, signal: DumpSignal) -> bool {
 }
 
 /// Sends `signal` to every process of `group` that catches it, and returns their numbers. One that
-/// cannot be signalled is left out: the kill itself will tell why.
+/// cannot be signalled is left out; the kill will report the reason.
 pub(super) fn send(group: &ControlGroup, signal: DumpSignal, own_pid: u32) -> Vec<u32> {
     let processes = processes::statuses(group).unwrap_or_default();
     let sent = |pid: u32| {
         let process = PidFd::open(pid).ok()?;
-        // Read again: until the descriptor was open, the number could change hands.
+        // Read again: before the descriptor was open, the PID could have been reused.
         let still = processes::status(pid).is_some_and(|status| catches(&status, signal))
             && processes::group_of(pid).is_some_and(|path| group.contains(&path));
         (still && process.signal(Some(number(signal))).is_ok()).then_some(pid)

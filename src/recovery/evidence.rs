@@ -1,5 +1,5 @@
-//! What a hung process was seen doing, for the person who reads the report in the morning. Best
-//! effort: it must neither delay the signal nor influence whether it is sent.
+//! Evidence of what a hung process was doing, for the reader of the report. Best effort: it must neither
+//! delay the signal nor influence whether it is sent.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, ReadDir};
@@ -35,7 +35,7 @@ const FILE: u64 = 64 * 1_024;
 pub enum Reading<T> {
     /// What was read.
     Known(T),
-    /// The kernel does not tell it to this user.
+    /// This user may not read it.
     NotPermitted,
     /// Not read: there was no time, or nothing to read.
     Unknown,
@@ -415,7 +415,7 @@ pub(super) fn listener(
     }
 }
 
-/// The same of a UNIX socket, of whose connections the kernel does not tell which are accepted.
+/// The same for a UNIX socket. The kernel does not show which of its connections are accepted.
 pub(super) fn unix_listener(facts: &UnixFacts, unit: &str) -> Listener {
     let queue = unix_diag::queue(Path::new(&facts.path));
     Listener {

@@ -1,5 +1,5 @@
-//! Why a hung backend may have to be left alone. Pure: it judges facts that others gathered. The guards
-//! that make up the three proofs are in `proofs`.
+//! The guards: the reasons not to kill a hung backend. Pure: they judge facts that other modules collected.
+//! The guards of the three proofs are in `proofs`.
 
 mod no_restart;
 
@@ -47,7 +47,7 @@ pub enum Guard {
     NoRestart,
     /// A job is already queued for the unit.
     JobQueued,
-    /// A debugger or a core dump is at work on a process of the unit.
+    /// A process of the unit is debugged or dumps core.
     Traced,
     /// Somebody has frozen the unit.
     Frozen,
@@ -92,7 +92,7 @@ pub(super) type Refusal = (Guard, String);
 pub(super) type Passed = Result<(), Refusal>;
 
 /// Whether the process may be signalled, or the refusal of the first guard in the order of [`Guard`].
-/// A guard that cannot tell refuses as [`Guard::Unreadable`] in its own place. `first` is the first
+/// A guard that lacks a fact refuses as [`Guard::Unreadable`] in its own position. `first` is the first
 /// observation, if `now` is a later one.
 pub(super) fn judge(
     context: &GuardContext<'_>,
@@ -153,8 +153,8 @@ struct Observations<'a> {
 }
 
 impl Observations<'_> {
-    /// When the main process that was looked at first had started: what is said of its age must not be
-    /// said of a successor.
+    /// The start time of the main process of the first observation: the age of a successor must not be
+    /// judged instead.
     fn started(&self) -> Result<Monotonic, Refusal> {
         known(&self.first.unit.started).copied()
     }
@@ -292,7 +292,7 @@ fn unchanged(seen: &Observations<'_>, name: &str) -> Passed {
             ),
         );
     }
-    // The number alone proves nothing: the next process may have been given it again.
+    // The PID alone proves nothing: the next process may have the same one.
     if known(&before.invocation)? != invocation {
         return refuse(
             Guard::Changed,
@@ -304,7 +304,7 @@ fn unchanged(seen: &Observations<'_>, name: &str) -> Passed {
 
 fn still_there(seen: &Observations<'_>) -> Passed {
     // systemd notes the start right after the fork, so no main process is younger than that note;
-    // the second is for rounding. A younger one has got the number in another way.
+    // the second is for rounding. A younger process has reused the PID.
     const ROUNDING: Duration = Duration::from_secs(1);
     let process = the_process(&seen.now.unit);
     match &seen.now.process {
@@ -385,7 +385,7 @@ fn unfrozen(unit: &UnitState, name: &str, scope: Scope) -> Passed {
     }
 }
 
-/// The refusal that was worked out before the first observation, if there is one.
+/// The refusal that was determined before the first observation, if there is one.
 fn refuse_if(guard: Guard, why: Option<&String>) -> Passed {
     why.map_or(Ok(()), |why| refuse(guard, why.clone()))
 }

@@ -1,4 +1,5 @@
-//! The real machine behind the steps; as thin as can be, because only the steps are simulated.
+//! The real machine behind the steps. It contains as little logic as possible, because the simulation
+//! replaces it.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
@@ -30,7 +31,7 @@ use crate::escape::escape;
 use crate::manifest::{DumpSignal, Manifest, Scope, SocketPath, Source};
 use crate::privileges::Caller;
 
-/// Dumps of the socket table at a look that a signal may follow: a single read of a counter may be too
+/// Dumps of the socket table of an observation that a signal may follow: a single read of a counter may be too
 /// high.
 const DUMPS: usize = 3;
 
@@ -43,13 +44,13 @@ pub(super) struct Machine<'a> {
     prober: &'a dyn CoreProber,
     log: &'a dyn Fn(&str),
     sock_diag: RefCell<Option<SockDiag>>,
-    /// Whether the first look is over.
+    /// Whether the first observation is complete.
     looked: Cell<bool>,
     /// What became of each connection since the sweep began.
     progress: RefCell<Result<ProgressLog, String>>,
 }
 
-/// A process that is held on to.
+/// A process, held by a pidfd.
 pub(super) struct Held {
     pid: MainPid,
     fd: PidFd,
@@ -134,7 +135,7 @@ impl Host for Machine<'_> {
 
     fn inspect(&self, process: &Held) -> Process {
         let vitals = processes::vitals(process.pid.get());
-        // Asked last: as long as it lives its number is its own, and so is what was read.
+        // Checked last: while the process lives, its PID is not reused, so the facts are its own.
         if process.fd.died_within(Duration::ZERO) {
             return Process::Gone("it has died");
         }
@@ -208,8 +209,8 @@ impl Host for Machine<'_> {
         process.fd.died_within(at_most)
     }
 }
-/// Why the manifest that came from `source` may be another user's, if this process may kill any
-/// process and it may be.
+/// Why another user may have written the manifest from `source`, if that is possible and this process may
+/// kill any process.
 pub(super) fn manifest_writable(source: &Source) -> Option<String> {
     let caller = Caller::current();
     let found = source
@@ -232,7 +233,7 @@ pub(super) fn user_manager(scope: Scope) -> Option<u32> {
     u32::try_from(peer.pid()).ok().filter(|&pid| pid > 1)
 }
 
-/// Why the base URL may lead to another machine, if it may.
+/// Why the base URL may lead to another machine, if that is possible.
 pub(super) fn not_local(addresses: &Result<Vec<SocketAddr>, String>) -> Option<String> {
     let why = match addresses {
         Err(why) => format!("its name cannot be resolved ({})", escape(why)),

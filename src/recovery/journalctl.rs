@@ -1,4 +1,4 @@
-//! Asks the journal for the stacks that processes wrote down: what a person types, and what it prints.
+//! Reads the stacks of processes from the journal, and gives the command for a person to do the same.
 
 use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

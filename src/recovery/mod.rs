@@ -1,5 +1,5 @@
-//! Ends a main process that provably hangs, so that systemd restarts it; with any doubt, it says
-//! why not. It knows nothing of HTTP: the prober is asked through [`CoreProber`].
+//! Ends a main process that provably hangs, so that systemd restarts it. In doubt, it refuses and gives
+//! the reason. Independent of HTTP: it uses the prober through [`CoreProber`].
 
 mod cgroup;
 mod command;
@@ -47,13 +47,13 @@ use crate::verdict::Verdict;
 
 /// What a sweep found, and what may be done about it.
 pub struct RecoveryRequest<'a> {
-    /// What may be killed, and on whose word.
+    /// The manifest, which names the unit that may be killed.
     pub manifest: &'a Manifest,
     /// What the sweep found.
     pub verdict: &'a Verdict,
     /// The sweep itself.
     pub sweep: &'a Sweep,
-    /// What was watched beside the sweep; none where that could not be started.
+    /// The socket watch of the sweep; none if it could not be started.
     pub watch: Option<SocketWatch>,
     /// Prints one line on stderr.
     pub log: &'a dyn Fn(&str),
@@ -70,8 +70,8 @@ pub enum Permission {
     Forbidden(&'static str),
 }
 
-/// Recovers a hung backend as far as `permission` goes, or says why not. Takes the time that the
-/// restart and its verification take, minutes at worst.
+/// Recovers a hung backend as far as `permission` allows, or gives the reason why not. Returns after the
+/// restart and its verification, which can take minutes.
 pub fn attempt(
     request: RecoveryRequest<'_>,
     permission: Permission,
@@ -129,7 +129,7 @@ pub fn attempt(
     }
 }
 
-/// What recovery asks of the prober that made the sweep.
+/// The operations that recovery needs from the prober of the sweep.
 pub trait CoreProber {
     /// Sends one GET to a core route on a fresh connection, in the background.
     fn final_probe(&self) -> Box<dyn FinalProbe>;
@@ -152,9 +152,9 @@ pub trait CoreProber {
     fn unix_peers(&self) -> Vec<UnixPeer>;
 }
 
-/// The last GET before the signal, under way in the background.
+/// The last GET before the signal, running in the background.
 pub trait FinalProbe {
-    /// What has come of it so far.
+    /// Its status so far.
     fn status(&self) -> ProbeStatus;
 
     /// Its connections, established and pending.
@@ -179,10 +179,10 @@ impl MainPid {
     }
 }
 
-/// What came of a recovery.
+/// The outcome of a recovery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The manifest names nothing to recover.
+    /// The manifest has no `recovery`.
     NotConfigured,
     /// The backend is not hung.
     NotNeeded,
@@ -211,7 +211,7 @@ pub enum Outcome {
 /// One recovery from the first question to systemd to the end of the verification.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Recovery {
-    /// What came of it.
+    /// Its outcome.
     pub outcome: Outcome,
     /// The unit, where one is configured.
     pub unit: Option<UnitName>,
@@ -276,7 +276,7 @@ impl Outcome {
         }
     }
 
-    /// The guard that said no.
+    /// The guard that refused.
     pub const fn guard(&self) -> Option<Guard> {
         match self {
             Self::Refused(guard, _) => Some(*guard),

@@ -1,5 +1,5 @@
-//! The facts that the guards judge: what stays the same during one recovery, and what one look at the
-//! machine finds. No opinions here.
+//! The facts that the guards judge: those that stay the same during one recovery, and those of one
+//! observation of the machine.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -12,7 +12,7 @@ use crate::clock::Monotonic;
 use crate::manifest::{DumpSignal, KillSignal, Scope};
 use crate::sweep::{ProbeConnection, ProbeStatus};
 
-/// What stays the same from one look at the machine to the next.
+/// The facts that stay the same during one recovery.
 #[derive(Clone, Debug)]
 pub(super) struct GuardContext<'a> {
     /// The unit's name.
@@ -25,7 +25,7 @@ pub(super) struct GuardContext<'a> {
     pub(super) dump_signal: Option<DumpSignal>,
     /// A main process younger than this is still starting.
     pub(super) min_uptime: Duration,
-    /// How long the new main process has until the core answers.
+    /// The time within which the core must answer after the restart.
     pub(super) verify: Duration,
     /// Stop short of the signal.
     pub(super) dry_run: bool,
@@ -45,14 +45,14 @@ pub(super) struct GuardContext<'a> {
     pub(super) manifest_writable: Option<String>,
 }
 
-/// What one look finds: everything that may be different a moment later.
+/// The facts of one observation, which may be different a moment later.
 #[derive(Clone, Debug)]
 pub(super) struct Observation {
     /// When systemd was asked.
     pub(super) at: Monotonic,
     /// What systemd says.
     pub(super) unit: UnitState,
-    /// The main process that the first look found.
+    /// The main process of the first observation.
     pub(super) process: Process,
     /// The other processes of the unit; a message where they cannot be read.
     pub(super) members: Result<Members, String>,
@@ -62,7 +62,7 @@ pub(super) struct Observation {
     pub(super) probe: Option<ProbeFacts>,
 }
 
-/// What has come of the final GET so far.
+/// The state of the final GET so far.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ProbeFacts {
     pub(super) status: ProbeStatus,
@@ -73,7 +73,7 @@ pub(super) struct ProbeFacts {
 /// A main process, as /proc shows it through a pidfd.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Process {
-    /// There is none that could be looked at.
+    /// There is no main process.
     None,
     /// It has died; how it is known.
     Gone(&'static str),
@@ -103,7 +103,7 @@ pub(super) struct Vitals {
 /// The parent of a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Parent {
-    /// 0 where it is outside of this PID namespace.
+    /// 0 where it is outside this PID namespace.
     pub(super) pid: u32,
     /// Its control group on cgroup2, where that can be read.
     pub(super) group: Option<String>,
@@ -114,11 +114,11 @@ pub(super) struct Parent {
 pub(super) struct Members {
     /// How many there are beside the main process.
     pub(super) others: usize,
-    /// The first one that somebody is at work on.
+    /// The first one with a debugger or a core dump.
     pub(super) disturbed: Option<Disturbed>,
 }
 
-/// A process that somebody is at work on.
+/// A process with a debugger or a core dump.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Disturbed {
     pub(super) pid: u32,
@@ -127,7 +127,7 @@ pub(super) struct Disturbed {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Disturbance {
-    /// Process with this number traces a thread of it.
+    /// The process with this PID traces one of its threads.
     Tracer(u32),
     /// A thread is in state `t`.
     TracingStop,
@@ -147,7 +147,7 @@ pub(super) enum Sockets {
 pub(super) struct TcpFacts {
     /// Listeners and connections.
     pub(super) table: Vec<TcpSocket>,
-    /// Whose control group an id in the table means.
+    /// The owner of each control group id in the table.
     pub(super) owners: HashMap<u64, Owner>,
     /// The first sign that the backend served another client since the sweep began.
     pub(super) progress: Option<Sign>,
@@ -216,7 +216,7 @@ fn reached(address: SocketAddr) -> SocketAddr {
     }
 }
 
-/// Whose control group a socket was created in.
+/// The owner of the control group in which a socket was created.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Owner {
     /// The unit's own, or one below it.
@@ -226,7 +226,7 @@ pub(super) enum Owner {
     /// The service manager's own, which creates the sockets of `.socket` units: the addresses that
     /// those which trigger the unit list, as `Listen=` has them.
     Manager(Vec<String>),
-    /// Somebody else's: its path.
+    /// Another one; its path.
     Foreign(String),
     /// A group that no longer exists.
     Removed,

@@ -1,5 +1,5 @@
-//! Finds out whose control group the sockets at a port were created in. It asks the cgroup2 hierarchy
-//! and, about `.socket` units, systemd; what the owner means for a kill is judged in `proofs`.
+//! Finds the owner of the control group in which the sockets at a port were created, from the cgroup2
+//! hierarchy and, for `.socket` units, from systemd. `proofs` judges the result.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;

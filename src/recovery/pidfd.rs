@@ -1,5 +1,4 @@
-//! Holds on to one process, whatever becomes of its number. It does not know which process is
-//! worth signalling. The only file with unsafe code.
+//! Holds one process by a pidfd, so that a reused PID cannot be signalled. The only file with unsafe code.
 
 // nix has neither pidfd_open nor pidfd_send_signal (nix-rust/nix#2748), so the two system calls
 // are made by number here; and changing a signal's disposition is unsafe in nix.

@@ -1,4 +1,4 @@
-//! What recovery asks of the prober, answered by the one that made the sweep.
+//! Implements the operations that recovery needs with the prober of the sweep.
 
 use std::net::SocketAddr;
 

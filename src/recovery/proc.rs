@@ -1,9 +1,8 @@
-//! Reads the kernel's own text about processes, proc(5). Pure: the text comes from
-//! elsewhere, and what it means for a kill is decided elsewhere.
+//! Parses the kernel's text about processes, proc(5). Pure.
 
 use std::time::Duration;
 
-/// Clock ticks a second in what the kernel tells user space (`USER_HZ`,
+/// Clock ticks per second in values that the kernel shows to user space (`USER_HZ`,
 /// include/uapi/asm-generic/param.h); the same on every architecture that Rust runs on.
 const TICKS: u64 = 100;
 
@@ -41,7 +40,7 @@ pub(super) fn stat(text: &str) -> Option<Stat> {
 /// From `/proc/PID/status`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Status {
-    /// The parent's PID, 0 where it is outside of this PID namespace.
+    /// The parent's PID, 0 where it is outside this PID namespace.
     pub(super) parent: u32,
     /// The tracer's PID, 0 where there is none.
     pub(super) tracer: u32,
@@ -50,7 +49,7 @@ pub(super) struct Status {
     /// Whether it is dumping core. A process that has given up its memory is not said to, and does
     /// not: proc_pid_status() of the kernel's fs/proc/array.c.
     pub(super) dumping: bool,
-    /// Whether a SIGKILL has been sent and not yet obeyed.
+    /// Whether a SIGKILL is pending.
     pub(super) kill_pending: bool,
     /// Resident memory in bytes; none for a process that has given up its memory.
     pub(super) resident: Option<u64>,

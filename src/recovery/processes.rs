@@ -1,4 +1,4 @@
-//! Reads what /proc shows of the processes of a unit, for the guards. It has no opinion on it.
+//! Reads the processes of a unit from /proc, for the guards.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -13,7 +13,7 @@ use super::observation::{Disturbance, Disturbed, Members, Parent, Vitals};
 use super::proc::{self, Status};
 use crate::clock::Monotonic;
 
-/// How long the processes of a unit may be read before the look is given up.
+/// The time limit for reading the processes of a unit.
 const LIMIT: Duration = Duration::from_secs(1);
 
 /// What /proc shows of process `pid`; none where it shows nothing.
@@ -57,9 +57,7 @@ fn members_of(processes: Vec<u32>, main: u32, until: Monotonic) -> Result<Member
             return Err("the processes of the unit could not all be read in time".to_owned());
         }
         if pid == 0 {
-            return Err(
-                "a process of the unit is outside of this program's PID namespace".to_owned(),
-            );
+            return Err("a process of the unit is outside this program's PID namespace".to_owned());
         }
         match disturbance(pid) {
             Ok(by) => {
@@ -90,7 +88,7 @@ pub(super) fn status(pid: u32) -> Option<Status> {
     proc::status(&read(pid, "status").ok()?)
 }
 
-/// Who is at work on a thread of process `pid`: tracers attach to single threads (ptrace(2)).
+/// Finds a debugger or core dump of a thread of process `pid`: tracers attach to single threads (ptrace(2)).
 fn disturbance(pid: u32) -> io::Result<Option<Disturbance>> {
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
         let task = task?.path();

@@ -1,4 +1,4 @@
-//! What holds for the parsers of what systemd and the kernel say, whatever they are given, stated
+//! Properties of the parsers of systemd's and the kernel's output that hold for any input, stated
 //! once for proptest and the fuzzer. Texts for the round trips are made of the same bytes.
 
 #![expect(

@@ -1,5 +1,4 @@
-//! When systemd restarts a service whose main process died by a signal. Pure: it knows the rule, and
-//! nothing of the unit that it is asked about.
+//! When systemd restarts a service whose main process died by a signal. Pure.
 
 /// `Restart=`, systemd.service(5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,7 +156,7 @@ impl Policy<'_> {
     /// process, if it does not: service_sigchld_event(), service_enter_running() and
     /// service_shall_restart() of its src/core/service.c.
     pub(super) fn no_restart_after(&self, signal: &str, dumped_core: bool) -> Option<String> {
-        // Which of its processes will be left then, nobody knows now.
+        // It is unknown which of its processes will be left then.
         if self.exits_as_group {
             return Some("ExitType=cgroup waits for all other processes, too".to_owned());
         }

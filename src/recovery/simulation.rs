@@ -30,12 +30,12 @@ struct Record {
     observed: Option<u64>,
     began: Duration,
     min_uptime: Duration,
-    /// Main process and invocation at its first look.
+    /// Main process and invocation at its first observation.
     first: Option<(Option<u32>, u64)>,
-    looks: usize,
-    /// How many looks it had had when it took hold of the process.
-    looks_when_opened: usize,
-    /// What stood against a signal at the last look.
+    observations: usize,
+    /// How many observations it had made when it opened the process.
+    observations_when_opened: usize,
+    /// What stood against a signal at the last observation.
     against: Against,
     /// The process that was sent the final GET, and whether that reached it.
     asked: Option<(u64, bool)>,
@@ -61,8 +61,8 @@ struct Against {
 impl Against {
     /// The first reason.
     fn first(&self) -> Option<&'static str> {
-        let looks = [self.manager, self.process, self.members, self.sockets];
-        let all = looks.into_iter().chain([self.probe, self.always]);
+        let observations = [self.manager, self.process, self.members, self.sockets];
+        let all = observations.into_iter().chain([self.probe, self.always]);
         all.flatten().next()
     }
 }
@@ -75,7 +75,7 @@ struct Faults {
     not_permitted: bool,
     /// How long a reader of stderr keeps the first log line waiting.
     slow_log: Duration,
-    /// How many looks into /proc take too long.
+    /// How many reads of /proc take too long.
     slow_inspections: usize,
     /// A job is queued while the log line waits.
     job_meanwhile: bool,

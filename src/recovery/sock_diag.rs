@@ -37,7 +37,7 @@ impl SockDiag {
     ///
     /// # Errors
     ///
-    /// A message that says what to do, where AF_NETLINK is out of reach.
+    /// A message that says what to do, if AF_NETLINK is not accessible.
     pub(super) fn open() -> Result<Self, String> {
         let open = || {
             let socket = socket(

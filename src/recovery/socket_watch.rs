@@ -1,4 +1,4 @@
-//! Watches, beside the sweep, what the final decision needs to know about the time before it: the
+//! Records, during the sweep, the facts that the final decision needs about the time before it: the
 //! kernel's socket table at the backend's port, and whether this program was kept from running.
 
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -24,7 +24,7 @@ const FIRST_DUMP: Duration = Duration::from_millis(50);
 pub(super) const DUMP_LIMIT: Duration = Duration::from_secs(1);
 /// The share of its time that this thread spends on dumps, as its inverse.
 const DUTY: u32 = 20;
-/// A program kept from running for longer than this was starved, whatever its timeouts.
+/// A program that did not run for longer than this was starved, with any timeout.
 const STARVED_AFTER: Duration = Duration::from_secs(1);
 
 /// The watch, under way in a thread of its own.

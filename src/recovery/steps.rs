@@ -17,16 +17,16 @@ use crate::sweep::ProbeStatus;
 
 /// How long evidence and the final GET may delay the signal.
 const FINAL_GET: Duration = Duration::from_millis(250);
-/// A look older than this is no ground for a signal.
+/// An observation older than this is not a basis for a signal.
 const STALE: Duration = Duration::from_secs(1);
-/// How often a stale look is taken anew before the signal is given up.
-const FRESH_LOOKS: usize = 3;
+/// How often a stale observation is repeated before the signal is given up.
+const FRESH_OBSERVATIONS: usize = 3;
 /// How long processes have to write down their stacks.
 const DUMP_TIME: Duration = Duration::from_secs(1);
 
-/// The machine, as far as the steps need it.
+/// The operations on the machine that the steps need.
 pub(super) trait Host {
-    /// A hold on one process, whatever becomes of its number.
+    /// A handle to one process, independent of its PID.
     type Process;
 
     /// The present moment.
@@ -53,7 +53,7 @@ pub(super) trait Host {
         probe: &dyn FinalProbe,
         until: Monotonic,
     ) -> Evidence;
-    /// Tells people what is about to happen, on one line.
+    /// Logs one line about the next step.
     fn log(&self, line: &str);
     /// Sends the signal; with none, only asks whether one would be permitted.
     fn signal(&self, process: &Self::Process, signal: Option<Signal>) -> Result<(), NotSent>;
@@ -101,14 +101,14 @@ struct Run<'a, H> {
     recovery: Recovery,
 }
 
-/// A process that is to be signalled, unless one more look finds a reason not to.
+/// A process to signal, unless a further observation finds a reason not to.
 struct Target<P> {
     pid: MainPid,
     process: P,
     first: Observation,
-    /// The last look.
+    /// The last observation.
     latest: Observation,
-    /// When systemd answered at the last look.
+    /// When systemd answered in the last observation.
     answered: Monotonic,
     probe: Box<dyn FinalProbe>,
 }
@@ -136,14 +136,14 @@ impl<H: Host> Run<'_, H> {
         self.verify(new_pid)
     }
 
-    /// Looks twice, with the final GET between the two.
+    /// Makes two observations, with the final GET between them.
     fn look_twice(&mut self) -> Step<Target<H::Process>> {
         let at = self.host.now();
         let unit = self.host.show().map_err(Outcome::Failed)?;
         let pid = *unit.main_pid.as_ref().unwrap_or(&0);
         self.recovery.pid = (pid != 0).then_some(pid);
         let pid = MainPid::new(pid, self.context.own_pid);
-        // Opened before the second look: the number can be given to another process, the
+        // Opened before the second observation: the number can be given to another process, the
         // descriptor cannot. If the number still belongs to the unit then, so does the process.
         let process = match pid {
             Some(pid) => self.host.open(pid).map_err(Outcome::Failed)?,
@@ -156,7 +156,7 @@ impl<H: Host> Run<'_, H> {
         };
         let first = self.observe(at, unit, seen, None);
         guards::judge(self.context, &first, None).map_err(refused)?;
-        // The guards have just refused whatever would leave either of the two out.
+        // The guards have just refused any observation without one of these two.
         let (Some(pid), Some(process)) = (pid, process) else {
             let why = "the main process cannot be opened".to_owned();
             return Err(Outcome::Refused(Guard::MainPid, why));
@@ -182,7 +182,7 @@ impl<H: Host> Run<'_, H> {
         Ok(target)
     }
 
-    /// Asks systemd, /proc, the socket table and the final GET once more, in this order: what can
+    /// Observes systemd, /proc, the socket table and the final GET once more, in this order: what can
     /// change fastest is looked at last.
     fn look_again(&self, target: &mut Target<H::Process>) -> Step<()> {
         let at = self.host.now();
@@ -213,7 +213,7 @@ impl<H: Host> Run<'_, H> {
         }
     }
 
-    /// Says what is about to happen, before it happens.
+    /// Logs the signal before it is sent.
     fn log_signal(&self, target: &Target<H::Process>) {
         let evidence = self.recovery.evidence.as_ref().map(Evidence::summary);
         self.host.log(&format!(
@@ -225,19 +225,19 @@ impl<H: Host> Run<'_, H> {
         ));
     }
 
-    /// Looks again until a look is fresh. Blocked stderr (Ctrl-S at a terminal) lets the last one grow
+    /// Observes again until an observation is fresh. Blocked stderr (Ctrl-S at a terminal) makes the last one grow
     /// old, and so does a pause of this whole program.
     fn fresh(&self, target: &mut Target<H::Process>) -> Step<()> {
-        let mut looks = 0;
+        let mut observations = 0;
         while self.host.now().since(target.answered) > STALE {
-            if looks == FRESH_LOOKS {
+            if observations == FRESH_OBSERVATIONS {
                 let why = "this program itself is starved: each observation is out of date before it can act on it";
                 return Err(Outcome::Refused(Guard::Starved, why.to_owned()));
             }
             self.look_again(target)?;
-            looks += 1;
+            observations += 1;
         }
-        // However fresh the look, this costs nothing.
+        // This check is free, however fresh the observation is.
         let probe = ProbeFacts {
             status: target.probe.status(),
             connections: Vec::new(),
@@ -245,7 +245,7 @@ impl<H: Host> Run<'_, H> {
         super::proofs::silence::unanswered(Some(&probe), None).map_err(refused)
     }
 
-    /// Asks the unit's processes for their stacks, then looks a third time. Says whether the main
+    /// Asks the unit's processes for their stacks, then makes a third observation. Returns whether the main
     /// process has died of that: then it was this run that ended it.
     fn dump_stacks(&mut self, target: &mut Target<H::Process>, signal: DumpSignal) -> Step<bool> {
         let since = self.host.wall_clock();

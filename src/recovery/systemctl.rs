@@ -1,4 +1,4 @@
-//! Asks systemd with `systemctl show`. It does not know what the answer is for.
+//! Queries systemd with `systemctl show`.
 
 use std::ffi::OsString;
 use std::io::PipeReader;
@@ -42,7 +42,7 @@ impl Systemctl {
         }
     }
 
-    /// What the manager knows of the service (or timer) `unit`.
+    /// The manager's state of the service or timer `unit`.
     ///
     /// # Errors
     ///
@@ -51,7 +51,7 @@ impl Systemctl {
         UnitState::parse(&self.ask(unit, PROPERTIES)?)
     }
 
-    /// What the manager knows of the `.socket` unit `unit`.
+    /// The manager's state of the `.socket` unit `unit`.
     ///
     /// # Errors
     ///

@@ -1,5 +1,4 @@
-//! What systemd says about a unit, made typed. Pure: it sees only the text that `systemctl show`
-//! printed, and has no opinion on it.
+//! The state of a unit, parsed from the output of `systemctl show`. Pure.
 
 use std::collections::BTreeMap;
 use std::iter;
@@ -39,15 +38,14 @@ pub(super) const PROPERTIES: &[&str] = &[
     "TriggeredBy",
 ];
 
-/// A property that was not printed, or makes no sense; a sentence.
+/// A property that is missing or invalid; the message that says so.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Unreadable(pub(super) String);
 
 /// A property, or why it cannot be known.
 pub(super) type Property<T> = Result<T, Unreadable>;
 
-/// One look at a unit. Each property stands for itself: one that is missing spoils only the
-/// decisions that need it.
+/// The state of a unit at one moment. A missing property affects only the decisions that need it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct UnitState {
     /// `loaded`, `not-found`, `masked`, `bad-setting`, …
@@ -104,7 +102,7 @@ impl UnitState {
     ///
     /// # Errors
     ///
-    /// A sentence, where that is no list of `Key=value` lines for exactly one unit.
+    /// A message, if that is not a list of `Key=value` lines for exactly one unit.
     pub(super) fn parse(printed: &[u8]) -> Result<Self, String> {
         let raw = Raw::parse(printed)?;
         let restart_takes = || {
@@ -187,7 +185,7 @@ fn ignores_failure(line: &str) -> Option<bool> {
 }
 
 /// A span of time as systemd.time(7) writes it, such as `1min 30s`, `1.500000s` or `0`; none for
-/// `infinity` and whatever else is no finite span.
+/// `infinity` and anything else that is not a finite span.
 fn span(text: &str) -> Option<Duration> {
     const SECONDS: [(&str, f64); 10] = [
         ("us", 1e-6),
@@ -319,7 +317,7 @@ impl<'a> Raw<'a> {
         }
     }
 
-    /// A service with a main process has a command, and systemd tells it. Only Type=oneshot has
+    /// A service with a main process has a command, and systemd prints it. Only Type=oneshot has
     /// several, and no main process once it is active.
     fn ignores_failure(&self) -> Property<bool> {
         let printed = &self.ignores_failure;

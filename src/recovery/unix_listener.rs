@@ -1,4 +1,4 @@
-//! Finds out who listens at a UNIX socket, of which the kernel tells neither control group nor byte
+//! Finds the process that listens at a UNIX socket, for which the kernel shows neither control group nor byte
 //! counts. What that means for a kill is judged in `proofs`.
 
 use std::fs;
@@ -53,7 +53,7 @@ fn of_peer(
     manager: Option<&str>,
 ) -> Result<Option<UnixOwner>, String> {
     let pid = peer.pid;
-    let hidden = || format!("the process that listens ({pid}) is outside of this PID namespace");
+    let hidden = || format!("the process that listens ({pid}) is outside this PID namespace");
     if pid == 0 {
         return Err(hidden());
     }

@@ -1,5 +1,5 @@
-//! Finds today what would fail in the next hang, or keep this program from being run: beside the
-//! sweep, without effect on the exit status. It changes nothing and signals nobody.
+//! Warns about problems that would prevent the next recovery or the next run of this program. Runs beside
+//! the sweep, without effect on the exit status. Changes nothing and sends no signal.
 
 use std::fs;
 use std::io::{self, PipeWriter};
@@ -138,7 +138,7 @@ impl Subjects {
                 None => Some(manifest.base_url.port()),
             },
         });
-        // systemd sets it for whatever it starts, systemd.exec(5).
+        // systemd sets it for every process that it starts, systemd.exec(5).
         let under_systemd = std::env::var_os("INVOCATION_ID").is_some();
         let cgroup = || fs::read_to_string("/proc/self/cgroup").ok();
         Self {
@@ -203,7 +203,7 @@ impl Subjects {
     }
 }
 
-/// What keeps a recovery from working for good, as far as it can be seen while the backend is well.
+/// Lasting reasons against a recovery, as far as they are visible while the backend is healthy.
 fn lasting_refusals(
     ask: &impl Fn(Scope) -> Systemctl,
 ) -> impl Fn(&Backend, &UnitState, &[SocketAddr]) -> Vec<String> {
@@ -226,7 +226,7 @@ fn lasting_refusals(
     }
 }
 
-/// What the guards would see, as far as it lasts.
+/// The lasting facts that the guards would judge.
 fn context(backend: &Backend) -> GuardContext<'_> {
     let plan = &backend.plan;
     GuardContext {
@@ -247,7 +247,7 @@ fn context(backend: &Backend) -> GuardContext<'_> {
     }
 }
 
-/// A check of the running backend that costs a healthy run little: nobody is at work on its processes.
+/// A check of the running backend that costs a healthy run little: nobody debugs its processes.
 fn observe(backend: &Backend, state: &UnitState, systemctl: &Systemctl) -> Observation {
     let at = Monotonic::now();
     let main = *state.main_pid.as_ref().unwrap_or(&0);

@@ -1,5 +1,5 @@
-//! The report for people: a table at a terminal, plain lines in a pipe, and in the journal only
-//! what is not as it should be. The tally, the verdict and the recovery are always the last lines.
+//! The human report: a table at a terminal, plain lines in a pipe, and in the journal only the routes
+//! that are not OK. The tally, the verdict and the recovery are always the last lines.
 
 mod github;
 mod table;

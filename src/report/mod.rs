@@ -49,7 +49,7 @@ pub struct Report<'a> {
 }
 
 impl Report<'_> {
-    /// Each route with what came of it, in the manifest's order.
+    /// Each route with its result, in the manifest's order.
     fn results(&self) -> impl Iterator<Item = (&Route, &verdict::ProbeResult)> + Clone {
         self.manifest.routes.iter().zip(&self.outcomes)
     }
@@ -66,8 +66,8 @@ pub struct Outputs {
 }
 
 impl Outputs {
-    /// Checks every place that the report is to go to. A path that cannot work is complained of
-    /// now, while somebody may still be watching; it does not keep the run from its work.
+    /// Checks every place that the report is to go to. A path that cannot work is reported
+    /// now, before the probes; the run continues.
     ///
     /// # Errors
     ///
@@ -98,7 +98,7 @@ impl Outputs {
 }
 
 /// Writes the report to every place that was asked for, and says whether all could be written.
-/// What could not is complained of on standard error.
+/// Failures are reported on standard error.
 pub fn write_all(report: &Report, outputs: Outputs) -> bool {
     let Outputs {
         format,

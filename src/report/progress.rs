@@ -1,4 +1,4 @@
-//! How far a sweep is, on one line of a terminal that leaves nothing behind. The probing threads
+//! The progress of a sweep, on one line of a terminal that is erased at the end. The probing threads
 //! update it; they never wait for it.
 
 use std::io::{self, Write};
@@ -29,7 +29,7 @@ impl Progress {
         progress
     }
 
-    /// Draws the line anew, unless that was done a moment ago or is being done.
+    /// Redraws the line, unless that was done a moment ago or is being done.
     pub fn update(&self, done: usize, total: usize) {
         let Some(Ok(mut drawn)) = self.drawn.as_ref().map(Mutex::try_lock) else {
             return;
@@ -40,7 +40,7 @@ impl Progress {
         }
     }
 
-    /// Erases the line, for text that is to stand there.
+    /// Erases the line, so that other text can be printed.
     pub fn clear(&self) {
         let Some(Ok(mut drawn)) = self.drawn.as_ref().map(Mutex::lock) else {
             return;
@@ -57,7 +57,7 @@ impl Drop for Progress {
     }
 }
 
-/// A line that cannot be drawn is nobody's concern, and a terminal that takes none now (Ctrl-S)
+/// A line that cannot be drawn is ignored, and a terminal that takes none now (Ctrl-S)
 /// must not hold the sweep up.
 fn write(text: &str) {
     let stderr = io::stderr();

@@ -15,7 +15,7 @@ use crate::recovery::{
 };
 use crate::verdict::{self, Class, ProbeResult, Proof, ResponseError, SkipReason, TransportError};
 
-/// A route and what came of it.
+/// A route and its result.
 pub(super) struct Case {
     route: Route,
     outcome: ProbeResult,
@@ -271,7 +271,7 @@ pub(super) fn refused() -> Recovery {
     }
 }
 
-/// Compares with a file in `golden/`, which `UPDATE_GOLDEN=1` writes anew.
+/// Compares with a file in `golden/`, which `UPDATE_GOLDEN=1` regenerates.
 pub(super) fn assert_golden(name: &str, text: &str) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/report/golden");
     let path = folder.join(name);

@@ -1,4 +1,4 @@
-//! What standard output and standard error are connected to, and so what may be written there:
+//! The kind of standard output and standard error, and so the text that may be written there:
 //! prefixes for the journal, colour and columns for a terminal, plain lines for all else.
 
 use std::io::{self, IsTerminal};
@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use crate::cli::Color;
 use crate::stderr::is_journal;
 
-/// The width where a terminal does not tell it.
+/// The width if the terminal does not report one.
 const USUAL_COLUMNS: usize = 80;
 
 /// What a stream is connected to.
@@ -132,7 +132,7 @@ fn coloured(choice: Color, stream: Stream, wishes: Wishes) -> bool {
     }
 }
 
-/// Whether the first of these locale names that is set stands for UTF-8 (locale(7)).
+/// Whether the first of these locale names that is set means UTF-8 (locale(7)).
 fn is_utf8(names: [Option<&str>; 3]) -> bool {
     let name = names.into_iter().flatten().find(|name| !name.is_empty());
     name.is_some_and(|name| {

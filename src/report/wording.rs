@@ -1,4 +1,5 @@
-//! The wording that several formats and messages share. Pure, and not yet escaped.
+//! The wording of the tally, the verdict and other text that several formats share. Pure; the text is not
+//! yet escaped.
 
 #[cfg(test)]
 mod tests;
@@ -10,7 +11,7 @@ use crate::manifest::{Manifest, Method, Route, in_seconds};
 use crate::recovery::{self, Recovery};
 use crate::verdict::{BackendState, Class, ProbeResult, Severity, SkipReason, Tally, Verdict};
 
-/// What a sweep's core routes came to; all else stands in the tally.
+/// The results of the core routes of a sweep; the tally has the others.
 #[derive(Debug, Default)]
 struct Core {
     routes: usize,
@@ -88,7 +89,7 @@ impl Core {
     }
 }
 
-/// So many routes, perhaps of one kind.
+/// A number of routes, with an optional kind.
 pub(super) fn routes(count: usize, kind: &str) -> String {
     let plural = if count == 1 { "" } else { "s" };
     format!("{count} {kind}route{plural}")
@@ -98,7 +99,7 @@ fn were(count: usize) -> &'static str {
     if count == 1 { "was" } else { "were" }
 }
 
-/// Joins parts as a person would: `a, b and c`.
+/// Joins parts with commas and "and": `a, b and c`.
 fn list(parts: &[String]) -> String {
     match parts {
         [] => String::new(),
@@ -107,7 +108,7 @@ fn list(parts: &[String]) -> String {
     }
 }
 
-/// The tally line that timers and dashboards search for.
+/// The tally line, which timers and dashboards parse.
 pub(super) fn tally(tally: &Tally) -> String {
     let Tally {
         ok,
@@ -176,7 +177,7 @@ pub(super) fn valid_manifest(manifest: &Manifest) -> String {
     )
 }
 
-/// One line that says what a dry run watches for; none where nothing would be recovered.
+/// One line at the start of a dry run; none if nothing would be recovered.
 pub fn dry_run(manifest: &Manifest) -> Option<String> {
     let plan = manifest.recovery.as_ref()?;
     Some(format!(
@@ -191,7 +192,7 @@ fn silence(manifest: &Manifest) -> String {
     format!("{} s of silence", in_seconds(manifest.proof_time()))
 }
 
-/// What is said of one route in a word or two.
+/// The result of one route in a word or two.
 pub(super) fn class(class: Class) -> &'static str {
     match class {
         Class::Ok => "OK",
@@ -202,7 +203,7 @@ pub(super) fn class(class: Class) -> &'static str {
     }
 }
 
-/// What more there is to say of one route: how often it was tried, and why it is what it is.
+/// The note on one route: the number of attempts and the reason for the result.
 pub(super) fn note(outcome: &ProbeResult) -> String {
     let reason = match outcome.class {
         Class::Skipped(SkipReason::BackendHung) => Some("the backend hung"),
@@ -242,7 +243,7 @@ pub(super) fn time(length: Duration) -> String {
     }
 }
 
-/// How a recovery's outcome weighs: an act or a dry run is soft, a hang that stays is not.
+/// The severity of a recovery's outcome: a kill or a dry run is soft, a hang that remains is hard.
 pub(super) fn severity(outcome: &recovery::Outcome) -> Severity {
     match outcome {
         recovery::Outcome::NotNeeded => Severity::Fine,
@@ -256,7 +257,7 @@ pub(super) fn severity(outcome: &recovery::Outcome) -> Severity {
     }
 }
 
-/// Who was asked for stacks, how to see them, and their beginning where it is known.
+/// The processes that were asked for stacks, the command that shows them, and their first lines if known.
 pub(super) fn dump(dump: &recovery::Dump) -> Vec<String> {
     let processes: Vec<_> = dump.processes.iter().map(ToString::to_string).collect();
     let head = format!(

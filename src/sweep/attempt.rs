@@ -1,5 +1,5 @@
-//! What one attempt shares with the resolver, connectors and transports that live inside ureq: its
-//! end, and what was observed on its connections. How it failed travels in ureq's own errors.
+//! The state that one attempt shares with the resolver, connectors and transports inside ureq: its end,
+//! and what was observed on its connections. Failures are returned in ureq's own errors.
 
 use std::fmt;
 use std::io;
@@ -65,7 +65,7 @@ impl From<Failure> for ureq::Error {
     }
 }
 
-/// What an error of a socket means.
+/// The cause for an error of a socket.
 pub(super) fn transport_error(error: Errno) -> TransportError {
     match error {
         Errno::ECONNREFUSED => TransportError::Refused,
@@ -92,7 +92,7 @@ pub struct ProbeConnection {
     pub established: bool,
 }
 
-/// What a run notes of its connections for the sake of a recovery.
+/// The connections of a run, recorded for recovery.
 #[derive(Debug, Default)]
 pub(super) struct ConnectionLog {
     /// The TCP connections of the run; see [`ConnectionLog::note`].
@@ -100,7 +100,7 @@ pub(super) struct ConnectionLog {
     unix: Mutex<UnixLog>,
 }
 
-/// What the present sweep found at the UNIX socket.
+/// The peers at the UNIX socket in the current sweep.
 #[derive(Debug, Default)]
 struct UnixLog {
     /// The peers of all connections, each once.
@@ -156,7 +156,7 @@ impl ConnectionLog {
     }
 }
 
-/// The state of one attempt after the other.
+/// The state of the current attempt.
 #[derive(Debug)]
 pub(super) struct Attempt {
     state: Mutex<State>,
@@ -173,12 +173,12 @@ struct State {
     /// The connections that are pending or established; only where they are recorded.
     live: Vec<ProbeConnection>,
     peek: PeekHandle,
-    /// The buffers of the connection before, so that not every one has to clear new memory.
+    /// The buffers of the previous connection, to avoid clearing new memory for each one.
     spare: Buffers,
 }
 
-/// A second descriptor of the connection, for somebody who must see bytes that nobody has read yet.
-/// Only where one asks for it, because it keeps the connection open.
+/// A second descriptor of the connection, to check for bytes that have not been read yet. Created only on
+/// request, because it keeps the connection open.
 #[derive(Debug, Default)]
 enum PeekHandle {
     #[default]
@@ -216,7 +216,7 @@ impl Attempt {
         }
     }
 
-    /// Goes on with another connection, for an address of `bytes`.
+    /// Continues with another connection, for an address of `bytes`.
     pub(super) fn follow(&self, bytes: usize) {
         let mut state = self.state();
         state.longest_line = state.longest_line.max(bytes);
@@ -234,13 +234,13 @@ impl Attempt {
         self.state().longest_line
     }
 
-    /// Lets [`Attempt::received_any`] see also what lies in the socket unread.
+    /// Makes [`Attempt::received_any`] also check for unread bytes in the socket.
     pub(super) fn peek(&self) {
         self.state().peek = PeekHandle::Wanted;
     }
 
     /// Records that a byte has come back.
-    pub(super) fn hear(&self) {
+    pub(super) fn note_received(&self) {
         self.state().received_any = true;
     }
 
@@ -306,7 +306,7 @@ impl Attempt {
         let Some(log) = &self.log else { return };
         let Some(peer) = peer() else { return };
         let peers = &mut log.unix().peers;
-        // The first one's pidfd tells whether that PID has been given to another process since.
+        // The pidfd of the first one shows whether that PID has been reused.
         if peers.iter().all(|known| known.pid != peer.pid) {
             peers.push(peer);
         }

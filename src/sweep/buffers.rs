@@ -1,5 +1,5 @@
 //! The bytes between ureq and the socket. ureq's own buffers do not grow, so a head larger than the
-//! buffer would look like a closed connection; these grow, but not without end.
+//! buffer would look like a closed connection. These buffers grow up to a limit.
 
 use ureq::Error;
 use ureq::unversioned::transport::{self, Buffers as _};
@@ -9,7 +9,7 @@ use super::framing::Framing;
 /// Enough for most responses in one read, and small with 64 probes in flight.
 const INPUT: usize = 16 * 1024;
 
-/// More than the longest head that is accepted; whoever needs more has no end to wait for.
+/// More than the longest head that is accepted.
 const INPUT_MAX: usize = 128 * 1024;
 
 /// A request's lines besides the longest ones that the manifest gives.

@@ -1,5 +1,5 @@
-//! Connects to one of several addresses as RFC 8305, section 5, says: in order, the next one 250 ms
-//! later or as soon as one has failed, the earlier ones still pending. All share the attempt's time.
+//! Connects to one of several addresses (RFC 8305, section 5): in order, the next one 250 ms later or as
+//! soon as one has failed, while the earlier ones are still pending. All share the attempt's time.
 
 use std::io;
 use std::net::SocketAddr;
@@ -49,7 +49,7 @@ pub(super) fn connect(addresses: &[SocketAddr], attempt: &Attempt) -> Result<Soc
     Err(race.failure())
 }
 
-/// Connects that are under way beside each other.
+/// Connects that run in parallel.
 struct Race<'a> {
     attempt: &'a Attempt,
     pending: Vec<(Socket, SocketAddr)>,
@@ -130,7 +130,7 @@ impl Race<'_> {
         self.failure = Failure::new(transport_error(error), detail);
     }
 
-    /// Why no connection stands.
+    /// Why there is no connection.
     fn failure(self) -> Failure {
         if self.pending.is_empty() {
             return self.failure;

@@ -1,6 +1,5 @@
-//! Names to addresses, within an attempt's time. getaddrinfo(3) has no time limit of its own, so
-//! each look-up has a thread, which all who ask for the name share; a name is asked for once a
-//! sweep, numeric addresses never.
+//! Resolves names within an attempt's time. getaddrinfo(3) has no timeout, so each lookup has its own
+//! thread. A name is looked up once per sweep, and numeric addresses never.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
@@ -18,14 +17,14 @@ use crate::clock::Monotonic;
 use crate::manifest::Scheme;
 use crate::verdict::TransportError;
 
-/// What ureq's list of addresses holds.
+/// The capacity of ureq's list of addresses.
 const ADDRESSES_MAX: usize = 16;
 
 /// The names that were looked up during one sweep.
 #[derive(Debug, Default)]
 pub(super) struct DnsCache(Mutex<HashMap<String, Arc<Lookup>>>);
 
-/// One look-up, perhaps still under way.
+/// One lookup, perhaps still under way.
 #[derive(Debug, Default)]
 struct Lookup {
     answer: Mutex<Option<Result<Vec<IpAddr>, String>>>,
@@ -42,7 +41,7 @@ pub(super) enum Unresolved {
 }
 
 impl DnsCache {
-    /// Makes the next that asks for a name look it up anew.
+    /// Makes the next lookup of a name start again.
     pub(super) fn forget(&self) {
         self.0
             .lock()
@@ -50,7 +49,7 @@ impl DnsCache {
             .clear();
     }
 
-    /// Takes `address` for the answer to a look-up of `host`.
+    /// Uses `address` as the result of a lookup of `host`.
     #[cfg(test)]
     pub(super) fn plant(&self, host: &str, address: IpAddr) {
         let lookup = Arc::new(Lookup::default());
@@ -66,8 +65,8 @@ impl DnsCache {
         self.lookup(host).wait(end)
     }
 
-    /// The look-up of `host` that is under way or succeeded, or a new one. A failed one is not
-    /// kept: the next attempt asks again.
+    /// The lookup of `host` that is under way or succeeded, or a new one. A failed one is not
+    /// kept: the next attempt looks it up again.
     fn lookup(&self, host: &str) -> Arc<Lookup> {
         let mut lookups = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(lookup) = lookups.get(host)
@@ -130,7 +129,7 @@ pub(super) fn bare_host(uri: &Uri) -> &str {
 /// Resolves for one client, by the end of its attempt.
 #[derive(Debug)]
 pub(super) struct AttemptResolver {
-    /// The attempt that limits the look-up.
+    /// The attempt that limits the lookup.
     pub(super) attempt: Arc<Attempt>,
     /// The names of this sweep; none where no address is needed.
     pub(super) dns: Option<Arc<DnsCache>>,

@@ -1,7 +1,7 @@
-//! Mends what HTTP allows in a response and ureq-proto 0.7 does not understand, in the received bytes
+//! Rewrites parts of a response that HTTP allows and ureq-proto 0.7 does not support, in the received bytes
 //! before it sees them: 1xx heads with fields (RFC 9110, section 15.2), folded lines (RFC 9112,
 //! section 5.2), a transfer coding that ends otherwise than in `chunked` (section 6.3), and long chunk
-//! size lines (section 7.1). Whatever is not legal stays as it is, so that ureq objects to it.
+//! size lines (section 7.1). Invalid input stays unchanged, so that ureq rejects it.
 
 use std::ops::Range;
 
@@ -11,7 +11,7 @@ const SIZE_LINE_MAX: usize = 20;
 /// Where in a response the next received byte is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum State {
-    /// In what needs no mending, to the end.
+    /// In a part that needs no rewriting, to the end.
     #[default]
     Rest,
     Head,
@@ -35,7 +35,7 @@ enum Coding {
     Plain,
     /// `chunked` comes last.
     Chunked,
-    /// Something else comes last: the body ends with the connection, whatever `Content-Length` says.
+    /// Another coding comes last: the body ends with the connection, regardless of `Content-Length`.
     UntilClose,
 }
 
@@ -55,7 +55,7 @@ impl Framing {
         self.unfinished = 0;
     }
 
-    /// Mends `input`, whose last `added` bytes are new, in place; returns how many bytes of it are
+    /// Rewrites `input`, whose last `added` bytes are new, in place; returns how many bytes of it are
     /// left.
     pub(super) fn mend(&mut self, input: &mut [u8], added: usize) -> usize {
         let mut length = input.len();
@@ -159,7 +159,7 @@ fn is_informational(status_line: &[u8]) -> bool {
     })
 }
 
-/// What this field line says of the transfer coding, if it is about that at all. The last line counts,
+/// The transfer coding in this field line, if there is one. The last line counts,
 /// and in it the last coding (RFC 9110, section 5.3).
 fn coding_of(line: &[u8]) -> Option<Coding> {
     let codings = value_of(line, b"transfer-encoding")?;

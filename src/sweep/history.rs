@@ -1,5 +1,5 @@
-//! Repeats the sweep until the backend is healthy or the waiting is over, and remembers what a later
-//! round or sweep must not hide of an earlier one.
+//! Repeats the sweep until the backend is healthy or the time is over, and keeps earlier errors that a later
+//! round or sweep must not mask.
 
 use std::collections::HashMap;
 use std::thread;
@@ -14,7 +14,7 @@ use crate::verdict::{self, Class, ProbeResult, Severity, Verdict};
 /// The pause between two sweeps.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// How the sweeps of a run go.
+/// Options for the sweeps of a run.
 #[derive(Clone, Copy, Debug)]
 pub struct SweepOptions {
     /// No sweep begins after this much time; zero for a single sweep.
@@ -24,14 +24,14 @@ pub struct SweepOptions {
     pub may_recover: bool,
 }
 
-/// What the sweeps before brought back.
+/// The results of the earlier sweeps.
 #[derive(Debug, Default)]
 pub(super) struct SweepHistory {
     /// Of the last sweep, by route.
     results: Vec<ProbeResult>,
-    /// The HTTP error that a route gave last, unless it has been as it should be since.
+    /// The last HTTP error of a route, unless it has been OK since.
     errors: HashMap<usize, ProbeResult>,
-    /// All attempts since a route was last as it should be, by route.
+    /// The attempts since a route was last OK, by route.
     attempts: Vec<u16>,
 }
 
@@ -61,7 +61,7 @@ pub fn until_healthy(
     }
 }
 
-/// The result of a core route that was probed in two rounds: the second one's, unless that hides an
+/// The result of a core route that was probed in two rounds: the second one's, unless that would mask an
 /// error or was never made. All attempts count.
 pub(super) fn merge_rounds(first: &ProbeResult, second: ProbeResult) -> ProbeResult {
     if let Class::Skipped(_) = second.class {
@@ -101,7 +101,7 @@ impl SweepHistory {
         results
     }
 
-    /// A later sweep's result, together with what the route gave before.
+    /// A later sweep's result, merged with the route's earlier ones.
     fn add(&mut self, index: usize, result: ProbeResult) -> ProbeResult {
         let mut attempts = result.attempts;
         if let Some(sum) = self.attempts.get_mut(index) {

@@ -1,6 +1,5 @@
-//! One attempt over HTTP, its redirects included: the response, or why there is none, without judging
-//! either. Outside this module, those below it (attempt, transport, buffers, tls, dns) and the choice
-//! of a proxy, nobody knows ureq.
+//! One attempt over HTTP, including its redirects: the response or the error. `probe` judges both. Outside this module, those below it (attempt, transport, buffers, tls, dns) and the choice
+//! of a proxy, no other file uses ureq.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -21,13 +20,13 @@ use crate::verdict::TransportError;
 /// A response head may have this many bytes.
 const HEAD_MAX: usize = 64 * 1024;
 
-/// What is said of a connection that the other side closed too early.
+/// The message for a connection that the other side closed too early.
 const INCOMPLETE: &str = "closed before the response was complete";
 
 /// A body is read in pieces of this many bytes.
 const CHUNK: usize = 8 * 1024;
 
-/// What every client of a sweep shares.
+/// The settings that all clients of a sweep share.
 #[derive(Debug)]
 pub(super) struct Setup {
     pub(super) base_url: BaseUrl,
@@ -53,7 +52,7 @@ pub(super) struct Client {
     chunk: Vec<u8>,
 }
 
-/// A response, whatever its status.
+/// A response with any status.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Response {
     pub(super) status: u16,
@@ -124,7 +123,7 @@ impl Client {
         }
     }
 
-    /// The state of the present attempt, for somebody who watches from outside.
+    /// The state of the current attempt, for other threads.
     pub(super) fn state(&self) -> Arc<Attempt> {
         Arc::clone(&self.attempt)
     }

@@ -45,7 +45,7 @@ const FINAL_PROBE_LIMIT: Duration = Duration::from_secs(86_400);
 /// milliseconds late, and a last attempt that is cut short proves nothing.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// What happens while a run sweeps, for those who want to know.
+/// Callbacks for the events of the sweeps.
 pub trait SweepEvents: Sync {
     /// A sweep begins, and nothing of it has been sent yet. Called by the thread that sweeps.
     fn sweep_begins(&self) {}
@@ -54,7 +54,7 @@ pub trait SweepEvents: Sync {
     /// while the others wait.
     fn core_ends(&self) {}
 
-    /// So many probes of so many are done. Called by every probing thread.
+    /// `done` of `total` probes are done. Called by every probing thread.
     fn progress(&self, _done: usize, _total: usize) {}
 
     /// This sweep was unhealthy, and another one follows within the time that is left. Called by the
@@ -62,7 +62,7 @@ pub trait SweepEvents: Sync {
     fn unhealthy(&self, _sweep: &Sweep, _verdict: &Verdict, _left: Duration) {}
 }
 
-/// Nobody wants to know.
+/// Ignores all events.
 impl SweepEvents for () {}
 
 /// Probes the routes of one manifest.
@@ -72,7 +72,7 @@ pub struct Prober<'m> {
     setup: Setup,
 }
 
-/// What one sweep brought back.
+/// The results of one sweep.
 #[derive(Debug)]
 pub struct Sweep {
     /// When it began, just before [`SweepEvents::sweep_begins`].
@@ -124,7 +124,7 @@ impl<'m> Prober<'m> {
         may_recover: bool,
         events: &dyn SweepEvents,
     ) -> Sweep {
-        // Before whatever the caller notes now: a process that starts meanwhile is younger than both.
+        // Taken before the event, so that a process that starts in between is younger than both.
         let began = Monotonic::now();
         events.sweep_begins();
         let due = |core| {
@@ -167,8 +167,8 @@ impl<'m> Prober<'m> {
         longest.unwrap_or_default().saturating_mul(rounds)
     }
 
-    /// Probes every core route once, by `until` at the latest, and says whether all are as they
-    /// should be or rate-limited.
+    /// Probes every core route once, by `until` at the latest, and returns whether all are OK or
+    /// rate-limited.
     pub fn core_answers(&self, until: Monotonic) -> bool {
         let pool = Pool {
             retries: false,
@@ -180,7 +180,7 @@ impl<'m> Prober<'m> {
             .all(|(_, result)| result.class.severity(true) != Severity::Hard)
     }
 
-    /// A pool that probes these `core` routes until `deadline`. Names are looked up anew, since they
+    /// A pool that probes these `core` routes until `deadline`. Names are looked up again, because they
     /// may change between two sweeps.
     fn pool<'p>(&'p self, deadline: Monotonic, core: Vec<(usize, &'p Route)>) -> Pool<'p> {
         self.setup.dns.forget();
@@ -200,8 +200,8 @@ impl<'m> Prober<'m> {
         }
     }
 
-    /// Every connection of this run so far, the final probe's included, in order: what they do at
-    /// the backend's socket is no sign of progress. Empty where the manifest has no `recovery`.
+    /// Every connection of this run so far, the final probe's included, in order. Their
+    /// traffic at the backend's socket is not a sign of progress. Empty where the manifest has no `recovery`.
     pub fn connections(&self) -> Vec<Connection> {
         let log = self.setup.log.as_deref();
         log.map(ConnectionLog::connections).unwrap_or_default()
@@ -221,8 +221,8 @@ impl<'m> Prober<'m> {
         log.is_some_and(ConnectionLog::unix_queue_was_full)
     }
 
-    /// Sends one GET to the first core route on a fresh connection, in a thread of its own that
-    /// nobody needs to wait for, and to the addresses that the last sweep probed.
+    /// Sends one GET to the first core route on a fresh connection, in a separate,
+    /// detached thread, and to the addresses that the last sweep probed.
     ///
     /// # Errors
     ///
@@ -239,7 +239,7 @@ impl<'m> Prober<'m> {
         };
         let mut client = Client::new(&self.setup);
         let attempt = client.state();
-        // Whoever asks after a pause of this whole process may be faster than the thread.
+        // After a pause of this whole process, the caller may be faster than the thread.
         attempt.peek();
         let end = Arc::new(OnceLock::new());
         let ended = Arc::clone(&end);
@@ -264,7 +264,7 @@ impl<'m> Prober<'m> {
         Ok(FinalProbe { attempt, end })
     }
 
-    /// A look-up of the addresses that the base URL leads to, for any thread at any time: those that
+    /// A lookup of the addresses that the base URL leads to, for any thread at any time: those that
     /// the present or the last sweep probes, where there was one; none with a `unix_socket`. Its error
     /// says that the name has no address, or that its resolver does not answer within 5 s.
     pub fn lookup(&self) -> impl Fn() -> Result<Vec<SocketAddr>, String> + Send + 'static {
@@ -293,14 +293,14 @@ impl<'m> Prober<'m> {
     }
 }
 
-/// The last GET before a signal, under way in the background.
+/// The last GET before a signal, running in the background.
 #[derive(Debug)]
 pub struct FinalProbe {
     attempt: Arc<Attempt>,
     end: Arc<OnceLock<ProbeStatus>>,
 }
 
-/// What the final probe has brought so far.
+/// The status of the final probe so far.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProbeStatus {
     /// Nothing yet.
@@ -317,7 +317,7 @@ pub enum ProbeStatus {
 }
 
 impl FinalProbe {
-    /// What it has brought so far.
+    /// Its status so far.
     pub fn status(&self) -> ProbeStatus {
         if self.attempt.received_any() {
             return ProbeStatus::Answered;

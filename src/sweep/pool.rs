@@ -1,5 +1,5 @@
-//! Hands routes out to threads: the core in one round or two, then the others, unless the core proves
-//! that probing them makes no sense.
+//! Distributes routes to threads: the core in one or two rounds, then the others, unless the core proves the
+//! backend hung or down.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -22,7 +22,7 @@ use crate::verdict::{self, BackendState, ProbeResult, SkipReason};
 pub(super) struct Pool<'a> {
     pub(super) setup: &'a Setup,
     pub(super) concurrency: NonZeroUsize,
-    /// When the sweep ends, whatever the probes do.
+    /// The absolute end of the sweep.
     pub(super) deadline: Monotonic,
     /// The same for the core, which may have a little more time.
     pub(super) core_deadline: Monotonic,
@@ -37,7 +37,7 @@ pub(super) struct Pool<'a> {
     pub(super) others: Vec<(usize, &'a Route)>,
 }
 
-/// What probing the routes brought back.
+/// The results of the routes.
 pub(super) struct Probed {
     /// Each route's place in the manifest and its result, the core routes first.
     pub(super) results: Vec<(usize, ProbeResult)>,
@@ -45,7 +45,7 @@ pub(super) struct Probed {
     pub(super) silent_at: BTreeSet<SocketAddr>,
 }
 
-/// Routes that are probed side by side, and their results.
+/// Routes that are probed in parallel, and their results.
 #[derive(Default)]
 struct Batch {
     slots: Vec<OnceLock<ProbeResult>>,
@@ -53,7 +53,7 @@ struct Batch {
     done: AtomicUsize,
 }
 
-/// What the threads share.
+/// The state that the threads share.
 struct Work {
     first: Batch,
     second: Batch,
@@ -66,7 +66,7 @@ struct Work {
     silent_at: Mutex<BTreeSet<SocketAddr>>,
 }
 
-/// Holds threads back until something is decided.
+/// Blocks threads until a decision is made.
 struct Gate<T> {
     decision: Mutex<Option<T>>,
     decided: Condvar,

@@ -1,5 +1,5 @@
-//! One route's attempts: how often, until when, and what the last one is called. Judging is pure;
-//! only [`probe`] waits and asks the network.
+//! The attempts of one route: retries, deadline, and the class of the last attempt. Judging is pure; only
+//! [`probe`] waits and uses the network.
 
 use std::thread;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::verdict::{Class, ProbeResult, Proof, ResponseError, SkipReason, Trans
 const OVERRUN: Duration = Duration::from_secs(1);
 
 /// Probes `route` with up to `retries` further attempts, all within `deadline`. `waited` is called with
-/// the connections on which an attempt waited for nothing.
+/// the connections of an attempt that received nothing.
 pub(super) fn probe(
     client: &mut Client,
     route: &Route,
@@ -114,8 +114,8 @@ fn final_result(mut last: ProbeResult, spent: bool, error: Option<ProbeResult>) 
     }
 }
 
-/// `last`, unless it is a rate limit: what a provoked limiter says must not hide an HTTP error that
-/// the same route gave before. Then all `attempts` count.
+/// `last`, unless it is a rate limit: a 429 caused by our own probes must not mask an earlier HTTP error
+/// of the same route. Then all `attempts` count.
 pub(super) fn keep_http_error(
     last: ProbeResult,
     error: &ProbeResult,
@@ -133,7 +133,7 @@ pub(super) fn keep_http_error(
     }
 }
 
-/// Whether another attempt may bring something better.
+/// Whether another attempt may have a better result.
 fn retried(class: Class, status: Option<u16>) -> bool {
     match class {
         Class::TimeoutUnreachable(error) => match error {
@@ -152,8 +152,8 @@ fn retried(class: Class, status: Option<u16>) -> bool {
     }
 }
 
-/// The class of one attempt, and what more there is to say. `full` says that the attempt had its
-/// whole timeout, rather than what the deadline left of it.
+/// The class and the detail of one attempt. `full` means that the attempt had its whole timeout, instead of
+/// the rest of the deadline.
 fn judge(
     route: &Route,
     attempt: Result<Response, AttemptError>,
@@ -192,7 +192,7 @@ fn judge(
     }
 }
 
-/// What `body` lacks of what it must hold.
+/// The first body check that `body` fails.
 fn failed_check(checks: &BodyChecks, options: &Options, body: &[u8]) -> Option<String> {
     if let Some(text) = &checks.contains
         && !holds(body, text.as_bytes())

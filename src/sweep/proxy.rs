@@ -1,11 +1,11 @@
-//! Which proxy the environment names for an address, by the rules that curl made common. ureq's
-//! own choice takes any of the variables for any scheme, and reads `no_proxy` too narrowly.
+//! The proxy for an address, from the environment, with the same rules as curl. ureq would use any of the
+//! variables for any scheme, and supports only a part of `no_proxy`.
 
 use std::net::IpAddr;
 
 use crate::manifest::{BaseUrl, Scheme};
 
-/// The proxy that `variable` (a look-up in the environment) names for `url`; none where it is
+/// The proxy that `variable` (a lookup in the environment) names for `url`; none where it is
 /// exempt.
 ///
 /// # Errors

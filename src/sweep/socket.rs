@@ -1,5 +1,4 @@
-//! A non-blocking stream socket, and waiting for it up to an absolute moment. Knows nothing of
-//! addresses, HTTP or routes.
+//! A non-blocking stream socket, and waiting for it until an absolute deadline.
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -15,7 +14,7 @@ use nix::sys::time::{TimeSpec, TimeVal, TimeValLike};
 
 use crate::clock::Monotonic;
 
-/// A stream socket that never blocks, whatever its address family.
+/// A non-blocking stream socket of any address family.
 #[derive(Debug)]
 pub(super) struct Socket(OwnedFd);
 
@@ -52,7 +51,7 @@ impl Socket {
         })
     }
 
-    /// Lets calls wait, or not.
+    /// Makes calls blocking or non-blocking.
     pub(super) fn set_blocking(&self, blocking: bool) -> Result<(), Errno> {
         let flags = match blocking {
             true => OFlag::empty(),
@@ -92,7 +91,7 @@ impl Socket {
         socket::recv(self.0.as_raw_fd(), buffer, MsgFlags::empty())
     }
 
-    /// Whether a byte has arrived that nobody has read yet.
+    /// Whether an unread byte has arrived.
     pub(super) fn has_unread_byte(&self) -> bool {
         socket::recv(self.0.as_raw_fd(), &mut [0], MsgFlags::MSG_PEEK).is_ok_and(|count| count > 0)
     }

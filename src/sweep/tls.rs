@@ -48,8 +48,8 @@ pub(super) fn tls_config() -> anyhow::Result<Arc<ClientConfig>> {
     Ok(Arc::new(config))
 }
 
-/// Loads no private key. The prober never presents a certificate, and all that signs with one can be
-/// left out of the program.
+/// Loads no private key. The prober never presents a certificate, so the code that signs with one is not
+/// linked.
 #[derive(Debug)]
 struct NoKeys;
 
@@ -137,7 +137,7 @@ impl Transport for TlsTransport {
     }
 
     fn is_open(&mut self) -> bool {
-        // Asked only before a pooled connection is used again, and none is pooled.
+        // Called only before a pooled connection is reused, and none is pooled.
         false
     }
 

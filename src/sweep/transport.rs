@@ -1,5 +1,5 @@
-//! The bytes of one attempt, under ureq: a connection that ends at one absolute moment, because
-//! ureq's own time limits and errors cannot tell a silent backend from a slow one.
+//! The connection of one attempt, below ureq, with one absolute deadline, because
+//! ureq's own time limits and errors cannot distinguish a silent backend from a slow one.
 
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ impl<In: Transport> Connector<In> for SocketConnector {
         details: &ConnectionDetails,
         chained: Option<In>,
     ) -> Result<Option<Self::Out>, Error> {
-        // A tunnel through a proxy stands already; it rests on a connection made here.
+        // A tunnel through a proxy exists already, on a connection made here.
         if let Some(tunnel) = chained {
             self.attempt.enter_tunnel();
             return Ok(Some(Either::A(tunnel)));
@@ -88,7 +88,7 @@ impl Transport for SocketTransport {
                         return Err(Failure::timeout("sending the request").into());
                     }
                 }
-                // An answer may have been sent before the connection was closed: reading tells.
+                // An answer may have been sent before the connection was closed, so read.
                 Err(error) if transport_error(error) == TransportError::Reset => return Ok(()),
                 Err(error) => return Err(Failure::of_socket(error).into()),
             }
@@ -98,13 +98,13 @@ impl Transport for SocketTransport {
 
     fn await_input(&mut self, _: NextTimeout) -> Result<bool, Error> {
         loop {
-            // Read before the clock is looked at: bytes that arrived while this process was kept
+            // Read before the clock is checked: bytes that arrived while this process was kept
             // from running must count as received.
             match self.socket.receive(self.buffers.free_input()?) {
                 Ok(0) => return Ok(false),
                 Ok(count) => {
                     self.buffers.input_appended(count);
-                    self.attempt.hear();
+                    self.attempt.note_received();
                     if self.attempt.end().has_passed() {
                         return Err(Failure::timeout("receiving the response").into());
                     }
@@ -123,7 +123,7 @@ impl Transport for SocketTransport {
     }
 
     fn is_open(&mut self) -> bool {
-        // Asked only before a pooled connection is used again, and none is pooled.
+        // Called only before a pooled connection is reused, and none is pooled.
         false
     }
 }

@@ -1,4 +1,4 @@
-//! Connects to a UNIX socket, and notes who listens there. Where its queue is full, connect(2)
+//! Connects to a UNIX socket, and records the listening process. Where its queue is full, connect(2)
 //! answers `EAGAIN` instead of `EINPROGRESS`, and poll(2) then reports the socket as ready at once.
 
 use std::fs;
@@ -23,7 +23,7 @@ use crate::verdict::TransportError;
 pub struct UnixPeer {
     /// Its PID; 0 where it lives in a PID namespace that cannot be seen from here.
     pub pid: u32,
-    /// A hold on that very process, where the kernel gives one (`SO_PEERPIDFD`, Linux 6.5).
+    /// A pidfd of that process, if the kernel provides one (`SO_PEERPIDFD`, Linux 6.5).
     pub pidfd: Option<Arc<OwnedFd>>,
     /// When the first connection to it was made.
     pub connected: Monotonic,
@@ -33,8 +33,8 @@ pub struct UnixPeer {
 ///
 /// # Errors
 ///
-/// `timeout` where the queue was full until then; `refused` where nobody listens there; `network` for
-/// whatever else the system says.
+/// `timeout` where the queue was full until then; `refused` if no process listens there; `network` for
+/// any other error.
 pub(super) fn connect(path: &Path, attempt: &Attempt) -> Result<Socket, Failure> {
     let failure = |error| failure(path, error);
     let address = UnixAddr::new(path).map_err(failure)?;
@@ -57,7 +57,7 @@ pub(super) fn connect(path: &Path, attempt: &Attempt) -> Result<Socket, Failure>
     Ok(socket)
 }
 
-/// Waits in line for a place in the accept queue until `end`; says whether there was one.
+/// Waits for a place in the accept queue until `end`; returns whether there was one.
 fn queue(socket: &Socket, address: &UnixAddr, end: Monotonic) -> Result<bool, Errno> {
     socket.set_blocking(true)?;
     while !end.has_passed() {
@@ -86,7 +86,7 @@ fn peer(socket: &Socket) -> Option<UnixPeer> {
     })
 }
 
-/// What an error of connecting to `path` means, and what to do about it.
+/// The cause for an error of connecting to `path`, and a message with a remedy.
 fn failure(path: &Path, error: Errno) -> Failure {
     let is_socket = || fs::metadata(path).is_ok_and(|found| found.file_type().is_socket());
     let (meaning, advice) = match error {
@@ -94,7 +94,7 @@ fn failure(path: &Path, error: Errno) -> Failure {
             TransportError::Refused,
             "does not exist; start the backend, or correct \"unix_socket\"",
         ),
-        // For whatever is no socket at all, too (`unix_find_bsd` in net/unix/af_unix.c).
+        // Also for a path that is not a socket (`unix_find_bsd` in net/unix/af_unix.c).
         Errno::ECONNREFUSED if !is_socket() => (
             TransportError::Refused,
             "is not a socket; correct \"unix_socket\"",

@@ -52,7 +52,7 @@ impl<'a> Backend<'a> {
         assert!(up, "{} does not listen", self.unit);
     }
 
-    /// Stops the process: the kernel goes on accepting, nobody answers.
+    /// Stops the process: the kernel still accepts connections, but nothing answers.
     pub(crate) fn freeze(&self) {
         self.systemd.signal(self.unit, Signal::SIGSTOP);
     }

@@ -101,25 +101,25 @@ impl<'a> Fake<'a> {
     }
 
     #[track_caller]
-    pub(crate) fn spared(&self, run: &Run) {
+    pub(crate) fn not_signalled(&self, run: &Run) {
         assert!(self.is_alive(), "the process was killed: {run:?}");
         // Two calls at most, the probes, and what starting many processes takes.
         run.within(CALL * 2 + Duration::from_secs(2));
     }
 
-    /// The recovery fails with a message that holds this, and nobody is signalled.
+    /// The recovery fails with a message that contains this, and no process is signalled.
     #[track_caller]
     pub(crate) fn fails(&self, part: &str) {
         let run = self.run();
         run.failed(part);
-        self.spared(&run);
+        self.not_signalled(&run);
     }
 
-    /// The guard refuses, and nobody is signalled.
+    /// The guard refuses, and no process is signalled.
     #[track_caller]
     pub(crate) fn is_refused(&self, guard: &str) {
         let run = self.run();
         run.refused(guard);
-        self.spared(&run);
+        self.not_signalled(&run);
     }
 }

@@ -1,5 +1,5 @@
 //! Holds the manual of the manifest to its schema: the man page of section 5 is generated from it
-//! (`UPDATE_GENERATED=1` writes it anew), and docs/manifest.md names every key.
+//! (`UPDATE_GENERATED=1` regenerates it), and docs/manifest.md names every key.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -109,7 +109,7 @@ fn page(schema: &Value) -> String {
             let names = escaped(&names.join(", "));
             writeln!(
                 page,
-                "These keys of a route may stand in\n.B defaults\nfor all routes: {names}."
+                "These keys of a route can also be set in\n.B defaults\nfor all routes: {names}."
             )
             .unwrap();
             continue;

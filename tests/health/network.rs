@@ -200,7 +200,7 @@ fn watch_alone(unit: &str) -> TestEnv {
         .top("recovery", recovery(unit, json!({})))
 }
 
-/// Stops all processes of a unit: the kernel goes on accepting, nobody answers.
+/// Stops all processes of a unit: the kernel still accepts connections, but nothing answers.
 pub(crate) fn hang(systemd: &Systemd, unit: &str) {
     systemd.systemctl(&["kill", "--signal=STOP", unit]);
     let group = systemd.property(unit, "ControlGroup");

@@ -1,4 +1,4 @@
-//! What counts as service to somebody else while the core is silent, and what only looks like it: the
+//! What counts as service to another client while the core is silent, and what only looks like it: the
 //! kernel's own work for a backend that hangs.
 
 use std::fs;
@@ -106,7 +106,7 @@ fn read_until_over(client: &mut TcpStream, running: &mut Running) -> usize {
     bytes
 }
 
-/// The hung unit is killed and runs anew, whatever its clients do.
+/// The hung unit is killed and restarted, whatever its clients do.
 #[track_caller]
 fn is_killed(systemd: &Systemd, run: &Run, pid: u32) {
     run.exits(1).hung(true).outcome("recovered").pid("pid", pid);

@@ -1,4 +1,4 @@
-//! Silence that proves nothing about the unit, or a process whose death would help nobody: each is
+//! Silence that proves nothing about the unit, or a process whose death would not help: each is
 //! left alone, although the probes found a hang.
 
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! What a server says to one client: a list of steps. It knows nothing of sockets.
+//! A server's behaviour towards one client: a list of steps, independent of sockets.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! A backend on loopback that misbehaves on demand: for each path it has a script. It knows nothing of
+//! A backend on loopback that misbehaves on demand: for each path it has a script. It is independent of
 //! the program under test.
 
 use std::collections::HashMap;

@@ -23,7 +23,7 @@ fn an_honest_answer_leads_to_the_signal() {
     let fake = Fake::new(&systemd);
     let run = fake.test_env.run(["--dry-run"]);
     run.exits(1).outcome("would_kill").pid("pid", fake.pid());
-    fake.spared(&run);
+    fake.not_signalled(&run);
     // Once it is dead, this systemctl goes on telling of the same process.
     fake.record();
     let mut running = fake.test_env.start([]);
@@ -45,7 +45,7 @@ fn a_hang_ends_the_waiting_where_it_can_be_recovered() {
     let fake = Fake::new(&systemd);
     let run = fake.test_env.run(["--wait", "20", "--dry-run"]);
     run.exits(1).outcome("would_kill").pid("pid", fake.pid());
-    fake.spared(&run);
+    fake.not_signalled(&run);
     assert_eq!(fake.backend.requests(), 2, "a sweep, the last GET");
 }
 
@@ -57,7 +57,7 @@ fn a_hang_does_not_end_the_waiting_where_recovery_is_switched_off() {
     let fake = Fake::new(&systemd);
     let run = fake.test_env.run(["--wait", "2.5", "--no-recover"]);
     run.exits(1).hung(true).outcome("disabled");
-    fake.spared(&run);
+    fake.not_signalled(&run);
     let sweeps = fake.backend.requests();
     assert!((2..=3).contains(&sweeps), "{sweeps} sweeps in 2.5 s");
 }
@@ -112,7 +112,7 @@ fn systemctl_is_left_alone_where_recovery_is_off() {
         fake.test_env.run(["--base-url", &url]),
     ] {
         run.exits(1).hung(true).outcome("disabled").pid("pid", None);
-        fake.spared(&run);
+        fake.not_signalled(&run);
     }
     assert!(!fake.test_env.dir().join("asked").exists());
 }
@@ -164,7 +164,7 @@ fn an_answer_counts_even_while_a_child_of_systemctl_holds_its_output() {
     fake.script("sleep 8 & ./answer \"$@\"");
     let run = fake.test_env.run(["--dry-run"]);
     run.exits(1).outcome("would_kill").pid("pid", fake.pid());
-    fake.spared(&run);
+    fake.not_signalled(&run);
 }
 
 #[test]
@@ -196,7 +196,7 @@ fn a_flood_from_systemctl_fails_the_recovery_and_is_not_passed_on() {
             run.stdout.len() + run.stderr.len() < 20_000,
             "{flood}: it is passed on"
         );
-        fake.spared(&run);
+        fake.not_signalled(&run);
     }
 }
 
@@ -348,7 +348,7 @@ fn a_unit_that_changes_between_the_looks_is_left_alone() {
                 let other = systemd.deaf_process_in(&group);
                 let run = changing(&fake, || fake.change(property, value(other).as_deref()));
                 run.refused(guard);
-                fake.spared(&run);
+                fake.not_signalled(&run);
                 assert!(systemd.is_alive(other), "the new main process was killed");
             });
         }
@@ -363,7 +363,7 @@ fn a_failure_of_systemctl_at_the_second_look_fails_the_recovery() {
     let fake = Fake::new(&systemd);
     let run = changing(&fake, || fake.script("exit 1"));
     run.failed("systemctl");
-    fake.spared(&run);
+    fake.not_signalled(&run);
 }
 
 #[test]

@@ -139,7 +139,7 @@ impl Systemd {
         vec![("XDG_RUNTIME_DIR".into(), self.dir.path().join("run").into())]
     }
 
-    /// Writes a unit file, or writes it anew.
+    /// Writes or overwrites a unit file.
     pub(crate) fn write_unit(&self, name: &str, text: &str) -> PathBuf {
         let path = self.dir.path().join("units").join(name);
         fs::write(&path, text).unwrap();

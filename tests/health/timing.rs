@@ -14,7 +14,7 @@ use crate::test_env::TestEnv;
 /// How late a timeout may be.
 const LATE: f64 = 0.02;
 
-/// The least late probe tells how exact the program is; how late the others are, how busy the machine.
+/// The least late probe shows how exact the program is; the others show how busy the machine is.
 const SAMPLES: u32 = 5;
 
 /// Far enough apart that one moment in which the machine is busy makes one probe late.

@@ -1,5 +1,5 @@
 //! Units whose settings or names look dangerous and are not: they hang and are recovered. And settings
-//! that are dangerous are told of on healthy runs already.
+//! that are dangerous cause a warning on healthy runs.
 
 use crate::network::{PrivateNetwork, RESTARTS, hang, is_recovered};
 use crate::systemd::Systemd;

@@ -75,7 +75,7 @@ fn vitals() -> Vitals {
     }
 }
 
-/// A context and two looks at which all is well.
+/// A context and two observations that pass every guard.
 struct Fixture {
     context: GuardContext<'static>,
     first: Observation,
@@ -87,7 +87,7 @@ impl Fixture {
         Self::with(&[])
     }
 
-    /// The second look finds the unit changed.
+    /// The second observation has a changed unit.
     fn with(changes: &[&str]) -> Self {
         let context = GuardContext {
             unit: NAME,
@@ -163,7 +163,7 @@ impl Fixture {
         judged.err().map(|(guard, _)| guard)
     }
 
-    /// What the first look alone says.
+    /// The result for the first observation alone.
     fn guard_at_first(&self) -> Option<Guard> {
         let first = Observation {
             probe: None,
@@ -788,7 +788,7 @@ fn no_restart_minds_what_is_left_of_the_unit() {
             why.contains(refused.unwrap_or_default()),
             "{changes:?}: {why}"
         );
-        assert_eq!(with(0), Ok(()), "{changes:?}: nobody is left");
+        assert_eq!(with(0), Ok(()), "{changes:?}: no process is left");
     }
     let kept = Fixture::changed(|it| {
         it.now.unit = unit(&["KillMode=process"]);

@@ -31,7 +31,7 @@ pub(in super::super) fn own_listener(
     {
         return refuse(
             Guard::ForeignListener,
-            "nobody listens at base_url any more: the final GET was refused".to_owned(),
+            "no process listens at base_url any more: the final GET was refused".to_owned(),
         );
     }
     match sockets {
@@ -52,7 +52,7 @@ pub(in super::super) fn own_address(
     let server_side = server_side
         .filter(|connection| canonical(connection.connection.remote) == canonical(address))
         .find_map(|connection| facts.server_side(connection))
-        // Without an id, it tells less than the listener.
+        // Without an id, the listener is the better source.
         .filter(|socket| socket.group.is_some());
     let listeners = match server_side {
         Some(socket) => vec![socket],

@@ -1,5 +1,5 @@
-//! The third proof: the unit makes no progress at its listener. A log of the kernel's socket table tells
-//! whether anybody was served since the sweep began.
+//! The third proof: the unit makes no progress at its listener. A log of the kernel's socket table
+//! shows whether it served a client since the sweep began.
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -26,7 +26,7 @@ pub(in super::super) fn no_progress(facts: &TcpFacts) -> Passed {
     }
 }
 
-/// A sign that the backend served somebody.
+/// A sign that the backend served a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in super::super) struct Sign {
     /// The client.
@@ -62,7 +62,7 @@ impl std::fmt::Display for Sign {
 #[derive(Clone, Debug, Default)]
 pub(in super::super) struct ProgressLog {
     connections: HashMap<u64, History>,
-    looks: u64,
+    reads: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -79,11 +79,11 @@ struct History {
     closed: bool,
     /// Whether the bytes written could be read after that: not in FIN_WAIT2 and TIME_WAIT.
     read_when_closed: bool,
-    /// The least that any read told of the bytes written: what had been written at the first one.
+    /// The smallest number of written bytes that was read: the number at the first read.
     least: Option<u64>,
     /// The last reads, the newest first.
     latest: [Option<u64>; READS],
-    /// The last look that showed it.
+    /// The last read that contained it.
     seen: u64,
 }
 
@@ -94,10 +94,10 @@ enum Accepted {
 }
 
 impl ProgressLog {
-    /// Adds a look at the kernel's table.
+    /// Adds one read of the kernel's table.
     pub(in super::super) fn record(&mut self, table: &[TcpSocket]) {
-        let begins = self.looks == 0;
-        self.looks += 1;
+        let begins = self.reads == 0;
+        self.reads += 1;
         for socket in table.iter().filter(|socket| socket.is_connection()) {
             let history = (self.connections.entry(socket.cookie)).or_insert_with(|| History {
                 server: socket.local,
@@ -114,9 +114,9 @@ impl ProgressLog {
                 latest: [None; READS],
                 seen: 0,
             });
-            history.seen = self.looks;
+            history.seen = self.reads;
             history.closed |= socket.state.closed_here();
-            // Once an end is closed, the inode no longer tells.
+            // After an end is closed, its inode says nothing about acceptance.
             if matches!(socket.state, TcpState::Established | TcpState::CloseWait) {
                 history.accepted |= socket.accepted();
             }
@@ -156,7 +156,7 @@ impl ProgressLog {
             client: history.client,
             what,
         };
-        let served = |history: &&History| Some(sign(history, history.served(self.looks)?));
+        let served = |history: &&History| Some(sign(history, history.served(self.reads)?));
         others.iter().find_map(served).or_else(|| {
             // A worker that dies closes its connections, too, but accepts no other one.
             let went_on = others.iter().any(|history| history.newly_accepted());
@@ -181,7 +181,7 @@ impl History {
             && !self.read_when_closed
     }
 
-    /// What the backend did for this client, as of the look `now`.
+    /// What the backend did for this client, as of the read `now`.
     fn served(&self, now: u64) -> Option<Served> {
         // Of one that has gone there is no further read to compare with.
         let reads = if self.seen == now { READS } else { 1 };
@@ -219,11 +219,11 @@ mod tests {
         written(accepted(socket), bytes)
     }
 
-    /// What the log says of these looks at connections of the listener.
-    fn sign(looks: &[Vec<TcpSocket>]) -> Option<Served> {
+    /// What the log shows after these reads of the listener's connections.
+    fn sign(reads: &[Vec<TcpSocket>]) -> Option<Served> {
         let mut log = ProgressLog::default();
-        for look in looks {
-            log.record(look);
+        for table in reads {
+            log.record(table);
         }
         let table = [listener("127.0.0.1:80", 9)];
         let sign = log.sign(&table, &["127.0.0.1:80".parse().unwrap()], &HashSet::new());
@@ -251,8 +251,8 @@ mod tests {
         ] {
             let case = format!("{before:?} {after:?}");
             // The last reads of a connection have to agree.
-            let looks = [before, after.clone(), after.clone(), after];
-            assert_eq!(sign(&looks), expected, "{case}");
+            let reads = [before, after.clone(), after.clone(), after];
+            assert_eq!(sign(&reads), expected, "{case}");
         }
     }
 
@@ -272,8 +272,8 @@ mod tests {
 
     #[test]
     fn what_was_written_before_a_connection_vanished_counts() {
-        let looks = [vec![waiting()], vec![served(waiting(), 5)], vec![], vec![]];
-        assert_eq!(sign(&looks), Some(Served::Wrote(5)));
+        let reads = [vec![waiting()], vec![served(waiting(), 5)], vec![], vec![]];
+        assert_eq!(sign(&reads), Some(Served::Wrote(5)));
     }
 
     #[test]
@@ -386,11 +386,11 @@ mod tests {
         let own = HashSet::from([waiting().remote]);
         let own_listener = [listener("127.0.0.1:80", 9)];
         assert_eq!(log.sign(&own_listener, &at("127.0.0.1:80"), &own), None);
-        let nobody = HashSet::new();
+        let no_client = HashSet::new();
         let apart = [listener("127.0.0.1:80", 9), listener("127.0.0.2:80", 8)];
-        assert!(log.sign(&apart, &at("127.0.0.1:80"), &nobody).is_some());
-        assert_eq!(log.sign(&apart, &at("127.0.0.2:80"), &nobody), None);
+        assert!(log.sign(&apart, &at("127.0.0.1:80"), &no_client).is_some());
+        assert_eq!(log.sign(&apart, &at("127.0.0.2:80"), &no_client), None);
         let all = [wildcard("[::]:80", 9)];
-        assert!(log.sign(&all, &at("127.0.0.2:80"), &nobody).is_some());
+        assert!(log.sign(&all, &at("127.0.0.2:80"), &no_client).is_some());
     }
 }

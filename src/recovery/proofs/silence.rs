@@ -1,5 +1,5 @@
 //! The first proof: the backend itself is silent. Nothing arrived, the requests did reach it, and this
-//! program was awake to hear an answer.
+//! program was running to receive an answer.
 
 use super::super::Guard;
 use super::super::guards::{Passed, refuse};

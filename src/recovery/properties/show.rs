@@ -285,7 +285,7 @@ fn all_is_well(lines: &[&str], others: usize) {
     }
 }
 
-/// A unit as systemd could tell it, written in systemd's way and in any order, is read as it was.
+/// A unit as systemd could print it, in systemd's format and in any order, is parsed back unchanged.
 fn comes_back(choices: &mut Choices<'_>) {
     let words = [
         "loaded",

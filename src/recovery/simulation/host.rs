@@ -39,13 +39,13 @@ impl Host for Watchdog {
             let identity = (service.main, service.invocation);
             let first = *record.first.get_or_insert(identity);
             let age = world.now.saturating_sub(service.started);
-            // Whatever was seen before systemd was asked is no part of this look.
+            // Whatever was seen before systemd was asked is not part of this observation.
             record.against.process = Some("process not looked at again");
             record.against.members = Some("members not looked at again");
             record.against.sockets = Some("sockets not looked at again");
             record.against.probe = Some("last GET not looked at again");
-            let calls = record.looks;
-            record.looks += 1;
+            let calls = record.observations;
+            record.observations += 1;
             if machine.faults.failing_shows.contains(&calls) {
                 record.against.manager = Some("systemctl failed");
                 return Err("systemctl is out of order".to_owned());
@@ -96,7 +96,7 @@ impl Host for Watchdog {
     fn open(&self, pid: MainPid) -> Result<Option<Held>, String> {
         self.act(|machine| {
             let record = &mut machine.records[self.me];
-            record.looks_when_opened = record.looks;
+            record.observations_when_opened = record.observations;
             let number = pid.get();
             let held = machine.world.processes.get(&number).map(|process| Held {
                 number,
@@ -176,7 +176,7 @@ impl Host for Watchdog {
             let others = world.workers.len();
             let kept = others > 0 && world.flaw == Some(Flaw::KillsMainOnly);
             machine.records[self.me].against.members = [
-                (disturbed.is_some(), "somebody is at work on a process"),
+                (disturbed.is_some(), "a process is debugged"),
                 (kept, "processes left over"),
             ]
             .into_iter()
@@ -198,7 +198,7 @@ impl Host for Watchdog {
             let served = world.served.is_some_and(|served| served >= record.began);
             record.against.sockets = [
                 (world.foreign, "another unit's listener"),
-                (served, "somebody was served"),
+                (served, "a client was served"),
                 (record.asked.is_none(), "no final GET"),
                 (
                     record.asked.is_some_and(|(_, reached)| !reached),
@@ -267,7 +267,7 @@ impl Host for Watchdog {
             record.signals.push(signal);
             let first = record.signals.len() == 1;
             let against = record.against.first();
-            let blind = record.looks <= record.looks_when_opened;
+            let blind = record.observations <= record.observations_when_opened;
             let observed = record.observed;
             machine.world.note(format_args!(
                 "watchdog {} signals #{} ({}): {signal:?}",
@@ -286,7 +286,7 @@ impl Host for Watchdog {
                 machine.violated(format!("watchdog {} signalled against: {what}", self.me));
             }
             if blind {
-                machine.violated(format!("watchdog {} did not look again", self.me));
+                machine.violated(format!("watchdog {} did not observe again", self.me));
             }
             machine
                 .world

@@ -118,7 +118,7 @@ impl World {
             }
             17 => {
                 self.served = Some(self.now);
-                "somebody is served"
+                "a client is served"
             }
             18 => {
                 self.filtered = !self.filtered;

@@ -123,7 +123,7 @@ fn systemctl_that_fails_after_the_signal_is_asked_again() {
 
 #[test]
 fn a_log_line_that_was_kept_waiting_is_followed_by_another_observation() {
-    for (seconds, looks, name) in [(0, 2, "recovered"), (5, 3, "refused")] {
+    for (seconds, observations, name) in [(0, 2, "recovered"), (5, 3, "refused")] {
         let faults = Faults {
             slow_log: Duration::from_secs(seconds),
             job_meanwhile: seconds > 0,
@@ -131,7 +131,7 @@ fn a_log_line_that_was_kept_waiting_is_followed_by_another_observation() {
         };
         let (outcome, machine) = script(&context(), faults, |_| {});
         assert_eq!(outcome.name(), name, "{outcome:?}");
-        assert!(machine.records[0].looks >= looks);
+        assert!(machine.records[0].observations >= observations);
     }
 }
 

@@ -47,7 +47,7 @@ pub(super) enum SignalBehaviour {
     IgnoresAbort,
     /// It dumps core for this many milliseconds after SIGABRT.
     Dumps(u64),
-    /// It waits inside the kernel, and obeys nothing.
+    /// It waits inside the kernel, and no signal ends it.
     Stuck,
 }
 
@@ -141,7 +141,7 @@ pub(super) enum Flaw {
     NotFound,
     /// `Restart=no`
     Mortal,
-    /// The manager does not tell about jobs.
+    /// The manager does not report jobs.
     NoJob,
     /// `KillMode=process`
     KillsMainOnly,
@@ -163,7 +163,7 @@ pub(super) struct World {
     pub(super) foreign: bool,
     /// Whether a packet filter drops requests.
     pub(super) filtered: bool,
-    /// When the backend last served somebody else.
+    /// When the backend last served another client.
     pub(super) served: Option<Duration>,
     /// Every main process there has been: its number and its identity.
     pub(super) mains: Vec<(u32, u64)>,

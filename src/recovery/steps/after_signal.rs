@@ -14,7 +14,7 @@ use super::{Host, NotSent, Run, Step, Target};
 use crate::escape::escape;
 use crate::manifest::KillSignal;
 
-/// How long what obeys SIGTERM may take to end before it is called deaf.
+/// How long processes may take to end on SIGTERM before a line is logged about them.
 const OBEDIENCE: Duration = Duration::from_millis(1_500);
 /// How long a process has to die of SIGKILL.
 const DEATH: Duration = Duration::from_secs(10);
@@ -127,7 +127,7 @@ impl<H: Host> Run<'_, H> {
         }
     }
 
-    /// The main process that follows the one that was ended. The invocation alone tells the two
+    /// The main process that follows the one that was ended. Only the invocation distinguishes the two
     /// apart: a new process may have been given the old number.
     fn successor(&self, old: &UnitState, new: &UnitState) -> Option<MainPid> {
         let (Ok(was), Ok(is), Ok(pid)) = (&old.invocation, &new.invocation, &new.main_pid) else {

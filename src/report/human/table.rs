@@ -34,7 +34,7 @@ pub(super) struct Table {
     lead: usize,
     /// The right end of the scale; none where there is no scale.
     scale: Option<Duration>,
-    /// Columns for a path and what stands beside it.
+    /// Columns for a path and the note beside it.
     path_width: usize,
     /// Columns for a path that has its note aligned with others.
     path: usize,
@@ -205,7 +205,7 @@ fn log2(number: u128) -> f64 {
     f64::from(whole) + number as f64 / (1_u128 << whole) as f64 - 1.0
 }
 
-/// Takes out of the middle what is beyond `columns`: both ends of a path tell routes apart.
+/// Shortens a path to `columns` in its middle: both ends of a path distinguish routes.
 pub(super) fn shorten(text: &str, columns: usize, unicode: bool) -> String {
     if text.width() <= columns {
         return text.to_owned();
