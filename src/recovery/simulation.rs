@@ -67,6 +67,9 @@ impl Against {
     }
 }
 
+/// What a script does to the machine at a certain moment.
+type Change = fn(&mut Machine);
+
 /// What a script changes about the machine.
 #[derive(Clone, Debug, Default)]
 struct Faults {
@@ -80,7 +83,7 @@ struct Faults {
     /// A job is queued while the log line waits.
     job_meanwhile: bool,
     /// What happens to the machine at a certain moment.
-    change: Option<(Moment, fn(&mut Machine))>,
+    change: Option<(Moment, Change)>,
     /// The backend wakes up while the log line waits.
     wakes_meanwhile: bool,
 }

@@ -197,7 +197,7 @@ mod tests {
     /// A silent GET over two connections.
     fn two(established: bool) -> ProbeFacts {
         let mut both = probe(established);
-        let mut second = both.connections[0].clone();
+        let mut second = both.connections[0];
         second.connection.local.set_port(50_001);
         both.connections.push(second);
         both

@@ -14,7 +14,7 @@ fn is_refused(guard: Guard, change: fn(&mut Machine)) {
         let faults = Faults {
             change: Some((moment, change)),
             // So long that the last look is out of date.
-            slow_announcement: match moment {
+            slow_log: match moment {
                 Moment::WhileAnnouncing => Duration::from_secs(5),
                 Moment::BeforeTheLastLook | Moment::WhileDumping => Duration::ZERO,
             },
