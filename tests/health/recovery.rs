@@ -23,7 +23,7 @@ fn watching(systemd: &Systemd, backend: &Backend<'_>) -> TestEnv {
     TestEnv::new()
         .at(backend.url())
         .beside(systemd)
-        .default("timeout_seconds", 1)
+        .default("timeout_seconds", 1.5)
         .core("/api/health", ok())
         .core("/", ok())
         .aux("/graph", ok())

@@ -24,7 +24,7 @@ pub(crate) const SERVE: &str = "SERVE";
 
 /// The timeout of routes at a backend that hangs. The `starved` guard allows a stall of half of it, and
 /// machines that run tests are busy.
-const TIMEOUT: Duration = Duration::from_secs(1);
+const TIMEOUT: Duration = Duration::from_millis(1_500);
 
 /// A service whose first request gets the first answer, and so on; the last one repeats. A new main
 /// process begins with the first answer again.
