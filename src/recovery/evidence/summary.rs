@@ -1,0 +1,111 @@
+//! The evidence on one line, for people.
+
+use super::{Evidence, Listener, ProcessEvidence, ThreadGroup};
+use crate::escape::escape;
+
+impl Evidence {
+    /// One line for people.
+    pub fn summary(&self) -> String {
+        let listener = self.listener.summary();
+        let main = self.processes.first().and_then(|main| {
+            let interval = main
+                .cpu
+                .known()
+                .map(|cpu| format!(" in {} ms", cpu.interval_ms));
+            Some(main.summary()? + &interval.unwrap_or_default())
+        });
+        let parts: Vec<_> = [listener, main]
+            .into_iter()
+            .flatten()
+            .chain(self.others())
+            .collect();
+        if parts.is_empty() {
+            return "no evidence of the process could be read".to_owned();
+        }
+        parts.join("; ")
+    }
+
+    /// The processes beside the main one, like ones together.
+    fn others(&self) -> Vec<String> {
+        const SHOWN: usize = 3;
+        let mut alike: Vec<(String, &ProcessEvidence, usize)> = Vec::new();
+        for process in self.processes.iter().skip(1) {
+            let Some(summary) = process.summary() else {
+                continue;
+            };
+            match alike.iter_mut().find(|(known, ..)| *known == summary) {
+                Some((.., more)) => *more += 1,
+                None => alike.push((summary, process, 0)),
+            }
+        }
+        let line = |(summary, process, more): &(String, &ProcessEvidence, usize)| {
+            let alike = match more {
+                0 => String::new(),
+                more => format!(" (and {more} more alike)"),
+            };
+            format!("process {}: {summary}{alike}", process.pid)
+        };
+        let mut lines: Vec<_> = alike.iter().take(SHOWN).map(line).collect();
+        if alike.len() > SHOWN {
+            lines.push("…".to_owned());
+        }
+        lines
+    }
+}
+
+impl Listener {
+    fn summary(&self) -> Option<String> {
+        let &waiting = self.accept_queue.known()?;
+        let limit = match self.accept_queue_limit.known() {
+            Some(limit) => format!(" (limit {limit})"),
+            None => String::new(),
+        };
+        let verb = match self.accepted.known() {
+            Some(true) => ", but the newest one was accepted",
+            Some(false) if waiting > 0 => ", none accepted",
+            Some(false) | None => "",
+        };
+        Some(format!(
+            "{} waiting{limit}{verb}",
+            count(waiting, "connection")
+        ))
+    }
+}
+
+impl ProcessEvidence {
+    /// Its threads and CPU time; none where neither was seen.
+    fn summary(&self) -> Option<String> {
+        let threads = self.threads.known().and_then(|groups| {
+            let shown: Vec<_> = groups.iter().take(3).map(ThreadGroup::summary).collect();
+            let more = if groups.len() > 3 { ", …" } else { "" };
+            (!shown.is_empty()).then(|| shown.join(", ") + more)
+        });
+        let cpu = self.cpu.known().map(|cpu| count(cpu.ticks, "CPU tick"));
+        let parts: Vec<_> = [threads, cpu].into_iter().flatten().collect();
+        (!parts.is_empty()).then(|| parts.join(", "))
+    }
+}
+
+impl ThreadGroup {
+    fn summary(&self) -> String {
+        let state = match self.state {
+            'R' => "running",
+            'S' => "sleeping",
+            'D' => "in uninterruptible sleep",
+            'T' => "stopped",
+            't' => "held by a tracer",
+            'Z' | 'X' => "dead",
+            _ => "in an unknown state",
+        };
+        let threads = count(self.count as u64, "thread");
+        match self.wait_channel.known() {
+            Some(place) if place != "0" => format!("{threads} {state} in {}", escape(place)),
+            _ => format!("{threads} {state}"),
+        }
+    }
+}
+
+fn count(number: u64, what: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {what}{plural}")
+}
