@@ -148,8 +148,17 @@ impl ProgressLog {
                 .iter()
                 .any(|listener| ours.contains(&listener.cookie))
         };
+        // What is left of a client that ended first is another socket than the server's end, and tells
+        // less: whether the client was served or gave up, the server's end has shown while it was open.
+        let open: HashSet<(SocketAddr, SocketAddr)> = (self.connections.values())
+            .filter(|history| history.began_open)
+            .map(|history| (history.server, history.client))
+            .collect();
+        let shown = |history: &History| {
+            !history.began_open && open.contains(&(history.server, history.client))
+        };
         let others: Vec<&History> = (self.connections.values())
-            .filter(|history| !own.contains(&canonical(history.client)))
+            .filter(|history| !own.contains(&canonical(history.client)) && !shown(history))
             .filter(|history| at_listener(history.server))
             .collect();
         let sign = |history: &History, what| Sign {
@@ -375,6 +384,21 @@ mod tests {
             sign(&[vec![waiting(), established(waiting())], vec![]]),
             None
         );
+    }
+
+    #[test]
+    fn a_client_that_gives_up_and_is_closed_is_no_progress_unless_it_was_served() {
+        // Another socket: the client's end.
+        let ended = in_state(connection(2, CLIENT), TcpState::TimeWait);
+        let open = accepted(waiting());
+        assert_eq!(sign(&[vec![], vec![open], vec![ended]]), None);
+        assert_eq!(sign(&[vec![open], vec![], vec![ended]]), None);
+        assert_eq!(
+            sign(&[vec![], vec![served(open, 5)], vec![ended]]),
+            Some(Served::Wrote(5))
+        );
+        // It came and went between two dumps.
+        assert_eq!(sign(&[vec![], vec![ended]]), Some(Served::Closed));
     }
 
     #[test]
