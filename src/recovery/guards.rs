@@ -402,7 +402,8 @@ fn readable<T>(facts: &Result<T, String>) -> Result<&T, Refusal> {
     facts.as_ref().map_err(|why| unreadable(why))
 }
 
-fn unreadable(why: &str) -> Refusal {
+/// What a guard needs to know and cannot, as a refusal.
+pub(super) fn unreadable(why: &str) -> Refusal {
     (
         Guard::Unreadable,
         format!("{why}; without this a kill is not safe"),

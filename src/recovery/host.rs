@@ -148,11 +148,7 @@ impl Host for Machine<'_> {
     }
 
     fn sockets(&self, unit: &UnitState, main: &Process) -> Result<Sockets, String> {
-        // The parent of a main process is the manager; where it is not, a guard refuses.
-        let manager = match main {
-            Process::Alive(vitals) => vitals.parent.group.as_deref(),
-            Process::None | Process::Gone(_) | Process::Hidden => None,
-        };
+        let manager = main.manager_group();
         match self.unix_socket {
             None => self.tcp_facts(unit, manager).map(Sockets::Tcp),
             Some(path) => {

@@ -83,6 +83,17 @@ pub(super) enum Process {
     Alive(Vitals),
 }
 
+impl Process {
+    /// The control group of the service manager, where the process is its child; where it is not, a
+    /// guard refuses.
+    pub(super) fn manager_group(&self) -> Option<&str> {
+        match self {
+            Self::Alive(vitals) => vitals.parent.group.as_deref(),
+            Self::None | Self::Gone(_) | Self::Hidden => None,
+        }
+    }
+}
+
 /// A living process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Vitals {

@@ -257,10 +257,7 @@ fn observe(backend: &Backend, state: &UnitState, systemctl: &Systemctl) -> Obser
     };
     let group = || state.group.as_ref().map_err(|why| why.0.clone());
     let others = || Ok(cgroup::Hierarchy::find()?.processes(group()?)?.len());
-    let manager = match &process {
-        Process::Alive(vitals) => vitals.parent.group.as_deref(),
-        Process::None | Process::Gone(_) | Process::Hidden => None,
-    };
+    let manager = process.manager_group();
     let sockets = backend.port.map(|port| {
         let table = socket_watch::dump(&mut None, port, States::Listening)?;
         let owners = owners::owners(state, manager, systemctl, &table)?;

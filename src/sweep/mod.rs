@@ -139,7 +139,7 @@ impl<'m> Prober<'m> {
                 None => deadline,
             },
             others: due(false),
-            second_round: may_recover.then(|| self.core_budget()),
+            second_round: may_recover.then(|| self.manifest.proof_time()),
             events,
             ..self.pool(deadline, due(true))
         };
@@ -153,18 +153,6 @@ impl<'m> Prober<'m> {
             results: history.merge(probed),
             silent_at: silent_at.into_iter().collect(),
         }
-    }
-
-    /// The longest time that one round of the core takes.
-    fn core_budget(&self) -> Duration {
-        let core = self.routes(true);
-        let longest = core.map(|(_, route)| probe::budget(&route.options)).max();
-        let rounds = self
-            .routes(true)
-            .count()
-            .div_ceil(self.manifest.concurrency.get());
-        let rounds = u32::try_from(rounds).unwrap_or(u32::MAX);
-        longest.unwrap_or_default().saturating_mul(rounds)
     }
 
     /// Probes every core route once, by `until` at the latest, and returns whether all are OK or

@@ -81,14 +81,6 @@ pub(super) fn probe(
     }
 }
 
-/// The longest time that a route's attempts and the pauses between them take.
-pub(super) fn budget(options: &Options) -> Duration {
-    let attempts = options.timeout.saturating_mul(options.retries + 1);
-    // Each pause is twice the one before, so together they are 2^retries - 1 times the first.
-    let pauses = (1_u32 << options.retries.min(31)) - 1;
-    attempts.saturating_add(options.backoff.saturating_mul(pauses))
-}
-
 /// A route that was not probed.
 pub(super) fn skipped(reason: SkipReason) -> ProbeResult {
     ProbeResult {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::super::Guard;
 use super::super::cgroup::ControlGroup;
-use super::super::guards::{Passed, refuse};
+use super::super::guards::{Passed, refuse, unreadable};
 use super::super::observation::{
     GuardContext, Owner, ProbeFacts, Sockets, TcpFacts, UnixFacts, UnixOwner, canonical,
 };
@@ -73,9 +73,9 @@ pub(in super::super) fn own_address(
 
 fn own_socket(unit: &str, facts: &TcpFacts, socket: &TcpSocket, address: SocketAddr) -> Passed {
     let Some(id) = socket.group else {
-        return unreadable(&format!(
+        return Err(unreadable(&format!(
             "the kernel does not show the control group of the listener at {address} (it needs Linux 5.10 with CONFIG_SOCK_CGROUP_DATA)"
-        ));
+        )));
     };
     match facts.owners.get(&id) {
         Some(Owner::Unit | Owner::SocketUnit(_)) => Ok(()),
@@ -88,15 +88,15 @@ fn own_socket(unit: &str, facts: &TcpFacts, socket: &TcpSocket, address: SocketA
         }
         Some(Owner::Manager(_)) => foreign(unit, address, "the service manager itself"),
         Some(Owner::Foreign(path)) => foreign(unit, address, &unit_of(path)),
-        Some(Owner::Removed) => unreadable(&format!(
+        Some(Owner::Removed) => Err(unreadable(&format!(
             "the listener at {address} was created by a control group that no longer exists (inherited, or kept in a file descriptor store), so its owner is unknown"
-        )),
-        Some(Owner::Unknown(why)) => unreadable(&format!(
+        ))),
+        Some(Owner::Unknown(why)) => Err(unreadable(&format!(
             "the owner of the listener at {address} is unknown: {why}"
-        )),
-        None => unreadable(&format!(
+        ))),
+        None => Err(unreadable(&format!(
             "the owner of the listener at {address} is unknown"
-        )),
+        ))),
     }
 }
 
@@ -115,7 +115,10 @@ fn names_address(listen: &str, facts: &TcpFacts, socket: &TcpSocket) -> bool {
 fn own_unix(unit: &str, group: Option<&ControlGroup>, facts: &UnixFacts) -> Passed {
     let path = escape(&facts.path);
     match &facts.owner {
-        Err(why) => unreadable(&format!("the owner of {path} is unknown: {}", escape(why))),
+        Err(why) => Err(unreadable(&format!(
+            "the owner of {path} is unknown: {}",
+            escape(why)
+        ))),
         Ok(UnixOwner::Process { group: path, .. })
             if group.is_some_and(|group| group.contains(path)) =>
         {
@@ -144,13 +147,6 @@ fn foreign(unit: &str, address: SocketAddr, who: &str) -> Passed {
         format!(
             "the listener at {address} belongs to {who}, not to {unit}: base_url must lead to {unit} itself, past any proxy"
         ),
-    )
-}
-
-fn unreadable(why: &str) -> Passed {
-    refuse(
-        Guard::Unreadable,
-        format!("{why}; without this a kill is not safe"),
     )
 }
 
