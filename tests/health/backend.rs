@@ -60,6 +60,8 @@ impl<'a> Backend<'a> {
     /// Blocks the backend's only loop, as a deadlock in the application would.
     pub(crate) fn block(&self) {
         let mut stream = TcpStream::connect(self.address).unwrap();
+        let limit = Some(Duration::from_secs(20));
+        stream.set_read_timeout(limit).unwrap();
         stream.write_all(b"GET /__hang HTTP/1.1\r\n\r\n").unwrap();
         let mut answer = String::new();
         std::io::Read::read_to_string(&mut stream, &mut answer).unwrap();

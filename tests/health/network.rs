@@ -21,6 +21,9 @@ use crate::wait::wait_until;
 /// A restart without the usual wait.
 pub(crate) const RESTARTS: &str = "Restart=always\nRestartSec=1ms\nTimeoutStopSec=1";
 
+/// How long a client waits for a byte of its answer, so that a test fails rather than hangs.
+pub(crate) const ANSWER_LIMIT: Duration = Duration::from_secs(20);
+
 pub(crate) struct PrivateNetwork<'a> {
     pub(crate) systemd: &'a Systemd,
     /// The process that holds the network, as the manager numbers it.
@@ -127,6 +130,7 @@ impl<'a> PrivateNetwork<'a> {
         let address: SocketAddr = address.parse().unwrap();
         let client = move |_| {
             let mut client = TcpStream::connect(address).unwrap();
+            client.set_read_timeout(Some(ANSWER_LIMIT)).unwrap();
             client.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
             client
         };
@@ -238,9 +242,6 @@ pub(crate) fn shell(systemd: &Systemd, script: &str) -> Result<String, String> {
 /// Whether each of these clients got its answer.
 pub(crate) fn all_served(clients: Vec<TcpStream>) -> bool {
     clients.into_iter().all(|mut client| {
-        client
-            .set_read_timeout(Some(Duration::from_secs(20)))
-            .unwrap();
         let mut answer = String::new();
         client.read_to_string(&mut answer).is_ok() && answer.ends_with("ok")
     })
