@@ -98,6 +98,7 @@ impl<'a> Machine<'a> {
         Ok(TcpFacts {
             owners: owners::owners(unit, manager, &self.systemctl, &table)?,
             progress: log.sign(&table, &self.context.silent_at, &own),
+            sweep_reached: log.was_reached(&table, &self.context.silent_at, &own),
             table,
         })
     }

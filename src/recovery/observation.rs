@@ -162,6 +162,9 @@ pub(super) struct TcpFacts {
     pub(super) owners: HashMap<u64, Owner>,
     /// The first sign that the backend served another client since the sweep began.
     pub(super) progress: Option<Sign>,
+    /// Whether a request of the sweep reached the backend's socket and got no byte in return, or may have
+    /// found its accept queue full.
+    pub(super) sweep_reached: bool,
 }
 
 impl TcpFacts {

@@ -121,7 +121,10 @@ pub(super) fn finish(watch: Option<SocketWatch>) -> Seen {
     watch.send(Event::Finish(reply));
     // A watcher that has ended has nothing to add.
     let _ = done.recv_timeout(2 * DUMP_LIMIT);
-    let seen = watch.seen.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut seen = watch.seen.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(Ok(log)) = &mut seen.log {
+        log.end_sweep();
+    }
     seen.clone()
 }
 

@@ -264,7 +264,7 @@ fn observe(backend: &Backend, state: &UnitState, systemctl: &Systemctl) -> Obser
         Ok(Sockets::Tcp(TcpFacts {
             table,
             owners,
-            progress: None,
+            ..TcpFacts::default()
         }))
     });
     Observation {

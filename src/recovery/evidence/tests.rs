@@ -80,7 +80,7 @@ fn listener_adds_up_the_queues_and_names_the_owner() {
         let facts = TcpFacts {
             table: vec![waiting(1, 100), waiting(2, 29), row("127.0.0.2:80", 3)],
             owners: [(7, owner)].into(),
-            progress: None,
+            ..TcpFacts::default()
         };
         let seen = listener(&facts, &[server, server], "demo.service", &[], None);
         assert_eq!(seen.accept_queue, Reading::Known(129));

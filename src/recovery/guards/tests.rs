@@ -118,6 +118,7 @@ impl Fixture {
                 table,
                 owners: [(UNIT, Owner::Unit)].into(),
                 progress: None,
+                sweep_reached: true,
             })),
             probe: Some(probe(true)),
         };
@@ -377,6 +378,7 @@ fn judge_asks_the_three_proofs() {
         ),
         (|it| it.tcp().table.clear(), Some(Guard::ForeignListener)),
         (|it| it.tcp().table.truncate(1), Some(Guard::NotReached)),
+        (|it| it.tcp().sweep_reached = false, Some(Guard::NotReached)),
         (
             |it| it.tcp().table[1] = received(it.tcp().table[1], 0),
             Some(Guard::NotReached),

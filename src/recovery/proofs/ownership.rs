@@ -194,7 +194,7 @@ mod tests {
         TcpFacts {
             table,
             owners,
-            progress: None,
+            ..TcpFacts::default()
         }
     }
 

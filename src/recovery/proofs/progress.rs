@@ -62,7 +62,10 @@ impl std::fmt::Display for Sign {
 #[derive(Clone, Debug, Default)]
 pub(in super::super) struct ProgressLog {
     connections: HashMap<u64, History>,
+    /// The listeners whose accept queue was full at a read during the sweep.
+    full: HashSet<u64>,
     reads: u64,
+    sweep_is_over: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -83,6 +86,8 @@ struct History {
     least: Option<u64>,
     /// The last reads, the newest first.
     latest: [Option<u64>; READS],
+    /// Whether anything had been received from the client by the end of the sweep.
+    received: bool,
     /// The last read that contained it.
     seen: u64,
 }
@@ -98,6 +103,12 @@ impl ProgressLog {
     pub(in super::super) fn record(&mut self, table: &[TcpSocket]) {
         let begins = self.reads == 0;
         self.reads += 1;
+        let full = table
+            .iter()
+            .filter(|socket| socket.state == TcpState::Listen && socket.is_full());
+        if !self.sweep_is_over {
+            self.full.extend(full.map(|listener| listener.cookie));
+        }
         for socket in table.iter().filter(|socket| socket.is_connection()) {
             let history = (self.connections.entry(socket.cookie)).or_insert_with(|| History {
                 server: socket.local,
@@ -112,6 +123,7 @@ impl ProgressLog {
                 read_when_closed: false,
                 least: None,
                 latest: [None; READS],
+                received: false,
                 seen: 0,
             });
             history.seen = self.reads;
@@ -120,6 +132,9 @@ impl ProgressLog {
             if matches!(socket.state, TcpState::Established | TcpState::CloseWait) {
                 history.accepted |= socket.accepted();
             }
+            // The kernel repeats an abandoned request for a while: what arrives later proves nothing.
+            history.received |=
+                !self.sweep_is_over && socket.traffic.is_some_and(|traffic| traffic.received > 0);
             if let Some(written) = socket.written() {
                 history.read_when_closed |= socket.state.closed_here();
                 history.least = Some(history.least.map_or(written, |least| least.min(written)));
@@ -131,6 +146,11 @@ impl ProgressLog {
         }
     }
 
+    /// The sweep is over: its requests have had their time.
+    pub(in super::super) fn end_sweep(&mut self) {
+        self.sweep_is_over = true;
+    }
+
     /// The first sign of progress on a connection to one of `addresses`, whose listeners are in
     /// `table`; connections of the `own` local addresses do not count.
     pub(in super::super) fn sign(
@@ -139,15 +159,7 @@ impl ProgressLog {
         addresses: &[SocketAddr],
         own: &HashSet<SocketAddr>,
     ) -> Option<Sign> {
-        let ours: HashSet<u64> = (addresses.iter())
-            .flat_map(|address| listeners(table, *address))
-            .map(|listener| listener.cookie)
-            .collect();
-        let at_listener = |server: SocketAddr| {
-            listeners(table, server)
-                .iter()
-                .any(|listener| ours.contains(&listener.cookie))
-        };
+        let ours = cookies(table, addresses);
         // What is left of a client that ended first is another socket than the server's end, and tells
         // less: whether the client was served or gave up, the server's end has shown while it was open.
         let open: HashSet<(SocketAddr, SocketAddr)> = (self.connections.values())
@@ -159,7 +171,7 @@ impl ProgressLog {
         };
         let others: Vec<&History> = (self.connections.values())
             .filter(|history| !own.contains(&canonical(history.client)) && !shown(history))
-            .filter(|history| at_listener(history.server))
+            .filter(|history| is_at(&ours, table, history.server))
             .collect();
         let sign = |history: &History, what| Sign {
             client: history.client,
@@ -175,6 +187,40 @@ impl ProgressLog {
                 .map(|history| sign(history, Served::WentOn))
         })
     }
+
+    /// Whether a request of the sweep, which came from one of the `own` addresses, reached a listener at one
+    /// of `addresses` and got no byte in return, or may have found its accept queue full.
+    pub(in super::super) fn was_reached(
+        &self,
+        table: &[TcpSocket],
+        addresses: &[SocketAddr],
+        own: &HashSet<SocketAddr>,
+    ) -> bool {
+        let listeners = cookies(table, addresses);
+        let mut connections = self.connections.values();
+        !self.full.is_disjoint(&listeners)
+            || connections.any(|history| {
+                own.contains(&canonical(history.client))
+                    && history.received
+                    && history.latest.first() == Some(&Some(0))
+                    && is_at(&listeners, table, history.server)
+            })
+    }
+}
+
+/// The listeners in `table` at `addresses`.
+fn cookies(table: &[TcpSocket], addresses: &[SocketAddr]) -> HashSet<u64> {
+    let listeners = addresses
+        .iter()
+        .flat_map(|address| listeners(table, *address));
+    listeners.map(|listener| listener.cookie).collect()
+}
+
+/// Whether a connection to `server` could be one of these listeners'.
+fn is_at(cookies: &HashSet<u64>, table: &[TcpSocket], server: SocketAddr) -> bool {
+    let listeners = listeners(table, server);
+    let mut listeners = listeners.iter();
+    listeners.any(|listener| cookies.contains(&listener.cookie))
 }
 
 impl History {
@@ -214,7 +260,7 @@ impl History {
 #[cfg(test)]
 mod tests {
     use super::super::samples::{
-        accepted, connection, established, in_state, listener, wildcard, written,
+        accepted, connection, established, in_state, listener, received, wildcard, written,
     };
     use super::*;
 
@@ -399,6 +445,42 @@ mod tests {
         );
         // It came and went between two dumps.
         assert_eq!(sign(&[vec![], vec![ended]]), Some(Served::Closed));
+    }
+
+    #[test]
+    fn was_reached_wants_an_own_request_without_an_answer_or_a_full_queue() {
+        let idle = listener("127.0.0.1:80", 9);
+        let apart = listener("127.0.0.2:80", 8);
+        let mut full = idle;
+        full.receive_queue = full.send_queue + 1;
+        let request = received(waiting(), 100);
+        let answered = written(request, 5);
+        let mut elsewhere = request;
+        elsewhere.local = apart.local;
+        let other = received(connection(2, CLIENT + 1), 100);
+        let (none, idle) = (vec![], vec![idle]);
+        for (sweep, later, expected) in [
+            (vec![], &idle, false),
+            (vec![waiting()], &idle, false),
+            (vec![request], &idle, true),
+            (vec![request], &none, true),
+            (vec![waiting()], &vec![request], false),
+            (vec![request], &vec![answered], false),
+            (vec![answered], &idle, false),
+            (vec![elsewhere], &idle, false),
+            (vec![other], &idle, false),
+            (vec![full], &idle, true),
+            (vec![], &vec![full], false),
+        ] {
+            let mut log = ProgressLog::default();
+            log.record(&sweep);
+            log.end_sweep();
+            log.record(later);
+            let table = [idle[0], apart];
+            let own = HashSet::from([request.remote]);
+            let found = log.was_reached(&table, &["127.0.0.1:80".parse().unwrap()], &own);
+            assert_eq!(found, expected, "{sweep:?} {later:?}");
+        }
     }
 
     #[test]

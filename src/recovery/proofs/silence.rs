@@ -1,5 +1,5 @@
-//! The first proof: the backend itself is silent. Nothing arrived, the requests did reach it, and this
-//! program was running to receive an answer.
+//! The first proof: the backend itself is silent. Nothing arrived, requests did reach it both during the
+//! sweep and after it, and this program was running to receive an answer.
 
 use super::super::Guard;
 use super::super::guards::{Passed, refuse};
@@ -74,6 +74,11 @@ pub(in super::super) fn reached(
             escape(detail)
         ));
     }
+    if !now.sweep_reached {
+        return not_reached(
+            "the requests of the sweep were not seen to arrive, although the accept queue was not full",
+        );
+    }
     let established: Vec<_> = (probe.connections.iter())
         .filter(|connection| connection.established)
         .collect();
@@ -147,6 +152,7 @@ mod tests {
     fn facts(table: Vec<super::super::super::tcp_diag::TcpSocket>) -> TcpFacts {
         TcpFacts {
             table,
+            sweep_reached: true,
             ..TcpFacts::default()
         }
     }

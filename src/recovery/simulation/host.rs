@@ -218,6 +218,7 @@ impl Host for Watchdog {
                     client: "127.0.0.1:40000".parse().unwrap(),
                     what: Served::Wrote(5),
                 }),
+                sweep_reached: true,
             }))
         })
     }

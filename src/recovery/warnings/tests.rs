@@ -59,7 +59,7 @@ fn running(
             sockets: Ok(Sockets::Tcp(TcpFacts {
                 table: vec![in_group(listener("127.0.0.1:8000", 1), 7)],
                 owners: [(7, Owner::Unit)].into(),
-                progress: None,
+                ..TcpFacts::default()
             })),
             probe: None,
         };
