@@ -19,6 +19,9 @@ const INET_DIAG_CGROUP_ID: u16 = 21;
 const LISTEN: u32 = 1 << 10;
 /// TCP_TIME_WAIT, likewise.
 const TIME_WAIT: u32 = 1 << 6;
+/// All states up to TCP_NEW_SYN_RECV. Of the next one, TCP_BOUND_INACTIVE, Linux 6.8 and later give the sockets
+/// at all ports (`inet_diag_dump_icsk` of net/ipv4/inet_diag.c).
+const ALL: u32 = (1 << 13) - 1;
 /// Size of `struct inet_diag_msg`, which the attributes follow.
 const INET_DIAG_MSG: usize = 72;
 /// Size of `struct inet_diag_sockid` without the ports.
@@ -184,7 +187,7 @@ pub(super) fn sockets_at(
         match states {
             States::Listening => add(family, Ports::Own(port), LISTEN)?,
             States::All => {
-                add(family, Ports::Own(port), u32::MAX)?;
+                add(family, Ports::Own(port), ALL)?;
                 add(family, Ports::Other(port), TIME_WAIT)?;
             }
         }
@@ -279,7 +282,7 @@ mod tests {
     use std::os::fd::AsRawFd;
     use std::time::Duration;
 
-    use nix::sys::socket::{AddressFamily, SockFlag, SockType};
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, socket};
 
     use super::*;
 
@@ -333,6 +336,15 @@ mod tests {
         assert!(closed.state.closed_here());
         // In FIN_WAIT2 the kernel still counts for a socket that a process holds.
         assert_eq!(closed.written(), Some(6));
+    }
+
+    #[test]
+    fn sockets_at_leaves_out_a_socket_that_is_only_bound_to_another_port() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let idle = socket(AddressFamily::Inet, SockType::Stream, flags, None).unwrap();
+        bind(idle.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).unwrap();
+        assert_eq!(at(listener.local_addr().unwrap().port()).len(), 1);
     }
 
     #[test]
