@@ -6,6 +6,7 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
@@ -108,6 +109,18 @@ impl Hierarchy {
         Ok(processes)
     }
 
+    /// How long the processes of `group` and of all groups below it have had work, but none of them a CPU: the
+    /// `full` total of its `cpu.pressure` (the kernel's Documentation/accounting/psi.rst). None where the
+    /// kernel does not count that: before Linux 5.13, or with `psi=0`.
+    pub(super) fn waited_for_cpu(&self, group: &ControlGroup) -> Option<Duration> {
+        let file = self.folder(group).join("cpu.pressure");
+        total_of(&fs::read_to_string(file).ok()?)
+    }
+
+    fn folder(&self, group: &ControlGroup) -> PathBuf {
+        self.0.join(group.as_str().trim_start_matches('/'))
+    }
+
     /// The path of the group with this id, searched until `until`; none where no group has it.
     ///
     /// # Errors
@@ -146,7 +159,7 @@ impl Hierarchy {
         let path = group.as_str();
         let failed =
             |error: io::Error| format!("control group {path} cannot be read: {}", error.kind());
-        let top = self.0.join(path.trim_start_matches('/'));
+        let top = self.folder(group);
         let mut pending = vec![top.clone()];
         let mut visited = 0;
         while let Some(folder) = pending.pop() {
@@ -173,6 +186,13 @@ impl Hierarchy {
     }
 }
 
+/// The total in the `full` line of a pressure file.
+fn total_of(text: &str) -> Option<Duration> {
+    let full = text.lines().find_map(|line| line.strip_prefix("full "))?;
+    let (_, micros) = full.rsplit_once("total=")?;
+    Some(Duration::from_micros(micros.parse().ok()?))
+}
+
 fn is_folder(entry: &fs::DirEntry) -> bool {
     entry.file_type().is_ok_and(|kind| kind.is_dir())
 }
@@ -185,7 +205,6 @@ fn is_gone(error: &io::Error) -> bool {
 pub(super) mod tests {
     use std::process::{Child, Command};
     use std::sync::atomic::{AtomicU32, Ordering};
-    use std::time::Duration;
 
     use super::*;
     use crate::skip::skip;
@@ -285,6 +304,16 @@ pub(super) mod tests {
         ] {
             assert_eq!(group.contains(path), within, "{path}");
         }
+    }
+
+    #[test]
+    fn total_of_reads_the_full_line() {
+        let some = "some avg10=1.00 avg60=0.00 avg300=0.00 total=7\n";
+        let full = "full avg10=0.50 avg60=0.00 avg300=0.00 total=2500000\n";
+        let total = Duration::from_millis(2_500);
+        assert_eq!(total_of(&format!("{some}{full}")), Some(total));
+        assert_eq!(total_of(some), None);
+        assert_eq!(total_of("full avg10=0.50"), None);
     }
 
     #[test]

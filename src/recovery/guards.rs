@@ -170,7 +170,8 @@ fn proofs(context: &GuardContext<'_>, seen: &Observations<'_>) -> Passed {
         silence::reached(probe, first, now)?;
         progress::no_progress(now)?;
     }
-    Ok(())
+    let cpu_wait = |seen: &Observation| seen.members.as_ref().ok()?.cpu_wait;
+    progress::has_cpu_time(cpu_wait(seen.first), cpu_wait(seen.now))
 }
 
 /// `not_loaded`

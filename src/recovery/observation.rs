@@ -127,6 +127,15 @@ pub(super) struct Members {
     pub(super) others: usize,
     /// The first one with a debugger or a core dump.
     pub(super) disturbed: Option<Disturbed>,
+    /// How long they have waited for a CPU; none where the kernel does not count it.
+    pub(super) cpu_wait: Option<CpuWait>,
+}
+
+/// A reading of [`Hierarchy::waited_for_cpu`](super::cgroup::Hierarchy::waited_for_cpu).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct CpuWait {
+    pub(super) at: Monotonic,
+    pub(super) total: Duration,
 }
 
 /// A process with a debugger or a core dump.

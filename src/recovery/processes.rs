@@ -9,7 +9,7 @@ use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 
 use super::cgroup::{self, ControlGroup, Hierarchy};
-use super::observation::{Disturbance, Disturbed, Members, Parent, Vitals};
+use super::observation::{CpuWait, Disturbance, Disturbed, Members, Parent, Vitals};
 use super::proc::{self, Status};
 use crate::clock::Monotonic;
 
@@ -47,7 +47,14 @@ pub(super) fn group_of(pid: u32) -> Option<String> {
 /// A message, where one of them cannot be read, or not all of them in time.
 pub(super) fn members(group: &ControlGroup, main: u32) -> Result<Members, String> {
     let until = Monotonic::now() + LIMIT;
-    members_of(Hierarchy::find()?.processes(group)?, main, until)
+    let hierarchy = Hierarchy::find()?;
+    let members = members_of(hierarchy.processes(group)?, main, until)?;
+    let total = hierarchy.waited_for_cpu(group);
+    let at = Monotonic::now();
+    Ok(Members {
+        cpu_wait: total.map(|total| CpuWait { at, total }),
+        ..members
+    })
 }
 
 fn members_of(processes: Vec<u32>, main: u32, until: Monotonic) -> Result<Members, String> {

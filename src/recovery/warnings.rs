@@ -272,7 +272,7 @@ fn observe(backend: &Backend, state: &UnitState, systemctl: &Systemctl) -> Obser
         unit: state.clone(),
         members: others().map(|processes| Members {
             others: processes.saturating_sub(1),
-            disturbed: None,
+            ..Members::default()
         }),
         sockets: sockets.unwrap_or_else(|| Ok(Sockets::Tcp(TcpFacts::default()))),
         probe: None,

@@ -28,6 +28,7 @@ def options():
     parser.add_argument("--subgroup", action="store_true", help="first move to a control group below")
     parser.add_argument("--deaf-child", action="store_true", help="a child that ignores SIGTERM")
     parser.add_argument("--idle-thread", action="store_true")
+    parser.add_argument("--compute", type=int, default=0, help="threads that compute without end")
     parser.add_argument("--supervised", action="store_true", help="serve in a child of a living parent")
     parser.add_argument("--pid-file", help="serve in a grandchild whose parent lives (Type=forking)")
     parser.add_argument("--store", action="store_true", help="keep the listener in the manager's store")
@@ -151,6 +152,11 @@ def serve_with_workers(args, sockets):
         signal.pause()
 
 
+def compute():
+    while True:
+        pass
+
+
 def run(args):
     if args.subgroup:
         move_to_subgroup()
@@ -160,6 +166,8 @@ def run(args):
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if args.idle_thread:
         threading.Thread(target=threading.Event().wait, daemon=True).start()
+    for _ in range(args.compute):
+        threading.Thread(target=compute, daemon=True).start()
     sockets = [] if args.reuse_port else listeners(args)
     if args.workers:
         serve_with_workers(args, sockets)

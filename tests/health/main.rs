@@ -17,6 +17,7 @@ mod backend;
 #[path = "../../examples/demo/build.rs"]
 mod build;
 mod case;
+mod cpu_quota;
 mod fake;
 mod network;
 mod run;

@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::Duration;
 
+use crate::cpu_quota::CpuQuota;
 use crate::network::{
     PrivateNetwork, READY, RESTARTS, all_served, hang, is_recovered, is_spared, python,
 };
@@ -161,6 +162,22 @@ fn a_process_that_has_the_number_in_another_namespace_is_left_alone() {
     run.refused("main_pid");
     assert!(lives, "the innocent process was killed");
     assert!(systemd.is_alive(number));
+}
+
+#[test]
+fn a_backend_without_cpu_time_is_left_alone() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let network = PrivateNetwork::new(&systemd);
+    network.start(UNIT, &format!("{LISTEN} --compute 4"), RESTARTS);
+    let Some(quota) = CpuQuota::set(&systemd, UNIT) else {
+        return;
+    };
+    let clients = network.clients(2, "127.0.0.1:8000");
+    is_spared(&systemd, UNIT, &network.watch(UNIT, LOCAL), "busy").stdout_has("CPU");
+    drop(quota);
+    assert!(all_served(clients), "it does not work");
 }
 
 /// A unit with these options and settings hangs and is left alone for this reason.

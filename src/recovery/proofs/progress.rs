@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use super::super::Guard;
 use super::super::guards::{Passed, refuse};
-use super::super::observation::{TcpFacts, canonical, listeners};
+use super::super::observation::{CpuWait, TcpFacts, canonical, listeners};
 use super::super::tcp_diag::{TcpSocket, TcpState};
 
 /// How many of the last reads of a connection count for what was written in the end: a single one may
@@ -24,6 +24,29 @@ pub(in super::super) fn no_progress(facts: &TcpFacts) -> Passed {
             ),
         ),
     }
+}
+
+/// `busy`, of a backend whose processes have work, but hardly any CPU time for it
+pub(in super::super) fn has_cpu_time(first: Option<CpuWait>, now: Option<CpuWait>) -> Passed {
+    let Some((first, now)) = first.zip(now) else {
+        return Ok(());
+    };
+    let (elapsed, waited) = (
+        now.at.since(first.at),
+        now.total.saturating_sub(first.total),
+    );
+    // Nine tenths: more than a process loses on a machine that is merely loaded.
+    if elapsed.is_zero() || waited * 10 < elapsed * 9 {
+        return Ok(());
+    }
+    refuse(
+        Guard::Busy,
+        format!(
+            "the unit's processes have work, but waited for a CPU for {:.2} of the last {:.2} s: the backend is overloaded, not hung (raise its CPUQuota=, or reduce the load on this machine)",
+            waited.as_secs_f64(),
+            elapsed.as_secs_f64()
+        ),
+    )
 }
 
 /// A sign that the backend served a client.
@@ -262,9 +285,34 @@ mod tests {
     use super::super::samples::{
         accepted, connection, established, in_state, listener, received, wildcard, written,
     };
+    use std::time::Duration;
+
     use super::*;
+    use crate::clock::Monotonic;
 
     const CLIENT: u16 = 50_000;
+
+    #[test]
+    fn has_cpu_time_wants_a_tenth_of_the_time() {
+        let reading = |at, total| {
+            Some(CpuWait {
+                at: Monotonic::from_micros(at),
+                total: Duration::from_micros(total),
+            })
+        };
+        let first = reading(1_000, 700);
+        for (now, passes) in [
+            (reading(2_000, 700), true),
+            (reading(2_000, 1_590), true),
+            (reading(2_000, 1_600), false),
+            (reading(2_000, 1_700), false),
+            (first, true),
+            (None, true),
+        ] {
+            assert_eq!(has_cpu_time(first, now).is_ok(), passes, "{now:?}");
+        }
+        assert!(has_cpu_time(None, first).is_ok());
+    }
 
     fn waiting() -> TcpSocket {
         connection(1, CLIENT)

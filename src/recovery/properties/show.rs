@@ -198,7 +198,7 @@ fn passes(state: &UnitState, others: usize) -> bool {
         }),
         members: Ok(Members {
             others,
-            disturbed: None,
+            ..Members::default()
         }),
         sockets: Ok(Sockets::Tcp(TcpFacts::default())),
         probe: None,

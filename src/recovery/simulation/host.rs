@@ -181,7 +181,11 @@ impl Host for Watchdog {
             ]
             .into_iter()
             .find_map(|(holds, what)| holds.then_some(what));
-            Ok(Members { others, disturbed })
+            Ok(Members {
+                others,
+                disturbed,
+                cpu_wait: None,
+            })
         })
     }
 
