@@ -209,13 +209,6 @@ proptest! {
     }
 
     #[test]
-    fn what_the_kernel_lists_of_unix_sockets_is_read(
-        table in "(0{16}: 0000000[0-9] 0{8} 000[01]0000 0001 0[1-3] [ 0-9]{4}[0-9]( [@/ a]{0,3}\\PC{0,8})?\n){0,4}",
-    ) {
-        netlink_property(table.as_bytes());
-    }
-
-    #[test]
     fn what_the_kernel_tells_is_read(
         text in "[0-9]{1,6} \\(\\PC{0,15}\\) [RSDTtZ]( -?[0-9]{1,12}){30}|\
             (((PPid|TracerPid|SigPnd|ShdPnd|SigBlk|SigCgt|CoreDumping):\t[0-9]{1,20}|State:\t[StZ]|VmRSS:\t {0,4}[0-9]{1,20} kB|Name:\t\\PC{0,15})\n){8,16}",

@@ -14,8 +14,8 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 
 use super::cgroup::{ControlGroup, Hierarchy};
-use super::observation::{Owner, TcpFacts, UnixFacts, UnixOwner};
-use super::tcp_diag::TcpSocket;
+use super::observation::{Owner, TcpFacts, UnixFacts};
+use super::tcp_table::{TcpSocket, listeners, server_side};
 use super::{dump, proc, unix_diag};
 use crate::clock::Monotonic;
 use crate::manifest::DumpSignal;
@@ -26,6 +26,8 @@ use crate::sweep::ProbeConnection;
 const PROCESSES: usize = 64;
 /// The time between the two samples of the CPU ticks.
 const SAMPLE: Duration = Duration::from_millis(100);
+/// How long a dump of the UNIX sockets may take.
+const UNIX_DUMP: Duration = Duration::from_millis(100);
 /// Threads looked at; of more, the first ones are typical enough.
 const THREADS: usize = 512;
 /// Bytes read of any file about one process.
@@ -274,33 +276,25 @@ pub(super) fn listener(
     addresses: &[SocketAddr],
     unit: &str,
     connections: &[ProbeConnection],
-    later: Option<Vec<TcpSocket>>,
+    later: &[TcpSocket],
 ) -> Listener {
-    let later = TcpFacts {
-        table: later.unwrap_or_default(),
-        ..TcpFacts::default()
-    };
-    let mut listeners: Vec<_> = addresses
-        .iter()
-        .flat_map(|&address| facts.listeners(address))
+    let listeners: BTreeMap<u64, &TcpSocket> = (addresses.iter())
+        .flat_map(|&address| listeners(&facts.table, address))
+        .map(|listener| (listener.cookie, listener))
         .collect();
-    listeners.sort_unstable_by_key(|listener| listener.cookie);
-    listeners.dedup_by_key(|listener| listener.cookie);
     let sum = |queue: fn(&TcpSocket) -> u32| match listeners.is_empty() {
         true => Reading::Unknown,
         false => Reading::Known(
             listeners
-                .iter()
+                .values()
                 .map(|socket| u64::from(queue(socket)))
                 .sum(),
         ),
     };
-    let owner = listeners
-        .first()
-        .and_then(|listener| facts.owners.get(&listener.group?));
+    let owner = (listeners.values().next()).and_then(|listener| facts.owners.get(&listener.group?));
     let accepted = (connections.iter())
-        .filter(|connection| connection.established)
-        .find_map(|connection| later.server_side(connection));
+        .filter(|probe| probe.established)
+        .find_map(|probe| server_side(later, &probe.connection));
     Listener {
         accept_queue: sum(|socket| socket.receive_queue),
         accept_queue_limit: sum(|socket| socket.send_queue),
@@ -311,15 +305,16 @@ pub(super) fn listener(
 
 /// The same for a UNIX socket. The kernel does not show which of its connections are accepted.
 pub(super) fn unix_listener(facts: &UnixFacts, unit: &str) -> Listener {
-    let queue = unix_diag::queue(Path::new(&facts.path));
+    let mut queue = None;
+    let until = Monotonic::now() + UNIX_DUMP;
+    // Best effort: without an answer the queue is unknown.
+    let _ = unix_diag::listeners(Path::new(&facts.path), until, |listener| {
+        queue = listener.queue;
+    });
     Listener {
-        accept_queue: queue.map(|queue| u64::from(queue.waiting)).into(),
-        accept_queue_limit: queue.map(|queue| u64::from(queue.limit)).into(),
-        listener_owner: match &facts.owner {
-            Ok(UnixOwner::Process { group, .. }) => Reading::Known(group.clone()),
-            Ok(UnixOwner::Manager(_)) => Reading::Known(format!("the service manager, for {unit}")),
-            Err(_) => Reading::Unknown,
-        },
+        accept_queue: queue.map(|(waiting, _)| u64::from(waiting)).into(),
+        accept_queue_limit: queue.map(|(_, limit)| u64::from(limit)).into(),
+        listener_owner: owner_name(&facts.owner, unit).into(),
         accepted: Reading::Unknown,
     }
 }

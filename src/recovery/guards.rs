@@ -1,14 +1,17 @@
 //! The guards: the reasons not to kill a hung backend. Pure: they judge facts that other modules collected.
-//! The guards of the three proofs are in `proofs`.
+//! A kill rests on three proofs: the backend is silent, the socket is the unit's own, and the unit makes no
+//! progress.
 
 mod no_restart;
+mod ownership;
+mod progress;
+pub(super) mod silence;
 
 use std::time::Duration;
 
 use self::no_restart::{no_restart, restarts};
 use super::MainPid;
 use super::observation::{Disturbance, GuardContext, Members, Observation, Process, Sockets};
-use super::proofs::{ownership, progress, silence};
 use super::systemctl::systemctl;
 use super::unit::{Property, UnitState, Unreadable};
 use crate::clock::Monotonic;
@@ -139,8 +142,7 @@ pub(super) fn lasting(context: &GuardContext<'_>, now: &Observation) -> Option<S
             return settings(0);
         }
         main_pid(context, now)?;
-        let group = known(&now.unit.group)?;
-        ownership::own_listener(context, Some(group), readable(&now.sockets)?, None)?;
+        ownership::own_listener(context, readable(&now.sockets)?, None)?;
         restarts(context, now)
     };
     running().err().map(|(_, why)| why)
@@ -164,8 +166,7 @@ impl Observations<'_> {
 fn proofs(context: &GuardContext<'_>, seen: &Observations<'_>) -> Passed {
     let sockets = readable(&seen.now.sockets)?;
     let probe = seen.now.probe.as_ref();
-    let group = known(&seen.now.unit.group)?;
-    ownership::own_listener(context, Some(group), sockets, probe)?;
+    ownership::own_listener(context, sockets, probe)?;
     if let (Sockets::Tcp(now), Sockets::Tcp(first)) = (sockets, readable(&seen.first.sockets)?) {
         silence::reached(probe, first, now)?;
         progress::no_progress(now)?;

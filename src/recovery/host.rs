@@ -12,20 +12,19 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::sys::socket::{getsockopt, sockopt};
 
-use super::observation::{
-    GuardContext, Members, Observation, Process, Sockets, TcpFacts, canonical,
-};
+use super::observation::{GuardContext, Members, Observation, Process, Sockets, TcpFacts};
 use super::pidfd::PidFd;
-use super::proofs::progress::ProgressLog;
 use super::sock_diag::SockDiag;
+use super::socket_log::SocketLog;
 use super::steps::{Host, NotSent};
 use super::systemctl::Systemctl;
-use super::tcp_diag::{States, TcpSocket};
+use super::tcp_diag::States;
+use super::tcp_table::{TcpSocket, canonical};
 use super::unit::UnitState;
 use super::{
-    CoreProber, Evidence, FinalProbe, Listener, MainPid, dump, evidence, owners, processes,
+    CoreProber, Evidence, FinalProbe, Listener, MainPid, dump, evidence, processes, tcp_owners,
 };
-use super::{socket_watch, unix_listener};
+use super::{socket_watch, unix_owner};
 use crate::clock::Monotonic;
 use crate::escape::escape;
 use crate::manifest::{DumpSignal, Manifest, Scope, SocketPath, Source};
@@ -47,7 +46,7 @@ pub(super) struct Machine<'a> {
     /// Whether the first observation is complete.
     looked: Cell<bool>,
     /// What became of each connection since the sweep began.
-    progress: RefCell<Result<ProgressLog, String>>,
+    progress: RefCell<Result<SocketLog, String>>,
 }
 
 /// A process, held by a pidfd.
@@ -60,7 +59,7 @@ impl<'a> Machine<'a> {
     pub(super) fn new(
         context: &'a GuardContext<'a>,
         manifest: &'a Manifest,
-        progress: Option<Result<ProgressLog, String>>,
+        progress: Option<Result<SocketLog, String>>,
         prober: &'a dyn CoreProber,
         log: &'a dyn Fn(&str),
     ) -> Self {
@@ -73,7 +72,7 @@ impl<'a> Machine<'a> {
             log,
             sock_diag: RefCell::default(),
             looked: Cell::new(false),
-            progress: RefCell::new(progress.unwrap_or_else(|| Ok(ProgressLog::default()))),
+            progress: RefCell::new(progress.unwrap_or_else(|| Ok(SocketLog::default()))),
         }
     }
 
@@ -96,7 +95,7 @@ impl<'a> Machine<'a> {
             .map(|connection| canonical(connection.local))
             .collect();
         Ok(TcpFacts {
-            owners: owners::owners(unit, manager, &self.systemctl, &table)?,
+            owners: tcp_owners::owners(unit, manager, &self.systemctl, &table)?,
             progress: log.sign(&table, &self.context.silent_at, &own),
             sweep_reached: log.was_reached(&table, &self.context.silent_at, &own),
             table,
@@ -154,7 +153,7 @@ impl Host for Machine<'_> {
             None => self.tcp_facts(unit, manager).map(Sockets::Tcp),
             Some(path) => {
                 let peers = self.prober.unix_peers();
-                let facts = unix_listener::facts(path, unit, &peers, manager, &self.systemctl);
+                let facts = unix_owner::facts(path, unit, &peers, manager, &self.systemctl);
                 Ok(Sockets::Unix(facts))
             }
         }
@@ -176,7 +175,7 @@ impl Host for Machine<'_> {
                 &self.context.silent_at,
                 self.context.unit,
                 &probe.connections(),
-                self.table().ok(),
+                &self.table().unwrap_or_default(),
             ),
             Ok(Sockets::Unix(facts)) => evidence::unix_listener(facts, self.context.unit),
             Err(_) => Listener::default(),

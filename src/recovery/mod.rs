@@ -9,25 +9,28 @@ mod guards;
 mod host;
 mod journalctl;
 mod observation;
-mod owners;
 mod pidfd;
 mod prober;
 mod proc;
 mod processes;
-mod proofs;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod properties;
 mod restart;
 #[cfg(test)]
+mod samples;
+#[cfg(test)]
 mod simulation;
 mod sock_diag;
+mod socket_log;
 mod socket_watch;
 mod steps;
 mod systemctl;
 mod tcp_diag;
+mod tcp_owners;
+mod tcp_table;
 mod unit;
 mod unix_diag;
-mod unix_listener;
+mod unix_owner;
 pub mod warnings;
 
 use std::net::SocketAddr;

@@ -2,11 +2,11 @@
 //! observation of the machine.
 
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::proofs::progress::Sign;
-use super::tcp_diag::{TcpSocket, TcpState};
+use super::socket_log::Sign;
+use super::tcp_table::TcpSocket;
 use super::unit::UnitState;
 use crate::clock::Monotonic;
 use crate::manifest::{DumpSignal, KillSignal, Scope};
@@ -176,78 +176,15 @@ pub(super) struct TcpFacts {
     pub(super) sweep_reached: bool,
 }
 
-impl TcpFacts {
-    /// The listening sockets from which the kernel could have chosen for a connection to `address`:
-    /// those bound to it or, where there are none, to the wildcard address (`compute_score` of the
-    /// kernel's net/ipv4/inet_hashtables.c).
-    pub(super) fn listeners(&self, address: SocketAddr) -> Vec<&TcpSocket> {
-        listeners(&self.table, address)
-    }
-
-    /// The server's end of this program's `connection`.
-    pub(super) fn server_side(&self, connection: &ProbeConnection) -> Option<&TcpSocket> {
-        let (client, server) = (
-            canonical(connection.connection.local),
-            reached(connection.connection.remote),
-        );
-        self.table.iter().find(|socket| {
-            socket.is_connection() && socket.local == server && socket.remote == client
-        })
-    }
-}
-
-/// As [`TcpFacts::listeners`].
-pub(super) fn listeners(table: &[TcpSocket], address: SocketAddr) -> Vec<&TcpSocket> {
-    let address = reached(address);
-    let at_port = || {
-        let listening = table
-            .iter()
-            .filter(|socket| socket.state == TcpState::Listen);
-        listening.filter(|socket| socket.local.port() == address.port())
-    };
-    let exact: Vec<_> = at_port()
-        .filter(|socket| socket.local.ip() == address.ip())
-        .collect();
-    if !exact.is_empty() {
-        return exact;
-    }
-    at_port()
-        .filter(|socket| {
-            let wildcard = socket.local.ip();
-            wildcard.is_unspecified()
-                && (wildcard.is_ipv4() == address.is_ipv4()
-                    || address.is_ipv4() && !socket.ipv6_only)
-        })
-        .collect()
-}
-
-/// An IPv4-mapped IPv6 address as IPv4; without scope and flow label.
-pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
-}
-
-/// The address that a connection to `address` reaches: the unspecified one means this machine, ip(7).
-fn reached(address: SocketAddr) -> SocketAddr {
-    match canonical(address) {
-        SocketAddr::V4(any) if any.ip().is_unspecified() => {
-            SocketAddr::new(Ipv4Addr::LOCALHOST.into(), any.port())
-        }
-        SocketAddr::V6(any) if any.ip().is_unspecified() => {
-            SocketAddr::new(Ipv6Addr::LOCALHOST.into(), any.port())
-        }
-        address => address,
-    }
-}
-
-/// The owner of the control group in which a socket was created.
+/// The owner of the control group of a socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Owner {
     /// The unit's own, or one below it.
     Unit,
     /// That of a `.socket` unit which triggers the unit; its name.
     SocketUnit(String),
-    /// The service manager's own, which creates the sockets of `.socket` units: the addresses that
-    /// those which trigger the unit list, as `Listen=` has them.
+    /// The service manager's own, which creates the sockets of `.socket` units: the addresses and paths
+    /// that those which trigger the unit list, as `Listen=` has them.
     Manager(Vec<String>),
     /// Another one; its path.
     Foreign(String),
@@ -262,70 +199,6 @@ pub(super) enum Owner {
 pub(super) struct UnixFacts {
     /// The socket's path.
     pub(super) path: String,
-    /// Who listens; a message where that cannot be found out.
-    pub(super) owner: Result<UnixOwner, String>,
-}
-
-/// Who listens at a UNIX socket.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum UnixOwner {
-    /// The process with this number, in this control group.
-    Process { pid: u32, group: String },
-    /// The service manager, and the paths that the `.socket` units which trigger the unit list.
-    Manager(Vec<String>),
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::recovery::proofs::samples::{self, listener, wildcard};
-
-    fn cookies(table: &[TcpSocket], address: &str) -> Vec<u64> {
-        let found = listeners(table, address.parse().unwrap());
-        found.iter().map(|socket| socket.cookie).collect()
-    }
-
-    #[test]
-    fn server_side_is_the_other_end_of_that_very_connection() {
-        let [asked] = &samples::probe(true).connections[..] else {
-            panic!("one connection");
-        };
-        let found = |socket: TcpSocket| {
-            let facts = TcpFacts {
-                table: vec![socket],
-                ..TcpFacts::default()
-            };
-            facts.server_side(asked).is_some()
-        };
-        let row = samples::connection(1, 50_000);
-        assert!(found(row));
-        assert!(found(samples::in_state(row, TcpState::TimeWait)));
-        // SYN_RECV
-        assert!(!found(samples::in_state(row, TcpState::Other)));
-        assert!(!found(samples::connection(1, 50_001)));
-        assert!(!found(TcpSocket {
-            local: "127.0.0.2:80".parse().unwrap(),
-            ..row
-        }));
-    }
-
-    #[test]
-    fn listeners_prefer_the_very_address_to_the_wildcard() {
-        let mut only = wildcard("[::]:80", 4);
-        only.ipv6_only = true;
-        let table = [
-            listener("127.0.0.1:80", 1),
-            listener("127.0.0.1:80", 2),
-            wildcard("0.0.0.0:80", 3),
-            only,
-            wildcard("[::]:81", 5),
-        ];
-        assert_eq!(cookies(&table, "127.0.0.1:80"), [1, 2]);
-        assert_eq!(cookies(&table, "[::ffff:127.0.0.1]:80"), [1, 2]);
-        assert_eq!(cookies(&table, "127.0.0.2:80"), [3]);
-        assert_eq!(cookies(&table, "[::1]:80"), [4]);
-        assert_eq!(cookies(&table, "127.0.0.1:81"), [5]);
-        assert_eq!(cookies(&table, "[::1]:81"), [5]);
-        assert_eq!(cookies(&table, "127.0.0.1:82"), [] as [u64; 0]);
-    }
+    /// The owner of the control group of the process that listens.
+    pub(super) owner: Owner,
 }

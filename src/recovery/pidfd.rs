@@ -57,19 +57,24 @@ impl PidFd {
 
     /// Waits for the process to die and says whether it did within `at_most`.
     pub(super) fn died_within(&self, at_most: Duration) -> bool {
-        let until = Monotonic::now() + at_most;
-        loop {
-            let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
-            // An interrupted wait is no answer; the absolute end keeps the loop short.
-            if matches!(
-                ppoll(&mut fds, Some(TimeSpec::from(until.remaining())), None),
-                Ok(1..)
-            ) {
-                return true;
-            }
-            if until.has_passed() {
-                return false;
-            }
+        died_within(self.0.as_fd(), at_most)
+    }
+}
+
+/// As [`PidFd::died_within`], for any pidfd: pidfd_open(2), "poll".
+pub(super) fn died_within(pidfd: BorrowedFd<'_>, at_most: Duration) -> bool {
+    let until = Monotonic::now() + at_most;
+    loop {
+        let mut fds = [PollFd::new(pidfd, PollFlags::POLLIN)];
+        // An interrupted wait is no answer; the absolute end keeps the loop short.
+        if matches!(
+            ppoll(&mut fds, Some(TimeSpec::from(until.remaining())), None),
+            Ok(1..)
+        ) {
+            return true;
+        }
+        if until.has_passed() {
+            return false;
         }
     }
 }

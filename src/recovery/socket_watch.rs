@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 
-use super::proofs::progress::ProgressLog;
 use super::sock_diag::SockDiag;
-use super::tcp_diag::{self, States, TcpSocket};
+use super::socket_log::SocketLog;
+use super::tcp_diag::{self, States};
+use super::tcp_table::TcpSocket;
 use crate::clock::Monotonic;
 use crate::manifest::Manifest;
 
@@ -46,7 +47,7 @@ enum Event {
 pub(super) struct Seen {
     /// What became of the connections at the port, and the way to ask on; a message where the table
     /// is out of reach. None with a UNIX socket, of which the kernel counts no bytes.
-    pub(super) log: Option<Result<ProgressLog, String>>,
+    pub(super) log: Option<Result<SocketLog, String>>,
     /// The longest time that this thread was kept from running while the core was probed.
     pub(super) longest_gap: Duration,
     /// A gap longer than this makes the sweep's timeouts worthless.
@@ -187,7 +188,7 @@ impl Watcher {
     fn begin(&self) -> Monotonic {
         self.note(|seen| {
             seen.longest_gap = Duration::ZERO;
-            seen.log = self.port.map(|_| Ok(ProgressLog::default()));
+            seen.log = self.port.map(|_| Ok(SocketLog::default()));
         });
         Monotonic::now() + FIRST_DUMP
     }

@@ -242,7 +242,7 @@ impl<H: Host> Run<'_, H> {
             status: target.probe.status(),
             connections: Vec::new(),
         };
-        super::proofs::silence::unanswered(Some(&probe), None).map_err(refused)
+        guards::silence::unanswered(Some(&probe), None).map_err(refused)
     }
 
     /// Asks the unit's processes for their stacks, then makes a third observation. Returns whether the main

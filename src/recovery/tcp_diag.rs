@@ -1,11 +1,11 @@
-//! The TCP sockets at one port, as the kernel shows them (sock_diag(7), "IPv4 and IPv6 sockets"). It
-//! reports facts; what they prove is judged in `proofs`.
+//! Reads the TCP sockets at one port from the kernel (sock_diag(7), "IPv4 and IPv6 sockets").
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use nix::errno::Errno;
 
 use super::sock_diag::{Fault, SockDiag, attributes, bytes, u32_at, u64_at};
+use super::tcp_table::{TcpSocket, TcpState, Traffic};
 use crate::clock::Monotonic;
 
 /// Sockets kept of one dump. More than this on one port is beyond any accept queue.
@@ -26,119 +26,6 @@ const ALL: u32 = (1 << 13) - 1;
 const INET_DIAG_MSG: usize = 72;
 /// Size of `struct inet_diag_sockid` without the ports.
 const REST_OF_ID: usize = 44;
-
-/// The state of a TCP socket, include/net/tcp_states.h.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum TcpState {
-    Established,
-    FinWait1,
-    FinWait2,
-    TimeWait,
-    CloseWait,
-    LastAck,
-    Listen,
-    Closing,
-    /// Not yet a connection, or no longer one.
-    Other,
-}
-
-impl TcpState {
-    const fn from_kernel(number: u8) -> Self {
-        match number {
-            1 => Self::Established,
-            4 => Self::FinWait1,
-            5 => Self::FinWait2,
-            6 => Self::TimeWait,
-            8 => Self::CloseWait,
-            9 => Self::LastAck,
-            10 => Self::Listen,
-            11 => Self::Closing,
-            _ => Self::Other,
-        }
-    }
-
-    /// Whether the application on this side has closed or shut down its end, or died.
-    pub(super) const fn closed_here(self) -> bool {
-        matches!(
-            self,
-            Self::FinWait1 | Self::FinWait2 | Self::TimeWait | Self::Closing | Self::LastAck
-        )
-    }
-}
-
-/// A TCP socket of this machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct TcpSocket {
-    pub(super) state: TcpState,
-    /// Its own address; an IPv4-mapped IPv6 address is given as IPv4.
-    pub(super) local: SocketAddr,
-    /// The other end's.
-    pub(super) remote: SocketAddr,
-    /// The kernel's own number for it, from the handshake to TIME_WAIT.
-    pub(super) cookie: u64,
-    /// 0 where no process has a descriptor for it; see [`Self::accepted`].
-    pub(super) inode: u32,
-    /// Listening: connections in the accept queue. Else: bytes that the application has not read.
-    pub(super) receive_queue: u32,
-    /// Listening: the accept queue's limit. Else: bytes not acknowledged or not sent.
-    pub(super) send_queue: u32,
-    /// The control group of the process that created the socket, as its cgroup2 id; an accepted
-    /// connection has its listener's. None in TIME_WAIT and FIN_WAIT2.
-    pub(super) group: Option<u64>,
-    /// Whether an IPv6 listener takes no IPv4 connections.
-    pub(super) ipv6_only: bool,
-    /// Bytes acknowledged by the other end and bytes received from it, where the kernel counts.
-    pub(super) traffic: Option<Traffic>,
-}
-
-/// From `struct tcp_info`, tcp(7).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Traffic {
-    pub(super) acknowledged: u64,
-    pub(super) received: u64,
-}
-
-impl TcpSocket {
-    /// Bytes that the application has written so far. A read may be too high for a moment while a
-    /// send buffer drains (the kernel reads the two numbers one after the other), never too low.
-    pub(super) fn written(&self) -> Option<u64> {
-        let traffic = self.traffic?;
-        // A FIN occupies one place in the sequence.
-        let fin = u64::from(self.state.closed_here());
-        let sum = traffic
-            .acknowledged
-            .saturating_add(u64::from(self.send_queue));
-        Some(sum.saturating_sub(fin))
-    }
-
-    /// Whether a process has accepted this connection. Once a side has closed, the inode no longer
-    /// tells.
-    pub(super) const fn accepted(&self) -> bool {
-        self.inode != 0
-    }
-
-    /// Whether this is a server's end of a connection (or was one).
-    pub(super) const fn is_connection(&self) -> bool {
-        !matches!(self.state, TcpState::Listen | TcpState::Other)
-    }
-
-    /// A client's end as the server's, where the server is this machine: the kernel gives a client the
-    /// server's own address, or one of the loopback network.
-    fn seen_from_the_server(self) -> Option<Self> {
-        let here = self.local.ip() == self.remote.ip() || self.remote.ip().is_loopback();
-        here.then_some(Self {
-            local: self.remote,
-            remote: self.local,
-            ..self
-        })
-    }
-
-    /// Whether it is a listener with more connections waiting than its limit, so that the kernel
-    /// drops further ones: a backlog of N takes N+1.
-    pub(super) const fn is_full(&self) -> bool {
-        self.receive_queue > self.send_queue
-    }
-}
 
 /// Which sockets are asked for. The kernel walks the table of all connections for
 /// [`States::All`], which takes milliseconds whatever is in it.
@@ -380,22 +267,6 @@ mod tests {
         let ended = of_client();
         assert_eq!(ended.state, TcpState::TimeWait);
         assert_eq!(ended.local, address);
-    }
-
-    #[test]
-    fn a_client_of_another_machine_is_not_seen_from_the_server() {
-        let seen = |local: &str, remote: &str| {
-            let socket = TcpSocket {
-                local: local.parse().unwrap(),
-                remote: remote.parse().unwrap(),
-                ..crate::recovery::proofs::samples::listener("127.0.0.1:1", 1)
-            };
-            socket.seen_from_the_server().is_some()
-        };
-        assert!(seen("127.0.0.1:50000", "127.0.0.1:80"));
-        assert!(seen("192.0.2.1:50000", "192.0.2.1:80"));
-        assert!(seen("127.0.0.1:50000", "127.0.0.2:80"));
-        assert!(!seen("192.0.2.1:50000", "192.0.2.2:80"));
     }
 
     #[test]

@@ -12,8 +12,9 @@ use std::time::Duration;
 use super::observation::{GuardContext, Members, Observation, Process, Sockets, TcpFacts};
 use super::systemctl::{Systemctl, systemctl};
 use super::tcp_diag::States;
+use super::tcp_table::listeners;
 use super::unit::UnitState;
-use super::{cgroup, dump, guards, host, owners, processes, socket_watch};
+use super::{cgroup, dump, guards, host, processes, socket_watch, tcp_owners};
 use crate::clock::Monotonic;
 use crate::escape::escape;
 use crate::manifest::{DumpSignal, Manifest, RecoveryPlan, Scope, Source};
@@ -214,7 +215,7 @@ fn lasting_refusals(
         if let Ok(Sockets::Tcp(facts)) = &now.sockets {
             let served = addresses.iter().copied();
             context.silent_at = served
-                .filter(|&address| !facts.listeners(address).is_empty())
+                .filter(|&address| !listeners(&facts.table, address).is_empty())
                 .collect();
         }
         let refusal = guards::lasting(&context, &now).map(|why| would_refuse(unit, &why));
@@ -260,7 +261,7 @@ fn observe(backend: &Backend, state: &UnitState, systemctl: &Systemctl) -> Obser
     let manager = process.manager_group();
     let sockets = backend.port.map(|port| {
         let table = socket_watch::dump(&mut None, port, States::Listening)?;
-        let owners = owners::owners(state, manager, systemctl, &table)?;
+        let owners = tcp_owners::owners(state, manager, systemctl, &table)?;
         Ok(Sockets::Tcp(TcpFacts {
             table,
             owners,

@@ -1,7 +1,7 @@
 use std::net::{TcpListener, TcpStream};
 
 use super::super::cgroup::tests::Sleepers;
-use super::super::proofs::samples::{accepted, connection, in_group, listener as row, probe};
+use super::super::samples::{accepted, connection, in_group, listener as row, probe};
 use super::super::socket_watch;
 use super::super::tcp_diag::States;
 use super::*;
@@ -41,7 +41,7 @@ fn listener_sees_whether_a_connection_is_accepted() {
                 table: table.clone(),
                 ..TcpFacts::default()
             };
-            listener(&facts, &[server], "demo.service", &connections, Some(table))
+            listener(&facts, &[server], "demo.service", &connections, &table)
         };
         let before = look();
         assert_eq!(before.accept_queue, Reading::Known(2));
@@ -82,14 +82,14 @@ fn listener_adds_up_the_queues_and_names_the_owner() {
             owners: [(7, owner)].into(),
             ..TcpFacts::default()
         };
-        let seen = listener(&facts, &[server, server], "demo.service", &[], None);
+        let seen = listener(&facts, &[server, server], "demo.service", &[], &[]);
         assert_eq!(seen.accept_queue, Reading::Known(129));
         assert_eq!(seen.accept_queue_limit, Reading::Known(256));
         assert_eq!(seen.accepted, Reading::Unknown);
         let name = name.map(str::to_owned);
         assert_eq!(seen.listener_owner, Reading::from(name));
     }
-    let nobody = listener(&TcpFacts::default(), &[server], "demo.service", &[], None);
+    let nobody = listener(&TcpFacts::default(), &[server], "demo.service", &[], &[]);
     assert_eq!(nobody, Listener::default());
 }
 
@@ -97,15 +97,12 @@ fn listener_adds_up_the_queues_and_names_the_owner() {
 fn listener_asks_the_later_table_who_was_accepted() {
     let connections = probe(true).connections;
     for (later, expected) in [
-        (None, Reading::Unknown),
-        (Some(vec![connection(1, 50_000)]), Reading::Known(false)),
-        (
-            Some(vec![accepted(connection(1, 50_000))]),
-            Reading::Known(true),
-        ),
+        (vec![], Reading::Unknown),
+        (vec![connection(1, 50_000)], Reading::Known(false)),
+        (vec![accepted(connection(1, 50_000))], Reading::Known(true)),
     ] {
         let facts = TcpFacts::default();
-        let seen = listener(&facts, &[], "demo.service", &connections, later);
+        let seen = listener(&facts, &[], "demo.service", &connections, &later);
         assert_eq!(seen.accepted, expected);
     }
 }

@@ -1,10 +1,10 @@
 use std::net::SocketAddr;
 
 use super::super::observation::{
-    Disturbed, Owner, Parent, ProbeFacts, TcpFacts, UnixFacts, UnixOwner, Vitals,
+    Disturbed, Owner, Parent, ProbeFacts, TcpFacts, UnixFacts, Vitals,
 };
-use super::super::proofs::progress::{Served, Sign};
-use super::super::proofs::samples::{connection, in_group, listener, probe, received, written};
+use super::super::samples::{connection, in_group, listener, probe, received, written};
+use super::super::socket_log::{Served, Sign};
 use super::*;
 use crate::manifest::KillSignal;
 use crate::sweep::ProbeStatus;
@@ -414,29 +414,20 @@ fn judge_asks_less_of_a_unix_socket() {
         });
         fixture.guard()
     };
-    let process = |group: &str| {
-        Ok(UnixOwner::Process {
-            pid: 4_711,
-            group: group.to_owned(),
-        })
-    };
-    assert_eq!(owned_by(process(GROUP)), None);
-    assert_eq!(
-        owned_by(process("/other.service")),
-        Some(Guard::ForeignListener)
-    );
-    assert_eq!(
-        owned_by(Ok(UnixOwner::Manager(vec!["/run/demo.sock".to_owned()]))),
-        None
-    );
-    assert_eq!(
-        owned_by(Ok(UnixOwner::Manager(vec![]))),
-        Some(Guard::ForeignListener)
-    );
-    assert_eq!(
-        owned_by(Err("a full queue".to_owned())),
-        Some(Guard::Unreadable)
-    );
+    let listed = Owner::Manager(vec!["/run/demo.sock".to_owned()]);
+    let foreign = Owner::Foreign("/other.service".to_owned());
+    for (owner, expected) in [
+        (Owner::Unit, None),
+        (foreign, Some(Guard::ForeignListener)),
+        (listed, None),
+        (Owner::Manager(vec![]), Some(Guard::ForeignListener)),
+        (
+            Owner::Unknown("a full queue".to_owned()),
+            Some(Guard::Unreadable),
+        ),
+    ] {
+        assert_eq!(owned_by(owner), expected);
+    }
 }
 
 #[test]

@@ -1,17 +1,20 @@
 //! What reads the kernel's socket tables: the answers of sock_diag(7), and `/proc/net/unix`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::Path;
 
 use super::Choices;
 use crate::recovery::sock_diag::{attributes, parse};
-use crate::recovery::tcp_diag::{TcpSocket, TcpState, Traffic, socket_of};
-use crate::recovery::unix_listener::listening;
+use crate::recovery::tcp_diag::socket_of;
+use crate::recovery::tcp_table::{TcpSocket, TcpState, Traffic};
+use crate::recovery::unix_diag::{UnixListener, listener_of};
 
-// include/uapi/linux/netlink.h, sock_diag.h and inet_diag.h.
+// include/uapi/linux/netlink.h, sock_diag.h, unix_diag.h and inet_diag.h.
 const HEADER: usize = 16;
 const NLMSG_DONE: u16 = 3;
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
+const UNIX_DIAG_NAME: u16 = 0;
+const UNIX_DIAG_VFS: u16 = 1;
+const UNIX_DIAG_RQLEN: u16 = 4;
 const INET_DIAG_INFO: u16 = 2;
 const INET_DIAG_TOS: u16 = 5;
 const INET_DIAG_SKV6ONLY: u16 = 11;
@@ -240,41 +243,30 @@ fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     attribute
 }
 
-/// A socket is found by its own path only, and only if it listens.
+/// A row that is read comes back, and cut off it is read without harm.
 fn unix_row_comes_back(data: &[u8], choices: &mut Choices<'_>) {
-    let text = String::from_utf8_lossy(data);
-    let path = text
-        .lines()
-        .find_map(|line| line.find('/').map(|at| &line[at..]));
-    let path = path.unwrap_or("/run/demo.sock");
-    let found: Vec<&str> = listening(&text, Path::new(path)).collect();
-    assert!(found.len() <= text.lines().count());
-    assert!(found.iter().all(|inode| text.contains(inode)));
-
-    let name: String = text.chars().filter(|c| !"\n\r\0".contains(*c)).collect();
-    let inode = choices.number();
-    let listens = choices.byte().is_multiple_of(2);
-    // An abstract address begins with a NUL, which the kernel shows as an `@`.
-    for (bound, is_path) in [
-        (format!("/run/{name}"), true),
-        (format!("@ /run/{name}"), false),
-        (format!("a /run/{name}"), false),
-        (format!("/tmp /run/{name}"), false),
-        (String::new(), false),
-    ] {
-        let row = unix_row_as_linux(inode, listens, &bound);
-        let path = format!("/run/{name}");
-        let found: Vec<&str> = listening(&row, Path::new(&path)).collect();
-        let expected = (listens && is_path).then(|| inode.to_string());
-        assert_eq!(found, Vec::from_iter(expected.as_deref()), "{row}");
-    }
-}
-
-/// A line of `/proc/net/unix` as unix_seq_show() of net/unix/af_unix.c writes it.
-fn unix_row_as_linux(inode: u64, listens: bool, bound: &str) -> String {
-    let flags = if listens { 1 << 16 } else { 0 };
-    let separator = if bound.is_empty() { "" } else { " " };
-    format!(
-        "0000000000000000: 00000002 00000000 {flags:08X} 0001 01 {inode:>5}{separator}{bound}\n"
-    )
+    let _whatever = listener_of(data);
+    let mut number = || choices.number() as u32;
+    let inode = number();
+    let (file, queue) = ((number(), number()), (number(), number()));
+    let pair = |(one, other): (u32, u32)| [one.to_ne_bytes(), other.to_ne_bytes()].concat();
+    // The kernel ends a path with a NUL.
+    let name = data.strip_suffix(&[0]).unwrap_or(data);
+    let row = [
+        &[libc::AF_UNIX as u8, 1, 10, 0][..],
+        &inode.to_ne_bytes(),
+        &[0; 8],
+        &attribute(UNIX_DIAG_NAME, &[name, &[0]].concat()),
+        &attribute(UNIX_DIAG_VFS, &pair(file)),
+        &attribute(UNIX_DIAG_RQLEN, &pair(queue)),
+    ]
+    .concat();
+    let expected = UnixListener {
+        inode,
+        name: Some(name),
+        file: Some(file),
+        queue: Some(queue),
+    };
+    assert_eq!(listener_of(&row), Some(expected), "{row:?}");
+    let _less = listener_of(&row[..choices.below(row.len())]);
 }

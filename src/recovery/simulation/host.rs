@@ -9,8 +9,8 @@ use super::super::observation::{
     Disturbance, Disturbed, Members, Observation, Owner, Parent, Process, Sockets, TcpFacts, Vitals,
 };
 use super::super::proc::Status;
-use super::super::proofs::progress::{Served, Sign};
-use super::super::proofs::samples::{connection, in_group, listener, received};
+use super::super::samples::{connection, in_group, listener, received};
+use super::super::socket_log::{Served, Sign};
 use super::super::steps::{Host, NotSent};
 use super::super::unit::UnitState;
 use super::super::{Evidence, FinalProbe, MainPid, dump};

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::super::proofs::samples;
+use super::super::samples;
 use super::super::{CoreProber, FinalProbe};
 use super::watchdog::Watchdog;
 use crate::clock::Monotonic;

@@ -2,7 +2,7 @@ use std::sync::mpsc::Sender;
 
 use super::super::cgroup::tests::Sleepers;
 use super::super::observation::{Owner, Parent, Vitals};
-use super::super::proofs::samples::{in_group, listener};
+use super::super::samples::{in_group, listener};
 use super::super::unit::tests::RUNNING;
 use super::*;
 use crate::manifest::KillSignal;

@@ -1,5 +1,5 @@
 //! Finds the owner of the control group in which the sockets at a port were created, from the cgroup2
-//! hierarchy and, for `.socket` units, from systemd. `proofs` judges the result.
+//! hierarchy and, for `.socket` units, from systemd. `guards` judges the result.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::cgroup::{ControlGroup, Hierarchy};
 use super::observation::Owner;
 use super::systemctl::Systemctl;
-use super::tcp_diag::{TcpSocket, TcpState};
+use super::tcp_table::{TcpSocket, TcpState};
 use super::unit::{SocketUnit, UnitState};
 use crate::clock::Monotonic;
 

@@ -2,12 +2,12 @@
 
 use std::net::SocketAddr;
 
-use super::super::observation::ProbeFacts;
-use super::super::tcp_diag::{TcpSocket, TcpState, Traffic};
+use super::observation::ProbeFacts;
+use super::tcp_table::{TcpSocket, TcpState, Traffic};
 use crate::sweep::{Connection, ProbeConnection, ProbeStatus};
 
 /// A listener whose queue is not full.
-pub(in super::super) fn listener(address: &str, cookie: u64) -> TcpSocket {
+pub(super) fn listener(address: &str, cookie: u64) -> TcpSocket {
     let local: SocketAddr = address.parse().unwrap();
     TcpSocket {
         state: TcpState::Listen,
@@ -24,12 +24,12 @@ pub(in super::super) fn listener(address: &str, cookie: u64) -> TcpSocket {
 }
 
 /// A listener at the wildcard address.
-pub(in super::super) fn wildcard(address: &str, cookie: u64) -> TcpSocket {
+pub(super) fn wildcard(address: &str, cookie: u64) -> TcpSocket {
     listener(address, cookie)
 }
 
 /// A server's end at 127.0.0.1:80 that nobody has accepted.
-pub(in super::super) fn connection(cookie: u64, client: u16) -> TcpSocket {
+pub(super) fn connection(cookie: u64, client: u16) -> TcpSocket {
     TcpSocket {
         state: TcpState::Established,
         remote: SocketAddr::new([127, 0, 0, 1].into(), client),
@@ -43,11 +43,11 @@ pub(in super::super) fn connection(cookie: u64, client: u16) -> TcpSocket {
     }
 }
 
-pub(in super::super) fn established(socket: TcpSocket) -> TcpSocket {
+pub(super) fn established(socket: TcpSocket) -> TcpSocket {
     in_state(socket, TcpState::Established)
 }
 
-pub(in super::super) fn accepted(socket: TcpSocket) -> TcpSocket {
+pub(super) fn accepted(socket: TcpSocket) -> TcpSocket {
     TcpSocket {
         inode: 800,
         ..socket
@@ -55,7 +55,7 @@ pub(in super::super) fn accepted(socket: TcpSocket) -> TcpSocket {
 }
 
 /// As the kernel shows it in `state`: in TIME_WAIT and FIN_WAIT2 with little left.
-pub(in super::super) fn in_state(socket: TcpSocket, state: TcpState) -> TcpSocket {
+pub(super) fn in_state(socket: TcpSocket, state: TcpState) -> TcpSocket {
     let bare = matches!(state, TcpState::TimeWait | TcpState::FinWait2);
     let fin = state.closed_here();
     TcpSocket {
@@ -68,14 +68,14 @@ pub(in super::super) fn in_state(socket: TcpSocket, state: TcpState) -> TcpSocke
     }
 }
 
-pub(in super::super) fn in_group(socket: TcpSocket, group: u64) -> TcpSocket {
+pub(super) fn in_group(socket: TcpSocket, group: u64) -> TcpSocket {
     TcpSocket {
         group: Some(group),
         ..socket
     }
 }
 
-pub(in super::super) fn written(socket: TcpSocket, bytes: u64) -> TcpSocket {
+pub(super) fn written(socket: TcpSocket, bytes: u64) -> TcpSocket {
     let received = socket.traffic.map_or(0, |traffic| traffic.received);
     TcpSocket {
         traffic: Some(Traffic {
@@ -86,7 +86,7 @@ pub(in super::super) fn written(socket: TcpSocket, bytes: u64) -> TcpSocket {
     }
 }
 
-pub(in super::super) fn received(socket: TcpSocket, bytes: u64) -> TcpSocket {
+pub(super) fn received(socket: TcpSocket, bytes: u64) -> TcpSocket {
     TcpSocket {
         traffic: Some(Traffic {
             acknowledged: 0,
@@ -97,7 +97,7 @@ pub(in super::super) fn received(socket: TcpSocket, bytes: u64) -> TcpSocket {
 }
 
 /// A silent final GET from port 50000 to 127.0.0.1:80.
-pub(in super::super) fn probe(established: bool) -> ProbeFacts {
+pub(super) fn probe(established: bool) -> ProbeFacts {
     ProbeFacts {
         status: ProbeStatus::Silent,
         connections: vec![ProbeConnection {

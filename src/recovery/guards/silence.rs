@@ -1,9 +1,9 @@
 //! The first proof: the backend itself is silent. Nothing arrived, requests did reach it both during the
 //! sweep and after it, and this program was running to receive an answer.
 
-use super::super::Guard;
-use super::super::guards::{Passed, refuse};
 use super::super::observation::{ProbeFacts, Sockets, TcpFacts};
+use super::super::tcp_table::{listeners, server_side};
+use super::{Guard, Passed, refuse};
 use crate::escape::escape;
 use crate::sweep::{ProbeConnection, ProbeStatus};
 use crate::verdict::TransportError;
@@ -44,7 +44,7 @@ pub(in super::super) fn unanswered(
     let written = probe
         .connections
         .iter()
-        .filter_map(|connection| facts.server_side(connection)?.written())
+        .filter_map(|connection| server_side(&facts.table, &connection.connection)?.written())
         .max();
     match written {
         None | Some(0) => Ok(()),
@@ -58,11 +58,7 @@ pub(in super::super) fn unanswered(
 }
 
 /// `not_reached`: `first` are the facts from before the final GET.
-pub(in super::super) fn reached(
-    probe: Option<&ProbeFacts>,
-    first: &TcpFacts,
-    now: &TcpFacts,
-) -> Passed {
+pub(super) fn reached(probe: Option<&ProbeFacts>, first: &TcpFacts, now: &TcpFacts) -> Passed {
     let Some(probe) = probe else { return Ok(()) };
     if let ProbeStatus::Ended {
         error: TransportError::Network,
@@ -93,8 +89,7 @@ pub(in super::super) fn reached(
         };
     }
     for connection in established {
-        let received = now
-            .server_side(connection)
+        let received = server_side(&now.table, &connection.connection)
             .and_then(|socket| socket.traffic)
             .map(|traffic| traffic.received);
         match received {
@@ -115,7 +110,7 @@ pub(in super::super) fn reached(
 }
 
 fn is_full(facts: &TcpFacts, pending: &ProbeConnection) -> bool {
-    let listeners = facts.listeners(pending.connection.remote);
+    let listeners = listeners(&facts.table, pending.connection.remote);
     // With SO_REUSEPORT the kernel may have chosen any of them.
     listeners.iter().any(|listener| listener.is_full())
 }
@@ -130,7 +125,7 @@ fn not_reached(what: &str) -> Passed {
 }
 
 /// `starved`
-pub(in super::super) fn not_starved(how: Option<&str>) -> Passed {
+pub(super) fn not_starved(how: Option<&str>) -> Passed {
     match how {
         None => Ok(()),
         Some(how) => refuse(
@@ -142,14 +137,16 @@ pub(in super::super) fn not_starved(how: Option<&str>) -> Passed {
 
 #[cfg(test)]
 mod tests {
-    use super::super::samples::{connection, established, listener, probe, received, written};
+    use super::super::super::samples::{
+        connection, established, listener, probe, received, written,
+    };
     use super::*;
 
     fn guard(passed: Passed) -> Option<Guard> {
         passed.err().map(|(guard, _)| guard)
     }
 
-    fn facts(table: Vec<super::super::super::tcp_diag::TcpSocket>) -> TcpFacts {
+    fn facts(table: Vec<super::super::super::tcp_table::TcpSocket>) -> TcpFacts {
         TcpFacts {
             table,
             sweep_reached: true,

@@ -1,22 +1,18 @@
 //! The second proof: the socket at which the probes waited is the unit's own.
 
+use std::fmt::Display;
 use std::net::SocketAddr;
 
-use super::super::Guard;
-use super::super::cgroup::ControlGroup;
-use super::super::guards::{Passed, refuse, unreadable};
-use super::super::observation::{
-    GuardContext, Owner, ProbeFacts, Sockets, TcpFacts, UnixFacts, UnixOwner, canonical,
-};
-use super::super::tcp_diag::TcpSocket;
+use super::super::observation::{GuardContext, Owner, ProbeFacts, Sockets, TcpFacts};
+use super::super::tcp_table::{TcpSocket, canonical, listeners, server_side};
+use super::{Guard, Passed, refuse, unreadable};
 use crate::escape::escape;
 use crate::sweep::ProbeStatus;
 use crate::verdict::TransportError;
 
 /// `foreign_listener`
-pub(in super::super) fn own_listener(
+pub(super) fn own_listener(
     context: &GuardContext<'_>,
-    group: Option<&ControlGroup>,
     sockets: &Sockets,
     probe: Option<&ProbeFacts>,
 ) -> Passed {
@@ -37,26 +33,28 @@ pub(in super::super) fn own_listener(
     match sockets {
         Sockets::Tcp(facts) => (context.silent_at.iter())
             .try_for_each(|address| own_address(context.unit, facts, *address, probe)),
-        Sockets::Unix(facts) => own_unix(context.unit, group, facts),
+        Sockets::Unix(facts) => own(context.unit, &facts.owner, &escape(&facts.path), |listen| {
+            *listen == facts.path
+        }),
     }
 }
 
 /// Whether whoever serves `address` is `unit`.
-pub(in super::super) fn own_address(
+pub(super) fn own_address(
     unit: &str,
     facts: &TcpFacts,
     address: SocketAddr,
     probe: Option<&ProbeFacts>,
 ) -> Passed {
-    let server_side = probe.into_iter().flat_map(|probe| &probe.connections);
-    let server_side = server_side
+    let connections = probe.into_iter().flat_map(|probe| &probe.connections);
+    let accepted = connections
         .filter(|connection| canonical(connection.connection.remote) == canonical(address))
-        .find_map(|connection| facts.server_side(connection))
+        .find_map(|connection| server_side(&facts.table, &connection.connection))
         // Without an id, the listener is the better source.
         .filter(|socket| socket.group.is_some());
-    let listeners = match server_side {
+    let listeners = match accepted {
         Some(socket) => vec![socket],
-        None => facts.listeners(address),
+        None => listeners(&facts.table, address),
     };
     if listeners.is_empty() {
         return refuse(
@@ -77,27 +75,42 @@ fn own_socket(unit: &str, facts: &TcpFacts, socket: &TcpSocket, address: SocketA
             "the kernel does not show the control group of the listener at {address} (it needs Linux 5.10 with CONFIG_SOCK_CGROUP_DATA)"
         )));
     };
-    match facts.owners.get(&id) {
-        Some(Owner::Unit | Owner::SocketUnit(_)) => Ok(()),
-        Some(Owner::Manager(listed))
-            if listed
-                .iter()
-                .any(|listen| names_address(listen, facts, socket)) =>
-        {
-            Ok(())
-        }
-        Some(Owner::Manager(_)) => foreign(unit, address, "the service manager itself"),
-        Some(Owner::Foreign(path)) => foreign(unit, address, &unit_of(path)),
-        Some(Owner::Removed) => Err(unreadable(&format!(
-            "the listener at {address} was created by a control group that no longer exists (inherited, or kept in a file descriptor store), so its owner is unknown"
-        ))),
-        Some(Owner::Unknown(why)) => Err(unreadable(&format!(
-            "the owner of the listener at {address} is unknown: {why}"
-        ))),
-        None => Err(unreadable(&format!(
+    let Some(owner) = facts.owners.get(&id) else {
+        return Err(unreadable(&format!(
             "the owner of the listener at {address} is unknown"
-        ))),
-    }
+        )));
+    };
+    own(unit, owner, &address, |listen| {
+        names_address(listen, facts, socket)
+    })
+}
+
+/// Whether the socket at `place` with this `owner` is `unit`'s own. `names` tells whether an entry of
+/// `Listen=` is that socket.
+fn own(unit: &str, owner: &Owner, place: &dyn Display, names: impl Fn(&String) -> bool) -> Passed {
+    let who = match owner {
+        Owner::Unit | Owner::SocketUnit(_) => return Ok(()),
+        Owner::Manager(listed) if listed.iter().any(names) => return Ok(()),
+        Owner::Manager(_) => "the service manager itself".to_owned(),
+        Owner::Foreign(path) => unit_of(path),
+        Owner::Removed => {
+            return Err(unreadable(&format!(
+                "the listener at {place} was created by a control group that no longer exists (inherited, or kept in a file descriptor store), so its owner is unknown"
+            )));
+        }
+        Owner::Unknown(why) => {
+            return Err(unreadable(&format!(
+                "the owner of the listener at {place} is unknown: {}",
+                escape(why)
+            )));
+        }
+    };
+    refuse(
+        Guard::ForeignListener,
+        format!(
+            "the listener at {place} belongs to {who}, not to {unit}: the manifest must lead to {unit} itself, past any proxy"
+        ),
+    )
 }
 
 /// Whether `listen`, an entry of `Listen=`, is the address that the listener behind `socket` is bound
@@ -106,48 +119,9 @@ fn names_address(listen: &str, facts: &TcpFacts, socket: &TcpSocket) -> bool {
     let Ok(listen) = listen.parse::<SocketAddr>() else {
         return false;
     };
-    facts
-        .listeners(socket.local)
+    listeners(&facts.table, socket.local)
         .iter()
         .any(|listener| listener.group == socket.group && listener.local == canonical(listen))
-}
-
-fn own_unix(unit: &str, group: Option<&ControlGroup>, facts: &UnixFacts) -> Passed {
-    let path = escape(&facts.path);
-    match &facts.owner {
-        Err(why) => Err(unreadable(&format!(
-            "the owner of {path} is unknown: {}",
-            escape(why)
-        ))),
-        Ok(UnixOwner::Process { group: path, .. })
-            if group.is_some_and(|group| group.contains(path)) =>
-        {
-            Ok(())
-        }
-        Ok(UnixOwner::Process { pid, group }) => refuse(
-            Guard::ForeignListener,
-            format!(
-                "process {pid} of {}, not {unit}, listens at {path}: unix_socket must lead to {unit} itself",
-                unit_of(group)
-            ),
-        ),
-        Ok(UnixOwner::Manager(listed)) if listed.contains(&facts.path) => Ok(()),
-        Ok(UnixOwner::Manager(_)) => refuse(
-            Guard::ForeignListener,
-            format!(
-                "the service manager listens at {path}, but no .socket unit that triggers {unit} lists it"
-            ),
-        ),
-    }
-}
-
-fn foreign(unit: &str, address: SocketAddr, who: &str) -> Passed {
-    refuse(
-        Guard::ForeignListener,
-        format!(
-            "the listener at {address} belongs to {who}, not to {unit}: base_url must lead to {unit} itself, past any proxy"
-        ),
-    )
 }
 
 /// The unit in the path of a control group, or the path.
@@ -166,7 +140,7 @@ fn unit_of(path: &str) -> String {
 mod tests {
     use std::collections::HashMap;
 
-    use super::super::samples::{connection, in_group, listener, probe, wildcard};
+    use super::super::super::samples::{connection, in_group, listener, probe, wildcard};
     use super::*;
 
     const UNIT: u64 = 7;

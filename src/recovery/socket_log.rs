@@ -1,64 +1,25 @@
-//! The third proof: the unit makes no progress at its listener. A log of the kernel's socket table
-//! shows whether it served a client since the sweep began.
+//! What became of the connections at the backend's port: a log of reads of the kernel's socket table, from
+//! the beginning of the sweep on.
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 
-use super::super::Guard;
-use super::super::guards::{Passed, refuse};
-use super::super::observation::{CpuWait, TcpFacts, canonical, listeners};
-use super::super::tcp_diag::{TcpSocket, TcpState};
+use super::tcp_table::{TcpSocket, TcpState, canonical, listeners};
 
 /// How many of the last reads of a connection count for what was written in the end: a single one may
 /// be too high ([`TcpSocket::written`]).
 const READS: usize = 3;
 
-/// `busy`
-pub(in super::super) fn no_progress(facts: &TcpFacts) -> Passed {
-    match &facts.progress {
-        None => Ok(()),
-        Some(sign) => refuse(
-            Guard::Busy,
-            format!(
-                "the backend served another client since the sweep began ({sign}): it is overloaded or works in part, not hung"
-            ),
-        ),
-    }
-}
-
-/// `busy`, of a backend whose processes have work, but hardly any CPU time for it
-pub(in super::super) fn has_cpu_time(first: Option<CpuWait>, now: Option<CpuWait>) -> Passed {
-    let Some((first, now)) = first.zip(now) else {
-        return Ok(());
-    };
-    let (elapsed, waited) = (
-        now.at.since(first.at),
-        now.total.saturating_sub(first.total),
-    );
-    // Nine tenths: more than a process loses on a machine that is merely loaded.
-    if elapsed.is_zero() || waited * 10 < elapsed * 9 {
-        return Ok(());
-    }
-    refuse(
-        Guard::Busy,
-        format!(
-            "the unit's processes have work, but waited for a CPU for {:.2} of the last {:.2} s: the backend is overloaded, not hung (raise its CPUQuota=, or reduce the load on this machine)",
-            waited.as_secs_f64(),
-            elapsed.as_secs_f64()
-        ),
-    )
-}
-
 /// A sign that the backend served a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in super::super) struct Sign {
+pub(super) struct Sign {
     /// The client.
-    pub(in super::super) client: SocketAddr,
-    pub(in super::super) what: Served,
+    pub(super) client: SocketAddr,
+    pub(super) what: Served,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in super::super) enum Served {
+pub(super) enum Served {
     /// It wrote bytes.
     Wrote(u64),
     /// It closed the connection.
@@ -83,7 +44,7 @@ impl std::fmt::Display for Sign {
 
 /// What became of each connection at the backend's port since the sweep began.
 #[derive(Clone, Debug, Default)]
-pub(in super::super) struct ProgressLog {
+pub(super) struct SocketLog {
     connections: HashMap<u64, History>,
     /// The listeners whose accept queue was full at a read during the sweep.
     full: HashSet<u64>,
@@ -121,9 +82,9 @@ enum Accepted {
     No,
 }
 
-impl ProgressLog {
+impl SocketLog {
     /// Adds one read of the kernel's table.
-    pub(in super::super) fn record(&mut self, table: &[TcpSocket]) {
+    pub(super) fn record(&mut self, table: &[TcpSocket]) {
         let begins = self.reads == 0;
         self.reads += 1;
         let full = table
@@ -170,13 +131,13 @@ impl ProgressLog {
     }
 
     /// The sweep is over: its requests have had their time.
-    pub(in super::super) fn end_sweep(&mut self) {
+    pub(super) fn end_sweep(&mut self) {
         self.sweep_is_over = true;
     }
 
     /// The first sign of progress on a connection to one of `addresses`, whose listeners are in
     /// `table`; connections of the `own` local addresses do not count.
-    pub(in super::super) fn sign(
+    pub(super) fn sign(
         &self,
         table: &[TcpSocket],
         addresses: &[SocketAddr],
@@ -213,7 +174,7 @@ impl ProgressLog {
 
     /// Whether a request of the sweep, which came from one of the `own` addresses, reached a listener at one
     /// of `addresses` and got no byte in return, or may have found its accept queue full.
-    pub(in super::super) fn was_reached(
+    pub(super) fn was_reached(
         &self,
         table: &[TcpSocket],
         addresses: &[SocketAddr],
@@ -285,34 +246,9 @@ mod tests {
     use super::super::samples::{
         accepted, connection, established, in_state, listener, received, wildcard, written,
     };
-    use std::time::Duration;
-
     use super::*;
-    use crate::clock::Monotonic;
 
     const CLIENT: u16 = 50_000;
-
-    #[test]
-    fn has_cpu_time_wants_a_tenth_of_the_time() {
-        let reading = |at, total| {
-            Some(CpuWait {
-                at: Monotonic::from_micros(at),
-                total: Duration::from_micros(total),
-            })
-        };
-        let first = reading(1_000, 700);
-        for (now, passes) in [
-            (reading(2_000, 700), true),
-            (reading(2_000, 1_590), true),
-            (reading(2_000, 1_600), false),
-            (reading(2_000, 1_700), false),
-            (first, true),
-            (None, true),
-        ] {
-            assert_eq!(has_cpu_time(first, now).is_ok(), passes, "{now:?}");
-        }
-        assert!(has_cpu_time(None, first).is_ok());
-    }
 
     fn waiting() -> TcpSocket {
         connection(1, CLIENT)
@@ -324,7 +260,7 @@ mod tests {
 
     /// What the log shows after these reads of the listener's connections.
     fn sign(reads: &[Vec<TcpSocket>]) -> Option<Served> {
-        let mut log = ProgressLog::default();
+        let mut log = SocketLog::default();
         for table in reads {
             log.record(table);
         }
@@ -520,7 +456,7 @@ mod tests {
             (vec![full], &idle, true),
             (vec![], &vec![full], false),
         ] {
-            let mut log = ProgressLog::default();
+            let mut log = SocketLog::default();
             log.record(&sweep);
             log.end_sweep();
             log.record(later);
@@ -533,7 +469,7 @@ mod tests {
 
     #[test]
     fn own_connections_and_other_listeners_do_not_count() {
-        let mut log = ProgressLog::default();
+        let mut log = SocketLog::default();
         log.record(&[]);
         log.record(&[served(waiting(), 5)]);
         let at = |address: &str| [address.parse().unwrap()];
