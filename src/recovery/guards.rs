@@ -4,19 +4,15 @@
 
 mod no_restart;
 mod ownership;
+mod process;
 mod progress;
 pub(super) mod silence;
-
-use std::time::Duration;
+mod unit;
 
 use self::no_restart::{no_restart, restarts};
-use super::MainPid;
-use super::observation::{Disturbance, GuardContext, Members, Observation, Process, Sockets};
-use super::systemctl::systemctl;
+use super::observation::{GuardContext, Observation, Process, Sockets};
 use super::unit::{Property, UnitState, Unreadable};
 use crate::clock::Monotonic;
-use crate::escape::escape;
-use crate::manifest::Scope;
 
 /// Why a hung backend is left alone, in the order of the checks: the first guard that refuses is
 /// named.
@@ -106,21 +102,21 @@ pub(super) fn judge(
         now,
         first: first.unwrap_or(now),
     };
-    let (unit, name, scope) = (&now.unit, context.unit, context.scope);
-    loaded(unit, name, scope)?;
-    active(unit, name)?;
-    main_pid(context, now)?;
-    old_enough(&seen, context.min_uptime)?;
-    same_as_probed(&seen, context.sweep_began)?;
-    unchanged(&seen, name)?;
-    still_there(&seen)?;
+    let (state, name, scope) = (&now.unit, context.unit, context.scope);
+    unit::loaded(state, name, scope)?;
+    unit::active(state, name)?;
+    process::main_pid(context, now)?;
+    process::old_enough(&seen, context.min_uptime)?;
+    process::same_as_probed(&seen, context.sweep_began)?;
+    process::unchanged(&seen, name)?;
+    process::still_there(&seen)?;
     silence::unanswered(now.probe.as_ref(), now.sockets.as_ref().ok())?;
     refuse_if(Guard::NotLocal, context.not_local.as_ref())?;
     proofs(context, &seen)?;
     restarts(context, now)?;
-    no_job(unit, name, scope)?;
-    undisturbed(&now.members)?;
-    unfrozen(unit, name, scope)?;
+    unit::no_job(state, name, scope)?;
+    process::undisturbed(&now.members)?;
+    unit::unfrozen(state, name, scope)?;
     silence::not_starved(context.starved.as_deref())?;
     refuse_if(Guard::ManifestWritable, context.manifest_writable.as_ref())
 }
@@ -137,11 +133,11 @@ pub(super) fn lasting(context: &GuardContext<'_>, now: &Observation) -> Option<S
         )
     };
     let running = || {
-        loaded(&now.unit, context.unit, context.scope)?;
+        unit::loaded(&now.unit, context.unit, context.scope)?;
         if now.process == Process::None {
             return settings(0);
         }
-        main_pid(context, now)?;
+        process::main_pid(context, now)?;
         ownership::own_listener(context, readable(&now.sockets)?, None)?;
         restarts(context, now)
     };
@@ -173,218 +169,6 @@ fn proofs(context: &GuardContext<'_>, seen: &Observations<'_>) -> Passed {
     }
     let cpu_wait = |seen: &Observation| seen.members.as_ref().ok()?.cpu_wait;
     progress::has_cpu_time(cpu_wait(seen.first), cpu_wait(seen.now))
-}
-
-/// `not_loaded`
-pub(super) fn loaded(unit: &UnitState, name: &str, scope: Scope) -> Passed {
-    let typed = systemctl(scope);
-    match known(&unit.load)?.as_str() {
-        "loaded" => Ok(()),
-        "not-found" => refuse(
-            Guard::NotLoaded,
-            format!(
-                "{name} does not exist: correct recovery.unit in the manifest (\"{typed} list-units --type=service\" lists the names)"
-            ),
-        ),
-        "masked" => refuse(
-            Guard::NotLoaded,
-            format!("{name} is masked: \"{typed} unmask {name}\" allows it to run again"),
-        ),
-        other => refuse(
-            Guard::NotLoaded,
-            format!(
-                "{name} is not loaded (LoadState={}): \"{typed} status {name}\" shows why",
-                escape(other)
-            ),
-        ),
-    }
-}
-
-fn active(unit: &UnitState, name: &str) -> Passed {
-    match known(&unit.active)?.as_str() {
-        "active" => Ok(()),
-        other => {
-            let sub = unit.sub.as_deref().unwrap_or("unknown");
-            refuse(
-                Guard::NotActive,
-                format!(
-                    "{name} is not active (ActiveState={}, SubState={}): it is starting, stopping or stopped",
-                    escape(other),
-                    escape(sub)
-                ),
-            )
-        }
-    }
-}
-
-fn main_pid(context: &GuardContext<'_>, now: &Observation) -> Passed {
-    let name = context.unit;
-    let pid = *known(&now.unit.main_pid)?;
-    if MainPid::new(pid, context.own_pid).is_none() {
-        let why = match pid {
-            0 => format!("{name} has no main process (MainPID=0)"),
-            1 => format!("the main process of {name} is process 1, which is never signalled"),
-            _ => format!(
-                "the main process of {name} is this program itself ({pid}): recovery.unit must name the backend's unit"
-            ),
-        };
-        return refuse(Guard::MainPid, why);
-    }
-    let group = known(&now.unit.group)?;
-    let Process::Alive(vitals) = &now.process else {
-        return Ok(());
-    };
-    match &vitals.group {
-        Some(path) if group.contains(path) => Ok(()),
-        Some(path) => refuse(
-            Guard::MainPid,
-            format!(
-                "process {pid} is in control group {}, not in that of {name} ({}): the service manager counts processes in another PID namespace (a container), or the process has left its unit",
-                escape(path),
-                escape(group.as_str())
-            ),
-        ),
-        None => refuse(
-            Guard::Unreadable,
-            format!(
-                "the control group of process {pid} is unknown; without it a kill is not safe (this needs cgroup2)"
-            ),
-        ),
-    }
-}
-
-fn old_enough(seen: &Observations<'_>, min_uptime: Duration) -> Passed {
-    let age = seen.now.at.since(seen.started()?);
-    if age >= min_uptime {
-        return Ok(());
-    }
-    refuse(
-        Guard::TooYoung,
-        format!(
-            "{} is {} s old, younger than min_uptime_seconds ({}): it is still starting",
-            the_process(&seen.now.unit),
-            age.as_secs(),
-            min_uptime.as_secs_f64()
-        ),
-    )
-}
-
-fn same_as_probed(seen: &Observations<'_>, sweep_began: Monotonic) -> Passed {
-    if seen.started()? <= sweep_began {
-        return Ok(());
-    }
-    refuse(
-        Guard::Restarted,
-        format!(
-            "{} started after this sweep began: it is not the process that hung",
-            the_process(&seen.now.unit)
-        ),
-    )
-}
-
-fn unchanged(seen: &Observations<'_>, name: &str) -> Passed {
-    let (before, now) = (&seen.first.unit, &seen.now.unit);
-    let invocation = known(&now.invocation)?;
-    let (was, is) = (known(&before.main_pid)?, known(&now.main_pid)?);
-    if was != is {
-        return refuse(
-            Guard::Changed,
-            format!(
-                "the main process of {name} changed from {was} to {is} between two observations: it is being restarted"
-            ),
-        );
-    }
-    // The PID alone proves nothing: the next process may have the same one.
-    if known(&before.invocation)? != invocation {
-        return refuse(
-            Guard::Changed,
-            format!("{name} was restarted between two observations (its InvocationID changed)"),
-        );
-    }
-    Ok(())
-}
-
-fn still_there(seen: &Observations<'_>) -> Passed {
-    // systemd notes the start right after the fork, so no main process is younger than that note;
-    // the second is for rounding. A younger process has reused the PID.
-    const ROUNDING: Duration = Duration::from_secs(1);
-    let process = the_process(&seen.now.unit);
-    match &seen.now.process {
-        Process::Gone(how) => refuse(
-            Guard::Gone,
-            format!("{process} was gone before the signal: {how}"),
-        ),
-        Process::Alive(vitals) if vitals.kill_pending => refuse(
-            Guard::Gone,
-            format!(
-                "{process} already has a pending SIGKILL (state {}){}",
-                vitals.state,
-                if vitals.state == 'D' {
-                    ": it waits for a device or a network file system"
-                } else {
-                    ""
-                }
-            ),
-        ),
-        Process::Alive(vitals) if seen.now.at.since(seen.started()?) > vitals.age + ROUNDING => {
-            refuse(
-                Guard::Gone,
-                format!("{process} started after the unit's main process; its PID was reused"),
-            )
-        }
-        Process::Hidden => refuse(
-            Guard::Unreadable,
-            format!(
-                "/proc does not show {process}: allow it (ProtectProc=default, and no hidepid= on /proc)"
-            ),
-        ),
-        Process::None | Process::Alive(_) => Ok(()),
-    }
-}
-
-fn no_job(unit: &UnitState, name: &str, scope: Scope) -> Passed {
-    match known(&unit.job)? {
-        None => Ok(()),
-        Some(job) => refuse(
-            Guard::JobQueued,
-            format!(
-                "job {} is queued for {name}: it is already being started or stopped (\"{} list-jobs\" shows it)",
-                escape(job),
-                systemctl(scope)
-            ),
-        ),
-    }
-}
-
-/// `traced`
-fn undisturbed(members: &Result<Members, String>) -> Passed {
-    let Some(disturbed) = readable(members)?.disturbed else {
-        return Ok(());
-    };
-    let pid = disturbed.pid;
-    let how = match disturbed.by {
-        Disturbance::Tracer(tracer) => format!("is traced by process {tracer}"),
-        Disturbance::TracingStop => "is held by a tracer (state t)".to_owned(),
-        Disturbance::CoreDump => "is dumping core".to_owned(),
-    };
-    refuse(
-        Guard::Traced,
-        format!("process {pid} of the unit {how}: wait until this has finished"),
-    )
-}
-
-fn unfrozen(unit: &UnitState, name: &str, scope: Scope) -> Passed {
-    match unit.freezer.as_deref() {
-        None | Some("running") => Ok(()),
-        Some(other) => refuse(
-            Guard::Frozen,
-            format!(
-                "{name} is frozen (FreezerState={}): \"{} thaw {name}\" lets it run again",
-                escape(other),
-                systemctl(scope)
-            ),
-        ),
-    }
 }
 
 /// The refusal that was determined before the first observation, if there is one.

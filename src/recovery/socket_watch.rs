@@ -19,7 +19,7 @@ use crate::manifest::Manifest;
 const SLICE: Duration = Duration::from_millis(250);
 /// How often at most it wakes up where timeouts are short.
 const SHORTEST_SLICE: Duration = Duration::from_millis(20);
-/// A healthy core has answered by then, and costs no dump.
+/// A healthy core has answered by then, and costs no dump. Sooner where timeouts are short.
 const FIRST_DUMP: Duration = Duration::from_millis(50);
 /// How long one dump of the table may take before it is given up.
 pub(super) const DUMP_LIMIT: Duration = Duration::from_secs(1);
@@ -82,6 +82,7 @@ impl SocketWatch {
         let watcher = Watcher {
             port,
             slice: SLICE.min(starved_after / 4).max(SHORTEST_SLICE),
+            first_dump: FIRST_DUMP.min(timeout / 2),
             seen: Arc::clone(&seen),
         };
         // Not joined: it ends with the sender.
@@ -144,6 +145,7 @@ impl Seen {
 struct Watcher {
     port: Option<u16>,
     slice: Duration,
+    first_dump: Duration,
     seen: Arc<Mutex<Seen>>,
 }
 
@@ -190,7 +192,7 @@ impl Watcher {
             seen.longest_gap = Duration::ZERO;
             seen.log = self.port.map(|_| Ok(SocketLog::default()));
         });
-        Monotonic::now() + FIRST_DUMP
+        Monotonic::now() + self.first_dump
     }
 
     /// Records the table once and says when to do it next.

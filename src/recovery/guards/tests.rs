@@ -1,12 +1,13 @@
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use super::super::observation::{
-    Disturbed, Owner, Parent, ProbeFacts, TcpFacts, UnixFacts, Vitals,
+    Disturbance, Disturbed, Members, Owner, Parent, ProbeFacts, TcpFacts, UnixFacts, Vitals,
 };
 use super::super::samples::{connection, in_group, listener, probe, received, written};
 use super::super::socket_log::{Served, Sign};
 use super::*;
-use crate::manifest::KillSignal;
+use crate::manifest::{KillSignal, Scope};
 use crate::sweep::ProbeStatus;
 use crate::verdict::TransportError;
 
