@@ -27,7 +27,7 @@ use super::{
 use super::{socket_watch, unix_owner};
 use crate::clock::Monotonic;
 use crate::escape::escape;
-use crate::manifest::{DumpSignal, Manifest, Scope, SocketPath, Source};
+use crate::manifest::{DumpSignal, Manifest, RecoveryPlan, Scope, SocketPath, Source};
 use crate::privileges::Caller;
 
 /// Dumps of the socket table of an observation that a signal may follow: a single read of a counter may be too
@@ -205,6 +205,27 @@ impl Host for Machine<'_> {
         process.fd.died_within(at_most)
     }
 }
+
+/// The facts about this machine and `plan`, without those of a sweep.
+pub(super) fn context(plan: &RecoveryPlan) -> GuardContext<'_> {
+    GuardContext {
+        unit: plan.unit.as_str(),
+        scope: plan.scope,
+        signal: plan.signal,
+        dump_signal: plan.dump_signal,
+        min_uptime: plan.min_uptime,
+        verify: plan.verify,
+        dry_run: true,
+        sweep_began: Monotonic::now(),
+        silent_at: Vec::new(),
+        starved: None,
+        own_pid: std::process::id(),
+        user_manager: user_manager(plan.scope),
+        not_local: None,
+        manifest_writable: None,
+    }
+}
+
 /// Why another user may have written the manifest from `source`, if that is possible and this process may
 /// kill any process.
 pub(super) fn manifest_writable(source: &Source) -> Option<String> {
@@ -219,7 +240,7 @@ pub(super) fn manifest_writable(source: &Source) -> Option<String> {
 }
 
 /// The process that serves the private socket of this user's manager, which `systemctl --user` uses.
-pub(super) fn user_manager(scope: Scope) -> Option<u32> {
+fn user_manager(scope: Scope) -> Option<u32> {
     if scope != Scope::User {
         return None;
     }

@@ -100,23 +100,16 @@ pub fn attempt(
         .then(|| "a core attempt overran its timeout by more than 1 s".to_owned());
     let socket = &request.manifest.unix_socket;
     let context = GuardContext {
-        unit: plan.unit.as_str(),
-        scope: plan.scope,
-        signal: plan.signal,
-        dump_signal: plan.dump_signal,
-        min_uptime: plan.min_uptime,
-        verify: plan.verify,
         dry_run,
         sweep_began: request.sweep.began,
         silent_at: request.sweep.silent_at.clone(),
         starved: overran.or_else(|| seen.starved()),
-        own_pid: std::process::id(),
-        user_manager: host::user_manager(plan.scope),
         not_local: match socket {
             Some(_) => None,
             None => host::not_local(&prober.addresses()),
         },
         manifest_writable: host::manifest_writable(&request.manifest.source),
+        ..host::context(plan)
     };
     let machine = Machine::new(&context, request.manifest, seen.log, prober, request.log);
     let mut recovery = steps::run(&context, &machine, prober);

@@ -9,7 +9,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
-use super::observation::{GuardContext, Members, Observation, Process, Sockets, TcpFacts};
+use super::observation::{Members, Observation, Process, Sockets, TcpFacts};
 use super::systemctl::{Systemctl, systemctl};
 use super::tcp_diag::States;
 use super::tcp_table::listeners;
@@ -210,7 +210,7 @@ fn lasting_refusals(
 ) -> impl Fn(&Backend, &UnitState, &[SocketAddr]) -> Vec<String> {
     |backend, state, addresses| {
         let (unit, plan) = (&backend.unit, &backend.plan);
-        let mut context = context(backend);
+        let mut context = host::context(plan);
         let now = observe(backend, state, &ask(unit.scope));
         if let Ok(Sockets::Tcp(facts)) = &now.sockets {
             let served = addresses.iter().copied();
@@ -224,27 +224,6 @@ fn lasting_refusals(
             _ => None,
         };
         refusal.into_iter().chain(no_stacks).collect()
-    }
-}
-
-/// The lasting facts that the guards would judge.
-fn context(backend: &Backend) -> GuardContext<'_> {
-    let plan = &backend.plan;
-    GuardContext {
-        unit: &backend.unit.name,
-        scope: backend.unit.scope,
-        signal: plan.signal,
-        dump_signal: plan.dump_signal,
-        min_uptime: plan.min_uptime,
-        verify: plan.verify,
-        dry_run: true,
-        sweep_began: Monotonic::now(),
-        silent_at: Vec::new(),
-        starved: None,
-        own_pid: std::process::id(),
-        user_manager: host::user_manager(backend.unit.scope),
-        not_local: None,
-        manifest_writable: None,
     }
 }
 

@@ -64,7 +64,7 @@ fn running(
             probe: None,
         };
         change(&mut now);
-        let mut context = context(backend);
+        let mut context = host::context(&backend.plan);
         context.scope = Scope::System;
         context.silent_at = addresses.to_vec();
         let refusal = guards::lasting(&context, &now);
