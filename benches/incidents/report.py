@@ -121,7 +121,7 @@ def markdown(results, versions, skipped):
         lines.append("Skipped: " + "; ".join(skipped) + ".")
     lines += [
         "",
-        "| contestant | needed restarts made | innocent kills | requests lost by them | median time to healthy | repaired | left down | recorded |",
+        "| contestant | hung backends restarted | wrong kills | requests lost by them | median time to healthy | repaired | left down | recorded |",
         "|---|---|---|---|---|---|---|---|",
     ]
     rows = summary(results)

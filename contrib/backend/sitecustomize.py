@@ -1,4 +1,4 @@
-"""Imported by every Python process that finds it in PYTHONPATH (see stacks.conf)."""
+"""Every Python process imports this file if its folder is in PYTHONPATH (see stacks.conf)."""
 
 import faulthandler
 import signal

@@ -17,6 +17,7 @@ use std::env;
 use std::fs;
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::thread;
@@ -92,9 +93,13 @@ enum Supervisor {
 fn incident(supervisor: Supervisor, folder: &Path) -> anyhow::Result<()> {
     let program = program()?;
     let backend = Backend::start(supervisor, folder)?;
+    let path = folder.join("routes.json");
+    fs::write(&path, manifest(&backend)?.to_string())?;
+    // Root's umask may let others write it, and then nothing would be killed.
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
     let check = Check {
         program: &program,
-        manifest: manifest(&backend)?,
+        folder,
         environment: backend.environment(),
     };
 
@@ -200,25 +205,22 @@ fn say(text: &str) {
 
 struct Check<'a> {
     program: &'a Path,
-    manifest: Value,
+    /// Where its `routes.json` is.
+    folder: &'a Path,
     environment: Vec<(&'static str, std::ffi::OsString)>,
 }
 
 impl Check<'_> {
     /// Runs the program and compares its exit status with the expected one.
     fn run(&self, status: i32) -> anyhow::Result<()> {
-        println!("$ scidex-route-health --manifest -");
+        println!("$ scidex-route-health");
         io::stdout().flush()?;
-        let mut child = Command::new(self.program)
-            .args(["--manifest", "-"])
+        let ended = Command::new(self.program)
+            .current_dir(self.folder)
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::piped())
-            .spawn()
+            .stdin(Stdio::null())
+            .status()
             .with_context(|| format!("cannot run {}", self.program.display()))?;
-        let mut stdin = child.stdin.take().context("no pipe to the program")?;
-        stdin.write_all(self.manifest.to_string().as_bytes())?;
-        drop(stdin);
-        let ended = child.wait()?;
         println!("-> exit {}", ended.code().unwrap_or(-1));
         ensure!(
             ended.code() == Some(status),

@@ -16,13 +16,13 @@ const NAME: &str = "scidex-route-health";
 const MORE: &str = r#".SH FILES
 .TP
 .I routes.json
-The manifest. The current directory is searched first. A run as root or with CAP_KILL uses a file that other
-users may write only if
+The manifest. The current directory is searched first. If other users can write the manifest, a run as root or with
+CAP_KILL loads it only if
 .B \-\-manifest
-names it.
+names it. Even then, the run kills nothing.
 .TP
 .I /etc/scidex\-route\-health/routes.json
-The manifest, if the current directory has none.
+The manifest, if the current directory contains none.
 .SH ENVIRONMENT
 .TP
 .BR NO_COLOR ", " CLICOLOR_FORCE
@@ -38,9 +38,9 @@ If this is
 .IR true ,
 the human report also contains annotations for GitHub Actions.
 .PP
-A manifest can also use variables in header values and expected bodies. Proxy variables are used if its
+A manifest can also use variables in header values and body checks. The program uses proxy variables only if the manifest's key
 .I proxy
-key is
+is
 .IR env .
 .SH SIGNALS
 SIGINT and SIGTERM end the program at once, without a report.

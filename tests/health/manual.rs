@@ -35,7 +35,7 @@ const TAIL: &str = r#".SH EXAMPLE
 .fi
 .SH FILES
 .I /usr/share/scidex\-route\-health/routes.schema.json
-describes the same language as a JSON Schema, for editors.
+describes the same format as a JSON Schema, for editors.
 .SH SEE ALSO
 .BR scidex\-route\-health (1)
 "#;
