@@ -4,13 +4,15 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags};
 use nix::sys::socket::{AddressFamily, SockaddrStorage};
 
-use super::attempt::{Attempt, Failure, transport_error};
+use super::attempt::Attempt;
+use super::failure::{Failure, transport_error};
 use super::socket::{self, Socket};
 use crate::clock::Monotonic;
 use crate::verdict::TransportError;
@@ -23,13 +25,13 @@ const DELAY: Duration = Duration::from_millis(250);
 /// # Errors
 ///
 /// `timeout` where a connect was still pending at the end, else the last failure.
-pub(super) fn connect(addresses: &[SocketAddr], attempt: &Attempt) -> Result<Socket, Failure> {
+pub(super) fn connect(addresses: &[SocketAddr], attempt: &Attempt) -> Result<Arc<Socket>, Failure> {
     let mut race = Race {
         attempt,
         pending: Vec::new(),
         failure: Failure::new(TransportError::Network, "no address to connect to"),
     };
-    let end = attempt.end();
+    let end = attempt.end;
     for (index, &address) in addresses.iter().enumerate() {
         if let Some(socket) = race.start(address) {
             return Ok(socket);
@@ -59,7 +61,7 @@ struct Race<'a> {
 
 impl Race<'_> {
     /// Begins to connect to `address`; the socket where it is connected at once.
-    fn start(&mut self, address: SocketAddr) -> Option<Socket> {
+    fn start(&mut self, address: SocketAddr) -> Option<Arc<Socket>> {
         let family = match address {
             SocketAddr::V4(_) => AddressFamily::Inet,
             SocketAddr::V6(_) => AddressFamily::Inet6,
@@ -74,8 +76,7 @@ impl Race<'_> {
         match socket.connect(&SockaddrStorage::from(address)) {
             Ok(()) => {
                 self.attempt.connecting(&socket, address);
-                self.attempt.connected(&socket, Some(address));
-                return Some(socket);
+                return Some(self.attempt.connected(socket, Some(address)));
             }
             // Interrupted, the connection is still being established (connect(2)).
             Err(Errno::EINPROGRESS | Errno::EINTR) => {
@@ -89,7 +90,7 @@ impl Race<'_> {
 
     /// Waits until a connect has succeeded, `until` has come, no connect is pending any more or,
     /// unless these are the `last` ones, one has failed.
-    fn wait(&mut self, until: Monotonic, last: bool) -> Result<Option<Socket>, Failure> {
+    fn wait(&mut self, until: Monotonic, last: bool) -> Result<Option<Arc<Socket>>, Failure> {
         while !self.pending.is_empty() {
             let mut fds: Vec<PollFd> = self
                 .pending
@@ -102,10 +103,7 @@ impl Race<'_> {
             let ready = fds.iter().position(|fd| fd.any().unwrap_or(true));
             let (socket, address) = self.pending.remove(ready.unwrap_or_default());
             match socket.take_error() {
-                Ok(()) => {
-                    self.attempt.connected(&socket, Some(address));
-                    return Ok(Some(socket));
-                }
+                Ok(()) => return Ok(Some(self.attempt.connected(socket, Some(address)))),
                 // The kernel gave up its own retransmissions before the attempt's time was over.
                 Err(Errno::ETIMEDOUT) => {
                     self.attempt.failed(address);
