@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::http::Client;
 use super::socket::Socket;
@@ -79,8 +79,8 @@ struct Seen {
     received_any: bool,
     /// The connections that are pending or established.
     live: Vec<ProbeConnection>,
-    /// The established connection, which stays open as long as this does.
-    socket: Option<Arc<Socket>>,
+    /// The last one that was established, while it is open.
+    socket: Weak<Socket>,
 }
 
 impl Attempt {
@@ -102,7 +102,11 @@ impl Attempt {
     /// this whole process, the caller may be faster than the thread that reads.
     pub(super) fn received_any(&self) -> bool {
         let seen = self.seen();
-        seen.received_any || seen.socket.as_ref().is_some_and(|it| it.has_unread_byte())
+        seen.received_any
+            || seen
+                .socket
+                .upgrade()
+                .is_some_and(|socket| socket.has_unread_byte())
     }
 
     /// The connections that are established or still pending.
@@ -139,15 +143,8 @@ impl Attempt {
         for live in &mut seen.live {
             live.established = true;
         }
-        seen.socket = Some(Arc::clone(&socket));
+        seen.socket = Arc::downgrade(&socket);
         socket
-    }
-
-    /// Drops the connection before the one that is opened next.
-    pub(super) fn disconnect(&self) {
-        let mut seen = self.seen();
-        seen.live.clear();
-        seen.socket = None;
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {

@@ -58,8 +58,6 @@ pub(super) fn probe(
             let connections = attempt.connections().into_iter();
             silent_at.extend(connections.map(|at| at.connection.remote));
         }
-        // Closes its connection before the pause.
-        drop(attempt);
         proof.silent &= silent;
         proof.received_any |= received_any;
         proof.overran |= elapsed > options.timeout + OVERRUN;

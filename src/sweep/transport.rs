@@ -39,7 +39,6 @@ impl<In: Transport> Connector<In> for SocketConnector {
         if let Some(tunnel) = chained {
             return Ok(Some(Either::A(tunnel)));
         }
-        self.attempt.disconnect();
         let client = &self.attempt.client;
         let socket = match &client.unix_socket {
             Some(path) => unix::connect(path.as_path(), &self.attempt)?,
