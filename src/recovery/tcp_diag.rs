@@ -291,6 +291,22 @@ mod tests {
         sockets_at(&mut SockDiag::open().unwrap(), port, States::All, soon()).unwrap()
     }
 
+    /// The socket at `port` that is connected to `remote`, once it is as `wanted`: a busy kernel handles
+    /// a packet a moment after the call that sent it, and reads its counters while they change.
+    #[track_caller]
+    fn once(port: u16, remote: SocketAddr, wanted: impl Fn(&TcpSocket) -> bool) -> TcpSocket {
+        let end = soon();
+        loop {
+            let found = at(port);
+            let connected = found.iter().find(|socket| socket.remote == remote);
+            if let Some(socket) = connected.filter(|socket| wanted(socket)) {
+                return *socket;
+            }
+            assert!(!end.has_passed(), "{found:?}");
+            std::thread::yield_now();
+        }
+    }
+
     #[test]
     fn sockets_at_shows_a_listener_and_what_becomes_of_a_connection() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -306,33 +322,27 @@ mod tests {
         let mut client = TcpStream::connect(address).unwrap();
         client.write_all(b"hello").unwrap();
         let own = client.local_addr().unwrap();
-        let of_client = || *at(port).iter().find(|socket| socket.remote == own).unwrap();
-        let waiting = of_client();
+        let waiting = once(port, own, |socket| {
+            socket.traffic.is_some_and(|traffic| traffic.received == 5)
+        });
         assert_eq!(waiting.state, TcpState::Established);
         assert!(!waiting.accepted());
         assert_eq!(waiting.written(), Some(0));
-        assert_eq!(waiting.traffic.unwrap().received, 5);
-        assert_eq!(
-            at(port)
-                .iter()
-                .find(|s| s.state == TcpState::Listen)
-                .unwrap()
-                .receive_queue,
-            1
-        );
+        let all = at(port);
+        let listening = all.iter().find(|socket| socket.state == TcpState::Listen);
+        assert_eq!(listening.unwrap().receive_queue, 1);
 
         let (mut server, _) = listener.accept().unwrap();
-        assert!(of_client().accepted());
+        once(port, own, |socket| socket.accepted());
         server.write_all(b"answer").unwrap();
         client.read_exact(&mut [0; 6]).unwrap();
-        let served = of_client();
-        assert_eq!(served.written(), Some(6));
+        let served = once(port, own, |socket| socket.written() == Some(6));
         assert_eq!(served.cookie, waiting.cookie);
         server.shutdown(std::net::Shutdown::Write).unwrap();
-        let closed = of_client();
-        assert!(closed.state.closed_here());
         // In FIN_WAIT2 the kernel still counts for a socket that a process holds.
-        assert_eq!(closed.written(), Some(6));
+        once(port, own, |socket| {
+            socket.state == TcpState::FinWait2 && socket.written() == Some(6)
+        });
     }
 
     #[test]
@@ -356,17 +366,16 @@ mod tests {
         let client = TcpStream::connect(address).unwrap();
         let own = client.local_addr().unwrap();
         let (mut server, _) = listener.accept().unwrap();
-        let of_client = || {
-            let mut found = at(address.port()).into_iter();
-            found.find(|socket| socket.remote == own).unwrap()
-        };
         drop(client);
         // The client has given up; the server has not closed yet.
-        assert_eq!(of_client().state, TcpState::CloseWait);
+        once(address.port(), own, |socket| {
+            socket.state == TcpState::CloseWait
+        });
         assert_eq!(server.read(&mut [0]).unwrap(), 0);
         drop(server);
-        let ended = of_client();
-        assert_eq!(ended.state, TcpState::TimeWait);
+        let ended = once(address.port(), own, |socket| {
+            socket.state == TcpState::TimeWait
+        });
         assert_eq!(ended.local, address);
     }
 

@@ -2,8 +2,8 @@
 //! that the silent socket is the unit's own, and each request gets the next answer of a list.
 
 use std::fs::{self, OpenOptions};
-use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -80,8 +80,15 @@ impl<'a> Scripted<'a> {
 
     #[track_caller]
     pub(crate) fn wait_until_it_listens(&self) {
-        let up = wait_until(Duration::from_secs(10), || {
-            TcpStream::connect(self.address).is_ok()
+        let limit = Duration::from_secs(10);
+        let up = wait_until(limit, || {
+            // Waits until the service has closed it: a connection that it takes and closes during a
+            // sweep is progress.
+            TcpStream::connect(self.address).is_ok_and(|mut stream| {
+                stream.shutdown(Shutdown::Write).unwrap();
+                stream.set_read_timeout(Some(limit)).unwrap();
+                stream.read(&mut [0]).is_ok()
+            })
         });
         assert!(up, "{} does not listen", self.unit);
     }
