@@ -39,18 +39,9 @@ pub(super) struct LogState {
     pub(super) tcp: BTreeSet<Connection>,
     /// The peers of the present sweep's connections to the UNIX socket, each once.
     pub(super) unix_peers: Vec<UnixPeer>,
-    /// Whether an attempt of the present sweep ended because the UNIX socket's queue was full.
-    pub(super) unix_queue_was_full: bool,
 }
 
 impl ConnectionLog {
-    /// Begins another sweep.
-    pub(super) fn begin_sweep(&self) {
-        let mut log = self.lock();
-        log.unix_peers.clear();
-        log.unix_queue_was_full = false;
-    }
-
     /// Records the peer of a connection to the UNIX socket.
     pub(super) fn note_peer(&self, peer: UnixPeer) {
         let peers = &mut self.lock().unix_peers;

@@ -40,7 +40,7 @@ impl Client {
     /// Begins another sweep. Names are looked up again, because they may change between two sweeps.
     pub(super) fn begin_sweep(&self) {
         self.dns.forget();
-        self.log.begin_sweep();
+        self.log.lock().unix_peers.clear();
     }
 }
 

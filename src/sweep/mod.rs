@@ -210,12 +210,6 @@ impl<'m> Prober<'m> {
         self.client.log.lock().unix_peers.clone()
     }
 
-    /// Whether an attempt of the present or last sweep, or the final probe, ended because the accept
-    /// queue of the `unix_socket` was full.
-    pub fn unix_queue_was_full(&self) -> bool {
-        self.client.log.lock().unix_queue_was_full
-    }
-
     /// Sends one GET to the first core route on a fresh connection, in a separate,
     /// detached thread, and to the addresses that the last sweep probed.
     ///

@@ -44,7 +44,6 @@ pub(super) fn connect(path: &Path, attempt: &Attempt) -> Result<Arc<Socket>, Fai
         Ok(()) => {}
         Err(Errno::EAGAIN) => {
             if !queue(&socket, &address, attempt.end).map_err(failure)? {
-                attempt.client.log.lock().unix_queue_was_full = true;
                 return Err(Failure::timeout(format!(
                     "connecting to {}: its accept queue is full",
                     path.display()

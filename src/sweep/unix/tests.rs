@@ -56,8 +56,7 @@ fn each_peer_is_noted_once_a_sweep() {
         let line = format!("Pid:\t{}\n", std::process::id());
         assert!(info.contains(&line), "{info}");
     }
-    assert!(!log.lock().unix_queue_was_full);
-    log.begin_sweep();
+    attempt.client.begin_sweep();
     assert!(log.lock().unix_peers.is_empty());
 }
 
@@ -80,8 +79,7 @@ fn a_full_queue_is_waited_for_until_the_end_and_no_longer() {
             (Class::TimeoutUnreachable(TransportError::Timeout), true)
         );
         assert!(failure.detail.contains("queue is full"), "{failure}");
-        let log = attempt.client.log.lock();
-        assert!(log.unix_queue_was_full && log.unix_peers.is_empty());
+        assert!(attempt.client.log.lock().unix_peers.is_empty());
         late
     };
     thread::scope(|scope| {
@@ -122,7 +120,6 @@ fn a_place_in_the_queue_is_taken_at_once() {
         socket
     });
     drop(connected);
-    assert!(!waiting.client.log.lock().unix_queue_was_full);
 }
 
 #[test]
