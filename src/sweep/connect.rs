@@ -139,4 +139,4 @@ impl Race<'_> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -32,8 +32,7 @@ pub(super) fn probe(
     let mut pause = options.backoff;
     let mut proof = Proof {
         silent: true,
-        received_any: false,
-        overran: false,
+        ..Proof::default()
     };
     loop {
         let start = Monotonic::now();
@@ -100,27 +99,19 @@ pub(super) fn skipped(reason: SkipReason) -> ProbeResult {
 fn final_result(mut last: ProbeResult, spent: bool, error: Option<ProbeResult>) -> ProbeResult {
     last.proof.silent &= spent;
     match error {
-        Some(error) => {
-            let attempts = last.attempts;
-            keep_http_error(last, &error, attempts)
-        }
+        Some(error) => keep_http_error(last, &error),
         None => last,
     }
 }
 
 /// `last`, unless it is a rate limit: a 429 caused by our own probes must not mask an earlier HTTP error
-/// of the same route. Then all `attempts` count.
-pub(super) fn keep_http_error(
-    last: ProbeResult,
-    error: &ProbeResult,
-    attempts: u16,
-) -> ProbeResult {
+/// of the same route.
+pub(super) fn keep_http_error(last: ProbeResult, error: &ProbeResult) -> ProbeResult {
     match last.class {
         Class::RateLimited => ProbeResult {
             class: error.class,
             status: error.status,
             detail: error.detail.clone(),
-            attempts,
             ..last
         },
         Class::Ok | Class::TimeoutUnreachable(_) | Class::HttpError(_) | Class::Skipped(_) => last,

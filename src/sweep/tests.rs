@@ -1,9 +1,10 @@
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::sync::Mutex;
 
 use super::*;
 use crate::manifest::{LoadOptions, Source, Variables};
+use crate::sweep::http::tests::read_head;
 use crate::verdict::{Class, SkipReason};
 
 /// A manifest with one core route, at `localhost` and the listener's port.
@@ -27,16 +28,10 @@ fn manifest_with(listener: &TcpListener, keys: &str) -> Manifest {
 /// Takes one request and answers it; gives the request's first word.
 fn answer(listener: &TcpListener) -> String {
     let (mut stream, _) = listener.accept().unwrap();
-    let mut request = Vec::new();
-    while !request.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        stream.read_exact(&mut byte).unwrap();
-        request.extend(byte);
-    }
+    let request = read_head(&mut stream);
     let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
     stream.write_all(answer).unwrap();
-    let text = String::from_utf8(request).unwrap();
-    text.split(' ').next().unwrap().to_owned()
+    request.split(' ').next().unwrap().to_owned()
 }
 
 #[test]

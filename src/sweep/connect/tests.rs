@@ -30,14 +30,14 @@ fn listener(address: &str) -> (TcpListener, SocketAddr) {
 }
 
 /// A listener whose accept queue is full, so that further connects stay pending.
-struct FullQueue {
+pub(in crate::sweep) struct FullQueue {
     listener: TcpListener,
-    address: SocketAddr,
+    pub(in crate::sweep) address: SocketAddr,
     waiting: Vec<TcpStream>,
 }
 
 impl FullQueue {
-    fn on(address: &str) -> Self {
+    pub(in crate::sweep) fn on(address: &str) -> Self {
         let address: SocketAddr = address.parse().unwrap();
         let family = match address {
             SocketAddr::V4(_) => AddressFamily::Inet,
@@ -65,7 +65,7 @@ impl FullQueue {
 }
 
 /// An address that refuses, kept from others as long as the socket lives.
-fn refusing(address: &str) -> (std::os::fd::OwnedFd, SocketAddr) {
+pub(in crate::sweep) fn refusing(address: &str) -> (std::os::fd::OwnedFd, SocketAddr) {
     let (listener, address) = listener(address);
     drop(listener);
     let family = match address {

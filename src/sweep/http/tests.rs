@@ -9,6 +9,7 @@ use super::*;
 use crate::clock::Monotonic;
 use crate::manifest::{Expect, Method};
 use crate::sweep::connect::connect;
+use crate::sweep::connect::tests::{FullQueue, refusing};
 use crate::verdict::Class;
 
 /// A response or a failure, and whether a single byte came back.
@@ -35,12 +36,13 @@ fn options() -> Options {
 }
 
 /// Reads one request's head.
-fn read_head(stream: &mut TcpStream) {
+pub(in crate::sweep) fn read_head(stream: &mut TcpStream) -> String {
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|count| count == 1) {
         head.push(byte[0]);
     }
+    String::from_utf8(head).unwrap()
 }
 
 /// The address of a server that answers each connection as `script` does, after the request's head.
@@ -420,44 +422,20 @@ fn an_attempt_ends_at_its_end_whatever_the_server_does() {
 
 #[test]
 fn a_port_without_a_listener_refuses() {
-    let port = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
-    let client = settings(&format!("http://127.0.0.1:{port}")).into();
+    let (_kept, address) = refusing("127.0.0.1:0");
+    let client = settings(&format!("http://{address}")).into();
     let reply = attempt(&client, &options(), false, soon());
-    assert_eq!(
-        (summary(&reply).as_str(), received_any(&reply)),
-        ("Refused false", false)
-    );
+    assert_eq!(summary(&reply), "Refused false");
+    assert!(!received_any(&reply));
 }
 
 #[test]
 fn a_full_accept_queue_is_silence() {
-    use nix::sys::socket::*;
-    let fd = socket(
-        AddressFamily::Inet,
-        SockType::Stream,
-        SockFlag::SOCK_CLOEXEC,
-        None,
-    )
-    .unwrap();
-    bind(
-        std::os::fd::AsRawFd::as_raw_fd(&fd),
-        &SockaddrIn::new(127, 0, 0, 1, 0),
-    )
-    .unwrap();
-    listen(&fd, Backlog::new(0).unwrap()).unwrap();
-    let listener = TcpListener::from(fd);
-    let address = listener.local_addr().unwrap();
-    let _queued = TcpStream::connect(address).unwrap();
-    let client = settings(&format!("http://{address}")).into();
+    let full = FullQueue::on("127.0.0.1:0");
+    let client = settings(&format!("http://{}", full.address)).into();
     let reply = attempt(&client, &options(), false, Monotonic::now() + LIMIT);
-    assert_eq!(
-        (summary(&reply).as_str(), received_any(&reply)),
-        ("Timeout true", false)
-    );
+    assert_eq!(summary(&reply), "Timeout true");
+    assert!(!received_any(&reply));
 }
 
 #[test]
