@@ -13,7 +13,6 @@
 
 #[path = "../../examples/demo/address.rs"]
 mod address;
-mod backend;
 #[path = "../../examples/demo/build.rs"]
 mod build;
 mod case;
