@@ -113,7 +113,16 @@ impl<'a> Scripted<'a> {
 
     /// Stops the process: the kernel still accepts connections, but nothing answers.
     pub(crate) fn freeze(&self) {
+        let tasks = format!("/proc/{}/task", self.systemd.host_pid(self.pid()));
         self.systemd.signal(&self.unit, Signal::SIGSTOP);
+        // The thread that serves goes on until another one has taken the signal.
+        let stopped = wait_until(Duration::from_secs(5), || {
+            let mut tasks = fs::read_dir(&tasks).unwrap().flatten();
+            tasks.all(|task| {
+                fs::read_to_string(task.path().join("stat")).is_ok_and(|stat| stat.contains(") T "))
+            })
+        });
+        assert!(stopped, "{} does not stop", self.unit);
     }
 
     /// Blocks the service's only loop, as a deadlock in the application would.
