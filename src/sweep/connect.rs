@@ -33,9 +33,7 @@ pub(super) fn connect(addresses: &[SocketAddr], attempt: &Attempt) -> Result<Arc
     };
     let end = attempt.end;
     for (index, &address) in addresses.iter().enumerate() {
-        if let Some(socket) = race.start(address) {
-            return Ok(socket);
-        }
+        race.start(address);
         let last = index + 1 == addresses.len();
         let next = match last {
             true => end,
@@ -60,32 +58,26 @@ struct Race<'a> {
 }
 
 impl Race<'_> {
-    /// Begins to connect to `address`; the socket where it is connected at once.
-    fn start(&mut self, address: SocketAddr) -> Option<Arc<Socket>> {
+    /// Begins to connect to `address`.
+    fn start(&mut self, address: SocketAddr) {
         let family = match address {
             SocketAddr::V4(_) => AddressFamily::Inet,
             SocketAddr::V6(_) => AddressFamily::Inet6,
         };
-        let socket = match Socket::new(family) {
-            Ok(socket) => socket,
-            Err(error) => {
-                self.fail(address, error);
-                return None;
+        let begun = Socket::new(family).and_then(|socket| {
+            match socket.connect(&SockaddrStorage::from(address)) {
+                // Interrupted, the connection is still being established (connect(2)).
+                Ok(()) | Err(Errno::EINPROGRESS | Errno::EINTR) => Ok(socket),
+                Err(error) => Err(error),
             }
-        };
-        match socket.connect(&SockaddrStorage::from(address)) {
-            Ok(()) => {
-                self.attempt.connecting(&socket, address);
-                return Some(self.attempt.connected(socket, Some(address)));
-            }
-            // Interrupted, the connection is still being established (connect(2)).
-            Err(Errno::EINPROGRESS | Errno::EINTR) => {
+        });
+        match begun {
+            Ok(socket) => {
                 self.attempt.connecting(&socket, address);
                 self.pending.push((socket, address));
             }
             Err(error) => self.fail(address, error),
         }
-        None
     }
 
     /// Waits until a connect has succeeded, `until` has come, no connect is pending any more or,
@@ -107,9 +99,7 @@ impl Race<'_> {
                 // The kernel gave up its own retransmissions before the attempt's time was over.
                 Err(Errno::ETIMEDOUT) => {
                     self.attempt.failed(address);
-                    if let Some(socket) = self.start(address) {
-                        return Ok(Some(socket));
-                    }
+                    self.start(address);
                 }
                 Err(error) => {
                     self.fail(address, error);

@@ -14,6 +14,7 @@ const INCOMPLETE: &str = "closed before the response was complete";
 /// Why an attempt brought no complete response.
 #[derive(Clone, Debug)]
 pub(super) struct Failure {
+    /// [`Class::TimeoutUnreachable`] or [`Class::HttpError`].
     pub(super) class: Class,
     /// Whether the attempt's end cut it short, rather than the other side.
     pub(super) at_end: bool,

@@ -235,15 +235,18 @@ impl<'m> Prober<'m> {
             .name("final-probe".to_owned())
             .spawn(move || {
                 let status = match attempt.send(&path, &options, false) {
+                    Ok(_) => ProbeStatus::Answered,
                     Err(failure) if failure.at_end => return,
                     Err(failure) => match failure.class {
                         Class::TimeoutUnreachable(error) => ProbeStatus::Ended {
                             error,
                             detail: options.redact(&failure.detail).into_owned(),
                         },
-                        _ => ProbeStatus::Answered,
+                        Class::HttpError(_)
+                        | Class::Ok
+                        | Class::RateLimited
+                        | Class::Skipped(_) => ProbeStatus::Answered,
                     },
-                    Ok(_) => ProbeStatus::Answered,
                 };
                 // Set once, here.
                 let _ = end.set(status);

@@ -112,14 +112,11 @@ impl<In: Transport> Connector<In> for ProxyConnector {
         chained: Option<In>,
     ) -> Result<Option<Self::Out>, Error> {
         self.0.connect(details, chained).map_err(|error| {
-            let failure = Failure::from(error);
-            match failure.class {
-                Class::TimeoutUnreachable(TransportError::Timeout) => failure.into(),
-                _ => Error::from(Failure {
-                    class: Class::TimeoutUnreachable(TransportError::Network),
-                    ..failure
-                }),
+            let mut failure = Failure::from(error);
+            if failure.class != Class::TimeoutUnreachable(TransportError::Timeout) {
+                failure.class = Class::TimeoutUnreachable(TransportError::Network);
             }
+            failure.into()
         })
     }
 }
