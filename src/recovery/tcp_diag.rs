@@ -181,6 +181,22 @@ mod tests {
         sockets_at(&mut SockDiag::open().unwrap(), port, States::All, soon()).unwrap()
     }
 
+    /// The socket at `port` that is connected to `remote`, once it is as `wanted`: a busy kernel handles
+    /// a packet a moment after the call that sent it, and reads its counters while they change.
+    #[track_caller]
+    fn once(port: u16, remote: SocketAddr, wanted: impl Fn(&TcpSocket) -> bool) -> TcpSocket {
+        let end = soon();
+        loop {
+            let found = at(port);
+            let connected = found.iter().find(|socket| socket.remote == remote);
+            if let Some(socket) = connected.filter(|socket| wanted(socket)) {
+                return *socket;
+            }
+            assert!(!end.has_passed(), "{found:?}");
+            std::thread::yield_now();
+        }
+    }
+
     #[test]
     fn sockets_at_shows_a_listener_and_what_becomes_of_a_connection() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -196,33 +212,27 @@ mod tests {
         let mut client = TcpStream::connect(address).unwrap();
         client.write_all(b"hello").unwrap();
         let own = client.local_addr().unwrap();
-        let of_client = || *at(port).iter().find(|socket| socket.remote == own).unwrap();
-        let waiting = of_client();
+        let waiting = once(port, own, |socket| {
+            socket.traffic.is_some_and(|traffic| traffic.received == 5)
+        });
         assert_eq!(waiting.state, TcpState::Established);
         assert!(!waiting.accepted());
         assert_eq!(waiting.written(), Some(0));
-        assert_eq!(waiting.traffic.unwrap().received, 5);
-        assert_eq!(
-            at(port)
-                .iter()
-                .find(|s| s.state == TcpState::Listen)
-                .unwrap()
-                .receive_queue,
-            1
-        );
+        let all = at(port);
+        let listening = all.iter().find(|socket| socket.state == TcpState::Listen);
+        assert_eq!(listening.unwrap().receive_queue, 1);
 
         let (mut server, _) = listener.accept().unwrap();
-        assert!(of_client().accepted());
+        once(port, own, |socket| socket.accepted());
         server.write_all(b"answer").unwrap();
         client.read_exact(&mut [0; 6]).unwrap();
-        let served = of_client();
-        assert_eq!(served.written(), Some(6));
+        let served = once(port, own, |socket| socket.written() == Some(6));
         assert_eq!(served.cookie, waiting.cookie);
         server.shutdown(std::net::Shutdown::Write).unwrap();
-        let closed = of_client();
-        assert!(closed.state.closed_here());
         // In FIN_WAIT2 the kernel still counts for a socket that a process holds.
-        assert_eq!(closed.written(), Some(6));
+        once(port, own, |socket| {
+            socket.state == TcpState::FinWait2 && socket.written() == Some(6)
+        });
     }
 
     #[test]
@@ -242,8 +252,8 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         let client = TcpStream::connect(("127.0.0.1", port)).unwrap();
         let own = client.local_addr().unwrap();
+        once(port, own, |_| true);
         let found = at(port);
-        assert!(found.iter().any(|socket| socket.remote == own), "{found:?}");
         let listening = found.iter().find(|socket| socket.state == TcpState::Listen);
         assert!(!listening.unwrap().ipv6_only);
     }
@@ -255,17 +265,16 @@ mod tests {
         let client = TcpStream::connect(address).unwrap();
         let own = client.local_addr().unwrap();
         let (mut server, _) = listener.accept().unwrap();
-        let of_client = || {
-            let mut found = at(address.port()).into_iter();
-            found.find(|socket| socket.remote == own).unwrap()
-        };
         drop(client);
         // The client has given up; the server has not closed yet.
-        assert_eq!(of_client().state, TcpState::CloseWait);
+        once(address.port(), own, |socket| {
+            socket.state == TcpState::CloseWait
+        });
         assert_eq!(server.read(&mut [0]).unwrap(), 0);
         drop(server);
-        let ended = of_client();
-        assert_eq!(ended.state, TcpState::TimeWait);
+        let ended = once(address.port(), own, |socket| {
+            socket.state == TcpState::TimeWait
+        });
         assert_eq!(ended.local, address);
     }
 
@@ -284,15 +293,23 @@ mod tests {
         let bound: nix::sys::socket::SockaddrIn =
             nix::sys::socket::getsockname(listener.as_raw_fd()).unwrap();
         let connect = || TcpStream::connect(("127.0.0.1", bound.port())).unwrap();
-        let full = || {
-            let found = at(bound.port());
-            found
-                .iter()
-                .any(|socket| socket.state == TcpState::Listen && socket.is_full())
+        let listening = || {
+            let found = at(bound.port()).into_iter();
+            let mut found = found.filter(|socket| socket.state == TcpState::Listen);
+            found.next().unwrap()
+        };
+        // A busy kernel queues a connection a moment after the client's end is connected.
+        let queued = |count| {
+            let end = soon();
+            while listening().receive_queue != count {
+                assert!(!end.has_passed(), "{:?}", listening());
+            }
         };
         let _first = connect();
-        assert!(!full());
+        queued(1);
+        assert!(!listening().is_full());
         let _second = connect();
-        assert!(full());
+        queued(2);
+        assert!(listening().is_full());
     }
 }

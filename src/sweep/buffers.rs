@@ -15,9 +15,8 @@ const INPUT_MAX: usize = 128 * 1024;
 /// A request's lines besides the longest ones that the manifest gives.
 const OUTPUT: usize = 2 * 1024;
 
-/// Buffers of one connection. They hold no memory until [`Buffers::prepare`], and may serve one
-/// connection after the other.
-#[derive(Debug, Default)]
+/// The buffers of one connection.
+#[derive(Debug)]
 pub(super) struct Buffers {
     input: Vec<u8>,
     start: usize,
@@ -29,17 +28,15 @@ pub(super) struct Buffers {
 }
 
 impl Buffers {
-    /// Makes these the empty buffers of a new connection, for requests without a line of more than
-    /// `longest_line` bytes.
-    pub(super) fn prepare(mut self, longest_line: usize) -> Self {
-        self.input.resize(INPUT.max(self.input.len()), 0);
-        self.output.resize(OUTPUT + longest_line, 0);
+    /// Empty buffers for requests without a line of more than `longest_line` bytes.
+    pub(super) fn new(longest_line: usize) -> Self {
         Self {
+            input: vec![0; INPUT],
             start: 0,
             filled: 0,
+            output: vec![0; OUTPUT + longest_line],
             progress: false,
             framing: Framing::default(),
-            ..self
         }
     }
 
@@ -125,7 +122,7 @@ mod tests {
 
     #[test]
     fn input_grows_instead_of_filling_up() {
-        let mut buffers = Buffers::default().prepare(0);
+        let mut buffers = Buffers::new(0);
         let bytes: Vec<u8> = (0..INPUT_MAX).map(|n| n as u8).collect();
         append(&mut buffers, &bytes);
         assert_eq!(buffers.input(), bytes);
@@ -134,7 +131,7 @@ mod tests {
 
     #[test]
     fn input_keeps_what_was_not_consumed() {
-        let mut buffers = Buffers::default().prepare(0);
+        let mut buffers = Buffers::new(0);
         append(&mut buffers, b"abcdef");
         assert!(!buffers.can_use_input(), "nothing of it was of use yet");
         buffers.input_consume(2);
@@ -148,17 +145,8 @@ mod tests {
     }
 
     #[test]
-    fn prepare_forgets_the_connection_before() {
-        let mut buffers = Buffers::default().prepare(0);
-        append(&mut buffers, b"abc");
-        buffers.input_consume(1);
-        let buffers = buffers.prepare(10);
-        assert!(buffers.input().is_empty() && !buffers.can_use_input());
-    }
-
-    #[test]
     fn output_holds_the_longest_line() {
-        let mut buffers = Buffers::default().prepare(65_000);
+        let mut buffers = Buffers::new(65_000);
         assert!(buffers.output().len() >= 65_000 + OUTPUT);
         assert_eq!(buffers.filled_output(3).len(), 3);
     }

@@ -4,13 +4,15 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags};
 use nix::sys::socket::{AddressFamily, SockaddrStorage};
 
-use super::attempt::{Attempt, Failure, transport_error};
+use super::attempt::Attempt;
+use super::failure::{Failure, transport_error};
 use super::socket::{self, Socket};
 use crate::clock::Monotonic;
 use crate::verdict::TransportError;
@@ -23,17 +25,15 @@ const DELAY: Duration = Duration::from_millis(250);
 /// # Errors
 ///
 /// `timeout` where a connect was still pending at the end, else the last failure.
-pub(super) fn connect(addresses: &[SocketAddr], attempt: &Attempt) -> Result<Socket, Failure> {
+pub(super) fn connect(addresses: &[SocketAddr], attempt: &Attempt) -> Result<Arc<Socket>, Failure> {
     let mut race = Race {
         attempt,
         pending: Vec::new(),
         failure: Failure::new(TransportError::Network, "no address to connect to"),
     };
-    let end = attempt.end();
+    let end = attempt.end;
     for (index, &address) in addresses.iter().enumerate() {
-        if let Some(socket) = race.start(address) {
-            return Ok(socket);
-        }
+        race.start(address);
         let last = index + 1 == addresses.len();
         let next = match last {
             true => end,
@@ -58,38 +58,31 @@ struct Race<'a> {
 }
 
 impl Race<'_> {
-    /// Begins to connect to `address`; the socket where it is connected at once.
-    fn start(&mut self, address: SocketAddr) -> Option<Socket> {
+    /// Begins to connect to `address`.
+    fn start(&mut self, address: SocketAddr) {
         let family = match address {
             SocketAddr::V4(_) => AddressFamily::Inet,
             SocketAddr::V6(_) => AddressFamily::Inet6,
         };
-        let socket = match Socket::new(family) {
-            Ok(socket) => socket,
-            Err(error) => {
-                self.fail(address, error);
-                return None;
+        let begun = Socket::new(family).and_then(|socket| {
+            match socket.connect(&SockaddrStorage::from(address)) {
+                // Interrupted, the connection is still being established (connect(2)).
+                Ok(()) | Err(Errno::EINPROGRESS | Errno::EINTR) => Ok(socket),
+                Err(error) => Err(error),
             }
-        };
-        match socket.connect(&SockaddrStorage::from(address)) {
-            Ok(()) => {
-                self.attempt.connecting(&socket, address);
-                self.attempt.connected(&socket, Some(address));
-                return Some(socket);
-            }
-            // Interrupted, the connection is still being established (connect(2)).
-            Err(Errno::EINPROGRESS | Errno::EINTR) => {
+        });
+        match begun {
+            Ok(socket) => {
                 self.attempt.connecting(&socket, address);
                 self.pending.push((socket, address));
             }
             Err(error) => self.fail(address, error),
         }
-        None
     }
 
     /// Waits until a connect has succeeded, `until` has come, no connect is pending any more or,
     /// unless these are the `last` ones, one has failed.
-    fn wait(&mut self, until: Monotonic, last: bool) -> Result<Option<Socket>, Failure> {
+    fn wait(&mut self, until: Monotonic, last: bool) -> Result<Option<Arc<Socket>>, Failure> {
         while !self.pending.is_empty() {
             let mut fds: Vec<PollFd> = self
                 .pending
@@ -102,16 +95,11 @@ impl Race<'_> {
             let ready = fds.iter().position(|fd| fd.any().unwrap_or(true));
             let (socket, address) = self.pending.remove(ready.unwrap_or_default());
             match socket.take_error() {
-                Ok(()) => {
-                    self.attempt.connected(&socket, Some(address));
-                    return Ok(Some(socket));
-                }
+                Ok(()) => return Ok(Some(self.attempt.connected(socket, Some(address)))),
                 // The kernel gave up its own retransmissions before the attempt's time was over.
                 Err(Errno::ETIMEDOUT) => {
                     self.attempt.failed(address);
-                    if let Some(socket) = self.start(address) {
-                        return Ok(Some(socket));
-                    }
+                    self.start(address);
                 }
                 Err(error) => {
                     self.fail(address, error);
@@ -141,4 +129,4 @@ impl Race<'_> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -12,7 +12,8 @@ use ureq::http::Uri;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::NextTimeout;
 
-use super::attempt::{Attempt, Failure};
+use super::attempt::Attempt;
+use super::failure::Failure;
 use crate::clock::Monotonic;
 use crate::manifest::Scheme;
 use crate::verdict::TransportError;
@@ -29,15 +30,6 @@ pub(super) struct DnsCache(Mutex<HashMap<String, Arc<Lookup>>>);
 struct Lookup {
     answer: Mutex<Option<Result<Vec<IpAddr>, String>>>,
     done: Condvar,
-}
-
-/// Why a name has no address.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Unresolved {
-    /// The resolver had not answered when the time was over.
-    Late,
-    /// The resolver's answer.
-    Failed(String),
 }
 
 impl DnsCache {
@@ -58,7 +50,7 @@ impl DnsCache {
     }
 
     /// The addresses of `host`, a name or a number without brackets, by `end`.
-    pub(super) fn resolve(&self, host: &str, end: Monotonic) -> Result<Vec<IpAddr>, Unresolved> {
+    pub(super) fn resolve(&self, host: &str, end: Monotonic) -> Result<Vec<IpAddr>, Failure> {
         if let Ok(number) = host.parse() {
             return Ok(vec![number]);
         }
@@ -104,17 +96,19 @@ impl Lookup {
         self.done.notify_all();
     }
 
-    fn wait(&self, end: Monotonic) -> Result<Vec<IpAddr>, Unresolved> {
+    fn wait(&self, end: Monotonic) -> Result<Vec<IpAddr>, Failure> {
         let waited = self
             .done
             .wait_timeout_while(self.answer(), end.remaining(), |a| a.is_none());
         let (answer, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let failed = |detail: &str| Failure::new(TransportError::Dns, detail);
         match answer.as_ref() {
-            None => Err(Unresolved::Late),
-            Some(Err(text)) => Err(Unresolved::Failed(text.clone())),
-            Some(Ok(list)) if list.is_empty() => {
-                Err(Unresolved::Failed("the name has no address".to_owned()))
-            }
+            None => Err(Failure {
+                at_end: true,
+                ..failed("the resolver did not answer")
+            }),
+            Some(Err(text)) => Err(failed(text)),
+            Some(Ok(list)) if list.is_empty() => Err(failed("the name has no address")),
             Some(Ok(list)) => Ok(list.clone()),
         }
     }
@@ -126,35 +120,23 @@ pub(super) fn bare_host(uri: &Uri) -> &str {
     host.trim_start_matches('[').trim_end_matches(']')
 }
 
-/// Resolves for one client, by the end of its attempt.
+/// Resolves by the end of an attempt; nothing where the backend is at a UNIX socket.
 #[derive(Debug)]
-pub(super) struct AttemptResolver {
-    /// The attempt that limits the lookup.
-    pub(super) attempt: Arc<Attempt>,
-    /// The names of this sweep; none where no address is needed.
-    pub(super) dns: Option<Arc<DnsCache>>,
-}
+pub(super) struct AttemptResolver(pub(super) Arc<Attempt>);
 
 impl Resolver for AttemptResolver {
     fn resolve(&self, uri: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
-        let Some(dns) = &self.dns else {
-            return Ok(self.empty());
-        };
-        let host = bare_host(uri);
+        let Self(attempt) = self;
+        let mut resolved = self.empty();
+        if attempt.client.unix_socket.is_some() {
+            return Ok(resolved);
+        }
         let scheme = match uri.scheme_str() {
             Some("https") => Scheme::Https,
             Some(_) | None => Scheme::Http,
         };
         let port = uri.port_u16().unwrap_or(scheme.port());
-        let found = dns.resolve(host, self.attempt.end());
-        let addresses = found.map_err(|unresolved| match unresolved {
-            Unresolved::Late => Failure {
-                at_end: true,
-                ..Failure::new(TransportError::Dns, "the resolver did not answer")
-            },
-            Unresolved::Failed(text) => Failure::new(TransportError::Dns, text),
-        })?;
-        let mut resolved = self.empty();
+        let addresses = attempt.client.dns.resolve(bare_host(uri), attempt.end)?;
         for address in addresses.into_iter().take(ADDRESSES_MAX) {
             resolved.push(SocketAddr::new(address, port));
         }
@@ -175,10 +157,8 @@ mod tests {
     #[test]
     fn numbers_need_no_lookup() {
         let cache = DnsCache::default();
-        assert_eq!(
-            cache.resolve("::1", soon()),
-            Ok(vec!["::1".parse().unwrap()])
-        );
+        let found = cache.resolve("::1", soon()).unwrap();
+        assert_eq!(found, ["::1".parse::<IpAddr>().unwrap()]);
         assert!(cache.0.lock().unwrap().is_empty());
     }
 
@@ -202,8 +182,8 @@ mod tests {
     #[test]
     fn a_late_answer_differs_from_a_bad_one() {
         let lookup = Lookup::default();
-        assert_eq!(lookup.wait(Monotonic::now()), Err(Unresolved::Late));
+        assert!(lookup.wait(Monotonic::now()).unwrap_err().at_end);
         lookup.finish(Ok(vec![]));
-        assert!(matches!(lookup.wait(soon()), Err(Unresolved::Failed(_))));
+        assert!(!lookup.wait(soon()).unwrap_err().at_end);
     }
 }

@@ -92,8 +92,13 @@ impl Framing {
                         Some(size) => State::Chunk(size.saturating_add(2)),
                     };
                     let mut kept = line.len();
-                    if size.is_some() && line.len() > SIZE_LINE_MAX {
-                        kept = shorten(line);
+                    if let Some(size) = size
+                        && kept > SIZE_LINE_MAX
+                    {
+                        let short = format!("{size:x}\r\n");
+                        kept = short.len();
+                        let bytes = line.iter_mut().zip(short.bytes());
+                        bytes.for_each(|(old, new)| *old = new);
                         length -= remove(rest, kept..end + 1);
                     }
                     at += kept;
@@ -193,28 +198,13 @@ fn hide_lengths(head: &mut [u8]) {
 
 /// The size in a whole chunk size line; none where the line is not legal.
 fn chunk_size(line: &[u8]) -> Option<u64> {
-    let (digits, rest) = digits(line.strip_suffix(b"\r\n")?);
+    let line = line.strip_suffix(b"\r\n")?;
+    let is_other = |byte: &u8| !byte.is_ascii_hexdigit();
+    let (digits, rest) = line.split_at(line.iter().position(is_other).unwrap_or(line.len()));
     let rest = rest.trim_ascii_start();
     let legal = rest.is_empty() || rest.starts_with(b";");
     let digits = std::str::from_utf8(digits).ok()?;
     legal.then(|| u64::from_str_radix(digits, 16).ok())?
-}
-
-/// The hexadecimal digits at the beginning of a line, and what follows them.
-fn digits(line: &[u8]) -> (&[u8], &[u8]) {
-    let end = line.iter().position(|byte| !byte.is_ascii_hexdigit());
-    line.split_at(end.unwrap_or(line.len()))
-}
-
-/// Writes a legal chunk size line as short as it can be; returns its new length.
-fn shorten(line: &mut [u8]) -> usize {
-    let count = digits(line).0.len();
-    let zeros = line.iter().take(count.saturating_sub(1));
-    let zeros = zeros.take_while(|byte| **byte == b'0').count();
-    line.copy_within(zeros..count, 0);
-    let size = count - zeros;
-    line.copy_within(line.len() - 2.., size);
-    size + 2
 }
 
 /// Removes `range` from the front part of `bytes`; returns how many bytes that were.

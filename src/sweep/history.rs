@@ -70,7 +70,7 @@ pub(super) fn merge_rounds(first: &ProbeResult, second: ProbeResult) -> ProbeRes
     let attempts = first.attempts + second.attempts;
     let second = ProbeResult { attempts, ..second };
     match first.class {
-        Class::HttpError(_) => keep_http_error(second, first, attempts),
+        Class::HttpError(_) => keep_http_error(second, first),
         Class::Ok | Class::TimeoutUnreachable(_) | Class::RateLimited | Class::Skipped(_) => second,
     }
 }
@@ -102,16 +102,15 @@ impl SweepHistory {
     }
 
     /// A later sweep's result, merged with the route's earlier ones.
-    fn add(&mut self, index: usize, result: ProbeResult) -> ProbeResult {
-        let mut attempts = result.attempts;
+    fn add(&mut self, index: usize, mut result: ProbeResult) -> ProbeResult {
         if let Some(sum) = self.attempts.get_mut(index) {
-            *sum = sum.saturating_add(attempts);
-            attempts = *sum;
+            *sum = sum.saturating_add(result.attempts);
         }
-        match self.errors.get(&index) {
-            Some(error) => keep_http_error(result, error, attempts),
-            None => result,
+        if let (Class::RateLimited, Some(error)) = (result.class, self.errors.get(&index)) {
+            result.attempts = self.attempts.get(index).copied().unwrap_or(result.attempts);
+            return keep_http_error(result, error);
         }
+        result
     }
 
     fn remember(&mut self, results: Vec<ProbeResult>) {

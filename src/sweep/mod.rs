@@ -5,6 +5,7 @@ mod attempt;
 mod buffers;
 mod connect;
 mod dns;
+mod failure;
 mod framing;
 mod history;
 mod http;
@@ -17,6 +18,7 @@ mod transport;
 mod unix;
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
@@ -24,13 +26,15 @@ use std::time::Duration;
 use anyhow::anyhow;
 
 use self::attempt::{Attempt, ConnectionLog};
-use self::dns::Unresolved;
+use self::dns::DnsCache;
 use self::history::SweepHistory;
-use self::http::{Client, ErrorKind, Setup};
-use self::pool::{Pool, Probed};
+use self::http::Client;
+use self::pool::{Round, Routes, probe_all};
 use crate::clock::Monotonic;
 use crate::manifest::{Manifest, Method, Options, Proxy, Route, Scheme};
-use crate::verdict::{ProbeResult, Severity, TransportError, Verdict};
+use crate::verdict::{
+    self, BackendState, Class, ProbeResult, Severity, SkipReason, TransportError, Verdict,
+};
 
 pub use self::attempt::{Connection, ProbeConnection};
 pub use self::history::{SweepOptions, until_healthy};
@@ -50,8 +54,7 @@ pub trait SweepEvents: Sync {
     /// A sweep begins, and nothing of it has been sent yet. Called by the thread that sweeps.
     fn sweep_begins(&self) {}
 
-    /// The last round of the sweep's core is over. Called by whichever probing thread ended it,
-    /// while the others wait.
+    /// The last round of the sweep's core is over. Called by the thread that sweeps.
     fn core_ends(&self) {}
 
     /// `done` of `total` probes are done. Called by every probing thread.
@@ -69,7 +72,7 @@ impl SweepEvents for () {}
 #[derive(Debug)]
 pub struct Prober<'m> {
     manifest: &'m Manifest,
-    setup: Setup,
+    client: Arc<Client>,
 }
 
 /// The results of one sweep.
@@ -80,8 +83,8 @@ pub struct Sweep {
     /// The result of each route, in the manifest's order.
     pub results: Vec<ProbeResult>,
     /// Every address at which a core attempt of the last round was silent, each once, in order:
-    /// connected and then nothing, or the connect still pending. Empty where the manifest has no
-    /// `recovery`, or a `unix_socket`.
+    /// connected and then nothing, or the connect still pending. Empty where the manifest has a
+    /// `unix_socket`.
     pub silent_at: Vec<SocketAddr>,
 }
 
@@ -103,16 +106,19 @@ impl<'m> Prober<'m> {
             Proxy::Env => proxy::choose(&manifest.base_url, |name| std::env::var(name).ok())
                 .map_err(|problem| anyhow!(problem))?,
         };
-        let setup = Setup {
+        let client = Client {
             base_url: manifest.base_url.clone(),
             unix_socket: manifest.unix_socket.clone(),
             user_agent: manifest.user_agent.clone(),
             proxy,
             tls_config,
-            dns: Arc::default(),
-            log: manifest.recovery.is_some().then(Arc::default),
+            dns: DnsCache::default(),
+            log: ConnectionLog::default(),
         };
-        Ok(Self { manifest, setup })
+        Ok(Self {
+            manifest,
+            client: Arc::new(client),
+        })
     }
 
     /// Probes the core routes, then the others, unless the core proves the backend hung or down.
@@ -127,86 +133,81 @@ impl<'m> Prober<'m> {
         // Taken before the event, so that a process that starts in between is younger than both.
         let began = Monotonic::now();
         events.sweep_begins();
-        let due = |core| {
-            let routes = self.routes(core);
+        self.client.begin_sweep();
+        let due = |core| -> Routes {
+            let routes = self.routes(core).into_iter();
             let due = routes.filter(|(index, route)| history.due(*index, route));
             due.collect()
         };
+        let (core, others) = (due(true), due(false));
         let deadline = Monotonic::now() + self.manifest.deadline;
-        let pool = Pool {
-            core_deadline: match self.manifest.recovery {
-                Some(_) => deadline + GRACE,
-                None => deadline,
-            },
-            others: due(false),
-            second_round: may_recover.then(|| self.manifest.proof_time()),
-            events,
-            ..self.pool(deadline, due(true))
+        let core_deadline = match self.manifest.recovery {
+            Some(_) => deadline + GRACE,
+            None => deadline,
         };
-        let Probed {
-            results: mut probed,
-            silent_at,
-        } = pool.probe();
-        probed.sort_unstable_by_key(|(index, _)| *index);
+        let (total, done) = (core.len() + others.len(), AtomicUsize::new(0));
+        let progress = || {
+            let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+            events.progress(done, total.max(done));
+        };
+        let probe = |routes, deadline| {
+            let concurrency = self.manifest.concurrency;
+            let retries = |route: &Route| route.options.retries;
+            probe_all(
+                &self.client,
+                routes,
+                concurrency,
+                retries,
+                deadline,
+                progress,
+            )
+        };
+
+        let first = probe(&core, core_deadline);
+        let in_time = Monotonic::now() + self.manifest.proof_time() <= deadline;
+        let again = may_recover && in_time && first.is_partly_silent();
+        let second = again.then(|| probe(&core, core_deadline));
+        events.core_ends();
+        let last = second.as_ref().unwrap_or(&first);
+        let rest = match verdict::backend_state(last.results.iter().map(|(_, result)| result)) {
+            BackendState::Up => probe(&others, deadline),
+            BackendState::Hung => Round::skipped(&others, SkipReason::BackendHung),
+            BackendState::Down => Round::skipped(&others, SkipReason::BackendDown),
+        };
+        let silent_at = last.silent_at.iter().copied().collect();
+        let mut results = match second {
+            Some(second) => first.merge(second),
+            None => first.results,
+        };
+        results.extend(rest.results);
+        results.sort_unstable_by_key(|(index, _)| *index);
         Sweep {
             began,
-            results: history.merge(probed),
-            silent_at: silent_at.into_iter().collect(),
+            results: history.merge(results),
+            silent_at,
         }
     }
 
     /// Probes every core route once, by `until` at the latest, and returns whether all are OK or
     /// rate-limited.
     pub fn core_answers(&self, until: Monotonic) -> bool {
-        let pool = Pool {
-            retries: false,
-            ..self.pool(until, self.routes(true).collect())
-        };
-        let results = pool.probe().results;
-        results
-            .iter()
-            .all(|(_, result)| result.class.severity(true) != Severity::Hard)
+        self.client.begin_sweep();
+        let (core, concurrency) = (self.routes(true), self.manifest.concurrency);
+        let round = probe_all(&self.client, &core, concurrency, |_| 0, until, || {});
+        let mut results = round.results.iter();
+        results.all(|(_, result)| result.class.severity(true) != Severity::Hard)
     }
 
-    /// A pool that probes these `core` routes until `deadline`. Names are looked up again, because they
-    /// may change between two sweeps.
-    fn pool<'p>(&'p self, deadline: Monotonic, core: Vec<(usize, &'p Route)>) -> Pool<'p> {
-        self.setup.dns.forget();
-        if let Some(log) = &self.setup.log {
-            log.begin_sweep();
-        }
-        Pool {
-            setup: &self.setup,
-            concurrency: self.manifest.concurrency,
-            deadline,
-            core_deadline: deadline,
-            retries: true,
-            second_round: None,
-            events: &(),
-            core,
-            others: Vec::new(),
-        }
-    }
-
-    /// Every connection of this run so far, the final probe's included, in order. Their
-    /// traffic at the backend's socket is not a sign of progress. Empty where the manifest has no `recovery`.
+    /// Every TCP connection of this run so far, the final probe's included, in order. Their
+    /// traffic at the backend's socket is not a sign of progress.
     pub fn connections(&self) -> Vec<Connection> {
-        let log = self.setup.log.as_deref();
-        log.map(ConnectionLog::connections).unwrap_or_default()
+        self.client.log.lock().tcp.iter().copied().collect()
     }
 
     /// The processes at the other end of the present or last sweep's connections to the `unix_socket`,
-    /// each once. Empty where the manifest has no `recovery`.
+    /// each once.
     pub fn unix_peers(&self) -> Vec<UnixPeer> {
-        let log = self.setup.log.as_deref();
-        log.map(ConnectionLog::unix_peers).unwrap_or_default()
-    }
-
-    /// Whether an attempt of the present or last sweep, or the final probe, ended because the accept
-    /// queue of the `unix_socket` was full. False where the manifest has no `recovery`.
-    pub fn unix_queue_was_full(&self) -> bool {
-        let log = self.setup.log.as_deref();
-        log.is_some_and(ConnectionLog::unix_queue_was_full)
+        self.client.log.lock().unix_peers.clone()
     }
 
     /// Sends one GET to the first core route on a fresh connection, in a separate,
@@ -216,40 +217,41 @@ impl<'m> Prober<'m> {
     ///
     /// Where the thread cannot be started.
     pub fn final_probe(&self) -> anyhow::Result<FinalProbe> {
-        let (_, route) = self
-            .routes(true)
-            .next()
-            .ok_or_else(|| anyhow!("no core route"))?;
+        let routes = self.routes(true);
+        let (_, route) = routes.first().ok_or_else(|| anyhow!("no core route"))?;
         let path = route.path.clone();
         let options = Options {
             method: Method::Get,
             ..Options::clone(&route.options)
         };
-        let mut client = Client::new(&self.setup);
-        let attempt = client.state();
-        // After a pause of this whole process, the caller may be faster than the thread.
-        attempt.peek();
-        let end = Arc::new(OnceLock::new());
-        let ended = Arc::clone(&end);
         let limit = Monotonic::now() + FINAL_PROBE_LIMIT;
+        let attempt = Arc::new(Attempt::new(&self.client, limit));
+        let end = Arc::new(OnceLock::new());
+        let probe = FinalProbe {
+            attempt: Arc::clone(&attempt),
+            end: Arc::clone(&end),
+        };
         thread::Builder::new()
             .name("final-probe".to_owned())
             .spawn(move || {
-                let result = client.attempt(&path, &options, false, limit);
-                let status = match result.map_err(|error| error.kind) {
-                    Err(ErrorKind::Transport(failure)) if failure.at_end => return,
-                    Err(ErrorKind::Transport(failure)) => ProbeStatus::Ended {
-                        error: failure.error,
-                        detail: options.redact(&failure.detail).into_owned(),
+                let status = match attempt.send(&path, &options, false) {
+                    Ok(_) => ProbeStatus::Answered,
+                    Err(failure) if failure.at_end => return,
+                    Err(failure) => match failure.class {
+                        Class::TimeoutUnreachable(error) => ProbeStatus::Ended {
+                            error,
+                            detail: options.redact(&failure.detail).into_owned(),
+                        },
+                        Class::HttpError(_)
+                        | Class::Ok
+                        | Class::RateLimited
+                        | Class::Skipped(_) => ProbeStatus::Answered,
                     },
-                    Err(ErrorKind::Protocol(_) | ErrorKind::TooManyRedirects) | Ok(_) => {
-                        ProbeStatus::Answered
-                    }
                 };
                 // Set once, here.
-                let _ = ended.set(status);
+                let _ = end.set(status);
             })?;
-        Ok(FinalProbe { attempt, end })
+        Ok(probe)
     }
 
     /// A lookup of the addresses that the base URL leads to, for any thread at any time: those that
@@ -257,27 +259,24 @@ impl<'m> Prober<'m> {
     /// says that the name has no address, or that its resolver does not answer within 5 s.
     pub fn lookup(&self) -> impl Fn() -> Result<Vec<SocketAddr>, String> + Send + 'static {
         const LIMIT: Duration = Duration::from_secs(5);
-        let (dns, url) = (Arc::clone(&self.setup.dns), self.setup.base_url.clone());
-        let has_address = self.setup.unix_socket.is_none();
+        let client = Arc::clone(&self.client);
         move || {
-            if !has_address {
+            if client.unix_socket.is_some() {
                 return Ok(Vec::new());
             }
-            let (host, port) = (url.host(), url.port());
-            let found = dns.resolve(host, Monotonic::now() + LIMIT);
-            let addresses = found.map_err(|unresolved| match unresolved {
-                Unresolved::Late => format!("the resolver did not answer for {host:?}"),
-                Unresolved::Failed(text) => format!("{host:?} cannot be resolved: {text}"),
-            })?;
+            let (host, port) = (client.base_url.host(), client.base_url.port());
+            let found = client.dns.resolve(host, Monotonic::now() + LIMIT);
+            let addresses =
+                found.map_err(|failure| format!("{host:?} cannot be resolved: {failure}"))?;
             let addresses = addresses.into_iter();
             Ok(addresses.map(|ip| SocketAddr::new(ip, port)).collect())
         }
     }
 
     /// The core routes, or all others, with their places in the manifest.
-    fn routes(&self, core: bool) -> impl Iterator<Item = (usize, &'m Route)> {
+    fn routes(&self, core: bool) -> Routes<'m> {
         let all = self.manifest.routes.iter().enumerate();
-        all.filter(move |(_, route)| route.core == core)
+        all.filter(|(_, route)| route.core == core).collect()
     }
 }
 
@@ -314,8 +313,7 @@ impl FinalProbe {
     }
 
     /// Its connections that are established or pending: one once one is established, several while
-    /// the connects to several addresses are pending, none once it has been refused or where the
-    /// manifest has no `recovery`.
+    /// the connects to several addresses are pending, none once it has been refused.
     pub fn connections(&self) -> Vec<ProbeConnection> {
         self.attempt.connections()
     }

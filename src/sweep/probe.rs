@@ -1,11 +1,14 @@
 //! The attempts of one route: retries, deadline, and the class of the last attempt. Judging is pure; only
 //! [`probe`] waits and uses the network.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use super::attempt::ProbeConnection;
-use super::http::{AttemptError, Client, ErrorKind, Response};
+use super::attempt::Attempt;
+use super::failure::Failure;
+use super::http::{Client, Response};
 use crate::clock::Monotonic;
 use crate::manifest::{BodyChecks, Options, Route};
 use crate::verdict::{Class, ProbeResult, Proof, ResponseError, SkipReason, TransportError};
@@ -14,47 +17,45 @@ use crate::verdict::{Class, ProbeResult, Proof, ResponseError, SkipReason, Trans
 /// running.
 const OVERRUN: Duration = Duration::from_secs(1);
 
-/// Probes `route` with up to `retries` further attempts, all within `deadline`. `waited` is called with
-/// the connections of an attempt that received nothing.
+/// Probes `route` with up to `retries` further attempts, all within `deadline`. Returns also where an
+/// attempt received nothing in all its time.
 pub(super) fn probe(
-    client: &mut Client,
+    client: &Arc<Client>,
     route: &Route,
     retries: u32,
     deadline: Monotonic,
-    waited: &dyn Fn(Vec<ProbeConnection>),
-) -> ProbeResult {
+) -> (ProbeResult, Vec<SocketAddr>) {
     let options = &route.options;
+    let mut silent_at = Vec::new();
     let mut error = None;
     let mut attempts: u16 = 0;
     let mut pause = options.backoff;
     let mut proof = Proof {
         silent: true,
-        received_any: false,
-        overran: false,
+        ..Proof::default()
     };
     loop {
         let start = Monotonic::now();
         if start >= deadline && attempts == 0 {
-            return skipped(SkipReason::Deadline);
+            return (skipped(SkipReason::Deadline), silent_at);
         }
         let full = start + options.timeout <= deadline;
-        let end = if full {
-            start + options.timeout
-        } else {
-            deadline
-        };
-        let attempt = client.attempt(&route.path, options, route.checks.is_some(), end);
+        let end = deadline.min(start + options.timeout);
+        let attempt = Arc::new(Attempt::new(client, end));
+        let response = attempt.send(&route.path, options, route.checks.is_some());
         let elapsed = Monotonic::now().since(start);
         attempts += 1;
 
-        let (status, received_any) = match &attempt {
-            Ok(response) => (Some(response.status), true),
-            Err(error) => (error.status, error.received_any),
+        let status = match &response {
+            Ok(response) => Some(response.status),
+            Err(failure) => failure.status,
         };
-        let (class, detail) = judge(route, attempt, full);
+        let received_any = response.is_ok() || attempt.received_any();
+        let (class, detail) = judge(route, response, full);
         let silent = class == Class::TimeoutUnreachable(TransportError::Timeout) && !received_any;
         if silent {
-            waited(client.connections());
+            let connections = attempt.connections().into_iter();
+            silent_at.extend(connections.map(|at| at.connection.remote));
         }
         proof.silent &= silent;
         proof.received_any |= received_any;
@@ -71,7 +72,7 @@ pub(super) fn probe(
         let spent = u32::from(attempts) > retries;
         let late = Monotonic::now() + pause >= deadline;
         if spent || late || !retried(class, status) {
-            return final_result(result, spent, error);
+            return (final_result(result, spent, error), silent_at);
         }
         if let Class::HttpError(_) = class {
             error = Some(result);
@@ -98,27 +99,19 @@ pub(super) fn skipped(reason: SkipReason) -> ProbeResult {
 fn final_result(mut last: ProbeResult, spent: bool, error: Option<ProbeResult>) -> ProbeResult {
     last.proof.silent &= spent;
     match error {
-        Some(error) => {
-            let attempts = last.attempts;
-            keep_http_error(last, &error, attempts)
-        }
+        Some(error) => keep_http_error(last, &error),
         None => last,
     }
 }
 
 /// `last`, unless it is a rate limit: a 429 caused by our own probes must not mask an earlier HTTP error
-/// of the same route. Then all `attempts` count.
-pub(super) fn keep_http_error(
-    last: ProbeResult,
-    error: &ProbeResult,
-    attempts: u16,
-) -> ProbeResult {
+/// of the same route.
+pub(super) fn keep_http_error(last: ProbeResult, error: &ProbeResult) -> ProbeResult {
     match last.class {
         Class::RateLimited => ProbeResult {
             class: error.class,
             status: error.status,
             detail: error.detail.clone(),
-            attempts,
             ..last
         },
         Class::Ok | Class::TimeoutUnreachable(_) | Class::HttpError(_) | Class::Skipped(_) => last,
@@ -148,27 +141,18 @@ fn retried(class: Class, status: Option<u16>) -> bool {
 /// the rest of the deadline.
 fn judge(
     route: &Route,
-    attempt: Result<Response, AttemptError>,
+    response: Result<Response, Failure>,
     full: bool,
 ) -> (Class, Option<Box<str>>) {
     let options = &route.options;
     let with = |class, detail: String| (class, Some(options.redact(&detail).into()));
-    let response = match attempt.map_err(|error| error.kind) {
+    let response = match response {
         Ok(response) => response,
-        Err(ErrorKind::Transport(failure)) => {
-            let error = match failure.at_end && !full {
-                true => TransportError::Deadline,
-                false => failure.error,
-            };
-            return with(Class::TimeoutUnreachable(error), failure.detail);
+        Err(failure) if failure.at_end && !full => {
+            let class = Class::TimeoutUnreachable(TransportError::Deadline);
+            return with(class, failure.detail);
         }
-        Err(ErrorKind::Protocol(detail)) => {
-            return with(Class::HttpError(ResponseError::Protocol), detail);
-        }
-        Err(ErrorKind::TooManyRedirects) => {
-            let detail = format!("more than {} redirects", route.options.max_redirects);
-            return with(Class::HttpError(ResponseError::Redirects), detail);
-        }
+        Err(failure) => return with(failure.class, failure.detail),
     };
     if !route.options.expect.accepts(response.status) {
         let class = match response.status {
@@ -227,11 +211,8 @@ fn shortened(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::manifest::{Expect, Method};
-    use crate::sweep::attempt::Failure;
 
     fn route(checks: Option<BodyChecks>) -> Route {
         let options = Options {
@@ -252,26 +233,16 @@ mod tests {
         }
     }
 
-    fn response(status: u16) -> Result<Response, AttemptError> {
+    fn response(status: u16) -> Result<Response, Failure> {
         let body = Vec::new();
         Ok(Response { status, body })
     }
 
-    fn error(kind: ErrorKind, status: Option<u16>) -> Result<Response, AttemptError> {
-        Err(AttemptError {
-            kind,
-            status,
-            received_any: status.is_some(),
-        })
-    }
-
-    fn failed(error_of: TransportError, at_end: bool) -> Result<Response, AttemptError> {
-        let failure = Failure {
-            error: error_of,
+    fn failed(error: TransportError, at_end: bool) -> Result<Response, Failure> {
+        Err(Failure {
             at_end,
-            detail: "as it was".to_owned(),
-        };
-        error(ErrorKind::Transport(failure), None)
+            ..Failure::new(error, "as it was")
+        })
     }
 
     fn probe_result(class: Class, status: Option<u16>, attempts: u16) -> ProbeResult {
@@ -296,7 +267,7 @@ mod tests {
     fn judge_names_every_attempt() {
         use TransportError::{Deadline, Dns, Refused, Timeout};
         let class = Class::TimeoutUnreachable;
-        let broken = ErrorKind::Protocol("no".to_owned());
+        let broken = Failure::response(ResponseError::Protocol, "no");
         let protocol = Class::HttpError(ResponseError::Protocol);
         for (attempt, full, expected) in [
             (response(200), true, Class::Ok),
@@ -307,16 +278,12 @@ mod tests {
             (failed(Timeout, true), false, class(Deadline)),
             (failed(Dns, true), false, class(Deadline)),
             (failed(Refused, false), false, class(Refused)),
-            (error(broken, Some(200)), true, protocol),
+            (Err(broken), true, protocol),
         ] {
             let given = format!("{attempt:?} {full}");
             let (class, _) = judge(&route(None), attempt, full);
             assert_eq!(class, expected, "{given}");
         }
-        let redirects = error(ErrorKind::TooManyRedirects, Some(302));
-        let (class, detail) = judge(&route(None), redirects, true);
-        assert_eq!(class, Class::HttpError(ResponseError::Redirects));
-        assert_eq!(detail.as_deref(), Some("more than 3 redirects"));
     }
 
     #[test]

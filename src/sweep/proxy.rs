@@ -3,7 +3,14 @@
 
 use std::net::IpAddr;
 
+use ureq::Error;
+use ureq::unversioned::transport::{
+    ConnectProxyConnector, ConnectionDetails, Connector, Transport,
+};
+
+use super::failure::Failure;
 use crate::manifest::{BaseUrl, Scheme};
+use crate::verdict::{Class, TransportError};
 
 /// The proxy that `variable` (a lookup in the environment) names for `url`; none where it is
 /// exempt.
@@ -89,6 +96,28 @@ fn matches_number(entry: &str, address: IpAddr, port: u16) -> bool {
             u128::from(network).checked_shr(shift) == u128::from(address).checked_shr(shift)
         }
         _ => false,
+    }
+}
+
+/// Connects through the proxy, if there is one. How that fails says nothing of the backend behind it.
+#[derive(Debug, Default)]
+pub(super) struct ProxyConnector(ConnectProxyConnector);
+
+impl<In: Transport> Connector<In> for ProxyConnector {
+    type Out = <ConnectProxyConnector as Connector<In>>::Out;
+
+    fn connect(
+        &self,
+        details: &ConnectionDetails,
+        chained: Option<In>,
+    ) -> Result<Option<Self::Out>, Error> {
+        self.0.connect(details, chained).map_err(|error| {
+            let mut failure = Failure::from(error);
+            if failure.class != Class::TimeoutUnreachable(TransportError::Timeout) {
+                failure.class = Class::TimeoutUnreachable(TransportError::Network);
+            }
+            failure.into()
+        })
     }
 }
 

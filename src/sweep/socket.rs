@@ -96,11 +96,6 @@ impl Socket {
         socket::recv(self.0.as_raw_fd(), &mut [0], MsgFlags::MSG_PEEK).is_ok_and(|count| count > 0)
     }
 
-    /// A second descriptor of the same socket.
-    pub(super) fn duplicate(&self) -> Option<Self> {
-        self.0.try_clone().ok().map(Self)
-    }
-
     /// Waits until the socket is ready for `events`, or `end` has come; says whether it is ready.
     pub(super) fn wait(&self, events: PollFlags, end: Monotonic) -> Result<bool, Errno> {
         wait(&mut [PollFd::new(self.as_fd(), events)], end)

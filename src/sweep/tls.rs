@@ -14,10 +14,9 @@ use ureq::unversioned::transport::{
     Buffers as _, ConnectionDetails, Connector, Either, NextTimeout, Transport, TransportAdapter,
 };
 
-use super::attempt::{Attempt, Failure};
 use super::buffers::Buffers;
 use super::dns::bare_host;
-
+use super::failure::Failure;
 use crate::verdict::TransportError;
 
 /// Reads the roots that this system trusts, or those of `SSL_CERT_FILE` and `SSL_CERT_DIR`.
@@ -67,10 +66,9 @@ impl KeyProvider for NoKeys {
 /// Wraps connections to `https` addresses.
 #[derive(Debug)]
 pub(super) struct TlsConnector {
-    /// The attempt that the connections belong to.
-    pub(super) attempt: Arc<Attempt>,
-    /// With the trusted roots; none where no address is `https`.
     pub(super) config: Option<Arc<ClientConfig>>,
+    /// The bytes of the longest line that is sent.
+    pub(super) longest_line: usize,
 }
 
 impl<In: Transport> Connector<In> for TlsConnector {
@@ -100,7 +98,7 @@ impl<In: Transport> Connector<In> for TlsConnector {
         stream.conn.complete_io(&mut stream.sock)?;
         Ok(Some(Either::B(TlsTransport {
             stream,
-            buffers: Buffers::default().prepare(self.attempt.longest_line()),
+            buffers: Buffers::new(self.longest_line),
         })))
     }
 }

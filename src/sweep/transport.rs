@@ -10,22 +10,21 @@ use ureq::unversioned::transport::{
     Buffers as _, ConnectionDetails, Connector, Either, NextTimeout, Transport,
 };
 
-use super::attempt::{Attempt, Failure, transport_error};
+use super::attempt::Attempt;
 use super::buffers::Buffers;
 use super::connect::connect;
+use super::failure::{Failure, transport_error};
 use super::socket::Socket;
 use super::unix;
-use crate::manifest::SocketPath;
+use crate::manifest::Scheme;
 use crate::verdict::TransportError;
 
 /// Opens the attempt's connection.
 #[derive(Debug)]
 pub(super) struct SocketConnector {
     pub(super) attempt: Arc<Attempt>,
-    /// The UNIX socket to connect to, instead of the URL's host and port.
-    pub(super) unix_socket: Option<SocketPath>,
-    /// Whether the connection carries HTTP as such, and not inside TLS.
-    pub(super) is_http: bool,
+    /// The bytes of the longest line that is sent.
+    pub(super) longest_line: usize,
 }
 
 impl<In: Transport> Connector<In> for SocketConnector {
@@ -38,10 +37,10 @@ impl<In: Transport> Connector<In> for SocketConnector {
     ) -> Result<Option<Self::Out>, Error> {
         // A tunnel through a proxy exists already, on a connection made here.
         if let Some(tunnel) = chained {
-            self.attempt.enter_tunnel();
             return Ok(Some(Either::A(tunnel)));
         }
-        let socket = match &self.unix_socket {
+        let client = &self.attempt.client;
+        let socket = match &client.unix_socket {
             Some(path) => unix::connect(path.as_path(), &self.attempt)?,
             None => connect(&details.addrs, &self.attempt)?,
         };
@@ -50,10 +49,10 @@ impl<In: Transport> Connector<In> for SocketConnector {
             socket.send_at_once().map_err(Failure::of_socket)?;
         }
         Ok(Some(Either::B(SocketTransport {
-            buffers: self.attempt.take_buffers(),
             attempt: Arc::clone(&self.attempt),
             socket,
-            is_http: self.is_http,
+            buffers: Buffers::new(self.longest_line),
+            is_http: client.base_url.scheme() == Scheme::Http,
         })))
     }
 }
@@ -62,8 +61,9 @@ impl<In: Transport> Connector<In> for SocketConnector {
 #[derive(Debug)]
 pub(super) struct SocketTransport {
     attempt: Arc<Attempt>,
-    socket: Socket,
+    socket: Arc<Socket>,
     buffers: Buffers,
+    /// Whether it carries HTTP as such, and not inside TLS.
     is_http: bool,
 }
 
@@ -82,8 +82,7 @@ impl Transport for SocketTransport {
                 Ok(sent) => rest = rest.get(sent..).unwrap_or_default(),
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => {
-                    let end = self.attempt.end();
-                    let ready = self.socket.wait(PollFlags::POLLOUT, end);
+                    let ready = self.socket.wait(PollFlags::POLLOUT, self.attempt.end);
                     if !ready.map_err(Failure::of_socket)? {
                         return Err(Failure::timeout("sending the request").into());
                     }
@@ -105,14 +104,14 @@ impl Transport for SocketTransport {
                 Ok(count) => {
                     self.buffers.input_appended(count);
                     self.attempt.note_received();
-                    if self.attempt.end().has_passed() {
+                    if self.attempt.end.has_passed() {
                         return Err(Failure::timeout("receiving the response").into());
                     }
                     return Ok(true);
                 }
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => {
-                    let ready = self.socket.wait(PollFlags::POLLIN, self.attempt.end());
+                    let ready = self.socket.wait(PollFlags::POLLIN, self.attempt.end);
                     if !ready.map_err(Failure::of_socket)? {
                         return Err(Failure::timeout("waiting for the response").into());
                     }
@@ -125,12 +124,5 @@ impl Transport for SocketTransport {
     fn is_open(&mut self) -> bool {
         // Called only before a pooled connection is reused, and none is pooled.
         false
-    }
-}
-
-impl Drop for SocketTransport {
-    fn drop(&mut self) {
-        self.attempt
-            .return_buffers(std::mem::take(&mut self.buffers));
     }
 }

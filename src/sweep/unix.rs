@@ -12,7 +12,8 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, UnixAddr};
 
-use super::attempt::{Attempt, Failure, transport_error};
+use super::attempt::Attempt;
+use super::failure::{Failure, transport_error};
 use super::socket::Socket;
 use crate::clock::Monotonic;
 use crate::verdict::TransportError;
@@ -35,15 +36,14 @@ pub struct UnixPeer {
 ///
 /// `timeout` where the queue was full until then; `refused` if no process listens there; `network` for
 /// any other error.
-pub(super) fn connect(path: &Path, attempt: &Attempt) -> Result<Socket, Failure> {
+pub(super) fn connect(path: &Path, attempt: &Attempt) -> Result<Arc<Socket>, Failure> {
     let failure = |error| failure(path, error);
     let address = UnixAddr::new(path).map_err(failure)?;
     let socket = Socket::new(AddressFamily::Unix).map_err(failure)?;
     match socket.connect(&address) {
         Ok(()) => {}
         Err(Errno::EAGAIN) => {
-            if !queue(&socket, &address, attempt.end()).map_err(failure)? {
-                attempt.queue_was_full();
+            if !queue(&socket, &address, attempt.end).map_err(failure)? {
                 return Err(Failure::timeout(format!(
                     "connecting to {}: its accept queue is full",
                     path.display()
@@ -52,9 +52,10 @@ pub(super) fn connect(path: &Path, attempt: &Attempt) -> Result<Socket, Failure>
         }
         Err(error) => return Err(failure(error)),
     }
-    attempt.connected(&socket, None);
-    attempt.note_peer(|| peer(&socket));
-    Ok(socket)
+    if let Some(peer) = peer(&socket) {
+        attempt.client.log.note_peer(peer);
+    }
+    Ok(attempt.connected(socket, None))
 }
 
 /// Waits for a place in the accept queue until `end`; returns whether there was one.

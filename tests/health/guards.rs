@@ -246,7 +246,8 @@ fn a_prober_that_was_starved_itself_kills_nobody() {
     assert!(wait_until(Duration::from_secs(5), || backend.requests() > 0));
     let prober = systemd.find(manifest.to_str().unwrap()).unwrap();
     nix::sys::signal::kill(prober, Signal::SIGSTOP).unwrap();
-    thread::sleep(Duration::from_millis(2300));
+    // Longer than half of its timeout, which is the stall that the guard allows.
+    thread::sleep(Duration::from_secs(1));
     nix::sys::signal::kill(prober, Signal::SIGCONT).unwrap();
     // nsenter stops with its child.
     running.signal(Signal::SIGCONT);
@@ -290,15 +291,16 @@ impl Decision<'_> {
     fn is_right(&self, systemd: &Systemd) -> bool {
         let (first, _) = &self.deaths[0];
         first.wait_until_it_listens();
-        let test_env = first.test_env(json!({ "signal": self.signal }));
-        let mut run = test_env.run(["--dry-run"]);
-        for _ in 0..9 {
-            // So many runs at once may starve one another, which decides nothing about restarts.
-            if run.report["recovery"]["guard"] != "starved" {
-                break;
-            }
-            run = test_env.run(["--dry-run"]);
-        }
+        // So many runs at once may starve one another, which decides nothing about restarts. The longer
+        // the timeout is, the longer a stall may be.
+        let timeouts = [0.3, 0.6, 1.2].into_iter().chain([2.4; 7]);
+        let mut runs = timeouts.map(|seconds| {
+            let test_env = first.test_env(json!({ "signal": self.signal }));
+            let test_env = test_env.default("timeout_seconds", seconds);
+            test_env.run(["--dry-run"])
+        });
+        let run = runs.find(|run| run.report["recovery"]["guard"] != "starved");
+        let run = run.expect("a run that is not starved");
         let decided = run.report["recovery"]["outcome"] == "would_kill";
         if !decided {
             run.refused("no_restart");

@@ -13,7 +13,6 @@
 
 #[path = "../../examples/demo/address.rs"]
 mod address;
-mod backend;
 #[path = "../../examples/demo/build.rs"]
 mod build;
 mod case;
@@ -29,6 +28,7 @@ mod systemd;
 mod test_env;
 mod wait;
 
+mod accuracy;
 mod answers;
 mod command_line;
 mod guards;
@@ -48,7 +48,6 @@ mod servers;
 mod shipped;
 mod sweep;
 mod systemctl;
-mod timing;
 mod tls;
 mod units;
 mod unix_socket;

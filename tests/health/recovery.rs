@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::backend::Backend;
 use crate::run::Run;
 use crate::script::{ok, silent};
 use crate::scripted::Scripted;
@@ -19,7 +18,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const RESTARTS: &str = "Restart=always\nRestartSec=100ms";
 
 /// Probes a backend that a unit runs, and may kill it.
-fn watching(systemd: &Systemd, backend: &Backend<'_>) -> TestEnv {
+fn watching(systemd: &Systemd, backend: &Scripted<'_>) -> TestEnv {
     TestEnv::new()
         .at(backend.url())
         .beside(systemd)
@@ -27,11 +26,11 @@ fn watching(systemd: &Systemd, backend: &Backend<'_>) -> TestEnv {
         .core("/api/health", ok())
         .core("/", ok())
         .aux("/graph", ok())
-        .top("recovery", recovery(backend.unit, json!({})))
+        .top("recovery", recovery(&backend.unit, json!({})))
 }
 
 #[track_caller]
-fn is_recovered(systemd: &Systemd, backend: &Backend<'_>, run: &Run, old: u32) {
+fn is_recovered(systemd: &Systemd, backend: &Scripted<'_>, run: &Run, old: u32) {
     let new = backend.pid();
     run.exits(1)
         .healthy(false)
@@ -41,10 +40,10 @@ fn is_recovered(systemd: &Systemd, backend: &Backend<'_>, run: &Run, old: u32) {
         .pid("pid", old)
         .pid("new_pid", new)
         .stderr_has(&old.to_string())
-        .stderr_has(backend.unit);
+        .stderr_has(&backend.unit);
     assert_ne!(old, new);
     assert!(!systemd.is_alive(old));
-    assert_eq!(systemd.property(backend.unit, "NRestarts"), "1");
+    assert_eq!(systemd.property(&backend.unit, "NRestarts"), "1");
 }
 
 #[test]
@@ -52,7 +51,7 @@ fn a_stopped_backend_is_killed_and_back() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
-    let backend = Backend::start(&systemd, "stopped.service", RESTARTS);
+    let backend = Scripted::healthy(&systemd, "stopped.service", RESTARTS);
     let test_env = watching(&systemd, &backend);
     test_env
         .run([])
@@ -77,7 +76,7 @@ fn a_blocked_backend_is_killed_and_back_and_reported() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
-    let backend = Backend::start(&systemd, "blocked.service", RESTARTS);
+    let backend = Scripted::healthy(&systemd, "blocked.service", RESTARTS);
     let test_env = watching(&systemd, &backend);
     let old = backend.pid();
     backend.block();
@@ -97,12 +96,12 @@ fn an_abort_lets_the_backend_leave_a_trace() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
-    let backend = Backend::start(
+    let backend = Scripted::healthy(
         &systemd,
         "abort.service",
         "Restart=on-abort\nRestartSec=100ms",
     );
-    let keys = recovery(backend.unit, json!({ "signal": "SIGABRT" }));
+    let keys = recovery(&backend.unit, json!({ "signal": "SIGABRT" }));
     let test_env = watching(&systemd, &backend).top("recovery", keys);
     let old = backend.pid();
     backend.block();
@@ -117,8 +116,8 @@ fn a_process_deaf_to_the_abort_is_killed_in_the_end() {
         return;
     };
     // A stopped process does not take the abort; SIGKILL it does.
-    let backend = Backend::start(&systemd, "deaf.service", RESTARTS);
-    let keys = recovery(backend.unit, json!({ "signal": "SIGABRT" }));
+    let backend = Scripted::healthy(&systemd, "deaf.service", RESTARTS);
+    let keys = recovery(&backend.unit, json!({ "signal": "SIGABRT" }));
     let test_env = watching(&systemd, &backend).top("recovery", keys);
     let old = backend.pid();
     backend.freeze();
@@ -142,7 +141,7 @@ fn two_timers_at_the_same_moment_kill_once() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
-    let backend = Backend::start(&systemd, "timed.service", RESTARTS);
+    let backend = Scripted::healthy(&systemd, "timed.service", RESTARTS);
     // On a busy machine, a shorter timeout proves nothing.
     let test_env = watching(&systemd, &backend).default("timeout_seconds", 2);
     let manifest = test_env.write_manifest();
@@ -174,7 +173,7 @@ fn two_timers_at_the_same_moment_kill_once() {
         );
         assert!(read().starts_with('1'), "{name}: {}", read());
     }
-    assert_eq!(systemd.property(backend.unit, "NRestarts"), "1");
+    assert_eq!(systemd.property(&backend.unit, "NRestarts"), "1");
     assert_ne!(backend.pid(), old);
 }
 
@@ -182,7 +181,7 @@ fn runs_at_once_kill_once(arguments: [&[&str]; 2]) {
     let Some(systemd) = Systemd::start() else {
         return;
     };
-    let backend = Backend::start(&systemd, "twice.service", RESTARTS);
+    let backend = Scripted::healthy(&systemd, "twice.service", RESTARTS);
     // On a busy machine, a shorter timeout proves nothing.
     let test_env = watching(&systemd, &backend).default("timeout_seconds", 2);
     let old = backend.pid();
@@ -199,7 +198,7 @@ fn runs_at_once_kill_once(arguments: [&[&str]; 2]) {
     let outcomes = runs.map(|run| run.report["recovery"]["outcome"].clone());
     assert!(outcomes.contains(&"recovered".into()), "{outcomes:?}");
     assert_eq!(
-        systemd.property(backend.unit, "NRestarts"),
+        systemd.property(&backend.unit, "NRestarts"),
         "1",
         "{outcomes:?}"
     );
@@ -212,12 +211,12 @@ fn a_slow_restart_is_waited_for() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
-    let backend = Backend::start(
+    let backend = Scripted::healthy(
         &systemd,
         "slow.service",
         "Restart=on-failure\nRestartSec=2s",
     );
-    let keys = recovery(backend.unit, json!({ "verify_seconds": 1 }));
+    let keys = recovery(&backend.unit, json!({ "verify_seconds": 1 }));
     let test_env = watching(&systemd, &backend).top("recovery", keys);
     let old = backend.pid();
     backend.freeze();
@@ -231,13 +230,13 @@ fn children_that_outlive_the_main_process_are_waited_for() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
-    let backend = Backend::start(
+    let backend = Scripted::healthy(
         &systemd,
         "workers.service",
         &format!("{RESTARTS}\nTimeoutStopSec=2s"),
     );
     // A worker in the unit's group that does not care for SIGTERM; killed after TimeoutStopSec.
-    let group = systemd.property(backend.unit, "ControlGroup");
+    let group = systemd.property(&backend.unit, "ControlGroup");
     systemd.deaf_process_in(&group);
     let test_env = watching(&systemd, &backend);
     let old = backend.pid();
@@ -252,7 +251,7 @@ fn a_dry_run_decides_and_touches_nothing() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
-    let backend = Backend::start(&systemd, "dry-run.service", RESTARTS);
+    let backend = Scripted::healthy(&systemd, "dry-run.service", RESTARTS);
     let test_env = watching(&systemd, &backend);
     let old = backend.pid();
     backend.freeze();
@@ -265,7 +264,7 @@ fn a_dry_run_decides_and_touches_nothing() {
     assert!(run.report["recovery"]["evidence"].is_object(), "{run:?}");
     test_env
         .run_as_is(["--dry-run"])
-        .line_with("recovery: would_kill", backend.unit)
+        .line_with("recovery: would_kill", &backend.unit)
         .line_with("recovery: would_kill", &old.to_string());
     assert!(systemd.is_alive(old));
     assert_eq!(backend.pid(), old);
@@ -276,13 +275,13 @@ fn only_a_hang_is_recovered() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
-    let backend = Backend::start(&systemd, "fine.service", RESTARTS);
+    let backend = Scripted::healthy(&systemd, "fine.service", RESTARTS);
     let old = backend.pid();
     let slow = TestEnv::new()
         .beside(&systemd)
         .core("/up", silent())
         .core("/busy", crate::script::status(503))
-        .top("recovery", recovery(backend.unit, json!({})));
+        .top("recovery", recovery(&backend.unit, json!({})));
     slow.run([])
         .exits(1)
         .hung(false)
@@ -298,7 +297,7 @@ fn only_a_hang_is_recovered() {
         .outcome("not_needed")
         .pid("pid", None);
     assert_eq!(backend.pid(), old);
-    assert_eq!(systemd.property(backend.unit, "NRestarts"), "0");
+    assert_eq!(systemd.property(&backend.unit, "NRestarts"), "0");
 }
 
 #[test]

@@ -1,12 +1,14 @@
-//! A backend that hangs as a service of a test's own systemd: its unit runs this very test program, so
-//! that the silent socket is the unit's own, and each request gets the next answer of a list.
+//! A backend as a service of a test's own systemd, and the ways to make it hang. Its unit runs this very
+//! test program, so that the socket is the unit's own, and each request gets the next answer of a list.
 
 use std::fs::{self, OpenOptions};
-use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
+use std::thread;
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -22,6 +24,9 @@ pub(crate) const SILENT: &str = "silent";
 /// In `ExecStart=`, stands for the command that serves.
 pub(crate) const SERVE: &str = "SERVE";
 
+/// The path of a request that is answered, and no other one after it.
+const BLOCK: &str = "/block";
+
 /// The timeout of routes at a backend that hangs. The `starved` guard allows a stall of half of it, and
 /// machines that run tests are busy.
 const TIMEOUT: Duration = Duration::from_millis(1_500);
@@ -36,6 +41,11 @@ pub(crate) struct Scripted<'a> {
 }
 
 impl<'a> Scripted<'a> {
+    /// A service that answers every request.
+    pub(crate) fn healthy(systemd: &'a Systemd, unit: &str, service: &str) -> Self {
+        Self::start(systemd, unit, &["200"], service)
+    }
+
     /// A service that reads every request and answers none.
     pub(crate) fn silent(systemd: &'a Systemd, unit: &str, service: &str) -> Self {
         Self::start(systemd, unit, &[SILENT], service)
@@ -80,8 +90,15 @@ impl<'a> Scripted<'a> {
 
     #[track_caller]
     pub(crate) fn wait_until_it_listens(&self) {
-        let up = wait_until(Duration::from_secs(10), || {
-            TcpStream::connect(self.address).is_ok()
+        let limit = Duration::from_secs(10);
+        let up = wait_until(limit, || {
+            // Waits until the service has closed it: a connection that it takes and closes during a
+            // sweep is progress.
+            TcpStream::connect(self.address).is_ok_and(|mut stream| {
+                stream.shutdown(Shutdown::Write).unwrap();
+                stream.set_read_timeout(Some(limit)).unwrap();
+                stream.read(&mut [0]).is_ok()
+            })
         });
         assert!(up, "{} does not listen", self.unit);
     }
@@ -92,6 +109,34 @@ impl<'a> Scripted<'a> {
 
     pub(crate) fn pid(&self) -> u32 {
         self.systemd.main_pid(&self.unit)
+    }
+
+    /// Stops the process: the kernel still accepts connections, but nothing answers.
+    pub(crate) fn freeze(&self) {
+        let tasks = format!("/proc/{}/task", self.systemd.host_pid(self.pid()));
+        self.systemd.signal(&self.unit, Signal::SIGSTOP);
+        // The thread that serves goes on until another one has taken the signal.
+        let stopped = wait_until(Duration::from_secs(5), || {
+            let mut tasks = fs::read_dir(&tasks).unwrap().flatten();
+            tasks.all(|task| {
+                fs::read_to_string(task.path().join("stat")).is_ok_and(|stat| stat.contains(") T "))
+            })
+        });
+        assert!(stopped, "{} does not stop", self.unit);
+    }
+
+    /// Blocks the service's only loop, as a deadlock in the application would.
+    pub(crate) fn block(&self) {
+        assert!(self.answers(BLOCK, Duration::from_secs(20)));
+    }
+
+    /// Whether it answers a request for `path` within `limit`.
+    fn answers(&self, path: &str, limit: Duration) -> bool {
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(limit)).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\n\r\n").unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).is_ok() && answer.starts_with(b"HTTP/1.1 200")
     }
 
     /// How many requests have come so far, to all main processes together.
@@ -152,5 +197,41 @@ fn serve() {
                 let _gone = write!(stream, "{head}\r\nContent-Length: 3\r\n\r\nhi\n");
             }
         }
+        if first.split(' ').nth(1) == Some(BLOCK) {
+            break;
+        }
     }
+    // The kernel goes on taking connections for the listener.
+    loop {
+        thread::park();
+    }
+}
+
+#[test]
+fn the_harness_itself_works() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let backend = Scripted::healthy(&systemd, "harness.service", "Restart=always");
+    let answers = || backend.answers("/", Duration::from_millis(300));
+    assert!(answers());
+    backend.freeze();
+    assert!(!answers());
+    systemd.signal(&backend.unit, Signal::SIGCONT);
+    assert!(wait_until(Duration::from_secs(5), answers));
+    backend.block();
+    assert!(!answers());
+
+    let old = backend.pid();
+    assert!(systemd.is_alive(old));
+    systemd.signal(&backend.unit, Signal::SIGKILL);
+    assert!(wait_until(Duration::from_secs(5), || ![0, old]
+        .contains(&backend.pid())));
+    assert!(!systemd.is_alive(old));
+    backend.wait_until_it_listens();
+    assert!(wait_until(Duration::from_secs(5), answers));
+
+    let last = systemd.host_pid(backend.pid());
+    drop(systemd);
+    assert!(kill(last, None).is_err(), "nothing is left behind");
 }

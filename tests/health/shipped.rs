@@ -4,9 +4,11 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::LazyLock;
 
 use tempfile::TempDir;
 
+use crate::build::build;
 use crate::skip::skip_unless_ci;
 use crate::systemd::Systemd;
 use crate::test_env::{BINARY, TestEnv};
@@ -139,7 +141,7 @@ fn the_demo_shows_a_recovery_without_a_systemd() {
     // No systemctl is found here, and no unshare for a manager of its own.
     let bin = TempDir::new().unwrap();
     symlink("/bin/sh", bin.path().join("sh")).unwrap();
-    let alone = Command::new(crate::backend::backend_program())
+    let alone = Command::new(demo())
         .env_clear()
         .env("PATH", bin.path())
         .output()
@@ -157,9 +159,7 @@ fn the_demo_shows_every_step_and_cleans_up() {
     };
     let words = systemd.enter(Path::new("/"));
     let mut command = Command::new(&words[0]);
-    command
-        .args(&words[1..])
-        .arg(crate::backend::backend_program());
+    command.args(&words[1..]).arg(demo());
     command.envs(systemd.environment()).env_remove("CARGO");
     let output = command.output().unwrap();
     let text = said(&output);
@@ -171,4 +171,15 @@ fn the_demo_shows_every_step_and_cleans_up() {
     assert!(text.contains("recovery: recovered"), "{text}");
     let left = systemd.try_systemctl(&["list-units", "--all", "--no-legend", "scidex-*"]);
     assert_eq!(left.trim(), "", "units left behind");
+}
+
+/// The demo. Where only some tests are asked for, cargo does not build it.
+fn demo() -> &'static Path {
+    static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
+        let folder = Path::new(BINARY).parent().unwrap();
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        build(cargo, folder, ["--example", "demo"]).unwrap();
+        folder.join("examples/demo")
+    });
+    &PROGRAM
 }

@@ -3,20 +3,24 @@
 use std::io::Read;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
-use std::sync::Arc;
 
 use nix::sys::socket::{Backlog, SockFlag, SockType, bind, listen, socket as new_socket};
 
 use super::*;
-use crate::sweep::attempt::{Connection, ConnectionLog, ProbeConnection};
+use crate::sweep::attempt::{Connection, ProbeConnection};
+use crate::sweep::http::tests::settings;
+use crate::verdict::Class;
 
 const LIMIT: Duration = Duration::from_millis(900);
 
-fn attempt() -> (Attempt, Arc<ConnectionLog>) {
-    let log = Arc::new(ConnectionLog::default());
-    let attempt = Attempt::new(Some(Arc::clone(&log)));
-    attempt.begin(Monotonic::now() + LIMIT, 0);
-    (attempt, log)
+fn attempt(limit: Duration) -> Attempt {
+    let client = settings("http://backend.example").into();
+    Attempt::new(&client, Monotonic::now() + limit)
+}
+
+fn log(attempt: &Attempt) -> Vec<Connection> {
+    let log = attempt.client.log.lock();
+    log.tcp.iter().copied().collect()
 }
 
 fn listener(address: &str) -> (TcpListener, SocketAddr) {
@@ -26,14 +30,14 @@ fn listener(address: &str) -> (TcpListener, SocketAddr) {
 }
 
 /// A listener whose accept queue is full, so that further connects stay pending.
-struct FullQueue {
+pub(in crate::sweep) struct FullQueue {
     listener: TcpListener,
-    address: SocketAddr,
+    pub(in crate::sweep) address: SocketAddr,
     waiting: Vec<TcpStream>,
 }
 
 impl FullQueue {
-    fn on(address: &str) -> Self {
+    pub(in crate::sweep) fn on(address: &str) -> Self {
         let address: SocketAddr = address.parse().unwrap();
         let family = match address {
             SocketAddr::V4(_) => AddressFamily::Inet,
@@ -61,7 +65,7 @@ impl FullQueue {
 }
 
 /// An address that refuses, kept from others as long as the socket lives.
-fn refusing(address: &str) -> (std::os::fd::OwnedFd, SocketAddr) {
+pub(in crate::sweep) fn refusing(address: &str) -> (std::os::fd::OwnedFd, SocketAddr) {
     let (listener, address) = listener(address);
     drop(listener);
     let family = match address {
@@ -85,17 +89,17 @@ fn a_pending_connect_outweighs_a_refusal() {
     let full = FullQueue::on("[::1]:0");
     let (_kept, refused) = refusing("127.0.0.1:0");
     for addresses in [[full.address, refused], [refused, full.address]] {
-        let (attempt, log) = attempt();
+        let attempt = attempt(LIMIT);
         let start = Monotonic::now();
         let failure = connect(&addresses, &attempt).unwrap_err();
         assert_eq!(
-            (failure.error, failure.at_end),
-            (TransportError::Timeout, true)
+            (failure.class, failure.at_end),
+            (Class::TimeoutUnreachable(TransportError::Timeout), true)
         );
         assert_eq!(failure.detail, format!("connecting to {}", full.address));
         assert_eq!(live(&attempt), [(full.address, false)]);
         assert!(Monotonic::now().since(start) >= LIMIT);
-        let log = log.connections();
+        let log = log(&attempt);
         let pending = log.iter().find(|one| one.remote == full.address);
         let local = pending.expect("a record of the pending one").local;
         assert!(local.ip().is_loopback() && local.port() != 0, "{local}");
@@ -107,7 +111,7 @@ fn a_pending_connect_outweighs_a_refusal() {
 fn the_next_address_is_tried_beside_a_pending_one() {
     let full = FullQueue::on("127.0.0.1:0");
     let (accepting, address) = listener("[::1]:0");
-    let (attempt, log) = attempt();
+    let attempt = attempt(LIMIT);
     let start = Monotonic::now();
     let socket = connect(&[full.address, address], &attempt).unwrap();
     let took = Monotonic::now().since(start);
@@ -123,7 +127,7 @@ fn the_next_address_is_tried_beside_a_pending_one() {
             established: true
         }]
     );
-    assert_eq!(log.connections().len(), 2, "the pending one is ours, too");
+    assert_eq!(log(&attempt).len(), 2, "the pending one is ours, too");
     drop((socket, accepted));
 }
 
@@ -131,11 +135,10 @@ fn the_next_address_is_tried_beside_a_pending_one() {
 fn the_first_connection_that_stands_is_used_though_it_began_earlier() {
     let mut full = FullQueue::on("127.0.0.1:0");
     let other = FullQueue::on("[::1]:0");
-    let (attempt, _log) = attempt();
-    attempt.begin(Monotonic::now() + Duration::from_secs(5), 0);
+    let attempt = attempt(Duration::from_secs(5));
     let socket = std::thread::scope(|scope| {
         let connecting = scope.spawn(|| connect(&[full.address, other.address], &attempt));
-        let end = attempt.end();
+        let end = attempt.end;
         while live(&attempt).len() < 2 {
             assert!(!end.has_passed(), "both were never pending");
             std::thread::yield_now();
@@ -154,7 +157,7 @@ fn the_first_connection_that_stands_is_used_though_it_began_earlier() {
 fn a_refusal_lets_the_next_address_begin_at_once() {
     let (_kept, refused) = refusing("[::1]:0");
     let (accepting, address) = listener("127.0.0.1:0");
-    let (attempt, _log) = attempt();
+    let attempt = attempt(LIMIT);
     let start = Monotonic::now();
     let socket = connect(&[refused, address], &attempt).unwrap();
     assert!(Monotonic::now().since(start) < DELAY / 2);
@@ -167,11 +170,11 @@ fn a_refusal_lets_the_next_address_begin_at_once() {
 fn the_last_failure_stands_where_all_fail() {
     let (_first, first) = refusing("[::1]:0");
     let (_second, second) = refusing("127.0.0.1:0");
-    let (attempt, _log) = attempt();
+    let attempt = attempt(LIMIT);
     let failure = connect(&[first, second], &attempt).unwrap_err();
     assert_eq!(
-        (failure.error, failure.at_end),
-        (TransportError::Refused, false)
+        (failure.class, failure.at_end),
+        (Class::TimeoutUnreachable(TransportError::Refused), false)
     );
     assert!(failure.detail.starts_with(&second.to_string()), "{failure}");
     assert_eq!(live(&attempt), []);
@@ -184,7 +187,7 @@ fn a_refusal_lets_the_next_address_begin_at_once_beside_a_pending_one() {
     let (_accepting, address) = listener("127.0.0.1:0");
     // One moment in which the machine is busy makes one sample late.
     let took = (0..3).map(|_| {
-        let (attempt, _log) = attempt();
+        let attempt = attempt(LIMIT);
         let start = Monotonic::now();
         connect(&[full.address, refused, address], &attempt).unwrap();
         Monotonic::now().since(start)

@@ -6,10 +6,14 @@ use std::thread;
 use std::time::Duration;
 
 use super::*;
+use crate::clock::Monotonic;
 use crate::manifest::{Expect, Method};
 use crate::sweep::connect::connect;
+use crate::sweep::connect::tests::{FullQueue, refusing};
+use crate::verdict::Class;
 
-type Attempted = Result<Response, AttemptError>;
+/// A response or a failure, and whether a single byte came back.
+type Attempted = (Result<Response, Failure>, bool);
 
 const LIMIT: Duration = Duration::from_millis(300);
 
@@ -32,12 +36,13 @@ fn options() -> Options {
 }
 
 /// Reads one request's head.
-fn read_head(stream: &mut TcpStream) {
+pub(in crate::sweep) fn read_head(stream: &mut TcpStream) -> String {
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|count| count == 1) {
         head.push(byte[0]);
     }
+    String::from_utf8(head).unwrap()
 }
 
 /// The address of a server that answers each connection as `script` does, after the request's head.
@@ -61,63 +66,72 @@ fn reset_at_the_end(stream: &TcpStream) {
     nix::sys::socket::setsockopt(stream, nix::sys::socket::sockopt::Linger, &abort).unwrap();
 }
 
-fn setup(base_url: &str) -> Setup {
-    Setup {
+/// The settings of a client for `base_url`.
+pub(in crate::sweep) fn settings(base_url: &str) -> Client {
+    Client {
         base_url: base_url.parse().unwrap(),
         unix_socket: None,
         user_agent: "tester".to_owned(),
         proxy: None,
         tls_config: None,
-        dns: Arc::default(),
-        log: None,
+        dns: DnsCache::default(),
+        log: ConnectionLog::default(),
     }
 }
 
 /// A client of a server that answers each connection as `script` does, after the request's head.
-fn client(script: impl Fn(&mut TcpStream) + Send + 'static) -> Client {
-    Client::new(&setup(&format!("http://{}", server(script))))
+fn client(script: impl Fn(&mut TcpStream) + Send + 'static) -> Arc<Client> {
+    settings(&format!("http://{}", server(script))).into()
 }
 
 /// A client whose proxy answers each CONNECT as `script` does.
-fn proxied(script: impl Fn(&mut TcpStream) + Send + 'static) -> Client {
+fn proxied(script: impl Fn(&mut TcpStream) + Send + 'static) -> Arc<Client> {
     let proxy = ureq::Proxy::new(&format!("http://{}", server(script))).unwrap();
-    Client::new(&Setup {
+    let client = Client {
         proxy: Some(proxy),
-        ..setup("http://backend.example")
-    })
+        ..settings("http://backend.example")
+    };
+    client.into()
+}
+
+/// Makes one attempt.
+fn attempt(client: &Arc<Client>, options: &Options, keep_body: bool, end: Monotonic) -> Attempted {
+    let attempt = Arc::new(Attempt::new(client, end));
+    let result = attempt.send("/", options, keep_body);
+    (result, attempt.received_any())
 }
 
 /// The reply to a server that sends `text` and closes.
 fn reply_to(text: impl AsRef<[u8]>, options: &Options) -> Attempted {
     let text = text.as_ref().to_vec();
-    let mut client = client(move |stream| {
+    let client = client(move |stream| {
         // The client may hang up before the end of what it does not want.
         let _ = stream.write_all(&text);
     });
-    client.attempt("/", options, true, soon())
+    attempt(&client, options, true, soon())
 }
 
 /// What an attempt brought, in a word.
-fn summary(attempted: &Attempted) -> String {
-    match attempted.as_ref().map_err(|error| &error.kind) {
+fn summary((result, _): &Attempted) -> String {
+    match result {
         Ok(Response { body, .. }) => format!("response {:?}", String::from_utf8_lossy(body)),
-        Err(ErrorKind::Transport(Failure { error, at_end, .. })) => format!("{error:?} {at_end}"),
-        Err(ErrorKind::Protocol(_)) => "broken".to_owned(),
-        Err(ErrorKind::TooManyRedirects) => "redirects".to_owned(),
+        Err(failure) => match failure.class {
+            Class::TimeoutUnreachable(error) => format!("{error:?} {}", failure.at_end),
+            Class::HttpError(error) => format!("{error:?}"),
+            class => format!("{class:?}"),
+        },
     }
 }
 
-fn status(attempted: &Attempted) -> Option<u16> {
-    match attempted {
+fn status((result, _): &Attempted) -> Option<u16> {
+    match result {
         Ok(response) => Some(response.status),
-        Err(error) => error.status,
+        Err(failure) => failure.status,
     }
 }
 
-fn received_any(attempted: &Attempted) -> bool {
-    attempted
-        .as_ref()
-        .map_or_else(|error| error.received_any, |_| true)
+fn received_any((result, received_any): &Attempted) -> bool {
+    result.is_ok() || *received_any
 }
 
 #[test]
@@ -142,23 +156,23 @@ fn each_reply_is_called_what_it_is() {
         ("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Hints\r\nA: b\r\n\r\nHTTP/1.1 200 OK\r\n\r\nhi".into(), Some(200), "response \"hi\""),
         ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi and more".into(), Some(200), "response \"hi\""),
         ("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhi".into(), Some(200), "Reset false"),
-        ("HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\nhi".into(), None, "broken"),
-        ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nhi".into(), None, "broken"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\nhi".into(), None, "Protocol"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nhi".into(), None, "Protocol"),
         (format!("{chunk}2\r\nhi\r\n0\r\n\r\n"), Some(200), "response \"hi\""),
         (format!("{chunk}2\r\nhi\r\n"), Some(200), "Reset false"),
-        (format!("{chunk}xyz\r\nhi\r\n"), Some(200), "broken"),
-        (format!("{chunk}{endless}"), Some(200), "broken"),
+        (format!("{chunk}xyz\r\nhi\r\n"), Some(200), "Protocol"),
+        (format!("{chunk}{endless}"), Some(200), "Protocol"),
         (large, Some(200), "response \"hi\""),
-        (huge, None, "broken"),
+        (huge, None, "Protocol"),
         (most, Some(200), "response \"hi\""),
-        (many, None, "broken"),
+        (many, None, "Protocol"),
         (String::new(), None, "Reset false"),
         ("HTTP/1.1 200 O".into(), None, "Reset false"),
-        ("SSH-2.0-OpenSSH_9.2\r\n".into(), None, "broken"),
-        ("\0\x01\x02\x03".into(), None, "broken"),
-        ("HTTP/2.0 200 OK\r\n\r\n".into(), None, "broken"),
+        ("SSH-2.0-OpenSSH_9.2\r\n".into(), None, "Protocol"),
+        ("\0\x01\x02\x03".into(), None, "Protocol"),
+        ("HTTP/2.0 200 OK\r\n\r\n".into(), None, "Protocol"),
         ("HTTP/1.1 999 Odd\r\n\r\nhi".into(), Some(999), "response \"\""),
-        ("HTTP/1.1 20 Odd\r\n\r\n".into(), None, "broken"),
+        ("HTTP/1.1 20 Odd\r\n\r\n".into(), None, "Protocol"),
     ];
     for (text, expected_status, expected) in cases {
         let reply = reply_to(&text, &options());
@@ -177,7 +191,7 @@ const CHUNKED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
 
 /// A server that sends each piece of `pieces` at a time, and closes.
 fn reply_in_pieces(pieces: Vec<Vec<u8>>) -> Attempted {
-    let mut client = client(move |stream| {
+    let client = client(move |stream| {
         nix::sys::socket::setsockopt(stream, nix::sys::socket::sockopt::TcpNoDelay, &true).unwrap();
         for (number, piece) in pieces.iter().enumerate() {
             if number > 0 {
@@ -187,7 +201,7 @@ fn reply_in_pieces(pieces: Vec<Vec<u8>>) -> Attempted {
             let _ = stream.write_all(piece);
         }
     });
-    client.attempt("/", &options(), true, soon())
+    attempt(&client, &options(), true, soon())
 }
 
 #[test]
@@ -261,12 +275,15 @@ fn rare_but_legal_framing_is_understood() {
         ),
         (
             format!("{CHUNKED}{zeros}5{zeros}\r\nhello\r\n0\r\n\r\n"),
-            "broken",
+            "Protocol",
         ),
-        (format!("{CHUNKED}{zeros}g\r\nhello\r\n0\r\n\r\n"), "broken"),
+        (
+            format!("{CHUNKED}{zeros}g\r\nhello\r\n0\r\n\r\n"),
+            "Protocol",
+        ),
         (
             format!("{CHUNKED}-{zeros}5\r\nhello\r\n0\r\n\r\n"),
-            "broken",
+            "Protocol",
         ),
         (
             format!("HTTP/1.1 100 Continue\r\nServer: x\r\nA: b\r\n\r\n{OK}\r\nhello"),
@@ -288,7 +305,7 @@ fn rare_but_legal_framing_is_understood() {
             format!("{OK}Transfer-Encoding:\r\n  chunked\r\n\r\n{zeros}5\r\nhello\r\n0\r\n\r\n"),
             hello,
         ),
-        (format!("{OK} X: y\r\n\r\nhello"), "broken"),
+        (format!("{OK} X: y\r\n\r\nhello"), "Protocol"),
         (
             format!("{OK}Transfer-Encoding: chunked, gzip\r\nContent-Length: 2\r\n\r\nhello"),
             hello,
@@ -341,11 +358,11 @@ fn rare_but_legal_framing_is_understood() {
 #[test]
 fn a_reset_is_never_a_normal_end() {
     for text in ["", "HTTP/1.1 200 OK\r\n", "HTTP/1.1 200 OK\r\n\r\nhal"] {
-        let mut client = client(move |stream| {
+        let client = client(move |stream| {
             stream.write_all(text.as_bytes()).unwrap();
             reset_at_the_end(stream);
         });
-        let reply = client.attempt("/", &options(), false, soon());
+        let reply = attempt(&client, &options(), false, soon());
         assert_eq!(summary(&reply), "Reset false", "{text:?}");
     }
 }
@@ -356,13 +373,13 @@ fn a_body_is_read_no_further_than_its_limit() {
         max_body_bytes: 5,
         ..options()
     };
-    let mut client = client(|stream| {
+    let client = client(|stream| {
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
         while stream.write_all(&b"endless ".repeat(1024)).is_ok() {}
     });
-    let reply = client.attempt("/", &limited, true, soon());
+    let reply = attempt(&client, &limited, true, soon());
     assert_eq!(summary(&reply), "response \"endle\"");
-    let reply = client.attempt("/", &options(), false, soon());
+    let reply = attempt(&client, &options(), false, soon());
     assert_eq!(
         summary(&reply),
         "response \"\"",
@@ -383,13 +400,13 @@ fn an_attempt_ends_at_its_end_whatever_the_server_does() {
     let silent = client(|stream| {
         let _ = stream.read(&mut [0]);
     });
-    for (mut client, expected_status, expected_received) in [
+    for (client, expected_status, expected_received) in [
         (silent, None, false),
         (drip(b"HTTP/1.1 200 OK\r\nX-Drip: "), None, true),
         (drip(b"HTTP/1.1 200 OK\r\n\r\n"), Some(200), true),
     ] {
         let start = Monotonic::now();
-        let reply = client.attempt("/", &options(), false, start + LIMIT);
+        let reply = attempt(&client, &options(), false, start + LIMIT);
         let elapsed = Monotonic::now().since(start);
         assert_eq!(summary(&reply), "Timeout true");
         assert_eq!(
@@ -405,54 +422,27 @@ fn an_attempt_ends_at_its_end_whatever_the_server_does() {
 
 #[test]
 fn a_port_without_a_listener_refuses() {
-    let port = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
-    let mut client = client(|_| {});
-    client.base_url = format!("http://127.0.0.1:{port}").parse().unwrap();
-    let reply = client.attempt("/", &options(), false, soon());
-    assert_eq!(
-        (summary(&reply).as_str(), received_any(&reply)),
-        ("Refused false", false)
-    );
+    let (_kept, address) = refusing("127.0.0.1:0");
+    let client = settings(&format!("http://{address}")).into();
+    let reply = attempt(&client, &options(), false, soon());
+    assert_eq!(summary(&reply), "Refused false");
+    assert!(!received_any(&reply));
 }
 
 #[test]
 fn a_full_accept_queue_is_silence() {
-    use nix::sys::socket::*;
-    let fd = socket(
-        AddressFamily::Inet,
-        SockType::Stream,
-        SockFlag::SOCK_CLOEXEC,
-        None,
-    )
-    .unwrap();
-    bind(
-        std::os::fd::AsRawFd::as_raw_fd(&fd),
-        &SockaddrIn::new(127, 0, 0, 1, 0),
-    )
-    .unwrap();
-    listen(&fd, Backlog::new(0).unwrap()).unwrap();
-    let listener = TcpListener::from(fd);
-    let address = listener.local_addr().unwrap();
-    let _queued = TcpStream::connect(address).unwrap();
-    let mut client = client(|_| {});
-    client.base_url = format!("http://{address}").parse().unwrap();
-    let reply = client.attempt("/", &options(), false, Monotonic::now() + LIMIT);
-    assert_eq!(
-        (summary(&reply).as_str(), received_any(&reply)),
-        ("Timeout true", false)
-    );
+    let full = FullQueue::on("127.0.0.1:0");
+    let client = settings(&format!("http://{}", full.address)).into();
+    let reply = attempt(&client, &options(), false, Monotonic::now() + LIMIT);
+    assert_eq!(summary(&reply), "Timeout true");
+    assert!(!received_any(&reply));
 }
 
 #[test]
 fn a_peek_sees_what_nobody_has_read() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let attempt = Attempt::new(None);
-    attempt.peek();
-    attempt.begin(soon(), 0);
+    let client = settings("http://backend.example").into();
+    let attempt = Attempt::new(&client, soon());
     let _socket = connect(&[listener.local_addr().unwrap()], &attempt).unwrap();
     assert!(!attempt.received_any());
     let (mut accepted, _) = listener.accept().unwrap();
@@ -465,25 +455,48 @@ fn a_peek_sees_what_nobody_has_read() {
 }
 
 #[test]
+fn a_redirect_too_many_is_an_error_of_the_last_one() {
+    let client = client(|stream| {
+        let _ = stream.write_all(b"HTTP/1.1 307 Again\r\nLocation: /\r\n\r\n");
+    });
+    for (max_redirects, expected) in [(0, "response \"\""), (1, "Redirects"), (3, "Redirects")] {
+        let following = Options {
+            max_redirects,
+            ..options()
+        };
+        let reply = attempt(&client, &following, true, soon());
+        assert_eq!(
+            (summary(&reply).as_str(), status(&reply)),
+            (expected, Some(307))
+        );
+        if let (Err(failure), _) = reply {
+            assert_eq!(
+                failure.detail,
+                format!("more than {max_redirects} redirects")
+            );
+        }
+    }
+}
+
+#[test]
 fn a_redirect_may_lead_to_a_longer_address_than_the_route_has() {
     let target = format!("/{}", "x".repeat(20_000));
     let location = format!("HTTP/1.1 302 Found\r\nLocation: {target}\r\n\r\n");
     let mut first = true;
     let replies = std::sync::Mutex::new(move || std::mem::replace(&mut first, false));
-    let mut client = client(move |stream| {
+    let client = client(move |stream| {
         let redirected = (replies.lock().unwrap())();
-        let text = if redirected {
-            location.as_str()
+        if redirected {
+            stream.write_all(location.as_bytes()).unwrap();
         } else {
-            "HTTP/1.1 200 OK\r\n\r\nhi"
-        };
-        stream.write_all(text.as_bytes()).unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\n\r\nhi").unwrap();
+        }
     });
     let following = Options {
         max_redirects: 1,
         ..options()
     };
-    let reply = client.attempt("/", &following, true, soon());
+    let reply = attempt(&client, &following, true, soon());
     assert_eq!(summary(&reply), "response \"hi\"", "{reply:?}");
 }
 
@@ -492,11 +505,12 @@ fn a_user_agent_may_be_of_any_length() {
     let address = server(|stream| {
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\nhi");
     });
-    let mut client = Client::new(&Setup {
+    let client = Client {
         user_agent: "x".repeat(20_000),
-        ..setup(&format!("http://{address}"))
-    });
-    let reply = client.attempt("/", &options(), true, soon());
+        ..settings(&format!("http://{address}"))
+    };
+    let client = client.into();
+    let reply = attempt(&client, &options(), true, soon());
     assert_eq!(summary(&reply), "response \"hi\"", "{reply:?}");
 }
 
@@ -513,16 +527,16 @@ fn what_a_proxy_does_says_nothing_of_the_backend() {
         "",
     ] {
         let text = text.to_owned();
-        let mut client = proxied(move |stream| {
+        let client = proxied(move |stream| {
             let _ = stream.write_all(text.as_bytes());
         });
-        let reply = client.attempt("/", &options(), true, soon());
+        let reply = attempt(&client, &options(), true, soon());
         assert_eq!(summary(&reply), "Network false", "{reply:?}");
     }
-    let mut client = proxied(|stream| {
+    let client = proxied(|stream| {
         let _ = stream.read(&mut [0]);
     });
-    let reply = client.attempt("/", &options(), true, Monotonic::now() + LIMIT);
+    let reply = attempt(&client, &options(), true, Monotonic::now() + LIMIT);
     assert_eq!(summary(&reply), "Timeout true");
 }
 
@@ -537,10 +551,10 @@ fn what_comes_through_a_tunnel_is_the_backends() {
     };
     for (text, expected) in [
         ("HTTP/1.1 200 OK\r\n\r\nhi", "response \"hi\""),
-        ("SSH-2.0-OpenSSH_9.2\r\n", "broken"),
+        ("SSH-2.0-OpenSSH_9.2\r\n", "Protocol"),
         ("", "Reset false"),
     ] {
-        let reply = through(text).attempt("/", &options(), true, soon());
+        let reply = attempt(&through(text), &options(), true, soon());
         assert_eq!(summary(&reply), expected, "{reply:?}");
     }
 }
@@ -548,7 +562,7 @@ fn what_comes_through_a_tunnel_is_the_backends() {
 #[test]
 fn a_redirect_needs_a_tunnel_of_its_own() {
     let first = std::sync::atomic::AtomicBool::new(true);
-    let mut client = proxied(move |stream| {
+    let client = proxied(move |stream| {
         if first.swap(false, std::sync::atomic::Ordering::Relaxed) {
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
             read_head(stream);
@@ -561,7 +575,7 @@ fn a_redirect_needs_a_tunnel_of_its_own() {
         max_redirects: 1,
         ..options()
     };
-    let reply = client.attempt("/", &following, true, soon());
+    let reply = attempt(&client, &following, true, soon());
     assert_eq!(summary(&reply), "Network false", "{reply:?}");
 }
 
@@ -569,12 +583,13 @@ fn a_redirect_needs_a_tunnel_of_its_own() {
 fn nothing_goes_in_clear_text_where_tls_is_due() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let secured = format!("https://{}", listener.local_addr().unwrap());
-    let by_proxy = Setup {
+    let by_proxy = Client {
         proxy: Some(ureq::Proxy::new(&secured.replace("//", "//me:secret@")).unwrap()),
-        ..setup("http://backend.example")
+        ..settings("http://backend.example")
     };
-    for (setup, expected) in [(by_proxy, "Network false"), (setup(&secured), "Tls false")] {
-        let reply = Client::new(&setup).attempt("/", &options(), true, soon());
+    let direct = settings(&secured);
+    for (client, expected) in [(by_proxy, "Network false"), (direct, "Tls false")] {
+        let reply = attempt(&client.into(), &options(), true, soon());
         let (mut stream, _) = listener.accept().unwrap();
         let mut sent = Vec::new();
         stream.read_to_end(&mut sent).unwrap();

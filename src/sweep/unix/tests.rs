@@ -8,16 +8,15 @@ use nix::sys::socket::{Backlog, SockFlag, SockType, bind, listen, socket as new_
 use tempfile::TempDir;
 
 use super::*;
-use crate::sweep::attempt::ConnectionLog;
+use crate::sweep::http::tests::settings;
+use crate::verdict::Class;
 
 /// How late a timeout may be.
 const LATE: Duration = Duration::from_millis(20);
 
-fn attempt(limit: Duration) -> (Attempt, Arc<ConnectionLog>) {
-    let log = Arc::new(ConnectionLog::default());
-    let attempt = Attempt::new(Some(Arc::clone(&log)));
-    attempt.begin(Monotonic::now() + limit, 0);
-    (attempt, log)
+fn attempt(limit: Duration) -> Attempt {
+    let client = settings("http://backend.example").into();
+    Attempt::new(&client, Monotonic::now() + limit)
 }
 
 /// A listener whose accept queue takes one connection.
@@ -39,12 +38,13 @@ fn each_peer_is_noted_once_a_sweep() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("it.sock");
     let _listener = UnixListener::bind(&path).unwrap();
-    let (attempt, log) = attempt(Duration::from_secs(5));
+    let attempt = attempt(Duration::from_secs(5));
     let before = Monotonic::now();
     let _first = connect(&path, &attempt).unwrap();
     let between = Monotonic::now();
     let _second = connect(&path, &attempt).unwrap();
-    let peers = log.unix_peers();
+    let log = &attempt.client.log;
+    let peers = log.lock().unix_peers.clone();
     let [peer] = peers.as_slice() else {
         panic!("{peers:?}");
     };
@@ -56,9 +56,8 @@ fn each_peer_is_noted_once_a_sweep() {
         let line = format!("Pid:\t{}\n", std::process::id());
         assert!(info.contains(&line), "{info}");
     }
-    assert!(!log.unix_queue_was_full());
-    log.begin_sweep();
-    assert!(log.unix_peers().is_empty());
+    attempt.client.begin_sweep();
+    assert!(log.lock().unix_peers.is_empty());
 }
 
 #[test]
@@ -66,21 +65,21 @@ fn a_full_queue_is_waited_for_until_the_end_and_no_longer() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("it.sock");
     let _listener = short_queue(&path);
-    let (filling, _log) = attempt(Duration::from_secs(5));
+    let filling = attempt(Duration::from_secs(5));
     let _held = connect(&path, &filling).unwrap();
     // Long enough for SO_SNDTIMEO to be late.
     let limits = [50, 300, 5000].map(Duration::from_millis);
     let late = &|limit| {
-        let (attempt, log) = attempt(limit);
+        let attempt = attempt(limit);
         let failure = connect(&path, &attempt).unwrap_err();
-        let late = Monotonic::now().since(attempt.end());
-        assert!(attempt.end().has_passed());
+        let late = Monotonic::now().since(attempt.end);
+        assert!(attempt.end.has_passed());
         assert_eq!(
-            (failure.error, failure.at_end),
-            (TransportError::Timeout, true)
+            (failure.class, failure.at_end),
+            (Class::TimeoutUnreachable(TransportError::Timeout), true)
         );
         assert!(failure.detail.contains("queue is full"), "{failure}");
-        assert!(log.unix_queue_was_full() && log.unix_peers().is_empty());
+        assert!(attempt.client.log.lock().unix_peers.is_empty());
         late
     };
     thread::scope(|scope| {
@@ -103,7 +102,7 @@ fn a_place_in_the_queue_is_taken_at_once() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("it.sock");
     let listener = short_queue(&path);
-    let (waiting, log) = attempt(Duration::from_secs(20));
+    let waiting = attempt(Duration::from_secs(20));
     let _held = connect(&path, &waiting).unwrap();
     let connected = thread::scope(|scope| {
         let connecting = scope.spawn(|| connect(&path, &waiting));
@@ -121,7 +120,6 @@ fn a_place_in_the_queue_is_taken_at_once() {
         socket
     });
     drop(connected);
-    assert!(!log.unix_queue_was_full());
 }
 
 #[test]
@@ -139,16 +137,19 @@ fn a_failure_says_what_to_do() {
         ("left.sock", "no process listens there"),
         ("datagram.sock", "is not a stream socket"),
     ] {
-        let (attempt, _log) = attempt(Duration::from_secs(5));
+        let attempt = attempt(Duration::from_secs(5));
         let failure = connect(&at(name), &attempt).unwrap_err();
         assert_eq!(
-            (failure.error, failure.at_end),
-            (TransportError::Refused, false)
+            (failure.class, failure.at_end),
+            (Class::TimeoutUnreachable(TransportError::Refused), false)
         );
         assert!(failure.detail.contains(part), "{name}: {failure}");
         assert!(failure.detail.contains("; "), "{name}: {failure}");
     }
     let denied = failure(Path::new("/x"), Errno::EACCES);
-    assert_eq!(denied.error, TransportError::Network);
+    assert_eq!(
+        denied.class,
+        Class::TimeoutUnreachable(TransportError::Network)
+    );
     assert!(denied.detail.contains("permission"), "{denied}");
 }

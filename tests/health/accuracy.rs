@@ -1,5 +1,6 @@
 //! Time that others rely on: a timeout is exact, because the starvation guard rests on it, and a
-//! kill follows a hang at a time that can be worked out beforehand.
+//! kill follows a hang at a time that can be worked out beforehand. Tests begin in the order of their
+//! names, and one of these waits the longest, so this module's name puts it first.
 
 use std::time::Duration;
 

@@ -1,0 +1,111 @@
+//! Why an attempt brought no complete response, inside ureq's own errors and out of them again.
+
+use std::fmt;
+use std::io;
+
+use nix::errno::Errno;
+use ureq::Error;
+
+use crate::verdict::{Class, ResponseError, TransportError};
+
+/// The message for a connection that the other side closed too early.
+const INCOMPLETE: &str = "closed before the response was complete";
+
+/// Why an attempt brought no complete response.
+#[derive(Clone, Debug)]
+pub(super) struct Failure {
+    /// [`Class::TimeoutUnreachable`] or [`Class::HttpError`].
+    pub(super) class: Class,
+    /// Whether the attempt's end cut it short, rather than the other side.
+    pub(super) at_end: bool,
+    /// The status of the last response head, where one came.
+    pub(super) status: Option<u16>,
+    /// What the system or the library says.
+    pub(super) detail: String,
+}
+
+impl Failure {
+    /// The other side, or the way to it, failed.
+    pub(super) fn new(error: TransportError, detail: impl Into<String>) -> Self {
+        Self {
+            class: Class::TimeoutUnreachable(error),
+            at_end: false,
+            status: None,
+            detail: detail.into(),
+        }
+    }
+
+    /// What came is not acceptable as a response.
+    pub(super) fn response(error: ResponseError, detail: impl Into<String>) -> Self {
+        Self {
+            class: Class::HttpError(error),
+            ..Self::new(TransportError::Network, detail)
+        }
+    }
+
+    /// The attempt's end came while it was `doing` something.
+    pub(super) fn timeout(doing: impl Into<String>) -> Self {
+        Self {
+            at_end: true,
+            ..Self::new(TransportError::Timeout, doing)
+        }
+    }
+
+    /// A system call on a connection failed.
+    pub(super) fn of_socket(error: Errno) -> Self {
+        Self::new(transport_error(error), io::Error::from(error).to_string())
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.detail)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// Of a kind that ureq passes on untouched; a `ConnectionReset` it would take for a body's normal
+/// end.
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        Self::Io(io::Error::other(failure))
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Io(error) => error.downcast().unwrap_or_else(of_io),
+            // Closed in the middle of a chunk size line or a trailer.
+            Error::BodyStalled => Self::new(TransportError::Reset, INCOMPLETE),
+            Error::Protocol(_) | Error::Http(_) | Error::BadUri(_) => {
+                Self::response(ResponseError::Protocol, error.to_string())
+            }
+            Error::LargeResponseHeader(..) => {
+                Self::response(ResponseError::Protocol, "more than 64 KiB of headers")
+            }
+            Error::Tls(text) => Self::new(TransportError::Tls, text),
+            other => Self::new(TransportError::Network, other.to_string()),
+        }
+    }
+}
+
+fn of_io(error: io::Error) -> Failure {
+    match error.downcast::<rustls::Error>() {
+        Ok(tls) => Failure::new(TransportError::Tls, tls.to_string()),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            Failure::new(TransportError::Reset, INCOMPLETE)
+        }
+        Err(error) => Failure::new(TransportError::Network, error.to_string()),
+    }
+}
+
+/// The cause for an error of a socket.
+pub(super) fn transport_error(error: Errno) -> TransportError {
+    match error {
+        Errno::ECONNREFUSED => TransportError::Refused,
+        Errno::ECONNRESET | Errno::ECONNABORTED | Errno::EPIPE => TransportError::Reset,
+        _ => TransportError::Network,
+    }
+}
