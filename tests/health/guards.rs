@@ -293,8 +293,7 @@ impl Decision<'_> {
         first.wait_until_it_listens();
         // So many runs at once may starve one another, which decides nothing about restarts. The longer
         // the timeout is, the longer a stall may be.
-        let timeouts = [0.3, 0.6, 1.2].into_iter().chain([2.4; 7]);
-        let mut runs = timeouts.map(|seconds| {
+        let mut runs = [0.3, 0.6, 1.2, 2.4].into_iter().map(|seconds| {
             let test_env = first.test_env(json!({ "signal": self.signal }));
             let test_env = test_env.default("timeout_seconds", seconds);
             test_env.run(["--dry-run"])
