@@ -1,60 +1,13 @@
 //! What an attempt shares with the resolver, connectors and transports inside ureq: its end, and what was
 //! observed on its connections.
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use super::http::Client;
+use super::client::Client;
+use super::connections::{Connection, ProbeConnection};
 use super::socket::Socket;
-use super::unix::UnixPeer;
 use crate::clock::Monotonic;
-
-/// One TCP connection that this run made or tried to make.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Connection {
-    /// This program's end.
-    pub local: SocketAddr,
-    /// The other end.
-    pub remote: SocketAddr,
-}
-
-/// A connection of an attempt that is under way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ProbeConnection {
-    /// Its two ends.
-    pub connection: Connection,
-    /// Whether it is established; else the connect is still pending.
-    pub established: bool,
-}
-
-/// The connections of a run, recorded for recovery.
-#[derive(Debug, Default)]
-pub(super) struct ConnectionLog(Mutex<LogState>);
-
-#[derive(Debug, Default)]
-pub(super) struct LogState {
-    /// Every TCP connection of the run. The system has some 28,000 local ports for one remote address
-    /// (`ip_local_port_range`, ip(7)), so there are not many, however long the run.
-    pub(super) tcp: BTreeSet<Connection>,
-    /// The peers of the present sweep's connections to the UNIX socket, each once.
-    pub(super) unix_peers: Vec<UnixPeer>,
-}
-
-impl ConnectionLog {
-    /// Records the peer of a connection to the UNIX socket.
-    pub(super) fn note_peer(&self, peer: UnixPeer) {
-        let peers = &mut self.lock().unix_peers;
-        // The pidfd of the first one shows whether that PID has been reused.
-        if peers.iter().all(|known| known.pid != peer.pid) {
-            peers.push(peer);
-        }
-    }
-
-    pub(super) fn lock(&self) -> MutexGuard<'_, LogState> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// One attempt.
 #[derive(Debug)]

@@ -2,24 +2,15 @@
 //! thread. A name is looked up once per sweep, and numeric addresses never.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, ToSocketAddrs};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use ureq::Error;
-use ureq::config::Config;
 use ureq::http::Uri;
-use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::NextTimeout;
 
-use super::attempt::Attempt;
 use super::failure::Failure;
 use crate::clock::Monotonic;
-use crate::manifest::Scheme;
 use crate::verdict::TransportError;
-
-/// The capacity of ureq's list of addresses.
-const ADDRESSES_MAX: usize = 16;
 
 /// The names that were looked up during one sweep.
 #[derive(Debug, Default)]
@@ -118,30 +109,6 @@ impl Lookup {
 pub(super) fn bare_host(uri: &Uri) -> &str {
     let host = uri.host().unwrap_or_default();
     host.trim_start_matches('[').trim_end_matches(']')
-}
-
-/// Resolves by the end of an attempt; nothing where the backend is at a UNIX socket.
-#[derive(Debug)]
-pub(super) struct AttemptResolver(pub(super) Arc<Attempt>);
-
-impl Resolver for AttemptResolver {
-    fn resolve(&self, uri: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
-        let Self(attempt) = self;
-        let mut resolved = self.empty();
-        if attempt.client.unix_socket.is_some() {
-            return Ok(resolved);
-        }
-        let scheme = match uri.scheme_str() {
-            Some("https") => Scheme::Https,
-            Some(_) | None => Scheme::Http,
-        };
-        let port = uri.port_u16().unwrap_or(scheme.port());
-        let addresses = attempt.client.dns.resolve(bare_host(uri), attempt.end)?;
-        for address in addresses.into_iter().take(ADDRESSES_MAX) {
-            resolved.push(SocketAddr::new(address, port));
-        }
-        Ok(resolved)
-    }
 }
 
 #[cfg(test)]

@@ -3,46 +3,29 @@
 //! other file uses ureq.
 
 use std::io::{self, Read};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use rustls::ClientConfig;
 use ureq::config::Config;
-use ureq::unversioned::transport::Connector;
-use ureq::{Agent, Body, Error, http};
+use ureq::http::{self, Uri};
+use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{Connector, NextTimeout};
+use ureq::{Agent, Body, Error};
 
-use super::attempt::{Attempt, ConnectionLog};
-use super::dns::{AttemptResolver, DnsCache};
+use super::attempt::Attempt;
+use super::client::Client;
+use super::dns::bare_host;
 use super::failure::Failure;
 use super::proxy::ProxyConnector;
 use super::tls::TlsConnector;
 use super::transport::SocketConnector;
-use crate::manifest::{BaseUrl, Method, Options, SocketPath};
+use crate::manifest::{BaseUrl, Method, Options, Scheme};
 use crate::verdict::ResponseError;
 
+/// The capacity of ureq's list of addresses.
+const ADDRESSES_MAX: usize = 16;
 /// A response head may have this many bytes.
 const HEAD_MAX: usize = 64 * 1024;
-
-/// What all attempts of a run share.
-#[derive(Debug)]
-pub(super) struct Client {
-    pub(super) base_url: BaseUrl,
-    /// Where to connect instead of the URL's host and port.
-    pub(super) unix_socket: Option<SocketPath>,
-    pub(super) user_agent: String,
-    pub(super) proxy: Option<ureq::Proxy>,
-    /// With the trusted roots; none where no address is `https`.
-    pub(super) tls_config: Option<Arc<ClientConfig>>,
-    pub(super) dns: DnsCache,
-    pub(super) log: ConnectionLog,
-}
-
-impl Client {
-    /// Begins another sweep. Names are looked up again, because they may change between two sweeps.
-    pub(super) fn begin_sweep(&self) {
-        self.dns.forget();
-        self.log.lock().unix_peers.clear();
-    }
-}
 
 /// A response with any status.
 #[derive(Debug, PartialEq, Eq)]
@@ -120,6 +103,30 @@ fn agent(attempt: &Arc<Attempt>, longest_line: usize) -> Agent {
             longest_line,
         });
     Agent::with_parts(config, connector, AttemptResolver(Arc::clone(attempt)))
+}
+
+/// Resolves by the end of an attempt; nothing where the backend is at a UNIX socket.
+#[derive(Debug)]
+struct AttemptResolver(Arc<Attempt>);
+
+impl Resolver for AttemptResolver {
+    fn resolve(&self, uri: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
+        let Self(attempt) = self;
+        let mut resolved = self.empty();
+        if attempt.client.unix_socket.is_some() {
+            return Ok(resolved);
+        }
+        let scheme = match uri.scheme_str() {
+            Some("https") => Scheme::Https,
+            Some(_) | None => Scheme::Http,
+        };
+        let port = uri.port_u16().unwrap_or(scheme.port());
+        let addresses = attempt.client.dns.resolve(bare_host(uri), attempt.end)?;
+        for address in addresses.into_iter().take(ADDRESSES_MAX) {
+            resolved.push(SocketAddr::new(address, port));
+        }
+        Ok(resolved)
+    }
 }
 
 fn longest_line(client: &Client, url: &str, options: &Options) -> usize {

@@ -3,7 +3,9 @@
 
 mod attempt;
 mod buffers;
+mod client;
 mod connect;
+mod connections;
 mod dns;
 mod failure;
 mod framing;
@@ -25,10 +27,11 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 
-use self::attempt::{Attempt, ConnectionLog};
+use self::attempt::Attempt;
+use self::client::Client;
+use self::connections::ConnectionLog;
 use self::dns::DnsCache;
 use self::history::SweepHistory;
-use self::http::Client;
 use self::pool::{Round, Routes, probe_all};
 use crate::clock::Monotonic;
 use crate::manifest::{Manifest, Method, Options, Proxy, Route, Scheme};
@@ -36,9 +39,8 @@ use crate::verdict::{
     self, BackendState, Class, ProbeResult, Severity, SkipReason, TransportError, Verdict,
 };
 
-pub use self::attempt::{Connection, ProbeConnection};
+pub use self::connections::{Connection, ProbeConnection, UnixPeer};
 pub use self::history::{SweepOptions, until_healthy};
-pub use self::unix::UnixPeer;
 
 /// How long the final probe waits. Blocked stderr can delay the signal indefinitely, and a backend
 /// that wakes up meanwhile must be noticed.

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
+use super::client::Client;
 use super::history::merge_rounds;
-use super::http::Client;
 use super::probe;
 use crate::clock::Monotonic;
 use crate::manifest::Route;

@@ -7,8 +7,9 @@ use std::thread;
 use std::time::Duration;
 
 use super::attempt::Attempt;
+use super::client::Client;
 use super::failure::Failure;
-use super::http::{Client, Response};
+use super::http::Response;
 use crate::clock::Monotonic;
 use crate::manifest::{BodyChecks, Options, Route};
 use crate::verdict::{Class, ProbeResult, Proof, ResponseError, SkipReason, TransportError};

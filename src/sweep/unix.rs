@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -13,22 +12,11 @@ use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, UnixAddr};
 
 use super::attempt::Attempt;
+use super::connections::UnixPeer;
 use super::failure::{Failure, transport_error};
 use super::socket::Socket;
 use crate::clock::Monotonic;
 use crate::verdict::TransportError;
-
-/// The process at the other end of connections to a UNIX socket: the one that called listen(2) last
-/// (`SO_PEERCRED`, unix(7)).
-#[derive(Clone, Debug)]
-pub struct UnixPeer {
-    /// Its PID; 0 where it lives in a PID namespace that cannot be seen from here.
-    pub pid: u32,
-    /// A pidfd of that process, if the kernel provides one (`SO_PEERPIDFD`, Linux 6.5).
-    pub pidfd: Option<Arc<OwnedFd>>,
-    /// When the first connection to it was made.
-    pub connected: Monotonic,
-}
 
 /// Opens a connection to the socket at `path` before the attempt ends.
 ///
@@ -83,7 +71,6 @@ fn peer(socket: &Socket) -> Option<UnixPeer> {
     Some(UnixPeer {
         pid: u32::try_from(pid).unwrap_or_default(),
         pidfd: socket.peer_pidfd().ok().map(Arc::new),
-        connected: Monotonic::now(),
     })
 }
 

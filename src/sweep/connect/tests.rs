@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd;
 use nix::sys::socket::{Backlog, SockFlag, SockType, bind, listen, socket as new_socket};
 
 use super::*;
-use crate::sweep::attempt::{Connection, ProbeConnection};
+use crate::sweep::connections::{Connection, ProbeConnection};
 use crate::sweep::http::tests::settings;
 use crate::verdict::Class;
 

@@ -10,6 +10,8 @@ use crate::clock::Monotonic;
 use crate::manifest::{Expect, Method};
 use crate::sweep::connect::connect;
 use crate::sweep::connect::tests::{FullQueue, refusing};
+use crate::sweep::connections::ConnectionLog;
+use crate::sweep::dns::DnsCache;
 use crate::verdict::Class;
 
 /// A response or a failure, and whether a single byte came back.

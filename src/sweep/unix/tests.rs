@@ -39,9 +39,7 @@ fn each_peer_is_noted_once_a_sweep() {
     let path = dir.path().join("it.sock");
     let _listener = UnixListener::bind(&path).unwrap();
     let attempt = attempt(Duration::from_secs(5));
-    let before = Monotonic::now();
     let _first = connect(&path, &attempt).unwrap();
-    let between = Monotonic::now();
     let _second = connect(&path, &attempt).unwrap();
     let log = &attempt.client.log;
     let peers = log.lock().unix_peers.clone();
@@ -49,7 +47,6 @@ fn each_peer_is_noted_once_a_sweep() {
         panic!("{peers:?}");
     };
     assert_eq!(peer.pid, std::process::id());
-    assert!(peer.connected >= before && peer.connected <= between);
     if let Some(pidfd) = &peer.pidfd {
         let info = format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd());
         let info = fs::read_to_string(info).unwrap();
