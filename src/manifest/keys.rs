@@ -1,264 +1,286 @@
-//! Every key of the manifest, with its rule and its default. Rules that compare several keys are in
-//! `resolve`.
+//! Every key of the manifest, with its rule and its default, and the rules that compare several keys.
 
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::time::Duration;
 
-use serde::de::{IgnoredAny, MapAccess, SeqAccess};
-use serde_json::Value;
-
-use super::field::Field;
-use super::headers::Headers;
-use super::json::{AnyValue, Context, Exact, JsonValue, Reader, Seed, ValueVisitor, scalar, visit};
-use super::location::Location;
-use super::object::{Object, duplicate, keys, object};
-use super::url::BaseUrl;
+use super::headers::headers;
+use super::json::Json;
+use super::location::{Context, Field, Invalid, Location};
+use super::object::ObjectReader;
+use super::routes::{RawRoutes, Routes};
+use super::url::{BaseUrl, Scheme};
 use super::{
-    BodyChecks, DumpSignal, Expect, Header, KillSignal, Method, Options, Proxy, RecoveryPlan,
-    Scope, SocketPath, UnitName, rules,
+    Expect, Header, KillSignal, Manifest, Method, Options, Proxy, RecoveryPlan, Scope, Source,
+    proof, rules,
 };
 
-/// Routes in a manifest.
-pub(super) const MOST_ROUTES: usize = 100_000;
-
 const SECOND: Duration = Duration::from_secs(1);
+const DEFAULT_DEADLINE: Duration = Duration::from_secs(120);
 
-keys! {
-    /// The manifest's top level.
-    RawManifest {
-        schema: () = "$schema", scalar(|value| rules::text(value).map(drop)), optional;
-        base_url: BaseUrl = "base_url", scalar(rules::parsed), required;
-        unix_socket: SocketPath = "unix_socket", scalar(rules::parsed), optional;
-        user_agent: String = "user_agent", scalar(rules::user_agent),
-            default(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")).to_owned());
-        deadline: Duration = "deadline_seconds",
-            scalar(|value| rules::positive_seconds(value, rules::DAY)), default(120 * SECOND);
-        concurrency: NonZeroUsize = "concurrency", scalar(rules::concurrency),
-            default(const { NonZeroUsize::new(4).unwrap() });
-        proxy: Proxy = "proxy", scalar(rules::proxy), default(Proxy::None);
-        defaults: RawOptions = "defaults", object(), optional;
-        routes: RawRoutes = "routes", visit(Routes), required;
-        recovery: RawRecovery = "recovery", object(), optional;
-    }
-}
+/// An object without keys, such as defaults that are left out.
+pub(super) static NO_KEYS: Json<'_> = Json::Object(Vec::new());
 
-keys! {
-    /// The options of `defaults` or of one route.
-    RawOptions for Options {
-        method: Method = "method", scalar(rules::method), default(Method::Get);
-        expect: Expect = "expect", visit(Statuses), default(Expect::Success);
-        timeout: Duration = "timeout_seconds",
-            scalar(|value| rules::positive_seconds(value, 3600)), default(10 * SECOND);
-        retries: u32 = "retries", scalar(|value| rules::whole(value, 0, 10)), default(2);
-        backoff: Duration = "retry_backoff_seconds",
-            scalar(|value| rules::seconds(value, 0, 60)), default(SECOND / 2);
-        max_redirects: u32 = "max_redirects", scalar(|value| rules::whole(value, 0, 20)), default(0);
-        headers: Vec<Header> = "headers", visit(Headers), default(Vec::new());
-        max_body_bytes: usize = "max_body_bytes", scalar(rules::max_body_bytes), default(1024 * 1024);
-    }
-}
-
-keys! {
-    /// A route as it is written.
-    RouteObject {
-        path: String = "path", scalar(rules::path), required;
-        core: bool = "core", scalar(rules::boolean), default(false);
-        contains: String = "body_contains", body_text(), optional;
-        json: Vec<(String, Value)> = "json", visit(JsonChecks), optional;
-        ..options: RawOptions
-    }
-}
-
-keys! {
-    /// The `recovery` object.
-    RawRecovery for RecoveryPlan {
-        unit: UnitName = "unit", scalar(rules::parsed), required;
-        scope: Scope = "scope", scalar(rules::scope), default(Scope::System);
-        signal: KillSignal = "signal", scalar(rules::signal), default(KillSignal::Kill);
-        dump_signal: DumpSignal = "dump_signal", scalar(rules::dump_signal), optional;
-        min_uptime: Duration = "min_uptime_seconds",
-            scalar(|value| rules::seconds(value, 0, rules::DAY)), default(120 * SECOND);
-        verify: Duration = "verify_seconds",
-            scalar(|value| rules::seconds(value, 1, 3600)), default(60 * SECOND);
-    }
-}
-
-/// A route, its options shared with others.
-#[derive(Clone, PartialEq)]
-pub(super) struct RawRoute {
-    /// None where there is no valid one.
-    pub(super) path: Option<String>,
-    /// None where it is not known.
-    pub(super) core: Option<bool>,
-    /// The index of its own options in [`RawRoutes::options`].
-    pub(super) options: usize,
-    pub(super) checks: Option<Box<BodyChecks>>,
-}
-
-/// All routes, and their own options.
-#[derive(Clone, PartialEq)]
-pub(super) struct RawRoutes {
-    pub(super) routes: Vec<RawRoute>,
-    /// The different ones; the first are those of a route without any.
-    pub(super) options: Vec<RawOptions>,
-    /// Routes beyond [`MOST_ROUTES`], which were not kept.
-    pub(super) beyond: usize,
-}
-
-impl Default for RawRoutes {
-    fn default() -> Self {
-        Self {
-            routes: Vec::new(),
-            options: vec![RawOptions::default()],
-            beyond: 0,
-        }
-    }
-}
-
-impl RawRoutes {
-    fn push(&mut self, mut route: RouteObject, is_object: bool) {
-        route.fill_defaults();
-        let (contains, json) = (route.contains.value(), route.json.value());
-        let options = self.number(route.options);
-        let has_checks = contains.is_some() || json.is_some();
-        self.routes.push(RawRoute {
-            path: route.path.value(),
-            core: route.core.value().filter(|_| is_object),
-            options,
-            checks: has_checks.then(|| {
-                Box::new(BodyChecks {
-                    contains,
-                    json: json.unwrap_or_default(),
-                })
-            }),
-        });
-    }
-
-    /// The index of `options`. Routes with the same options as a recent one, which most are, share an
-    /// index.
-    fn number(&mut self, options: RawOptions) -> usize {
-        const RECENT: usize = 16;
-        if self.options.first() == Some(&options) {
-            return 0;
-        }
-        let mut recent = self.options.iter().enumerate().rev().take(RECENT);
-        if let Some((number, _)) = recent.find(|(_, known)| **known == options) {
-            return number;
-        }
-        self.options.push(options);
-        self.options.len() - 1
-    }
-}
-
-/// The array of routes.
-struct Routes;
-
-impl<'de> ValueVisitor<'de> for Reader<'_, '_, Routes> {
-    type Out = Option<RawRoutes>;
-
-    fn scalar(self, value: JsonValue<'de>) -> Self::Out {
-        let remedy = "give a list of routes, such as [{ \"path\": \"/\", \"core\": true }]";
-        self.context
-            .problems
-            .add(self.location, value.wrong_type(remedy));
-        None
-    }
-
-    fn array<A: SeqAccess<'de>>(self, mut array: A) -> Result<Self::Out, A::Error> {
-        let mut all = RawRoutes::default();
-        for index in 0..MOST_ROUTES {
-            let location = Location::Item(self.location, index);
-            let mut route = RouteObject::default();
-            let reader = Reader::new(&mut route, &location, self.context);
-            match array.next_element_seed(Seed(reader))? {
-                Some(is_object) => all.push(route, is_object),
-                None => return Ok(Some(all)),
-            }
-        }
-        while array.next_element::<IgnoredAny>()?.is_some() {
-            all.beyond += 1;
-        }
-        Ok(Some(all))
-    }
-}
-
-/// An array of acceptable statuses.
-struct Statuses;
-
-impl<'de> ValueVisitor<'de> for Reader<'_, '_, Statuses> {
-    type Out = Option<Expect>;
-
-    fn scalar(self, value: JsonValue<'de>) -> Self::Out {
-        let message = value.wrong_type("give a list of statuses, such as [200, 301]");
-        self.context.problems.add(self.location, message);
-        None
-    }
-
-    fn array<A: SeqAccess<'de>>(self, mut array: A) -> Result<Self::Out, A::Error> {
-        let problems = &mut self.context.problems;
-        let before = problems.count();
-        let mut statuses = Vec::new();
-        let mut index = 0;
-        while let Some(value) = array.next_element_seed(Seed(AnyValue))? {
-            match rules::status(&value) {
-                Ok(status) if statuses.contains(&status) => {}
-                Ok(status) => statuses.push(status),
-                Err(message) => problems.add(&Location::Item(self.location, index), message),
-            }
-            index += 1;
-        }
-        if index == 0 {
-            let message =
-                "is empty; give at least one status, or leave the key out for any 2xx or 3xx";
-            problems.add(self.location, message);
-        }
-        Ok((problems.count() == before).then_some(Expect::Listed(statuses)))
-    }
-}
-
-/// Reads the text that a body must contain.
-fn body_text<'de, A: MapAccess<'de>>(
-    map: &mut A,
-    location: &Location<'_>,
+/// Reads a manifest, whose `routes` have been read, and which is probed at `base_url` instead of its own
+/// where one is given.
+pub(super) fn manifest(
+    json: &Json<'_>,
+    routes: RawRoutes<'_, '_>,
+    base_url: Option<BaseUrl>,
+    source: Source,
     context: &mut Context<'_>,
-) -> Result<Field<String>, A::Error> {
-    let variables = context.variables;
-    scalar(map, location, context, |value| {
-        rules::body_text(value, variables)
+) -> Field<Manifest> {
+    let mut top = ObjectReader::new(json, &Location::Top, context)?;
+    // For editors alone; whether it is valid is no matter here.
+    let _ = top.optional("$schema", rule(|value| rules::text(value).map(drop)));
+    let own_url = top.required("base_url", rule(rules::parsed::<BaseUrl>));
+    let unix_socket = top.optional("unix_socket", rule(rules::parsed));
+    let user_agent = top.or(
+        "user_agent",
+        rule(rules::user_agent),
+        concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")).to_owned(),
+    );
+    let own_deadline = top.optional(
+        "deadline_seconds",
+        rule(|value| rules::positive_seconds(value, rules::DAY)),
+    );
+    let concurrency = top.or(
+        "concurrency",
+        rule(rules::concurrency),
+        const { NonZeroUsize::new(4).unwrap() },
+    );
+    let proxy = top.or("proxy", rule(rules::proxy), Proxy::None);
+    let defaults = top.optional("defaults", |json, location, context| {
+        let mut keys = ObjectReader::new(json, location, context)?;
+        RouteOptions::read(&mut keys, &NO_KEYS);
+        keys.end();
+        Ok(json)
+    });
+    let defaults = defaults.map_or(&Json::Null, |json| json.unwrap_or(&NO_KEYS));
+    let sent_to = base_url.as_ref().or(own_url.as_ref().ok());
+    let routes = top.required("routes", |value, location, context| {
+        let Json::Array(_) = value else {
+            let remedy = "give a list of routes, such as [{ \"path\": \"/\", \"core\": true }]";
+            return Err(context.problems.add(location, value.wrong_type(remedy)));
+        };
+        routes.resolve(value.is_cut(), defaults, sent_to, context)
+    });
+    let recovery = top.optional("recovery", recovery);
+
+    if !matches!(unix_socket, Ok(None)) {
+        check_socket(&mut top, &own_url, proxy);
+    }
+    if !matches!(recovery, Ok(None)) {
+        check_recovery(&mut top, own_deadline, &routes, concurrency, proxy);
+    }
+    top.end();
+    // The socket belongs to the manifest's own URL.
+    let unix_socket = unix_socket?.filter(|_| base_url.is_none());
+    let own_url = own_url?;
+    Ok(Manifest {
+        source,
+        base_url: base_url.unwrap_or(own_url),
+        unix_socket,
+        user_agent: user_agent?,
+        deadline: own_deadline?.unwrap_or(DEFAULT_DEADLINE),
+        concurrency: concurrency?,
+        proxy: proxy?,
+        routes: routes?.all,
+        recovery: recovery?,
     })
 }
 
-/// The object JSON Pointer → value.
-struct JsonChecks;
-
-impl<'de> ValueVisitor<'de> for Reader<'_, '_, JsonChecks> {
-    type Out = Option<Vec<(String, Value)>>;
-
-    fn scalar(self, value: JsonValue<'de>) -> Self::Out {
-        let remedy = "give an object, JSON Pointer → value, such as { \"/status\": \"healthy\" }";
-        self.context
-            .problems
-            .add(self.location, value.wrong_type(remedy));
-        None
+/// The keys that cannot be used with a UNIX socket.
+fn check_socket(
+    top: &mut ObjectReader<'_, '_, '_>,
+    base_url: &Field<BaseUrl>,
+    proxy: Field<Proxy>,
+) {
+    let is_https = |url: &BaseUrl| url.scheme() == Scheme::Https;
+    if base_url.as_ref().is_ok_and(is_https) {
+        let message = "cannot be used with an https:// base_url; write http://, as the backend \
+            speaks it at its socket";
+        top.problem("unix_socket", message);
     }
+    if proxy == Ok(Proxy::Env) {
+        let message = "cannot be used with \"proxy\": \"env\", because no proxy reaches a UNIX socket; \
+            set \"proxy\" to \"none\", or remove \"unix_socket\"";
+        top.problem("unix_socket", message);
+    }
+}
 
-    fn object<A: MapAccess<'de>>(self, map: A) -> Result<Self::Out, A::Error> {
-        let before = self.context.problems.count();
-        let reader = Reader::new(Exact, self.location, self.context);
-        let Value::Object(entries) = reader.object(map)? else {
-            return Ok(None);
+/// The keys that recovery cannot be used with.
+fn check_recovery(
+    top: &mut ObjectReader<'_, '_, '_>,
+    deadline: Field<Option<Duration>>,
+    routes: &Field<Routes>,
+    concurrency: Field<NonZeroUsize>,
+    proxy: Field<Proxy>,
+) {
+    if proxy == Ok(Proxy::Env) {
+        let message = "cannot be used with \"proxy\": \"env\", since a proxy's silence proves \
+            nothing about the backend; set \"proxy\" to \"none\", or remove \"recovery\"";
+        top.problem("recovery", message);
+    }
+    if let (Ok(Routes { core: Ok(core), .. }), Ok(concurrency), Ok(own)) =
+        (routes, concurrency, deadline)
+    {
+        let name = if own.is_none() { "the default " } else { "" };
+        let deadline = own.unwrap_or(DEFAULT_DEADLINE);
+        if let Err(message) = proof::check(core, concurrency, deadline) {
+            top.problem("deadline_seconds", format_args!("{name}{message}"));
+        }
+    }
+}
+
+/// Reads the `recovery` object.
+fn recovery(
+    value: &Json<'_>,
+    location: &Location<'_>,
+    context: &mut Context<'_>,
+) -> Field<RecoveryPlan> {
+    let mut keys = ObjectReader::new(value, location, context)?;
+    let unit = keys.required("unit", rule(rules::parsed));
+    let scope = keys.or("scope", rule(rules::scope), Scope::System);
+    let signal = keys.or("signal", rule(rules::signal), KillSignal::Kill);
+    let dump_signal = keys.optional("dump_signal", rule(rules::dump_signal));
+    let min_uptime = keys.or(
+        "min_uptime_seconds",
+        rule(|value| rules::seconds(value, 0, rules::DAY)),
+        120 * SECOND,
+    );
+    let verify = keys.or(
+        "verify_seconds",
+        rule(|value| rules::seconds(value, 1, 3600)),
+        60 * SECOND,
+    );
+    keys.end();
+    Ok(RecoveryPlan {
+        unit: unit?,
+        scope: scope?,
+        signal: signal?,
+        dump_signal: dump_signal?,
+        min_uptime: min_uptime?,
+        verify: verify?,
+    })
+}
+
+/// The options of a route, or of `defaults`.
+#[derive(Clone)]
+pub(super) struct RouteOptions {
+    /// None if it is that of `defaults`, which is invalid: the same for all routes without their own.
+    pub(super) method: Field<Option<Method>>,
+    pub(super) all: Field<Arc<Options>>,
+}
+
+impl RouteOptions {
+    /// Reads `own`, and `defaults` for what it has not. Problems in `defaults` are noted elsewhere.
+    pub(super) fn read(own: &mut ObjectReader<'_, '_, '_>, defaults: &Json<'_>) -> Self {
+        let mut keys = Layers { own, defaults };
+        let own_method = keys.own.optional("method", rule(rules::method));
+        let default_method = keys.default("method", rule(rules::method), Method::Get);
+        let method = own_method.map(|own| own.or(default_method.ok()));
+        let expect = keys.option("expect", statuses, Expect::Success);
+        let timeout = keys.option(
+            "timeout_seconds",
+            rule(|value| rules::positive_seconds(value, 3600)),
+            10 * SECOND,
+        );
+        let retries = keys.option("retries", rule(|value| rules::whole(value, 0, 10)), 2);
+        let backoff = keys.option(
+            "retry_backoff_seconds",
+            rule(|value| rules::seconds(value, 0, 60)),
+            SECOND / 2,
+        );
+        let max_redirects =
+            keys.option("max_redirects", rule(|value| rules::whole(value, 0, 20)), 0);
+        let own_headers = keys.own.or("headers", headers, Vec::new());
+        let headers = own_headers
+            .and_then(|own| Ok(merged(keys.default("headers", headers, Vec::new())?, own)));
+        let max_body_bytes =
+            keys.option("max_body_bytes", rule(rules::max_body_bytes), 1024 * 1024);
+        let all = || {
+            Ok(Arc::new(Options {
+                method: method?.ok_or(Invalid)?,
+                expect: expect?,
+                timeout: timeout?,
+                retries: retries?,
+                backoff: backoff?,
+                max_redirects: max_redirects?,
+                headers: headers?,
+                max_body_bytes: max_body_bytes?,
+            }))
         };
-        let problems = &mut self.context.problems;
-        if entries.is_empty() {
-            let message =
-                "is empty; give at least one JSON Pointer and its value, or leave the key out";
-            problems.add(self.location, message);
-        }
-        for pointer in entries.keys() {
-            if let Err(message) = rules::pointer(pointer) {
-                problems.add(&Location::Entry(self.location, pointer), message);
-            }
-        }
-        Ok((problems.count() == before).then(|| entries.into_iter().collect()))
+        Self { method, all: all() }
     }
+}
+
+/// An object whose keys have their defaults in another one.
+struct Layers<'r, 'j, 'a, 'v> {
+    own: &'r mut ObjectReader<'j, 'a, 'v>,
+    defaults: &'r Json<'r>,
+}
+
+impl Layers<'_, '_, '_, '_> {
+    fn option<T>(
+        &mut self,
+        key: &'static str,
+        read: impl Fn(&Json<'_>, &Location<'_>, &mut Context<'_>) -> Field<T>,
+        built_in: T,
+    ) -> Field<T> {
+        match self.own.optional(key, &read)? {
+            Some(value) => Ok(value),
+            None => self.default(key, read, built_in),
+        }
+    }
+
+    fn default<T>(
+        &mut self,
+        key: &'static str,
+        read: impl Fn(&Json<'_>, &Location<'_>, &mut Context<'_>) -> Field<T>,
+        built_in: T,
+    ) -> Field<T> {
+        let mut unheard = Context::new(self.own.variables());
+        let mut defaults = ObjectReader::new(self.defaults, &Location::Top, &mut unheard)?;
+        defaults.or(key, read, built_in)
+    }
+}
+
+/// The headers of `defaults` and a route's own, which win name by name.
+fn merged(mut defaults: Vec<Header>, own: Vec<Header>) -> Vec<Header> {
+    let same = |a: &Header, b: &Header| a.name.eq_ignore_ascii_case(&b.name);
+    defaults.retain(|header| !own.iter().any(|own| same(own, header)));
+    defaults.extend(own);
+    defaults
+}
+
+/// Reads a value by its rule.
+pub(super) fn rule<T>(
+    rule: impl Fn(&Json<'_>) -> Result<T, String>,
+) -> impl Fn(&Json<'_>, &Location<'_>, &mut Context<'_>) -> Field<T> {
+    move |value, location, context| context.note(location, rule(value))
+}
+
+/// Reads an array of acceptable statuses.
+fn statuses(value: &Json<'_>, location: &Location<'_>, context: &mut Context<'_>) -> Field<Expect> {
+    let Json::Array(items) = value else {
+        let message = value.wrong_type("give a list of statuses, such as [200, 301]");
+        return Err(context.problems.add(location, message));
+    };
+    let before = context.problems.count();
+    let mut statuses = Vec::new();
+    let whole = |(_, item): &(usize, &Json<'_>)| !matches!(item, Json::Cut);
+    for (index, item) in items.iter().enumerate().filter(whole) {
+        match context.note(&Location::Item(location, index), rules::status(item)) {
+            Ok(status) if !statuses.contains(&status) => statuses.push(status),
+            Ok(_) | Err(Invalid) => {}
+        }
+    }
+    if items.is_empty() {
+        let message = "is empty; give at least one status, or leave the key out for any 2xx or 3xx";
+        context.problems.add(location, message);
+    }
+    context
+        .problems
+        .unless_since(before, Expect::Listed(statuses))
 }
