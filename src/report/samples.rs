@@ -271,9 +271,9 @@ pub(super) fn refused() -> Recovery {
     }
 }
 
-/// Compares with a file in `golden/`, which `UPDATE_GOLDEN=1` regenerates.
+/// Compares with a file in `tests/golden/`, which `UPDATE_GOLDEN=1` regenerates.
 pub(super) fn assert_golden(name: &str, text: &str) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/report/golden");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
     let path = folder.join(name);
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::write(&path, text).unwrap();

@@ -1,4 +1,5 @@
-//! What the machine that runs the tests lacks. The unit tests include this file, too.
+//! Tests that the machine cannot run. The unit tests and `tests/health` use this file, and no program
+//! does.
 
 use std::collections::BTreeMap;
 use std::io::Write;
