@@ -120,7 +120,12 @@ pub(super) fn spoil(manifest: &mut Value, at: &Index, change: Change) {
             _ => {}
         },
         (Change::Repeat, _) => {
-            if let Some(Value::Array(list)) = manifest.pointer_mut(parent) {
+            // The list that the place is in.
+            let mut ends = place.rmatch_indices('/').map(|(end, _)| &place[..end]);
+            let is_list = |place: &&str| manifest.pointer(place).is_some_and(Value::is_array);
+            if let Some(Value::Array(list)) =
+                ends.find(is_list).and_then(|at| manifest.pointer_mut(at))
+            {
                 list.extend(list.clone());
             }
         }
