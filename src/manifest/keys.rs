@@ -11,8 +11,8 @@ use super::object::ObjectReader;
 use super::routes::{RawRoutes, Routes};
 use super::url::{BaseUrl, Scheme};
 use super::{
-    Expect, Header, KillSignal, Manifest, Method, Options, Proxy, RecoveryPlan, Scope, Source,
-    proof, rules,
+    DumpSignal, Expect, Header, KillSignal, Manifest, Method, Options, Proxy, RecoveryPlan, Scope,
+    Source, proof, rules,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -44,12 +44,15 @@ pub(super) fn manifest(
         "deadline_seconds",
         rule(|value| rules::positive_seconds(value, rules::DAY)),
     );
-    let concurrency = top.or(
-        "concurrency",
-        rule(rules::concurrency),
-        const { NonZeroUsize::new(4).unwrap() },
+    let concurrency = top.or("concurrency", rule(|value| rules::whole(value, 1, 64)), 4);
+    let concurrency =
+        concurrency.map(|number| NonZeroUsize::new(number).unwrap_or(NonZeroUsize::MIN));
+    let proxies = [("none", Proxy::None), ("env", Proxy::Env)];
+    let proxy = top.or(
+        "proxy",
+        rule(|value| rules::word(value, &proxies)),
+        Proxy::None,
     );
-    let proxy = top.or("proxy", rule(rules::proxy), Proxy::None);
     let defaults = top.optional("defaults", |json, location, context| {
         let mut keys = ObjectReader::new(json, location, context)?;
         RouteOptions::read(&mut keys, &NO_KEYS);
@@ -141,9 +144,20 @@ fn recovery(
 ) -> Field<RecoveryPlan> {
     let mut keys = ObjectReader::new(value, location, context)?;
     let unit = keys.required("unit", rule(rules::parsed));
-    let scope = keys.or("scope", rule(rules::scope), Scope::System);
-    let signal = keys.or("signal", rule(rules::signal), KillSignal::Kill);
-    let dump_signal = keys.optional("dump_signal", rule(rules::dump_signal));
+    let scopes = [("system", Scope::System), ("user", Scope::User)];
+    let scope = keys.or(
+        "scope",
+        rule(|value| rules::word(value, &scopes)),
+        Scope::System,
+    );
+    let signals = KillSignal::ALL.map(|signal| (signal.name(), signal));
+    let signal = keys.or(
+        "signal",
+        rule(|value| rules::word(value, &signals)),
+        KillSignal::Kill,
+    );
+    let signals = DumpSignal::ALL.map(|signal| (signal.name(), signal));
+    let dump_signal = keys.optional("dump_signal", rule(|value| rules::word(value, &signals)));
     let min_uptime = keys.or(
         "min_uptime_seconds",
         rule(|value| rules::seconds(value, 0, rules::DAY)),
@@ -177,8 +191,10 @@ impl RouteOptions {
     /// Reads `own`, and `defaults` for what it has not. Problems in `defaults` are noted elsewhere.
     pub(super) fn read(own: &mut ObjectReader<'_, '_, '_>, defaults: &Json<'_>) -> Self {
         let mut keys = Layers { own, defaults };
-        let own_method = keys.own.optional("method", rule(rules::method));
-        let default_method = keys.default("method", rule(rules::method), Method::Get);
+        let methods = [Method::Get, Method::Head].map(|method| (method.as_str(), method));
+        let method_rule = rule(|value| rules::word(value, &methods));
+        let own_method = keys.own.optional("method", &method_rule);
+        let default_method = keys.default("method", &method_rule, Method::Get);
         let method = own_method.map(|own| own.or(default_method.ok()));
         let expect = keys.option("expect", statuses, Expect::Success);
         let timeout = keys.option(
@@ -197,8 +213,11 @@ impl RouteOptions {
         let own_headers = keys.own.or("headers", headers, Vec::new());
         let headers = own_headers
             .and_then(|own| Ok(merged(keys.default("headers", headers, Vec::new())?, own)));
-        let max_body_bytes =
-            keys.option("max_body_bytes", rule(rules::max_body_bytes), 1024 * 1024);
+        let max_body_bytes = keys.option(
+            "max_body_bytes",
+            rule(|value| rules::whole(value, 1, 16 * 1024 * 1024)),
+            1024 * 1024,
+        );
         let all = || {
             Ok(Arc::new(Options {
                 method: method?.ok_or(Invalid)?,
@@ -271,7 +290,10 @@ fn statuses(value: &Json<'_>, location: &Location<'_>, context: &mut Context<'_>
     let mut statuses = Vec::new();
     let whole = |(_, item): &(usize, &Json<'_>)| !matches!(item, Json::Cut);
     for (index, item) in items.iter().enumerate().filter(whole) {
-        match context.note(&Location::Item(location, index), rules::status(item)) {
+        match context.note(
+            &Location::Item(location, index),
+            rules::whole(item, 200, 599),
+        ) {
             Ok(status) if !statuses.contains(&status) => statuses.push(status),
             Ok(_) | Err(Invalid) => {}
         }

@@ -1,28 +1,26 @@
 //! The rule for each simple value: returns the value, or a message that says what is allowed. Pure, and
 //! independent of the location and of other values.
 
-use std::num::NonZeroUsize;
 use std::str::FromStr;
 use std::time::Duration;
 
 use super::json::Json;
 use super::location::quoted;
-use super::{DumpSignal, KillSignal, Method, Proxy, Scope, SocketPath, UnitName, Variables};
+use super::{SocketPath, UnitName, Variables};
 
 /// Seconds of a day, the longest that anything may take.
 pub(super) const DAY: u32 = 86_400;
 
 /// A whole number from `min` to `max`. As in JSON Schema, `2.0` is one.
-pub(super) fn whole(value: &Json<'_>, min: u32, max: u32) -> Result<u32, String> {
-    let wrong = match integer(value) {
-        Ok(number) if number < min.into() => "too small",
-        Ok(number) => match u32::try_from(number) {
-            Ok(number) if number <= max => return Ok(number),
-            _ => "too large",
-        },
-        Err(wrong) => wrong,
+pub(super) fn whole<T: TryFrom<u32>>(value: &Json<'_>, min: u32, max: u32) -> Result<T, String> {
+    let number = match integer(value) {
+        Ok(number) if number < min.into() => Err("too small"),
+        Ok(number) if number > max.into() => Err("too large"),
+        Ok(number) => T::try_from(number as u32).map_err(|_| "too large"),
+        Err(wrong) => Err(wrong),
     };
-    Err(value.problem(wrong, format!("give a whole number from {min} to {max}")))
+    let allowed = format_args!("give a whole number from {min} to {max}");
+    number.map_err(|wrong| value.problem(wrong, allowed))
 }
 
 fn integer(value: &Json<'_>) -> Result<i128, &'static str> {
@@ -35,22 +33,6 @@ fn integer(value: &Json<'_>) -> Result<i128, &'static str> {
         (None, Some(number)) if number.fract() == 0.0 => Ok(number as i128),
         (None, _) => Err("not whole"),
     }
-}
-
-/// `concurrency`: 1 to 64.
-pub(super) fn concurrency(value: &Json<'_>) -> Result<NonZeroUsize, String> {
-    let number = whole(value, 1, 64)?;
-    Ok(NonZeroUsize::new(number as usize).unwrap_or(NonZeroUsize::MIN))
-}
-
-/// `max_body_bytes`: 1 to 16 MiB.
-pub(super) fn max_body_bytes(value: &Json<'_>) -> Result<usize, String> {
-    Ok(whole(value, 1, 16 * 1024 * 1024)? as usize)
-}
-
-/// An item of `expect`: 200 to 599.
-pub(super) fn status(value: &Json<'_>) -> Result<u16, String> {
-    Ok(whole(value, 200, 599)? as u16)
 }
 
 /// Seconds, more than none.
@@ -143,7 +125,7 @@ pub(super) fn user_agent(value: &Json<'_>) -> Result<String, String> {
 }
 
 /// One of a few words.
-fn word<T: Copy>(value: &Json<'_>, words: &[(&str, T)]) -> Result<T, String> {
+pub(super) fn word<T: Copy>(value: &Json<'_>, words: &[(&str, T)]) -> Result<T, String> {
     let known: Vec<String> = words.iter().map(|(word, _)| quoted(word)).collect();
     let allowed = format!("give {}", known.join(" or "));
     let Json::Text(text) = value else {
@@ -153,32 +135,6 @@ fn word<T: Copy>(value: &Json<'_>, words: &[(&str, T)]) -> Result<T, String> {
         Some((_, meaning)) => Ok(*meaning),
         None => Err(value.problem("not known", allowed)),
     }
-}
-
-pub(super) fn method(value: &Json<'_>) -> Result<Method, String> {
-    word(value, &[("GET", Method::Get), ("HEAD", Method::Head)])
-}
-
-pub(super) fn proxy(value: &Json<'_>) -> Result<Proxy, String> {
-    word(value, &[("none", Proxy::None), ("env", Proxy::Env)])
-}
-
-pub(super) fn scope(value: &Json<'_>) -> Result<Scope, String> {
-    word(value, &[("system", Scope::System), ("user", Scope::User)])
-}
-
-pub(super) fn signal(value: &Json<'_>) -> Result<KillSignal, String> {
-    word(
-        value,
-        &KillSignal::ALL.map(|signal| (signal.name(), signal)),
-    )
-}
-
-pub(super) fn dump_signal(value: &Json<'_>) -> Result<DumpSignal, String> {
-    word(
-        value,
-        &DumpSignal::ALL.map(|signal| (signal.name(), signal)),
-    )
 }
 
 /// A path with maybe a query, as RFC 9112 calls the origin form. Characters that a URI cannot hold

@@ -284,24 +284,19 @@ impl BaseUrl {
     }
 }
 
-/// Where the scheme and the authority of a URI reference end; 0 if it has neither.
+/// Where the authority of a URI reference ends; 0 if it has none.
 fn authority_end(reference: &str) -> usize {
-    let scheme = reference
-        .find(':')
-        .filter(|end| {
-            reference
-                .bytes()
-                .take(*end)
-                .all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b))
-        })
-        .map_or(0, |end| end + 1);
-    let rest = reference.get(scheme..).unwrap_or_default();
-    match rest.strip_prefix("//") {
-        Some(rest) => {
-            let length = rest.find(['/', '?']).unwrap_or(rest.len());
-            scheme + 2 + length
+    let is_scheme = |text: &str| {
+        text.bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b))
+    };
+    match reference.split_once("//") {
+        Some((start, rest))
+            if start.is_empty() || start.strip_suffix(':').is_some_and(is_scheme) =>
+        {
+            start.len() + 2 + rest.find(['/', '?']).unwrap_or(rest.len())
         }
-        None => scheme,
+        Some(_) | None => 0,
     }
 }
 
