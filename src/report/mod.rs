@@ -39,8 +39,8 @@ pub struct Report<'a> {
     /// What was probed.
     pub manifest: &'a Manifest,
     /// What came of each route, in the manifest's order.
-    pub outcomes: Vec<verdict::ProbeResult>,
-    /// What the outcomes mean.
+    pub results: Vec<verdict::ProbeResult>,
+    /// What the results mean.
     pub verdict: Verdict,
     /// What was done about it.
     pub recovery: Recovery,
@@ -50,8 +50,8 @@ pub struct Report<'a> {
 
 impl Report<'_> {
     /// Each route with its result, in the manifest's order.
-    fn results(&self) -> impl Iterator<Item = (&Route, &verdict::ProbeResult)> + Clone {
-        self.manifest.routes.iter().zip(&self.outcomes)
+    fn by_route(&self) -> impl Iterator<Item = (&Route, &verdict::ProbeResult)> + Clone {
+        self.manifest.routes.iter().zip(&self.results)
     }
 }
 
