@@ -59,10 +59,10 @@ pub(super) fn headers(
     let mut names = HashSet::new();
     let mut headers = Vec::new();
     let mut bytes = 0;
-    let whole = entries
+    let there = entries
         .iter()
         .filter(|(_, value)| !matches!(value, Json::Cut));
-    for (name, value) in whole {
+    for (name, value) in there {
         // If the author wrote "Name: value" as the name, the value must not appear in a log.
         let token = name.bytes().take_while(|b| is_token(*b)).count();
         let shown = name.get(..token).unwrap_or_default();

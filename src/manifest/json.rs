@@ -109,10 +109,10 @@ impl<'t> Json<'t> {
                 .collect(),
             Self::Object(entries) => {
                 let mut expanded = Map::new();
-                let whole = entries
+                let there = entries
                     .iter()
                     .filter(|(_, value)| !matches!(value, Self::Cut));
-                for (key, value) in whole {
+                for (key, value) in there {
                     let location = Location::Entry(location, key);
                     let value = value.expand(&location, context);
                     if expanded.insert(key.to_string(), value).is_some() {

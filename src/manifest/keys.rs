@@ -9,14 +9,17 @@ use super::json::Json;
 use super::location::{Context, Field, Invalid, Location};
 use super::object::ObjectReader;
 use super::routes::{RawRoutes, Routes};
+use super::rules::{self, DAY, seconds, seconds_up_to, whole, word};
 use super::url::{BaseUrl, Scheme};
 use super::{
     DumpSignal, Expect, Header, KillSignal, Manifest, Method, Options, Proxy, RecoveryPlan, Scope,
-    Source, proof, rules,
+    Source, proof,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
 const DEFAULT_DEADLINE: Duration = Duration::from_secs(120);
+const USER_AGENT: &str = concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION"));
+const MIB: u32 = 1024 * 1024;
 
 /// An object without keys, such as defaults that are left out.
 pub(super) static NO_KEYS: Json<'_> = Json::Object(Vec::new());
@@ -35,24 +38,13 @@ pub(super) fn manifest(
     let _ = top.optional("$schema", rule(|value| rules::text(value).map(drop)));
     let own_url = top.required("base_url", rule(rules::parsed::<BaseUrl>));
     let unix_socket = top.optional("unix_socket", rule(rules::parsed));
-    let user_agent = top.or(
-        "user_agent",
-        rule(rules::user_agent),
-        concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")).to_owned(),
-    );
-    let own_deadline = top.optional(
-        "deadline_seconds",
-        rule(|value| rules::positive_seconds(value, rules::DAY)),
-    );
-    let concurrency = top.or("concurrency", rule(|value| rules::whole(value, 1, 64)), 4);
+    let user_agent = top.optional("user_agent", rule(rules::user_agent));
+    let own_deadline = top.optional("deadline_seconds", rule(seconds_up_to(DAY)));
+    let concurrency = top.or("concurrency", rule(whole(1, 64)), 4);
     let concurrency =
         concurrency.map(|number| NonZeroUsize::new(number).unwrap_or(NonZeroUsize::MIN));
     let proxies = [("none", Proxy::None), ("env", Proxy::Env)];
-    let proxy = top.or(
-        "proxy",
-        rule(|value| rules::word(value, &proxies)),
-        Proxy::None,
-    );
+    let proxy = top.or("proxy", rule(word(&proxies)), Proxy::None);
     let defaults = top.optional("defaults", |json, location, context| {
         let mut keys = ObjectReader::new(json, location, context)?;
         RouteOptions::read(&mut keys, &NO_KEYS);
@@ -84,7 +76,7 @@ pub(super) fn manifest(
         source,
         base_url: base_url.unwrap_or(own_url),
         unix_socket,
-        user_agent: user_agent?,
+        user_agent: user_agent?.unwrap_or_else(|| USER_AGENT.to_owned()),
         deadline: own_deadline?.unwrap_or(DEFAULT_DEADLINE),
         concurrency: concurrency?,
         proxy: proxy?,
@@ -145,29 +137,13 @@ fn recovery(
     let mut keys = ObjectReader::new(value, location, context)?;
     let unit = keys.required("unit", rule(rules::parsed));
     let scopes = [("system", Scope::System), ("user", Scope::User)];
-    let scope = keys.or(
-        "scope",
-        rule(|value| rules::word(value, &scopes)),
-        Scope::System,
-    );
+    let scope = keys.or("scope", rule(word(&scopes)), Scope::System);
     let signals = KillSignal::ALL.map(|signal| (signal.name(), signal));
-    let signal = keys.or(
-        "signal",
-        rule(|value| rules::word(value, &signals)),
-        KillSignal::Kill,
-    );
+    let signal = keys.or("signal", rule(word(&signals)), KillSignal::Kill);
     let signals = DumpSignal::ALL.map(|signal| (signal.name(), signal));
-    let dump_signal = keys.optional("dump_signal", rule(|value| rules::word(value, &signals)));
-    let min_uptime = keys.or(
-        "min_uptime_seconds",
-        rule(|value| rules::seconds(value, 0, rules::DAY)),
-        120 * SECOND,
-    );
-    let verify = keys.or(
-        "verify_seconds",
-        rule(|value| rules::seconds(value, 1, 3600)),
-        60 * SECOND,
-    );
+    let dump_signal = keys.optional("dump_signal", rule(word(&signals)));
+    let min_uptime = keys.or("min_uptime_seconds", rule(seconds(0, DAY)), 120 * SECOND);
+    let verify = keys.or("verify_seconds", rule(seconds(1, 3600)), 60 * SECOND);
     keys.end();
     Ok(RecoveryPlan {
         unit: unit?,
@@ -192,32 +168,19 @@ impl RouteOptions {
     pub(super) fn read(own: &mut ObjectReader<'_, '_, '_>, defaults: &Json<'_>) -> Self {
         let mut keys = Layers { own, defaults };
         let methods = [Method::Get, Method::Head].map(|method| (method.as_str(), method));
-        let method_rule = rule(|value| rules::word(value, &methods));
+        let method_rule = rule(word(&methods));
         let own_method = keys.own.optional("method", &method_rule);
         let default_method = keys.default("method", &method_rule, Method::Get);
         let method = own_method.map(|own| own.or(default_method.ok()));
         let expect = keys.option("expect", statuses, Expect::Success);
-        let timeout = keys.option(
-            "timeout_seconds",
-            rule(|value| rules::positive_seconds(value, 3600)),
-            10 * SECOND,
-        );
-        let retries = keys.option("retries", rule(|value| rules::whole(value, 0, 10)), 2);
-        let backoff = keys.option(
-            "retry_backoff_seconds",
-            rule(|value| rules::seconds(value, 0, 60)),
-            SECOND / 2,
-        );
-        let max_redirects =
-            keys.option("max_redirects", rule(|value| rules::whole(value, 0, 20)), 0);
+        let timeout = keys.option("timeout_seconds", rule(seconds_up_to(3600)), 10 * SECOND);
+        let retries = keys.option("retries", rule(whole(0, 10)), 2);
+        let backoff = keys.option("retry_backoff_seconds", rule(seconds(0, 60)), SECOND / 2);
+        let max_redirects = keys.option("max_redirects", rule(whole(0, 20)), 0);
         let own_headers = keys.own.or("headers", headers, Vec::new());
         let headers = own_headers
             .and_then(|own| Ok(merged(keys.default("headers", headers, Vec::new())?, own)));
-        let max_body_bytes = keys.option(
-            "max_body_bytes",
-            rule(|value| rules::whole(value, 1, 16 * 1024 * 1024)),
-            1024 * 1024,
-        );
+        let max_body_bytes = keys.option("max_body_bytes", rule(whole(1, 16 * MIB)), MIB as usize);
         let all = || {
             Ok(Arc::new(Options {
                 method: method?.ok_or(Invalid)?,
@@ -288,12 +251,9 @@ fn statuses(value: &Json<'_>, location: &Location<'_>, context: &mut Context<'_>
     };
     let before = context.problems.count();
     let mut statuses = Vec::new();
-    let whole = |(_, item): &(usize, &Json<'_>)| !matches!(item, Json::Cut);
-    for (index, item) in items.iter().enumerate().filter(whole) {
-        match context.note(
-            &Location::Item(location, index),
-            rules::whole(item, 200, 599),
-        ) {
+    let is_there = |(_, item): &(usize, &Json<'_>)| !matches!(item, Json::Cut);
+    for (index, item) in items.iter().enumerate().filter(is_there) {
+        match context.note(&Location::Item(location, index), whole(200, 599)(item)) {
             Ok(status) if !statuses.contains(&status) => statuses.push(status),
             Ok(_) | Err(Invalid) => {}
         }

@@ -12,15 +12,20 @@ use super::{SocketPath, UnitName, Variables};
 pub(super) const DAY: u32 = 86_400;
 
 /// A whole number from `min` to `max`. As in JSON Schema, `2.0` is one.
-pub(super) fn whole<T: TryFrom<u32>>(value: &Json<'_>, min: u32, max: u32) -> Result<T, String> {
-    let number = match integer(value) {
-        Ok(number) if number < min.into() => Err("too small"),
-        Ok(number) if number > max.into() => Err("too large"),
-        Ok(number) => T::try_from(number as u32).map_err(|_| "too large"),
-        Err(wrong) => Err(wrong),
-    };
-    let allowed = format_args!("give a whole number from {min} to {max}");
-    number.map_err(|wrong| value.problem(wrong, allowed))
+pub(super) fn whole<T: TryFrom<u32>>(
+    min: u32,
+    max: u32,
+) -> impl Fn(&Json<'_>) -> Result<T, String> {
+    move |value| {
+        let number = match integer(value) {
+            Ok(number) if number < min.into() => Err("too small"),
+            Ok(number) if number > max.into() => Err("too large"),
+            Ok(number) => T::try_from(number as u32).map_err(|_| "too large"),
+            Err(wrong) => Err(wrong),
+        };
+        let allowed = format_args!("give a whole number from {min} to {max}");
+        number.map_err(|wrong| value.problem(wrong, allowed))
+    }
 }
 
 fn integer(value: &Json<'_>) -> Result<i128, &'static str> {
@@ -35,16 +40,22 @@ fn integer(value: &Json<'_>) -> Result<i128, &'static str> {
     }
 }
 
-/// Seconds, more than none.
-pub(super) fn positive_seconds(value: &Json<'_>, max: u32) -> Result<Duration, String> {
-    length(value, |seconds| seconds <= 0.0, max)
-        .map_err(|wrong| value.problem(wrong, format!("give more than 0 and at most {max}")))
+/// Seconds, more than none and at most `max`.
+pub(super) fn seconds_up_to(max: u32) -> impl Fn(&Json<'_>) -> Result<Duration, String> {
+    move |value| {
+        length(value, |seconds| seconds <= 0.0, max).map_err(|wrong| {
+            value.problem(wrong, format_args!("give more than 0 and at most {max}"))
+        })
+    }
 }
 
 /// Seconds from `min` to `max`.
-pub(super) fn seconds(value: &Json<'_>, min: u32, max: u32) -> Result<Duration, String> {
-    length(value, |seconds| seconds < min.into(), max)
-        .map_err(|wrong| value.problem(wrong, format!("give a number from {min} to {max}")))
+pub(super) fn seconds(min: u32, max: u32) -> impl Fn(&Json<'_>) -> Result<Duration, String> {
+    move |value| {
+        length(value, |seconds| seconds < min.into(), max).map_err(|wrong| {
+            value.problem(wrong, format_args!("give a number from {min} to {max}"))
+        })
+    }
 }
 
 /// A length of time. More than nothing, but less than a nanosecond, counts as one.
@@ -125,15 +136,17 @@ pub(super) fn user_agent(value: &Json<'_>) -> Result<String, String> {
 }
 
 /// One of a few words.
-pub(super) fn word<T: Copy>(value: &Json<'_>, words: &[(&str, T)]) -> Result<T, String> {
-    let known: Vec<String> = words.iter().map(|(word, _)| quoted(word)).collect();
-    let allowed = format!("give {}", known.join(" or "));
-    let Json::Text(text) = value else {
-        return Err(value.wrong_type(allowed));
-    };
-    match words.iter().find(|(word, _)| word == text) {
-        Some((_, meaning)) => Ok(*meaning),
-        None => Err(value.problem("not known", allowed)),
+pub(super) fn word<T: Copy>(words: &[(&str, T)]) -> impl Fn(&Json<'_>) -> Result<T, String> {
+    move |value| {
+        let known: Vec<String> = words.iter().map(|(word, _)| quoted(word)).collect();
+        let allowed = format!("give {}", known.join(" or "));
+        let Json::Text(text) = value else {
+            return Err(value.wrong_type(allowed));
+        };
+        match words.iter().find(|(word, _)| word == text) {
+            Some((_, meaning)) => Ok(*meaning),
+            None => Err(value.problem("not known", allowed)),
+        }
     }
 }
 
