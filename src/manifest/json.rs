@@ -78,14 +78,13 @@ impl<'t> Json<'t> {
 
     /// The message about a value that is `wrong`, quoted where it has no parts.
     pub(super) fn problem(&self, wrong: &str, remedy: impl fmt::Display) -> String {
-        match self {
-            Self::Bool(value) => format!("{value} is {wrong}; {remedy}"),
-            Self::Number(value) => format!("{value} is {wrong}; {remedy}"),
-            Self::Text(text) => format!("{} is {wrong}; {remedy}", quoted(text)),
-            Self::Null | Self::Cut | Self::Array(_) | Self::Object(_) => {
-                format!("is {wrong}; {remedy}")
-            }
-        }
+        let quoted = match self {
+            Self::Bool(value) => format!("{value} "),
+            Self::Number(value) => format!("{value} "),
+            Self::Text(text) => format!("{} ", quoted(text)),
+            Self::Null | Self::Cut | Self::Array(_) | Self::Object(_) => String::new(),
+        };
+        format!("{quoted}is {wrong}; {remedy}")
     }
 
     /// The value for a later comparison, unchanged except for the variables in its strings. A duplicate
@@ -215,7 +214,7 @@ impl<'t> Visitor<'t> for Reader<'_, 't> {
     }
 
     fn visit_map<A: MapAccess<'t>>(mut self, mut map: A) -> Result<(), A::Error> {
-        let mut entries = Vec::new();
+        let mut entries = Vec::with_capacity(2);
         let end = loop {
             let (mut key, mut value) = (Json::Cut, Json::Cut);
             let read = match map.next_key_seed(Reader::new(&mut key)) {

@@ -34,7 +34,7 @@ pub(super) fn manifest(
     context: &mut Context<'_>,
 ) -> Field<Manifest> {
     let mut top = ObjectReader::new(json, &Location::Top, context)?;
-    // For editors alone; whether it is valid is no matter here.
+    // For editors; only its type is checked.
     let _ = top.optional("$schema", rule(|value| rules::text(value).map(drop)));
     let own_url = top.required("base_url", rule(rules::parsed::<BaseUrl>));
     let unix_socket = top.optional("unix_socket", rule(rules::parsed));
@@ -104,7 +104,7 @@ fn check_socket(
     }
 }
 
-/// The keys that recovery cannot be used with.
+/// The keys that cannot be used with recovery.
 fn check_recovery(
     top: &mut ObjectReader<'_, '_, '_>,
     deadline: Field<Option<Duration>>,
@@ -158,13 +158,14 @@ fn recovery(
 /// The options of a route, or of `defaults`.
 #[derive(Clone)]
 pub(super) struct RouteOptions {
-    /// None if it is that of `defaults`, which is invalid: the same for all routes without their own.
+    /// None if it is inherited from `defaults` and invalid there: all routes without their own share it.
     pub(super) method: Field<Option<Method>>,
     pub(super) all: Field<Arc<Options>>,
 }
 
 impl RouteOptions {
-    /// Reads `own`, and `defaults` for what it has not. Problems in `defaults` are noted elsewhere.
+    /// Reads `own`, and `defaults` for the keys that are missing there. Problems in `defaults` are not noted
+    /// again for each route.
     pub(super) fn read(own: &mut ObjectReader<'_, '_, '_>, defaults: &Json<'_>) -> Self {
         let mut keys = Layers { own, defaults };
         let methods = [Method::Get, Method::Head].map(|method| (method.as_str(), method));

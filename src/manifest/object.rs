@@ -1,5 +1,5 @@
-//! Reads an object with keys of the manifest's own language. The keys that are asked for are those that
-//! there are; it knows none itself.
+//! Reads an object with keys of the manifest's own language. The known keys are those that the caller asks
+//! for.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,7 +13,7 @@ use super::location::{Context, DUPLICATE_KEY, Field, Invalid, Location, QUOTED};
 /// Reads the keys of one object.
 pub(super) struct ObjectReader<'j, 'a, 'v> {
     entries: &'j [(Cow<'j, str>, Json<'j>)],
-    /// Whether a syntax error ended the object, so that a key that is not there may be missing for that.
+    /// Whether a syntax error ended the object: a key may then be absent only because of it.
     is_cut: bool,
     location: &'a Location<'a>,
     context: &'a mut Context<'v>,
@@ -34,7 +34,7 @@ impl<'j, 'a, 'v> ObjectReader<'j, 'a, 'v> {
                 is_cut: json.is_cut(),
                 location,
                 context,
-                known: Vec::with_capacity(16),
+                known: Vec::new(),
             }),
             Json::Cut => Err(Invalid),
             _ => {
@@ -103,7 +103,7 @@ impl<'j, 'a, 'v> ObjectReader<'j, 'a, 'v> {
         self.entries.iter().all(|(key, _)| is_known(key))
     }
 
-    /// Ends the reading: a key that nobody asked for is unknown.
+    /// Reports every key that was not asked for as unknown.
     pub(super) fn end(self) {
         for (key, value) in self.entries {
             if self.known.contains(&&**key) || matches!(value, Json::Cut) {

@@ -1,6 +1,6 @@
 //! What holds for a manifest made of any bytes, stated once for proptest and the fuzzer. It reads
 //! the JSON in another way than the parser does. The limits are those of `routes.schema.json`; stated here
-//! is only what no schema can.
+//! are only the rules that a schema cannot express.
 
 #![expect(
     clippy::panic,
@@ -21,7 +21,7 @@ use serde_json::Value;
 use super::*;
 use crate::escape::deceives;
 
-/// What `${TOKEN}` in a header stands for.
+/// The value of `${TOKEN}`.
 const SECRET: &str = "hunter2-of-the-environment";
 
 static SCHEMA: LazyLock<Validator> = LazyLock::new(|| {
@@ -30,7 +30,7 @@ static SCHEMA: LazyLock<Validator> = LazyLock::new(|| {
     jsonschema::draft202012::new(&schema).unwrap_or_else(|error| panic!("no schema: {error}"))
 });
 
-/// Problems of which the schema knows nothing; `tests/health/schema.rs` has a manifest for most.
+/// Problems that a schema cannot express; `tests/health/schema.rs` has a manifest for most.
 const BEYOND: [&str; 10] = [
     ": same method and path as ",
     " cannot be used with HEAD",
@@ -82,8 +82,8 @@ pub fn manifest_property(data: &[u8]) -> bool {
     loads
 }
 
-/// What the schema takes, the program takes, but for what no schema can state. Variables are not read:
-/// what stands in the environment is not the schema's to know.
+/// The program accepts what the schema accepts, except for rules that a schema cannot express. Variables
+/// are not read, since the schema cannot know their values.
 fn agrees_with_the_schema(data: &[u8], written: &Value) {
     let options = LoadOptions {
         base_url: None,
@@ -126,7 +126,7 @@ fn parse(data: &[u8]) -> Result<Manifest, Problems> {
     Manifest::parse(data, Source::Stdin, &options)
 }
 
-/// What `${LINES}` stands for.
+/// The value of `${LINES}`.
 fn lines() -> String {
     format!("{SECRET}\r\nSet-Cookie: {SECRET}")
 }
@@ -171,7 +171,7 @@ fn are_located(problems: &Problems) {
     assert!(lines <= 102, "{lines} lines");
 }
 
-/// What no schema can state, rule by rule.
+/// The rules that a schema cannot express, one by one.
 fn obeys_the_rules_beyond_the_schema(manifest: &Manifest) {
     let host = manifest.base_url.host();
     assert!(host.len() <= 254 && manifest.base_url.port() > 0, "{host}");
@@ -229,8 +229,7 @@ fn headers_obey(headers: &[Header]) {
     assert!(bytes <= 2 * 64 * 1024);
 }
 
-/// What is sent for a path begins with the origin, is a URI for all that will read it, and still
-/// says the same.
+/// The URL of a path begins with the origin, is a URI to every parser, and decodes to the same path.
 fn url_obeys(path: &str, base_url: &BaseUrl) {
     let url = base_url.url(path);
     assert!(url.bytes().all(|b| b.is_ascii_graphic()), "{url:?}");
@@ -265,7 +264,7 @@ fn url_obeys(path: &str, base_url: &BaseUrl) {
     }
 }
 
-/// The bytes that percent-encoded text stands for; a `%` that begins nothing stands for itself.
+/// Percent-decodes text; a `%` without two hex digits is kept.
 fn decoded(text: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut rest = text.as_bytes();
@@ -288,7 +287,7 @@ fn decoded(text: &str) -> Vec<u8> {
     bytes
 }
 
-/// Everything that is written has been taken as it stands, and nothing else has been made up.
+/// The manifest has every value that is written, and no other.
 fn means_what_is_written(manifest: &Manifest, written: &Value) {
     assert_eq!(written["base_url"], manifest.base_url.to_string());
     assert_eq!(

@@ -1,5 +1,5 @@
-//! The list of routes. The routes are read as they come, and get their options once all of the manifest,
-//! and so its defaults, has been read.
+//! The list of routes. A route is read as soon as it has been parsed, so that 100,000 take little memory, and
+//! gets its options at the end, because `defaults` may come after `routes`.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -69,6 +69,9 @@ impl<'t, 'v> RawRoutes<'t, 'v> {
             own: None,
         };
         if let Ok(mut keys) = ObjectReader::new(&json, &location, &mut self.context) {
+            // One allocation for all routes.
+            keys.known = std::mem::take(&mut self.keys);
+            keys.known.clear();
             route.path = keys.required("path", rule(rules::path));
             route.core = keys.or("core", rule(rules::boolean), false);
             let contains = keys.optional("body_contains", body_text).unwrap_or(None);
@@ -77,16 +80,17 @@ impl<'t, 'v> RawRoutes<'t, 'v> {
                 let json = pointers.unwrap_or_default();
                 route.checks = Some(Box::new(BodyChecks { contains, json }));
             }
-            if !keys.is_exhausted() {
-                self.keys = keys.known;
+            let has_own = !keys.is_exhausted();
+            self.keys = keys.known;
+            if has_own {
                 route.own = Some(Box::new(json));
             }
         }
         self.routes.push(route);
     }
 
-    /// Gives the routes their options, and applies the rules that compare several keys. `is_cut` says
-    /// whether a syntax error ended the list.
+    /// Gives the routes their options, and applies the rules that compare several keys. `is_cut`:
+    /// a syntax error ended the list.
     pub(super) fn resolve(
         self,
         is_cut: bool,

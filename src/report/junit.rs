@@ -33,7 +33,7 @@ pub(super) fn render(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let (name, started) = (Xml(&name), timestamp(report.started_at));
     writeln!(out, r#"<?xml version="1.0" encoding="UTF-8"?>"#)?;
     writeln!(out, r#"<testsuites name="scidex-route-health" {counts}>"#)?;
-    // Not at <testsuites>, where Jenkins' junit-10.xsd knows no such attribute.
+    // Not on <testsuites>, where Jenkins' junit-10.xsd does not allow it.
     writeln!(
         out,
         r#"  <testsuite name="{name}" timestamp="{started}" {counts} skipped="{skipped}">"#

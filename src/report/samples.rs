@@ -223,7 +223,7 @@ fn process(pid: u32) -> ProcessEvidence {
     }
 }
 
-/// What recovery may say of a hung backend.
+/// A recovery that succeeded.
 pub(super) fn recovered() -> Recovery {
     Recovery {
         outcome: recovery::Outcome::Recovered {
@@ -257,7 +257,7 @@ pub(super) fn recovered() -> Recovery {
     }
 }
 
-/// Another thing that it may say.
+/// A recovery that was refused.
 pub(super) fn refused() -> Recovery {
     Recovery {
         outcome: recovery::Outcome::Refused(

@@ -99,7 +99,7 @@ fn coloured(choice: Color, stream: Stream) -> bool {
         // Other readers of the journal would see the escape sequences.
         (_, Stream::Journal) | (Color::Never, _) => false,
         (Color::Always, _) => true,
-        // A 0, too, counts as a wish for anstream.
+        // anstream treats 0 as a request for colour.
         (Color::Auto, Stream::Plain) if variable("CLICOLOR_FORCE").as_deref() == Some("0") => false,
         (Color::Auto, _) => AutoStream::choice(&io::stdout()) != ColorChoice::Never,
     }

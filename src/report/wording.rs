@@ -203,7 +203,7 @@ pub(super) fn class(class: Class) -> &'static str {
     }
 }
 
-/// The result of one route in a line: class, status, what is to be said after them, and the note.
+/// The result of one route in a line: class, status, `after`, and the note.
 pub(super) fn result(result: &ProbeResult, after: &str) -> String {
     let status = result.status.map(|status| format!(" {status}"));
     let note = note(result);

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use serde_json::{Value, json};
 
-/// A value that breaks some rule, or keeps it by a hair.
+/// A value that breaks some rule, or only just keeps it.
 fn odd() -> impl Strategy<Value = Value> {
     let texts = [
         "",

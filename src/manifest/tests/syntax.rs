@@ -1,4 +1,4 @@
-//! What is no manifest at all, and how problems are reported.
+//! Syntax errors, unknown keys, and how problems are reported.
 
 use super::*;
 

@@ -128,7 +128,7 @@ impl Table {
         )
     }
 
-    /// The path, and the note beside it or, where there is no room, below it.
+    /// The path, and the note beside it, or below it if it does not fit.
     fn path(&self, path: &str, note: &str, out: &mut dyn Write) -> io::Result<()> {
         let padding = match note.is_empty() {
             true => 0,
@@ -157,8 +157,8 @@ impl Table {
     }
 }
 
-/// What a route's line says beside the columns. That the backend hung or is down, the verdict says
-/// once for all routes that were skipped for it.
+/// The note on a route's line. Routes skipped because the backend hung or is down have none: the verdict
+/// gives the reason once.
 fn note(result: &ProbeResult) -> String {
     match result.class {
         Class::Skipped(SkipReason::BackendHung | SkipReason::BackendDown) => String::new(),
