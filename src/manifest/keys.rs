@@ -1,7 +1,6 @@
 //! Every key of the manifest, with its rule and its default, and the rules that compare several keys.
 
 use std::num::NonZeroUsize;
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::headers::headers;
@@ -21,14 +20,11 @@ const DEFAULT_DEADLINE: Duration = Duration::from_secs(120);
 const USER_AGENT: &str = concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION"));
 const MIB: u32 = 1024 * 1024;
 
-/// An object without keys, such as defaults that are left out.
-pub(super) static NO_KEYS: Json<'_> = Json::Object(Vec::new());
-
 /// Reads a manifest, whose `routes` have been read, and which is probed at `base_url` instead of its own
 /// where one is given.
 pub(super) fn manifest(
     json: &Json<'_>,
-    routes: RawRoutes<'_, '_>,
+    routes: RawRoutes<'_>,
     base_url: Option<BaseUrl>,
     source: Source,
     context: &mut Context<'_>,
@@ -45,20 +41,15 @@ pub(super) fn manifest(
         concurrency.map(|number| NonZeroUsize::new(number).unwrap_or(NonZeroUsize::MIN));
     let proxies = [("none", Proxy::None), ("env", Proxy::Env)];
     let proxy = top.or("proxy", rule(word(&proxies)), Proxy::None);
-    let defaults = top.optional("defaults", |json, location, context| {
-        let mut keys = ObjectReader::new(json, location, context)?;
-        RouteOptions::read(&mut keys, &NO_KEYS);
-        keys.end();
-        Ok(json)
-    });
-    let defaults = defaults.map_or(&Json::Null, |json| json.unwrap_or(&NO_KEYS));
+    let defaults = top.or("defaults", defaults, GivenOptions::default());
+    let defaults = defaults.as_ref().map_err(|invalid| *invalid);
     let sent_to = base_url.as_ref().or(own_url.as_ref().ok());
     let routes = top.required("routes", |value, location, context| {
         let Json::Array(_) = value else {
             let remedy = "give a list of routes, such as [{ \"path\": \"/\", \"core\": true }]";
             return Err(context.problems.add(location, value.wrong_type(remedy)));
         };
-        routes.resolve(value.is_cut(), defaults, sent_to, context)
+        Ok(routes.resolve(value.is_cut(), defaults, sent_to, context))
     });
     let recovery = top.optional("recovery", recovery);
 
@@ -83,6 +74,18 @@ pub(super) fn manifest(
         routes: routes?.all,
         recovery: recovery?,
     })
+}
+
+/// Reads the `defaults` object.
+fn defaults(
+    value: &Json<'_>,
+    location: &Location<'_>,
+    context: &mut Context<'_>,
+) -> Field<GivenOptions> {
+    let mut keys = ObjectReader::new(value, location, context)?;
+    let given = GivenOptions::read(&mut keys);
+    keys.end();
+    Ok(given)
 }
 
 /// The keys that cannot be used with a UNIX socket.
@@ -155,86 +158,112 @@ fn recovery(
     })
 }
 
-/// The options of a route, or of `defaults`.
-#[derive(Clone)]
-pub(super) struct RouteOptions {
-    /// None if it is inherited from `defaults` and invalid there: all routes without their own share it.
-    pub(super) method: Field<Option<Method>>,
-    pub(super) all: Field<Arc<Options>>,
+/// The options of `defaults` or of one route, as far as they are given.
+#[derive(Clone, PartialEq)]
+pub(super) struct GivenOptions {
+    method: Field<Option<Method>>,
+    expect: Field<Option<Expect>>,
+    timeout: Field<Option<Duration>>,
+    retries: Field<Option<u32>>,
+    backoff: Field<Option<Duration>>,
+    max_redirects: Field<Option<u32>>,
+    headers: Field<Option<Vec<Header>>>,
+    max_body_bytes: Field<Option<usize>>,
 }
 
-impl RouteOptions {
-    /// Reads `own`, and `defaults` for the keys that are missing there. Problems in `defaults` are not noted
-    /// again for each route.
-    pub(super) fn read(own: &mut ObjectReader<'_, '_, '_>, defaults: &Json<'_>) -> Self {
-        let mut keys = Layers { own, defaults };
-        let methods = [Method::Get, Method::Head].map(|method| (method.as_str(), method));
-        let method_rule = rule(word(&methods));
-        let own_method = keys.own.optional("method", &method_rule);
-        let default_method = keys.default("method", &method_rule, Method::Get);
-        let method = own_method.map(|own| own.or(default_method.ok()));
-        let expect = keys.option("expect", statuses, Expect::Success);
-        let timeout = keys.option("timeout_seconds", rule(seconds_up_to(3600)), 10 * SECOND);
-        let retries = keys.option("retries", rule(whole(0, 10)), 2);
-        let backoff = keys.option("retry_backoff_seconds", rule(seconds(0, 60)), SECOND / 2);
-        let max_redirects = keys.option("max_redirects", rule(whole(0, 20)), 0);
-        let own_headers = keys.own.or("headers", headers, Vec::new());
-        let headers = own_headers
-            .and_then(|own| Ok(merged(keys.default("headers", headers, Vec::new())?, own)));
-        let max_body_bytes = keys.option("max_body_bytes", rule(whole(1, 16 * MIB)), MIB as usize);
-        let all = || {
-            Ok(Arc::new(Options {
-                method: method?.ok_or(Invalid)?,
-                expect: expect?,
-                timeout: timeout?,
-                retries: retries?,
-                backoff: backoff?,
-                max_redirects: max_redirects?,
-                headers: headers?,
-                max_body_bytes: max_body_bytes?,
-            }))
-        };
-        Self { method, all: all() }
+impl Default for GivenOptions {
+    fn default() -> Self {
+        Self {
+            method: Ok(None),
+            expect: Ok(None),
+            timeout: Ok(None),
+            retries: Ok(None),
+            backoff: Ok(None),
+            max_redirects: Ok(None),
+            headers: Ok(None),
+            max_body_bytes: Ok(None),
+        }
     }
 }
 
-/// An object whose keys have their defaults in another one.
-struct Layers<'r, 'j, 'a, 'v> {
-    own: &'r mut ObjectReader<'j, 'a, 'v>,
-    defaults: &'r Json<'r>,
-}
-
-impl Layers<'_, '_, '_, '_> {
-    fn option<T>(
-        &mut self,
-        key: &'static str,
-        read: impl Fn(&Json<'_>, &Location<'_>, &mut Context<'_>) -> Field<T>,
-        built_in: T,
-    ) -> Field<T> {
-        match self.own.optional(key, &read)? {
-            Some(value) => Ok(value),
-            None => self.default(key, read, built_in),
+impl GivenOptions {
+    pub(super) fn read(keys: &mut ObjectReader<'_, '_, '_>) -> Self {
+        let methods = [Method::Get, Method::Head].map(|method| (method.as_str(), method));
+        Self {
+            method: keys.optional("method", rule(word(&methods))),
+            expect: keys.optional("expect", statuses),
+            timeout: keys.optional("timeout_seconds", rule(seconds_up_to(3600))),
+            retries: keys.optional("retries", rule(whole(0, 10))),
+            backoff: keys.optional("retry_backoff_seconds", rule(seconds(0, 60))),
+            max_redirects: keys.optional("max_redirects", rule(whole(0, 20))),
+            headers: keys.optional("headers", headers),
+            max_body_bytes: keys.optional("max_body_bytes", rule(whole(1, 16 * MIB))),
         }
     }
 
-    fn default<T>(
-        &mut self,
-        key: &'static str,
-        read: impl Fn(&Json<'_>, &Location<'_>, &mut Context<'_>) -> Field<T>,
-        built_in: T,
-    ) -> Field<T> {
-        let mut unheard = Context::new(self.own.variables());
-        let mut defaults = ObjectReader::new(self.defaults, &Location::Top, &mut unheard)?;
-        defaults.or(key, read, built_in)
+    /// The method; none if it is inherited from `defaults` and invalid there, so that all routes without
+    /// their own share it.
+    pub(super) fn method(&self, defaults: Field<&Self>) -> Field<Option<Method>> {
+        let default = defaults.and_then(|given| given.method);
+        let inherited = default.map(|default| default.unwrap_or(Method::Get));
+        Ok(self.method?.or(inherited.ok()))
+    }
+
+    /// All options: these, else those of `defaults`, else the built-in ones.
+    pub(super) fn over(&self, defaults: Field<&Self>) -> Field<Options> {
+        Ok(Options {
+            method: self.method(defaults)?.ok_or(Invalid)?,
+            expect: first(
+                &self.expect,
+                defaults.map(|given| &given.expect),
+                Expect::Success,
+            )?,
+            timeout: first(
+                &self.timeout,
+                defaults.map(|given| &given.timeout),
+                10 * SECOND,
+            )?,
+            retries: first(&self.retries, defaults.map(|given| &given.retries), 2)?,
+            backoff: first(
+                &self.backoff,
+                defaults.map(|given| &given.backoff),
+                SECOND / 2,
+            )?,
+            max_redirects: first(
+                &self.max_redirects,
+                defaults.map(|given| &given.max_redirects),
+                0,
+            )?,
+            headers: merged(defaults?.headers.clone()?, self.headers.clone()?),
+            max_body_bytes: first(
+                &self.max_body_bytes,
+                defaults.map(|given| &given.max_body_bytes),
+                MIB as usize,
+            )?,
+        })
+    }
+}
+
+/// The first of an option's values that is given.
+fn first<T: Clone>(
+    own: &Field<Option<T>>,
+    default: Field<&Field<Option<T>>>,
+    built_in: T,
+) -> Field<T> {
+    match own.clone()? {
+        Some(own) => Ok(own),
+        None => Ok(default?.clone()?.unwrap_or(built_in)),
     }
 }
 
 /// The headers of `defaults` and a route's own, which win name by name.
-fn merged(mut defaults: Vec<Header>, own: Vec<Header>) -> Vec<Header> {
+fn merged(defaults: Option<Vec<Header>>, own: Option<Vec<Header>>) -> Vec<Header> {
+    let own = own.unwrap_or_default();
     let same = |a: &Header, b: &Header| a.name.eq_ignore_ascii_case(&b.name);
-    defaults.retain(|header| !own.iter().any(|own| same(own, header)));
-    defaults.extend(own);
-    defaults
+    let mut all = defaults.unwrap_or_default();
+    all.retain(|header| !own.iter().any(|own| same(own, header)));
+    all.extend(own);
+    all
 }
 
 /// Reads a value by its rule.

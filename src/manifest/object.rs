@@ -6,7 +6,6 @@ use std::fmt;
 
 use strsim::levenshtein;
 
-use super::Variables;
 use super::json::Json;
 use super::location::{Context, DUPLICATE_KEY, Field, Invalid, Location, QUOTED};
 
@@ -84,11 +83,6 @@ impl<'j, 'a, 'v> ObjectReader<'j, 'a, 'v> {
         let missing = "missing; this key is required";
         let value = self.optional(key, read)?;
         value.ok_or_else(|| self.problem(key, missing))
-    }
-
-    /// Where variables in its values come from.
-    pub(super) fn variables(&self) -> Variables<'v> {
-        self.context.variables
     }
 
     /// Notes a problem with the value of `key`.

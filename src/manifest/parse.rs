@@ -22,7 +22,7 @@ impl Manifest {
             return Err(context.problems);
         };
         let mut routes = RawRoutes::new(options.variables);
-        let (json, read) = Json::parse(text, "routes", &mut |route| routes.push(route));
+        let (json, read) = Json::parse(text, "routes", &mut |route| routes.push(&route));
         let base_url = options.base_url.clone();
         let manifest = keys::manifest(&json, routes, base_url, source, &mut context);
         let mut problems = context.problems;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::json::Json;
-use super::keys::{NO_KEYS, RouteOptions, rule};
+use super::keys::{GivenOptions, rule};
 use super::location::{Context, Field, Invalid, Location, Problems, quoted};
 use super::object::ObjectReader;
 use super::url::{self, BaseUrl};
@@ -20,21 +20,23 @@ const MOST: usize = 100_000;
 const LIST: Location<'_> = Location::Key(&Location::Top, "routes");
 
 /// The routes as they are written.
-pub(super) struct RawRoutes<'t, 'v> {
+pub(super) struct RawRoutes<'v> {
     /// The first [`MOST`].
-    routes: Vec<RawRoute<'t>>,
+    routes: Vec<RawRoute>,
     count: usize,
-    /// The keys of a route without its options.
+    /// The different options of routes; the first are those of a route without any.
+    options: Vec<GivenOptions>,
+    /// The keys of a route, kept for their allocation.
     keys: Vec<&'static str>,
     context: Context<'v>,
 }
 
-struct RawRoute<'t> {
+struct RawRoute {
     path: Field<String>,
     core: Field<bool>,
     checks: Option<Box<BodyChecks>>,
-    /// The whole route, if it has options of its own.
-    own: Option<Box<Json<'t>>>,
+    /// The index of its own options.
+    options: usize,
 }
 
 /// The routes with their options.
@@ -45,18 +47,19 @@ pub(super) struct Routes {
     pub(super) core: Field<Vec<Arc<Options>>>,
 }
 
-impl<'t, 'v> RawRoutes<'t, 'v> {
+impl<'v> RawRoutes<'v> {
     pub(super) fn new(variables: Variables<'v>) -> Self {
         Self {
             routes: Vec::new(),
             count: 0,
+            options: vec![GivenOptions::default()],
             keys: Vec::new(),
             context: Context::new(variables),
         }
     }
 
     /// Reads the next route.
-    pub(super) fn push(&mut self, json: Json<'t>) {
+    pub(super) fn push(&mut self, json: &Json<'_>) {
         let location = Location::Item(&LIST, self.count);
         self.count += 1;
         if self.count > MOST {
@@ -66,9 +69,9 @@ impl<'t, 'v> RawRoutes<'t, 'v> {
             path: Err(Invalid),
             core: Err(Invalid),
             checks: None,
-            own: None,
+            options: 0,
         };
-        if let Ok(mut keys) = ObjectReader::new(&json, &location, &mut self.context) {
+        if let Ok(mut keys) = ObjectReader::new(json, &location, &mut self.context) {
             // One allocation for all routes.
             keys.known = std::mem::take(&mut self.keys);
             keys.known.clear();
@@ -80,13 +83,27 @@ impl<'t, 'v> RawRoutes<'t, 'v> {
                 let json = pointers.unwrap_or_default();
                 route.checks = Some(Box::new(BodyChecks { contains, json }));
             }
-            let has_own = !keys.is_exhausted();
-            self.keys = keys.known;
-            if has_own {
-                route.own = Some(Box::new(json));
+            if keys.is_exhausted() {
+                self.keys = keys.known;
+            } else {
+                let own = GivenOptions::read(&mut keys);
+                keys.end();
+                route.options = self.index_of(own);
             }
         }
         self.routes.push(route);
+    }
+
+    /// The index of `options`. Routes with the same options as a recent one, which most are, share an
+    /// index.
+    fn index_of(&mut self, options: GivenOptions) -> usize {
+        const RECENT: usize = 16;
+        let mut recent = self.options.iter().enumerate().rev().take(RECENT);
+        if let Some((index, _)) = recent.find(|(_, known)| **known == options) {
+            return index;
+        }
+        self.options.push(options);
+        self.options.len() - 1
     }
 
     /// Gives the routes their options, and applies the rules that compare several keys. `is_cut`:
@@ -94,32 +111,28 @@ impl<'t, 'v> RawRoutes<'t, 'v> {
     pub(super) fn resolve(
         self,
         is_cut: bool,
-        defaults: &Json<'_>,
+        defaults: Field<&GivenOptions>,
         base_url: Option<&BaseUrl>,
         context: &mut Context<'_>,
-    ) -> Field<Routes> {
+    ) -> Routes {
         context.problems.append(self.context.problems);
-        let mut options = SharedOptions::new(defaults, context)?;
+        let options = self.options.iter();
+        let options = options.map(|own| (own.method(defaults), own.over(defaults).map(Arc::new)));
+        let options: Vec<_> = options.collect();
         let mut core = Ok(Vec::new());
         let mut known = HashMap::with_capacity(self.routes.len());
-        let mut all = Vec::with_capacity(self.routes.len());
         for (index, route) in self.routes.iter().enumerate() {
             let location = Location::Item(&LIST, index);
-            let options = options.read(route, &self.keys, &location, context);
-            route.check(
-                &options,
-                index,
-                &mut known,
-                base_url,
-                &location,
-                &mut context.problems,
-            );
-            match (&mut core, route.core, &options.all) {
+            let Some((method, options)) = options.get(route.options) else {
+                continue;
+            };
+            let problems = &mut context.problems;
+            route.check(*method, index, &mut known, base_url, &location, problems);
+            match (&mut core, route.core, options) {
                 (_, Ok(false), _) | (Err(Invalid), _, _) => {}
                 (Ok(core), Ok(true), Ok(options)) => core.push(options.clone()),
                 (core, _, _) => *core = Err(Invalid),
             }
-            all.push(options.all);
         }
         drop(known);
         if is_cut {
@@ -136,27 +149,29 @@ impl<'t, 'v> RawRoutes<'t, 'v> {
             };
             context.problems.add(&LIST, message);
         }
-        let routes = self.routes.into_iter().zip(all);
-        let all = routes.filter_map(|(route, options)| route.build(options).ok());
-        Ok(Routes {
+        let all = self.routes.into_iter().filter_map(|route| {
+            let (_, options) = options.get(route.options)?;
+            route.build(options.clone()).ok()
+        });
+        Routes {
             all: all.collect(),
             core,
-        })
+        }
     }
 }
 
-impl RawRoute<'_> {
+impl RawRoute {
     /// The rules that compare a route's keys with each other, and with the other routes.
     fn check<'r>(
         &'r self,
-        options: &RouteOptions,
+        method: Field<Option<Method>>,
         index: usize,
         known: &mut HashMap<(Option<Method>, &'r str), usize>,
         base_url: Option<&BaseUrl>,
         location: &Location<'_>,
         problems: &mut Problems,
     ) {
-        if let (Ok(Some(Method::Head)), Some(checks)) = (options.method, &self.checks) {
+        if let (Ok(Some(Method::Head)), Some(checks)) = (method, &self.checks) {
             let keys = [
                 ("body_contains", checks.contains.is_some()),
                 ("json", !checks.json.is_empty()),
@@ -177,7 +192,7 @@ impl RawRoute<'_> {
             );
             problems.add(&Location::Key(location, "path"), message);
         }
-        let Ok(method) = options.method else {
+        let Ok(method) = method else {
             return;
         };
         match known.entry((method, path)) {
@@ -203,56 +218,6 @@ impl RawRoute<'_> {
             options: options?,
             checks: self.checks,
         })
-    }
-}
-
-/// The options of all routes, equal ones shared.
-struct SharedOptions<'a> {
-    /// The `defaults` object.
-    defaults: &'a Json<'a>,
-    /// The options of a route without its own.
-    inherited: RouteOptions,
-    all: Vec<Arc<Options>>,
-}
-
-impl<'a> SharedOptions<'a> {
-    fn new(defaults: &'a Json<'a>, context: &mut Context<'_>) -> Field<Self> {
-        let mut none = ObjectReader::new(&NO_KEYS, &Location::Top, context)?;
-        Ok(Self {
-            defaults,
-            inherited: RouteOptions::read(&mut none, defaults),
-            all: Vec::new(),
-        })
-    }
-
-    /// Reads the options of a route. They are compared with those of recent routes, which are mostly the
-    /// same.
-    fn read(
-        &mut self,
-        route: &RawRoute<'_>,
-        keys: &[&'static str],
-        location: &Location<'_>,
-        context: &mut Context<'_>,
-    ) -> RouteOptions {
-        const RECENT: usize = 16;
-        let Some(Ok(mut own)) = route
-            .own
-            .as_deref()
-            .map(|own| ObjectReader::new(own, location, context))
-        else {
-            return self.inherited.clone();
-        };
-        own.known.extend(keys);
-        let mut read = RouteOptions::read(&mut own, self.defaults);
-        own.end();
-        if let Ok(options) = &mut read.all {
-            let mut recent = self.all.iter().rev().take(RECENT);
-            match recent.find(|known| *known == options) {
-                Some(known) => *options = known.clone(),
-                None => self.all.push(options.clone()),
-            }
-        }
-        read
     }
 }
 

@@ -131,9 +131,9 @@ fn routes_are_counted_and_told_apart() {
         "method":"GET"},{"path":"/x"},{"path":"/y"},{"path":"/x","method":"GET","retries":0},{"path":"/x","method":"got"}]}"#;
     let problems = lines(twice);
     assert_eq!(problems.len(), 2, "{problems:?}");
-    assert!(problems[1].starts_with("routes[4].method: \"got\""));
+    assert!(problems[0].starts_with("routes[4].method: \"got\""));
     assert_eq!(
-        problems[0],
+        problems[1],
         "routes[3]: same method and path as routes[0] (GET \"/x\"); keep one of the two"
     );
 }
