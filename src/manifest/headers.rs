@@ -55,7 +55,6 @@ pub(super) fn headers(
         let message = format!("is {}; give an object, name → value", value.kind());
         return Err(problems.add(location, message));
     };
-    let before = problems.count();
     let mut names = HashSet::new();
     let mut headers = Vec::new();
     let mut bytes = 0;
@@ -96,7 +95,7 @@ pub(super) fn headers(
         );
         problems.add(location, message);
     }
-    problems.unless_since(before, headers)
+    Ok(headers)
 }
 
 /// The value to send, if the header may be set to it.

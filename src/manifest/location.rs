@@ -13,7 +13,7 @@ pub(super) const QUOTED: usize = 80;
 
 pub(super) const DUPLICATE_KEY: &str = "duplicate key; keep one of the two";
 
-/// A value; or none, and a problem with it has been noted.
+/// A value; or a problem with it has been noted, which fails the whole manifest.
 pub(super) type Field<T> = Result<T, Invalid>;
 
 /// A problem has been noted.
@@ -98,14 +98,6 @@ impl Problems {
             self.add_line(|| line);
         }
         self.suppressed += other.suppressed;
-    }
-
-    /// `value`, unless a problem was noted after the first `before`.
-    pub(super) fn unless_since<T>(&self, before: usize, value: T) -> Field<T> {
-        match self.count() == before {
-            true => Ok(value),
-            false => Err(Invalid),
-        }
     }
 
     /// Notes the problem that ended the reading; nothing after it was checked.

@@ -129,6 +129,10 @@ fn syntax_errors_have_line_and_column() {
     for (text, reported) in [
         ("{\"concurrency\": 0, \"routes\": [", "concurrency: 0 is"),
         ("{\"concurrency\": 0, \"defaults\": {", "concurrency: 0 is"),
+        (
+            "{\"routes\": [{\"core\": false, \"path\": 1, ",
+            "routes[0].path: 1 is",
+        ),
         ("{\"routes\": [{\"core\": 1, ", "routes[0].core: 1 is"),
         (
             "{\"routes\": [{\"core\": 1, \"path\"",
