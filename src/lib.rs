@@ -19,10 +19,8 @@ mod privileges;
 pub mod recovery;
 pub mod report;
 #[cfg(test)]
-#[path = "../tests/health/skip.rs"]
 mod skip;
 pub mod status;
 pub mod stderr;
 pub mod sweep;
-
 pub mod verdict;

@@ -77,7 +77,7 @@ fn run(cli: &Cli) -> anyhow::Result<Status> {
         started_at,
         elapsed: started.elapsed(),
         manifest: &manifest,
-        outcomes: sweep.results,
+        results: sweep.results,
         verdict,
         recovery,
         warnings,

@@ -25,7 +25,7 @@ names it. Even then, the run kills nothing.
 The manifest, if the current directory contains none.
 .SH ENVIRONMENT
 .TP
-.BR NO_COLOR ", " CLICOLOR_FORCE
+.BR NO_COLOR ", " CLICOLOR=0 ", " CLICOLOR_FORCE
 Turn colour off, or on even if standard output is not a terminal.
 .B \-\-color
 takes precedence.

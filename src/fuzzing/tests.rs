@@ -10,7 +10,7 @@ use proptest::option::of;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
-use self::spoil::{change, set, spoil, violations};
+use self::spoil::{change, spoil};
 use self::valid::valid;
 use super::{manifest_property, netlink_property, proc_property, show_property};
 
@@ -63,21 +63,6 @@ proptest! {
             spoil(&mut manifest, &at, change);
         }
         manifest_property(manifest.to_string().as_bytes());
-    }
-
-    #[test]
-    fn a_manifest_that_breaks_one_rule_does_not_load(
-        manifest in any::<bool>().prop_flat_map(valid),
-        start in any::<Index>(),
-    ) {
-        prop_assume!(manifest_property(manifest.to_string().as_bytes()));
-        let all = violations();
-        // A few for each manifest; together the cases go through nearly all of them.
-        for (place, value) in all.iter().cycle().skip(start.index(all.len())).step_by(7).take(20) {
-            let mut broken = manifest.clone();
-            set(&mut broken, place, value.clone());
-            prop_assert!(!manifest_property(broken.to_string().as_bytes()), "{place}: {value}");
-        }
     }
 
     #[test]

@@ -3,10 +3,8 @@
 
 use std::collections::HashSet;
 
-use serde::de::MapAccess;
-
-use super::json::{AnyValue, JsonValue, Reader, Seed, ValueVisitor};
-use super::location::{Location, quoted};
+use super::json::Json;
+use super::location::{Context, Field, Location, quoted};
 use super::secret::Secret;
 use super::variables::Expanded;
 use super::{Header, Variables};
@@ -43,75 +41,69 @@ fn is_token(b: u8) -> bool {
     b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b)
 }
 
-/// The object name → value.
-pub(super) struct Headers;
-
-impl<'de> ValueVisitor<'de> for Reader<'_, '_, Headers> {
-    type Out = Option<Vec<Header>>;
-
-    fn scalar(self, value: JsonValue<'de>) -> Self::Out {
+/// Reads the object name → value.
+pub(super) fn headers(
+    value: &Json<'_>,
+    location: &Location<'_>,
+    context: &mut Context<'_>,
+) -> Field<Vec<Header>> {
+    let Context {
+        problems,
+        variables,
+    } = context;
+    let Json::Object(entries) = value else {
         let message = format!("is {}; give an object, name → value", value.kind());
-        self.context.problems.add(self.location, message);
-        None
-    }
-
-    fn object<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Out, A::Error> {
-        let before = self.context.problems.count();
-        let mut names = HashSet::new();
-        let mut headers = Vec::new();
-        let mut bytes = 0;
-        while let Some(name) = map.next_key::<String>()? {
-            let value = map.next_value_seed(Seed(AnyValue))?;
-            let problems = &mut self.context.problems;
-            // If the author wrote "Name: value" as the name, the value must not appear in a log.
-            let token = name.bytes().take_while(|b| is_token(*b)).count();
-            let shown = name.get(..token).unwrap_or_default();
-            let location = Location::Entry(self.location, shown);
-            if token == 0 || token < name.len() {
-                problems.add(
-                    &location,
-                    "the name is not a valid HTTP header name; use letters, digits and \"-\"",
-                );
-                continue;
-            }
-            if !names.insert(name.to_ascii_lowercase()) {
-                problems.add(
-                    &location,
-                    "duplicate header (names are not case-sensitive); keep one of the two",
-                );
-                continue;
-            }
-            match header_value(&name, &value, self.context.variables) {
-                Ok(value) => {
-                    bytes += name.len() + value.reveal().len();
-                    if headers.len() < MOST && bytes <= MOST_BYTES {
-                        headers.push(Header { name, value });
-                    }
+        return Err(problems.add(location, message));
+    };
+    let mut names = HashSet::new();
+    let mut headers = Vec::new();
+    let mut bytes = 0;
+    let there = entries
+        .iter()
+        .filter(|(_, value)| !matches!(value, Json::Cut));
+    for (name, value) in there {
+        // If the author wrote "Name: value" as the name, the value must not appear in a log.
+        let token = name.bytes().take_while(|b| is_token(*b)).count();
+        let shown = name.get(..token).unwrap_or_default();
+        let read = if token == 0 || token < name.len() {
+            Err(
+                "the name is not a valid HTTP header name; use letters, digits and \"-\""
+                    .to_owned(),
+            )
+        } else if !names.insert(name.to_ascii_lowercase()) {
+            Err("duplicate header (names are not case-sensitive); keep one of the two".to_owned())
+        } else {
+            header_value(name, value, *variables)
+        };
+        match read {
+            Ok(value) => {
+                bytes += name.len() + value.reveal().len();
+                if headers.len() < MOST && bytes <= MOST_BYTES {
+                    let name = name.to_string();
+                    headers.push(Header { name, value });
                 }
-                Err(message) => problems.add(&location, message),
+            }
+            Err(message) => {
+                problems.add(&Location::Entry(location, shown), message);
             }
         }
-        if names.len() > MOST || bytes > MOST_BYTES {
-            let message = format!(
-                "{} headers with {bytes} bytes are too many; give at most {MOST} with {MOST_BYTES}",
-                names.len()
-            );
-            self.context.problems.add(self.location, message);
-        }
-        Ok((self.context.problems.count() == before).then_some(headers))
     }
+    if names.len() > MOST || bytes > MOST_BYTES {
+        let message = format!(
+            "{} headers with {bytes} bytes are too many; give at most {MOST} with {MOST_BYTES}",
+            names.len()
+        );
+        problems.add(location, message);
+    }
+    Ok(headers)
 }
 
 /// The value to send, if the header may be set to it.
-fn header_value(
-    name: &str,
-    value: &JsonValue<'_>,
-    variables: Variables<'_>,
-) -> Result<Secret, String> {
+fn header_value(name: &str, value: &Json<'_>, variables: Variables<'_>) -> Result<Secret, String> {
     if let Some(reason) = reserved(name) {
         return Err(reason.to_owned());
     }
-    let JsonValue::Text(written) = value else {
+    let Json::Text(written) = value else {
         return Err(format!("is {}; give a string", value.kind()));
     };
     sendable(written, "the value")?;

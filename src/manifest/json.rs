@@ -1,44 +1,73 @@
-//! Reads JSON in one pass into the objects of the manifest, so that a wrong type is a problem with a
-//! location and does not end the reading. Independent of the keys and rules.
+//! A manifest's text as a tree of values, which keeps what serde_json's own does not: the order of keys,
+//! duplicate keys, and what came before a syntax error. Independent of the keys and rules.
 
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-use super::Variables;
-use super::field::Field;
-use super::location::{Location, Problems, quoted};
+use super::location::{Context, DUPLICATE_KEY, Location, quoted};
 
-/// The state of the pass.
-pub(super) struct Context<'v> {
-    pub(super) problems: Problems,
-    pub(super) variables: Variables<'v>,
-}
-
-/// A value without parts, or the kind of one that has parts.
+/// A value, which borrows from the text.
 #[derive(Debug)]
-pub(super) enum JsonValue<'de> {
+pub(super) enum Json<'t> {
     Null,
     Bool(bool),
-    Int(i128),
-    Float(f64),
-    Text(Cow<'de, str>),
-    Array,
-    Object,
+    Number(Number),
+    Text(Cow<'t, str>),
+    Array(Vec<Json<'t>>),
+    Object(Vec<(Cow<'t, str>, Json<'t>)>),
+    /// What is missing because a syntax error ended the reading.
+    Cut,
 }
 
-impl JsonValue<'_> {
+impl<'t> Json<'t> {
+    /// Reads a text, up to its first syntax error. The items of the array at the top level's `key` are
+    /// passed to `take` as they come, and not kept.
+    pub(super) fn parse(
+        text: &'t str,
+        key: &str,
+        take: &mut dyn FnMut(Json<'t>),
+    ) -> (Self, Result<(), serde_json::Error>) {
+        let mut json = Json::Cut;
+        let mut deserializer = serde_json::Deserializer::from_str(text);
+        let reader = Reader {
+            json: &mut json,
+            key: Some(key),
+            take: Some(take),
+        };
+        let read = reader.deserialize(&mut deserializer);
+        (json, read.and_then(|()| deserializer.end()))
+    }
+
+    /// Whether a syntax error ended this value.
+    pub(super) fn is_cut(&self) -> bool {
+        match self {
+            Self::Cut => true,
+            Self::Array(items) => matches!(items.last(), Some(Self::Cut)),
+            Self::Object(entries) => entries.last().is_some_and(|(_, value)| value.is_cut()),
+            Self::Null | Self::Bool(_) | Self::Number(_) | Self::Text(_) => false,
+        }
+    }
+
+    /// The text, if that is what it is.
+    pub(super) fn text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
     /// The kind of value, without its content.
     pub(super) fn kind(&self) -> &'static str {
         match self {
-            Self::Null => "null",
+            Self::Null | Self::Cut => "null",
             Self::Bool(_) => "a boolean",
-            Self::Int(_) | Self::Float(_) => "a number",
+            Self::Number(_) => "a number",
             Self::Text(_) => "a string",
-            Self::Array => "a list",
-            Self::Object => "an object",
+            Self::Array(_) => "a list",
+            Self::Object(_) => "an object",
         }
     }
 
@@ -49,203 +78,171 @@ impl JsonValue<'_> {
 
     /// The message about a value that is `wrong`, quoted where it has no parts.
     pub(super) fn problem(&self, wrong: &str, remedy: impl fmt::Display) -> String {
+        let quoted = match self {
+            Self::Bool(value) => format!("{value} "),
+            Self::Number(value) => format!("{value} "),
+            Self::Text(text) => format!("{} ", quoted(text)),
+            Self::Null | Self::Cut | Self::Array(_) | Self::Object(_) => String::new(),
+        };
+        format!("{quoted}is {wrong}; {remedy}")
+    }
+
+    /// The value for a later comparison, unchanged except for the variables in its strings. A duplicate
+    /// key is a problem.
+    pub(super) fn expand(&self, location: &Location<'_>, context: &mut Context<'_>) -> Value {
         match self {
-            Self::Null | Self::Array | Self::Object => format!("is {wrong}; {remedy}"),
-            _ => format!("{self} is {wrong}; {remedy}"),
+            Self::Null | Self::Cut => Value::Null,
+            Self::Bool(value) => Value::Bool(*value),
+            Self::Number(value) => Value::Number(value.clone()),
+            Self::Text(text) => match context.variables.expand(text) {
+                Ok(expanded) => Value::String(expanded.text),
+                Err(message) => {
+                    context.problems.add(location, message);
+                    Value::Null
+                }
+            },
+            Self::Array(items) => items
+                .iter()
+                .enumerate()
+                .map(|(index, item)| item.expand(&Location::Item(location, index), context))
+                .collect(),
+            Self::Object(entries) => {
+                let mut expanded = Map::new();
+                let there = entries
+                    .iter()
+                    .filter(|(_, value)| !matches!(value, Self::Cut));
+                for (key, value) in there {
+                    let location = Location::Entry(location, key);
+                    let value = value.expand(&location, context);
+                    if expanded.insert(key.to_string(), value).is_some() {
+                        context.problems.add(&location, DUPLICATE_KEY);
+                    }
+                }
+                Value::Object(expanded)
+            }
         }
     }
 }
 
-/// The value as it was written, safe to print.
-impl fmt::Display for JsonValue<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Bool(value) => write!(f, "{value}"),
-            Self::Int(value) => write!(f, "{value}"),
-            // `Debug` writes 1e300 in five characters where `Display` needs 301.
-            Self::Float(value) => write!(f, "{value:?}"),
-            Self::Text(text) => f.write_str(&quoted(text)),
-            Self::Null | Self::Array | Self::Object => f.write_str(self.kind()),
+/// Reads a value in place, so that what came before a syntax error is there.
+struct Reader<'r, 't> {
+    json: &'r mut Json<'t>,
+    /// The key of this object for whose array `take` is.
+    key: Option<&'r str>,
+    take: Option<&'r mut dyn FnMut(Json<'t>)>,
+}
+
+impl<'r, 't> Reader<'r, 't> {
+    fn new(json: &'r mut Json<'t>) -> Self {
+        Self {
+            json,
+            key: None,
+            take: None,
         }
     }
 }
 
-/// Converts a value of any type. Arrays and objects are skipped unless the visitor handles them.
-pub(super) trait ValueVisitor<'de>: Sized {
-    type Out;
+impl<'t> DeserializeSeed<'t> for Reader<'_, 't> {
+    type Value = ();
 
-    fn scalar(self, scalar: JsonValue<'de>) -> Self::Out;
-
-    fn array<A: SeqAccess<'de>>(self, mut array: A) -> Result<Self::Out, A::Error> {
-        while array.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(self.scalar(JsonValue::Array))
-    }
-
-    fn object<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Out, A::Error> {
-        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(self.scalar(JsonValue::Object))
-    }
-}
-
-/// Adapts a visitor to serde. Its only errors are syntax errors.
-pub(super) struct Seed<S>(pub(super) S);
-
-impl<'de, S: ValueVisitor<'de>> DeserializeSeed<'de> for Seed<S> {
-    type Value = S::Out;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<S::Out, D::Error> {
+    fn deserialize<D: Deserializer<'t>>(self, deserializer: D) -> Result<(), D::Error> {
         deserializer.deserialize_any(self)
     }
 }
 
-impl<'de, S: ValueVisitor<'de>> Visitor<'de> for Seed<S> {
-    type Value = S::Out;
+impl<'t> Visitor<'t> for Reader<'_, 't> {
+    type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("any JSON value")
     }
 
-    fn visit_unit<E>(self) -> Result<S::Out, E> {
-        Ok(self.0.scalar(JsonValue::Null))
+    fn visit_unit<E>(self) -> Result<(), E> {
+        *self.json = Json::Null;
+        Ok(())
     }
 
-    fn visit_bool<E>(self, value: bool) -> Result<S::Out, E> {
-        Ok(self.0.scalar(JsonValue::Bool(value)))
+    fn visit_bool<E>(self, value: bool) -> Result<(), E> {
+        *self.json = Json::Bool(value);
+        Ok(())
     }
 
-    fn visit_u64<E>(self, value: u64) -> Result<S::Out, E> {
-        Ok(self.0.scalar(JsonValue::Int(value.into())))
+    fn visit_u64<E>(self, value: u64) -> Result<(), E> {
+        *self.json = Json::Number(value.into());
+        Ok(())
     }
 
-    fn visit_i64<E>(self, value: i64) -> Result<S::Out, E> {
-        Ok(self.0.scalar(JsonValue::Int(value.into())))
+    fn visit_i64<E>(self, value: i64) -> Result<(), E> {
+        *self.json = Json::Number(value.into());
+        Ok(())
     }
 
-    fn visit_f64<E>(self, value: f64) -> Result<S::Out, E> {
-        Ok(self.0.scalar(JsonValue::Float(value)))
+    fn visit_f64<E>(self, value: f64) -> Result<(), E> {
+        *self.json = Number::from_f64(value).map_or(Json::Null, Json::Number);
+        Ok(())
     }
 
-    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<S::Out, E> {
-        Ok(self.0.scalar(JsonValue::Text(Cow::Borrowed(text))))
+    fn visit_borrowed_str<E>(self, text: &'t str) -> Result<(), E> {
+        *self.json = Json::Text(text.into());
+        Ok(())
     }
 
-    fn visit_str<E>(self, text: &str) -> Result<S::Out, E> {
-        Ok(self.0.scalar(JsonValue::Text(Cow::Owned(text.to_owned()))))
+    fn visit_str<E>(self, text: &str) -> Result<(), E> {
+        *self.json = Json::Text(text.to_owned().into());
+        Ok(())
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, array: A) -> Result<S::Out, A::Error> {
-        self.0.array(array)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<S::Out, A::Error> {
-        self.0.object(map)
-    }
-}
-
-/// A visitor that notes problems, with its location and the state of the pass.
-pub(super) struct Reader<'a, 'v, K> {
-    pub(super) kind: K,
-    pub(super) location: &'a Location<'a>,
-    pub(super) context: &'a mut Context<'v>,
-}
-
-impl<'a, 'v, K> Reader<'a, 'v, K> {
-    pub(super) fn new(kind: K, location: &'a Location<'a>, context: &'a mut Context<'v>) -> Self {
-        Self {
-            kind,
-            location,
-            context,
-        }
-    }
-}
-
-/// Reads the value that comes next in `map` as `kind` does.
-pub(super) fn visit<'de, A: MapAccess<'de>, K, T>(
-    map: &mut A,
-    location: &Location<'_>,
-    context: &mut Context<'_>,
-    kind: K,
-) -> Result<Field<T>, A::Error>
-where
-    for<'a, 'v> Reader<'a, 'v, K>: ValueVisitor<'de, Out = Option<T>>,
-{
-    let reader = Reader::new(kind, location, context);
-    Ok(map.next_value_seed(Seed(reader))?.into())
-}
-
-/// Any value; arrays and objects only by their kind.
-pub(super) struct AnyValue;
-
-impl<'de> ValueVisitor<'de> for AnyValue {
-    type Out = JsonValue<'de>;
-
-    fn scalar(self, scalar: JsonValue<'de>) -> JsonValue<'de> {
-        scalar
-    }
-}
-
-/// Reads the value that comes next in `map` by `rule`, whose message is noted where it fails.
-pub(super) fn scalar<'de, A: MapAccess<'de>, T>(
-    map: &mut A,
-    location: &Location<'_>,
-    context: &mut Context<'_>,
-    rule: impl FnOnce(&JsonValue<'de>) -> Result<T, String>,
-) -> Result<Field<T>, A::Error> {
-    let value = rule(&map.next_value_seed(Seed(AnyValue))?);
-    Ok(Field::from(
-        value
-            .map_err(|message| context.problems.add(location, message))
-            .ok(),
-    ))
-}
-
-/// A value for a later comparison, unchanged except for the variables in its strings. A duplicate key
-/// is a problem.
-pub(super) struct Exact;
-
-impl<'de> ValueVisitor<'de> for Reader<'_, '_, Exact> {
-    type Out = Value;
-
-    fn scalar(self, scalar: JsonValue<'de>) -> Value {
-        match scalar {
-            JsonValue::Null | JsonValue::Array | JsonValue::Object => Value::Null,
-            JsonValue::Bool(value) => Value::Bool(value),
-            JsonValue::Int(value) => Number::from_i128(value).map_or(Value::Null, Value::Number),
-            JsonValue::Float(value) => Number::from_f64(value).map_or(Value::Null, Value::Number),
-            JsonValue::Text(text) => match self.context.variables.expand(&text) {
-                Ok(expanded) => Value::String(expanded.text),
-                Err(message) => {
-                    self.context.problems.add(self.location, message);
-                    Value::Null
-                }
-            },
-        }
-    }
-
-    fn array<A: SeqAccess<'de>>(self, mut array: A) -> Result<Value, A::Error> {
+    fn visit_seq<A: SeqAccess<'t>>(mut self, mut array: A) -> Result<(), A::Error> {
         let mut items = Vec::new();
-        loop {
-            let location = Location::Item(self.location, items.len());
-            let reader = Reader::new(Exact, &location, self.context);
-            match array.next_element_seed(Seed(reader))? {
-                Some(item) => items.push(item),
-                None => return Ok(Value::Array(items)),
+        let end = loop {
+            let mut item = Json::Cut;
+            let read = array.next_element_seed(Reader::new(&mut item));
+            if let Ok(None) = read {
+                break Ok(());
             }
-        }
+            match &mut self.take {
+                Some(take) => take(item),
+                None => items.push(item),
+            }
+            if let Err(error) = read {
+                items.push(Json::Cut);
+                break Err(error);
+            }
+        };
+        *self.json = Json::Array(items);
+        end
     }
 
-    fn object<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
-        let mut entries = Map::new();
-        while let Some(key) = map.next_key::<String>()? {
-            let location = Location::Entry(self.location, &key);
-            let reader = Reader::new(Exact, &location, self.context);
-            let value = map.next_value_seed(Seed(reader))?;
-            if entries.contains_key(&key) {
-                let message = "duplicate key; keep one of the two";
-                self.context.problems.add(&location, message);
+    fn visit_map<A: MapAccess<'t>>(mut self, mut map: A) -> Result<(), A::Error> {
+        let mut entries = Vec::with_capacity(2);
+        let end = loop {
+            let (mut key, mut value) = (Json::Cut, Json::Cut);
+            let read = match map.next_key_seed(Reader::new(&mut key)) {
+                Ok(None) => break Ok(()),
+                Ok(Some(())) => {
+                    let mut reader = Reader::new(&mut value);
+                    if let Some(take) = &mut self.take
+                        && self
+                            .key
+                            .take_if(|wanted| key.text() == Some(wanted))
+                            .is_some()
+                    {
+                        reader.take = Some(&mut **take);
+                    }
+                    map.next_value_seed(reader)
+                }
+                Err(error) => Err(error),
+            };
+            let key = match key {
+                Json::Text(key) => key,
+                _ => Cow::default(),
+            };
+            entries.push((key, value));
+            if let Err(error) = read {
+                break Err(error);
             }
-            entries.insert(key, value);
-        }
-        Ok(Value::Object(entries))
+        };
+        *self.json = Json::Object(entries);
+        end
     }
 }

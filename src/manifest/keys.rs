@@ -1,264 +1,295 @@
-//! Every key of the manifest, with its rule and its default. Rules that compare several keys are in
-//! `resolve`.
+//! Every key of the manifest, with its rule and its default, and the rules that compare several keys.
 
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use serde::de::{IgnoredAny, MapAccess, SeqAccess};
-use serde_json::Value;
-
-use super::field::Field;
-use super::headers::Headers;
-use super::json::{AnyValue, Context, Exact, JsonValue, Reader, Seed, ValueVisitor, scalar, visit};
-use super::location::Location;
-use super::object::{Object, duplicate, keys, object};
-use super::url::BaseUrl;
+use super::headers::headers;
+use super::json::Json;
+use super::location::{Context, Field, Invalid, Location};
+use super::object::ObjectReader;
+use super::routes::{RawRoutes, Routes};
+use super::rules::{self, DAY, seconds, seconds_up_to, whole, word};
+use super::url::{BaseUrl, Scheme};
 use super::{
-    BodyChecks, DumpSignal, Expect, Header, KillSignal, Method, Options, Proxy, RecoveryPlan,
-    Scope, SocketPath, UnitName, rules,
+    DumpSignal, Expect, Header, KillSignal, Manifest, Method, Options, Proxy, RecoveryPlan, Scope,
+    Source, proof,
 };
 
-/// Routes in a manifest.
-pub(super) const MOST_ROUTES: usize = 100_000;
-
 const SECOND: Duration = Duration::from_secs(1);
+const DEFAULT_DEADLINE: Duration = Duration::from_secs(120);
+const USER_AGENT: &str = concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION"));
+const MIB: u32 = 1024 * 1024;
 
-keys! {
-    /// The manifest's top level.
-    RawManifest {
-        schema: () = "$schema", scalar(|value| rules::text(value).map(drop)), optional;
-        base_url: BaseUrl = "base_url", scalar(rules::parsed), required;
-        unix_socket: SocketPath = "unix_socket", scalar(rules::parsed), optional;
-        user_agent: String = "user_agent", scalar(rules::user_agent),
-            default(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")).to_owned());
-        deadline: Duration = "deadline_seconds",
-            scalar(|value| rules::positive_seconds(value, rules::DAY)), default(120 * SECOND);
-        concurrency: NonZeroUsize = "concurrency", scalar(rules::concurrency),
-            default(const { NonZeroUsize::new(4).unwrap() });
-        proxy: Proxy = "proxy", scalar(rules::proxy), default(Proxy::None);
-        defaults: RawOptions = "defaults", object(), optional;
-        routes: RawRoutes = "routes", visit(Routes), required;
-        recovery: RawRecovery = "recovery", object(), optional;
-    }
-}
-
-keys! {
-    /// The options of `defaults` or of one route.
-    RawOptions for Options {
-        method: Method = "method", scalar(rules::method), default(Method::Get);
-        expect: Expect = "expect", visit(Statuses), default(Expect::Success);
-        timeout: Duration = "timeout_seconds",
-            scalar(|value| rules::positive_seconds(value, 3600)), default(10 * SECOND);
-        retries: u32 = "retries", scalar(|value| rules::whole(value, 0, 10)), default(2);
-        backoff: Duration = "retry_backoff_seconds",
-            scalar(|value| rules::seconds(value, 0, 60)), default(SECOND / 2);
-        max_redirects: u32 = "max_redirects", scalar(|value| rules::whole(value, 0, 20)), default(0);
-        headers: Vec<Header> = "headers", visit(Headers), default(Vec::new());
-        max_body_bytes: usize = "max_body_bytes", scalar(rules::max_body_bytes), default(1024 * 1024);
-    }
-}
-
-keys! {
-    /// A route as it is written.
-    RouteObject {
-        path: String = "path", scalar(rules::path), required;
-        core: bool = "core", scalar(rules::boolean), default(false);
-        contains: String = "body_contains", body_text(), optional;
-        json: Vec<(String, Value)> = "json", visit(JsonChecks), optional;
-        ..options: RawOptions
-    }
-}
-
-keys! {
-    /// The `recovery` object.
-    RawRecovery for RecoveryPlan {
-        unit: UnitName = "unit", scalar(rules::parsed), required;
-        scope: Scope = "scope", scalar(rules::scope), default(Scope::System);
-        signal: KillSignal = "signal", scalar(rules::signal), default(KillSignal::Kill);
-        dump_signal: DumpSignal = "dump_signal", scalar(rules::dump_signal), optional;
-        min_uptime: Duration = "min_uptime_seconds",
-            scalar(|value| rules::seconds(value, 0, rules::DAY)), default(120 * SECOND);
-        verify: Duration = "verify_seconds",
-            scalar(|value| rules::seconds(value, 1, 3600)), default(60 * SECOND);
-    }
-}
-
-/// A route, its options shared with others.
-#[derive(Clone, PartialEq)]
-pub(super) struct RawRoute {
-    /// None where there is no valid one.
-    pub(super) path: Option<String>,
-    /// None where it is not known.
-    pub(super) core: Option<bool>,
-    /// The index of its own options in [`RawRoutes::options`].
-    pub(super) options: usize,
-    pub(super) checks: Option<Box<BodyChecks>>,
-}
-
-/// All routes, and their own options.
-#[derive(Clone, PartialEq)]
-pub(super) struct RawRoutes {
-    pub(super) routes: Vec<RawRoute>,
-    /// The different ones; the first are those of a route without any.
-    pub(super) options: Vec<RawOptions>,
-    /// Routes beyond [`MOST_ROUTES`], which were not kept.
-    pub(super) beyond: usize,
-}
-
-impl Default for RawRoutes {
-    fn default() -> Self {
-        Self {
-            routes: Vec::new(),
-            options: vec![RawOptions::default()],
-            beyond: 0,
-        }
-    }
-}
-
-impl RawRoutes {
-    fn push(&mut self, mut route: RouteObject, is_object: bool) {
-        route.fill_defaults();
-        let (contains, json) = (route.contains.value(), route.json.value());
-        let options = self.number(route.options);
-        let has_checks = contains.is_some() || json.is_some();
-        self.routes.push(RawRoute {
-            path: route.path.value(),
-            core: route.core.value().filter(|_| is_object),
-            options,
-            checks: has_checks.then(|| {
-                Box::new(BodyChecks {
-                    contains,
-                    json: json.unwrap_or_default(),
-                })
-            }),
-        });
-    }
-
-    /// The index of `options`. Routes with the same options as a recent one, which most are, share an
-    /// index.
-    fn number(&mut self, options: RawOptions) -> usize {
-        const RECENT: usize = 16;
-        if self.options.first() == Some(&options) {
-            return 0;
-        }
-        let mut recent = self.options.iter().enumerate().rev().take(RECENT);
-        if let Some((number, _)) = recent.find(|(_, known)| **known == options) {
-            return number;
-        }
-        self.options.push(options);
-        self.options.len() - 1
-    }
-}
-
-/// The array of routes.
-struct Routes;
-
-impl<'de> ValueVisitor<'de> for Reader<'_, '_, Routes> {
-    type Out = Option<RawRoutes>;
-
-    fn scalar(self, value: JsonValue<'de>) -> Self::Out {
-        let remedy = "give a list of routes, such as [{ \"path\": \"/\", \"core\": true }]";
-        self.context
-            .problems
-            .add(self.location, value.wrong_type(remedy));
-        None
-    }
-
-    fn array<A: SeqAccess<'de>>(self, mut array: A) -> Result<Self::Out, A::Error> {
-        let mut all = RawRoutes::default();
-        for index in 0..MOST_ROUTES {
-            let location = Location::Item(self.location, index);
-            let mut route = RouteObject::default();
-            let reader = Reader::new(&mut route, &location, self.context);
-            match array.next_element_seed(Seed(reader))? {
-                Some(is_object) => all.push(route, is_object),
-                None => return Ok(Some(all)),
-            }
-        }
-        while array.next_element::<IgnoredAny>()?.is_some() {
-            all.beyond += 1;
-        }
-        Ok(Some(all))
-    }
-}
-
-/// An array of acceptable statuses.
-struct Statuses;
-
-impl<'de> ValueVisitor<'de> for Reader<'_, '_, Statuses> {
-    type Out = Option<Expect>;
-
-    fn scalar(self, value: JsonValue<'de>) -> Self::Out {
-        let message = value.wrong_type("give a list of statuses, such as [200, 301]");
-        self.context.problems.add(self.location, message);
-        None
-    }
-
-    fn array<A: SeqAccess<'de>>(self, mut array: A) -> Result<Self::Out, A::Error> {
-        let problems = &mut self.context.problems;
-        let before = problems.count();
-        let mut statuses = Vec::new();
-        let mut index = 0;
-        while let Some(value) = array.next_element_seed(Seed(AnyValue))? {
-            match rules::status(&value) {
-                Ok(status) if statuses.contains(&status) => {}
-                Ok(status) => statuses.push(status),
-                Err(message) => problems.add(&Location::Item(self.location, index), message),
-            }
-            index += 1;
-        }
-        if index == 0 {
-            let message =
-                "is empty; give at least one status, or leave the key out for any 2xx or 3xx";
-            problems.add(self.location, message);
-        }
-        Ok((problems.count() == before).then_some(Expect::Listed(statuses)))
-    }
-}
-
-/// Reads the text that a body must contain.
-fn body_text<'de, A: MapAccess<'de>>(
-    map: &mut A,
-    location: &Location<'_>,
+/// Reads a manifest, whose `routes` have been read, and which is probed at `base_url` instead of its own
+/// where one is given.
+pub(super) fn manifest(
+    json: &Json<'_>,
+    routes: RawRoutes<'_>,
+    base_url: Option<BaseUrl>,
+    source: Source,
     context: &mut Context<'_>,
-) -> Result<Field<String>, A::Error> {
-    let variables = context.variables;
-    scalar(map, location, context, |value| {
-        rules::body_text(value, variables)
+) -> Field<Manifest> {
+    let mut top = ObjectReader::new(json, &Location::Top, context)?;
+    // For editors; only its type is checked.
+    let _ = top.optional("$schema", rule(|value| rules::text(value).map(drop)));
+    let own_url = top.required("base_url", rule(rules::parsed::<BaseUrl>));
+    let unix_socket = top.optional("unix_socket", rule(rules::parsed));
+    let user_agent = top.optional("user_agent", rule(rules::user_agent));
+    let own_deadline = top.optional("deadline_seconds", rule(seconds_up_to(DAY)));
+    let concurrency = top.or("concurrency", rule(whole(1, 64)), 4);
+    let concurrency =
+        concurrency.map(|number| NonZeroUsize::new(number).unwrap_or(NonZeroUsize::MIN));
+    let proxies = [("none", Proxy::None), ("env", Proxy::Env)];
+    let proxy = top.or("proxy", rule(word(&proxies)), Proxy::None);
+    let defaults = top.or("defaults", defaults, GivenOptions::default());
+    let defaults = defaults.as_ref().map_err(|invalid| *invalid);
+    let sent_to = base_url.as_ref().or(own_url.as_ref().ok());
+    let routes = top.required("routes", |value, location, context| {
+        let Json::Array(_) = value else {
+            let remedy = "give a list of routes, such as [{ \"path\": \"/\", \"core\": true }]";
+            return Err(context.problems.add(location, value.wrong_type(remedy)));
+        };
+        Ok(routes.resolve(value.is_cut(), defaults, sent_to, context))
+    });
+    let recovery = top.optional("recovery", recovery);
+
+    if !matches!(unix_socket, Ok(None)) {
+        check_socket(&mut top, &own_url, proxy);
+    }
+    if !matches!(recovery, Ok(None)) {
+        check_recovery(&mut top, own_deadline, &routes, concurrency, proxy);
+    }
+    top.end();
+    // The socket belongs to the manifest's own URL.
+    let unix_socket = unix_socket?.filter(|_| base_url.is_none());
+    let own_url = own_url?;
+    Ok(Manifest {
+        source,
+        base_url: base_url.unwrap_or(own_url),
+        unix_socket,
+        user_agent: user_agent?.unwrap_or_else(|| USER_AGENT.to_owned()),
+        deadline: own_deadline?.unwrap_or(DEFAULT_DEADLINE),
+        concurrency: concurrency?,
+        proxy: proxy?,
+        routes: routes?.all,
+        recovery: recovery?,
     })
 }
 
-/// The object JSON Pointer → value.
-struct JsonChecks;
+/// Reads the `defaults` object.
+fn defaults(
+    value: &Json<'_>,
+    location: &Location<'_>,
+    context: &mut Context<'_>,
+) -> Field<GivenOptions> {
+    let mut keys = ObjectReader::new(value, location, context)?;
+    let given = GivenOptions::read(&mut keys);
+    keys.end();
+    Ok(given)
+}
 
-impl<'de> ValueVisitor<'de> for Reader<'_, '_, JsonChecks> {
-    type Out = Option<Vec<(String, Value)>>;
+/// The keys that cannot be used with a UNIX socket.
+fn check_socket(
+    top: &mut ObjectReader<'_, '_, '_>,
+    base_url: &Field<BaseUrl>,
+    proxy: Field<Proxy>,
+) {
+    let is_https = |url: &BaseUrl| url.scheme() == Scheme::Https;
+    if base_url.as_ref().is_ok_and(is_https) {
+        let message = "cannot be used with an https:// base_url; write http://, as the backend \
+            speaks it at its socket";
+        top.problem("unix_socket", message);
+    }
+    if proxy == Ok(Proxy::Env) {
+        let message = "cannot be used with \"proxy\": \"env\", because no proxy reaches a UNIX socket; \
+            set \"proxy\" to \"none\", or remove \"unix_socket\"";
+        top.problem("unix_socket", message);
+    }
+}
 
-    fn scalar(self, value: JsonValue<'de>) -> Self::Out {
-        let remedy = "give an object, JSON Pointer → value, such as { \"/status\": \"healthy\" }";
-        self.context
-            .problems
-            .add(self.location, value.wrong_type(remedy));
-        None
+/// The keys that cannot be used with recovery.
+fn check_recovery(
+    top: &mut ObjectReader<'_, '_, '_>,
+    deadline: Field<Option<Duration>>,
+    routes: &Field<Routes>,
+    concurrency: Field<NonZeroUsize>,
+    proxy: Field<Proxy>,
+) {
+    if proxy == Ok(Proxy::Env) {
+        let message = "cannot be used with \"proxy\": \"env\", since a proxy's silence proves \
+            nothing about the backend; set \"proxy\" to \"none\", or remove \"recovery\"";
+        top.problem("recovery", message);
+    }
+    if let (Ok(Routes { core: Ok(core), .. }), Ok(concurrency), Ok(own)) =
+        (routes, concurrency, deadline)
+    {
+        let name = if own.is_none() { "the default " } else { "" };
+        let deadline = own.unwrap_or(DEFAULT_DEADLINE);
+        if let Err(message) = proof::check(core, concurrency, deadline) {
+            top.problem("deadline_seconds", format_args!("{name}{message}"));
+        }
+    }
+}
+
+/// Reads the `recovery` object.
+fn recovery(
+    value: &Json<'_>,
+    location: &Location<'_>,
+    context: &mut Context<'_>,
+) -> Field<RecoveryPlan> {
+    let mut keys = ObjectReader::new(value, location, context)?;
+    let unit = keys.required("unit", rule(rules::parsed));
+    let scopes = [("system", Scope::System), ("user", Scope::User)];
+    let scope = keys.or("scope", rule(word(&scopes)), Scope::System);
+    let signals = KillSignal::ALL.map(|signal| (signal.name(), signal));
+    let signal = keys.or("signal", rule(word(&signals)), KillSignal::Kill);
+    let signals = DumpSignal::ALL.map(|signal| (signal.name(), signal));
+    let dump_signal = keys.optional("dump_signal", rule(word(&signals)));
+    let min_uptime = keys.or("min_uptime_seconds", rule(seconds(0, DAY)), 120 * SECOND);
+    let verify = keys.or("verify_seconds", rule(seconds(1, 3600)), 60 * SECOND);
+    keys.end();
+    Ok(RecoveryPlan {
+        unit: unit?,
+        scope: scope?,
+        signal: signal?,
+        dump_signal: dump_signal?,
+        min_uptime: min_uptime?,
+        verify: verify?,
+    })
+}
+
+/// The options of `defaults` or of one route, as far as they are given.
+#[derive(Clone, PartialEq)]
+pub(super) struct GivenOptions {
+    method: Field<Option<Method>>,
+    expect: Field<Option<Expect>>,
+    timeout: Field<Option<Duration>>,
+    retries: Field<Option<u32>>,
+    backoff: Field<Option<Duration>>,
+    max_redirects: Field<Option<u32>>,
+    headers: Field<Option<Vec<Header>>>,
+    max_body_bytes: Field<Option<usize>>,
+}
+
+impl Default for GivenOptions {
+    fn default() -> Self {
+        Self {
+            method: Ok(None),
+            expect: Ok(None),
+            timeout: Ok(None),
+            retries: Ok(None),
+            backoff: Ok(None),
+            max_redirects: Ok(None),
+            headers: Ok(None),
+            max_body_bytes: Ok(None),
+        }
+    }
+}
+
+impl GivenOptions {
+    pub(super) fn read(keys: &mut ObjectReader<'_, '_, '_>) -> Self {
+        let methods = [Method::Get, Method::Head].map(|method| (method.as_str(), method));
+        Self {
+            method: keys.optional("method", rule(word(&methods))),
+            expect: keys.optional("expect", statuses),
+            timeout: keys.optional("timeout_seconds", rule(seconds_up_to(3600))),
+            retries: keys.optional("retries", rule(whole(0, 10))),
+            backoff: keys.optional("retry_backoff_seconds", rule(seconds(0, 60))),
+            max_redirects: keys.optional("max_redirects", rule(whole(0, 20))),
+            headers: keys.optional("headers", headers),
+            max_body_bytes: keys.optional("max_body_bytes", rule(whole(1, 16 * MIB))),
+        }
     }
 
-    fn object<A: MapAccess<'de>>(self, map: A) -> Result<Self::Out, A::Error> {
-        let before = self.context.problems.count();
-        let reader = Reader::new(Exact, self.location, self.context);
-        let Value::Object(entries) = reader.object(map)? else {
-            return Ok(None);
-        };
-        let problems = &mut self.context.problems;
-        if entries.is_empty() {
-            let message =
-                "is empty; give at least one JSON Pointer and its value, or leave the key out";
-            problems.add(self.location, message);
-        }
-        for pointer in entries.keys() {
-            if let Err(message) = rules::pointer(pointer) {
-                problems.add(&Location::Entry(self.location, pointer), message);
-            }
-        }
-        Ok((problems.count() == before).then(|| entries.into_iter().collect()))
+    /// The method; none if it is inherited from `defaults` and invalid there, so that all routes without
+    /// their own share it.
+    pub(super) fn method(&self, defaults: Field<&Self>) -> Field<Option<Method>> {
+        let default = defaults.and_then(|given| given.method);
+        let inherited = default.map(|default| default.unwrap_or(Method::Get));
+        Ok(self.method?.or(inherited.ok()))
     }
+
+    /// All options: these, else those of `defaults`, else the built-in ones.
+    pub(super) fn over(&self, defaults: Field<&Self>) -> Field<Options> {
+        Ok(Options {
+            method: self.method(defaults)?.ok_or(Invalid)?,
+            expect: first(
+                &self.expect,
+                defaults.map(|given| &given.expect),
+                Expect::Success,
+            )?,
+            timeout: first(
+                &self.timeout,
+                defaults.map(|given| &given.timeout),
+                10 * SECOND,
+            )?,
+            retries: first(&self.retries, defaults.map(|given| &given.retries), 2)?,
+            backoff: first(
+                &self.backoff,
+                defaults.map(|given| &given.backoff),
+                SECOND / 2,
+            )?,
+            max_redirects: first(
+                &self.max_redirects,
+                defaults.map(|given| &given.max_redirects),
+                0,
+            )?,
+            headers: merged(defaults?.headers.clone()?, self.headers.clone()?),
+            max_body_bytes: first(
+                &self.max_body_bytes,
+                defaults.map(|given| &given.max_body_bytes),
+                MIB as usize,
+            )?,
+        })
+    }
+}
+
+/// The first of an option's values that is given.
+fn first<T: Clone>(
+    own: &Field<Option<T>>,
+    default: Field<&Field<Option<T>>>,
+    built_in: T,
+) -> Field<T> {
+    match own.clone()? {
+        Some(own) => Ok(own),
+        None => Ok(default?.clone()?.unwrap_or(built_in)),
+    }
+}
+
+/// The headers of `defaults` and a route's own, which win name by name.
+fn merged(defaults: Option<Vec<Header>>, own: Option<Vec<Header>>) -> Vec<Header> {
+    let own = own.unwrap_or_default();
+    let same = |a: &Header, b: &Header| a.name.eq_ignore_ascii_case(&b.name);
+    let mut all = defaults.unwrap_or_default();
+    all.retain(|header| !own.iter().any(|own| same(own, header)));
+    all.extend(own);
+    all
+}
+
+/// Reads a value by its rule.
+pub(super) fn rule<T>(
+    rule: impl Fn(&Json<'_>) -> Result<T, String>,
+) -> impl Fn(&Json<'_>, &Location<'_>, &mut Context<'_>) -> Field<T> {
+    move |value, location, context| context.note(location, rule(value))
+}
+
+/// Reads an array of acceptable statuses.
+fn statuses(value: &Json<'_>, location: &Location<'_>, context: &mut Context<'_>) -> Field<Expect> {
+    let Json::Array(items) = value else {
+        let message = value.wrong_type("give a list of statuses, such as [200, 301]");
+        return Err(context.problems.add(location, message));
+    };
+    let mut statuses = Vec::new();
+    let is_there = |(_, item): &(usize, &Json<'_>)| !matches!(item, Json::Cut);
+    for (index, item) in items.iter().enumerate().filter(is_there) {
+        match context.note(&Location::Item(location, index), whole(200, 599)(item)) {
+            Ok(status) if !statuses.contains(&status) => statuses.push(status),
+            Ok(_) | Err(Invalid) => {}
+        }
+    }
+    if items.is_empty() {
+        let message = "is empty; give at least one status, or leave the key out for any 2xx or 3xx";
+        context.problems.add(location, message);
+    }
+    Ok(Expect::Listed(statuses))
 }

@@ -114,7 +114,7 @@ fn read_first(paths: &[&Path]) -> Result<(Vec<u8>, Source), ManifestError> {
     }
     let tried: Vec<String> = paths.iter().map(|path| shown(path)).collect();
     Err(ManifestError::Unreadable(format!(
-        "there is no manifest: neither {} exists; write one, or name another file with --manifest",
+        "found no manifest: neither {} exists; write one, or name another file with --manifest",
         tried.join(" nor ")
     )))
 }
@@ -222,7 +222,7 @@ mod tests {
         let error = read_first(&[none, none]).expect_err("neither").to_string();
         assert_eq!(
             error,
-            "there is no manifest: neither \"/nonexistent/a\" nor \"/nonexistent/a\" exists; \
+            "found no manifest: neither \"/nonexistent/a\" nor \"/nonexistent/a\" exists; \
              write one, or name another file with --manifest"
         );
         let error = read_first(&[&shipped.join("x"), &shipped]).expect_err("no directory");

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::Variables;
 use crate::escape::escape;
 
 /// Problems that are shown one by one; a generated manifest can repeat the same one 100,000 times.
@@ -9,6 +10,39 @@ const SHOWN: usize = 100;
 
 /// Characters of a quoted text that are shown.
 pub(super) const QUOTED: usize = 80;
+
+pub(super) const DUPLICATE_KEY: &str = "duplicate key; keep one of the two";
+
+/// A value; or a problem with it has been noted, which fails the whole manifest.
+pub(super) type Field<T> = Result<T, Invalid>;
+
+/// A problem has been noted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Invalid;
+
+/// The state of reading a manifest.
+pub(super) struct Context<'v> {
+    pub(super) problems: Problems,
+    pub(super) variables: Variables<'v>,
+}
+
+impl<'v> Context<'v> {
+    pub(super) fn new(variables: Variables<'v>) -> Self {
+        Self {
+            problems: Problems::default(),
+            variables,
+        }
+    }
+
+    /// Notes the message of a value that is not as it should be.
+    pub(super) fn note<T>(
+        &mut self,
+        location: &Location<'_>,
+        value: Result<T, String>,
+    ) -> Field<T> {
+        value.map_err(|message| self.problems.add(location, message))
+    }
+}
 
 /// A location in a manifest, as a chain of borrowed links: nothing is formatted while all is well.
 #[derive(Clone, Copy)]
@@ -45,12 +79,25 @@ pub struct Problems {
 
 impl Problems {
     /// Notes that `message` holds at `location`.
-    pub(super) fn add(&mut self, location: &Location<'_>, message: impl fmt::Display) {
+    pub(super) fn add(&mut self, location: &Location<'_>, message: impl fmt::Display) -> Invalid {
+        self.add_line(|| format!("{location}: {message}"));
+        Invalid
+    }
+
+    fn add_line(&mut self, line: impl FnOnce() -> String) {
         if self.shown.len() < SHOWN {
-            self.shown.push(format!("{location}: {message}"));
+            self.shown.push(line());
         } else {
             self.suppressed += 1;
         }
+    }
+
+    /// Notes other problems after these.
+    pub(super) fn append(&mut self, other: Self) {
+        for line in other.shown {
+            self.add_line(|| line);
+        }
+        self.suppressed += other.suppressed;
     }
 
     /// Notes the problem that ended the reading; nothing after it was checked.

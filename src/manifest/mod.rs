@@ -1,7 +1,6 @@
 //! The routes to probe and the unit that may be killed. Every rule about input has been applied, so no
 //! later code checks a value again. Nothing here uses the network.
 
-mod field;
 mod headers;
 mod json;
 mod keys;
@@ -12,7 +11,7 @@ mod parse;
 mod proof;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod properties;
-mod resolve;
+mod routes;
 mod rules;
 mod secret;
 mod signal;

@@ -1,13 +1,10 @@
-//! Parses a manifest's bytes, first into raw values and then into a valid manifest. No I/O.
+//! Parses a manifest's bytes. No I/O.
 
-use serde::de::DeserializeSeed as _;
-
-use super::json::{Context, Reader, Seed};
-use super::keys::RawManifest;
+use super::json::Json;
 use super::load::{LoadOptions, MOST_BYTES};
-use super::location::{Location, Problems};
-use super::resolve::resolve;
-use super::{Manifest, Source};
+use super::location::{Context, Invalid, Location, Problems};
+use super::routes::RawRoutes;
+use super::{Manifest, Source, keys};
 
 impl Manifest {
     /// Reads a manifest from its bytes.
@@ -20,35 +17,30 @@ impl Manifest {
         source: Source,
         options: &LoadOptions<'_>,
     ) -> Result<Self, Problems> {
-        let mut context = Context {
-            problems: Problems::default(),
-            variables: options.variables,
-        };
+        let mut context = Context::new(options.variables);
         let Some(text) = text(bytes, &mut context.problems) else {
             return Err(context.problems);
         };
-        let mut raw = RawManifest::default();
-        let reader = Reader::new(&mut raw, &Location::Top, &mut context);
-        let mut json = serde_json::Deserializer::from_str(text);
-        match Seed(reader)
-            .deserialize(&mut json)
-            .and_then(|is_object| json.end().map(|()| is_object))
-        {
-            Ok(true) => resolve(raw, options.base_url.clone(), source, context.problems),
-            Ok(false) => Err(context.problems),
-            Err(error) => {
-                let (line, column) = position(text, error.line(), error.column());
-                let message = error.to_string();
-                let message = message
-                    .rsplit_once(" at line ")
-                    .map_or(&*message, |(what, _)| what);
-                context.problems.end(
-                    line,
-                    column,
-                    format_args!("{message}; correct the JSON there"),
-                );
-                Err(context.problems)
-            }
+        let mut routes = RawRoutes::new(options.variables);
+        let (json, read) = Json::parse(text, "routes", &mut |route| routes.push(&route));
+        let base_url = options.base_url.clone();
+        let manifest = keys::manifest(&json, routes, base_url, source, &mut context);
+        let mut problems = context.problems;
+        if let Err(error) = read {
+            let (line, column) = position(text, error.line(), error.column());
+            let message = error.to_string();
+            let message = message
+                .rsplit_once(" at line ")
+                .map_or(&*message, |(what, _)| what);
+            problems.end(
+                line,
+                column,
+                format_args!("{message}; correct the JSON there"),
+            );
+        }
+        match manifest {
+            Ok(manifest) if problems.count() == 0 => Ok(manifest),
+            Ok(_) | Err(Invalid) => Err(problems),
         }
     }
 }

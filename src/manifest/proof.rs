@@ -1,6 +1,7 @@
 //! How long a hang takes to prove, and whether a sweep's deadline leaves that long.
 
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{LONGEST_DEADLINE, Manifest, Options};
@@ -10,13 +11,13 @@ impl Manifest {
     /// core route's attempts and pauses, once for each round of `concurrency` core routes.
     pub fn proof_time(&self) -> Duration {
         let core = self.routes.iter().filter(|route| route.core);
-        let core: Vec<&Options> = core.map(|route| &*route.options).collect();
+        let core: Vec<_> = core.map(|route| route.options.clone()).collect();
         proof_time(&core, self.concurrency)
     }
 }
 
 /// See [`Manifest::proof_time`].
-fn proof_time(core: &[&Options], concurrency: NonZeroUsize) -> Duration {
+fn proof_time(core: &[Arc<Options>], concurrency: NonZeroUsize) -> Duration {
     let rounds = u32::try_from(core.len().div_ceil(concurrency.get())).unwrap_or(u32::MAX);
     let longest = core.iter().map(|options| whole_budget(options)).max();
     longest.unwrap_or_default().saturating_mul(rounds)
@@ -24,7 +25,7 @@ fn proof_time(core: &[&Options], concurrency: NonZeroUsize) -> Duration {
 
 /// Whether `deadline` leaves time for every core route to stay silent on all its attempts.
 pub(super) fn check(
-    core: &[&Options],
+    core: &[Arc<Options>],
     concurrency: NonZeroUsize,
     deadline: Duration,
 ) -> Result<(), String> {

@@ -1,79 +1,73 @@
 //! The rule for each simple value: returns the value, or a message that says what is allowed. Pure, and
 //! independent of the location and of other values.
 
-use std::num::NonZeroUsize;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::json::JsonValue;
+use super::json::Json;
 use super::location::quoted;
-use super::{DumpSignal, KillSignal, Method, Proxy, Scope, SocketPath, UnitName, Variables};
+use super::{SocketPath, UnitName, Variables};
 
 /// Seconds of a day, the longest that anything may take.
 pub(super) const DAY: u32 = 86_400;
 
 /// A whole number from `min` to `max`. As in JSON Schema, `2.0` is one.
-pub(super) fn whole(value: &JsonValue<'_>, min: u32, max: u32) -> Result<u32, String> {
-    let wrong = match integer(value) {
-        Ok(number) if number < min.into() => "too small",
-        Ok(number) => match u32::try_from(number) {
-            Ok(number) if number <= max => return Ok(number),
-            _ => "too large",
-        },
-        Err(wrong) => wrong,
-    };
-    Err(value.problem(wrong, format!("give a whole number from {min} to {max}")))
-}
-
-fn integer(value: &JsonValue<'_>) -> Result<i128, &'static str> {
-    match value {
-        JsonValue::Int(number) => Ok(*number),
-        // Saturates, and so stays too small or too large.
-        JsonValue::Float(number) if number.fract() == 0.0 => Ok(*number as i128),
-        JsonValue::Float(_) => Err("not whole"),
-        _ => Err(value.kind()),
+pub(super) fn whole<T: TryFrom<u32>>(
+    min: u32,
+    max: u32,
+) -> impl Fn(&Json<'_>) -> Result<T, String> {
+    move |value| {
+        let number = match integer(value) {
+            Ok(number) if number < min.into() => Err("too small"),
+            Ok(number) if number > max.into() => Err("too large"),
+            Ok(number) => T::try_from(number as u32).map_err(|_| "too large"),
+            Err(wrong) => Err(wrong),
+        };
+        let allowed = format_args!("give a whole number from {min} to {max}");
+        number.map_err(|wrong| value.problem(wrong, allowed))
     }
 }
 
-/// `concurrency`: 1 to 64.
-pub(super) fn concurrency(value: &JsonValue<'_>) -> Result<NonZeroUsize, String> {
-    let number = whole(value, 1, 64)?;
-    Ok(NonZeroUsize::new(number as usize).unwrap_or(NonZeroUsize::MIN))
+fn integer(value: &Json<'_>) -> Result<i128, &'static str> {
+    let Json::Number(number) = value else {
+        return Err(value.kind());
+    };
+    match (number.as_i128(), number.as_f64()) {
+        (Some(number), _) => Ok(number),
+        // Saturates, and so stays too small or too large.
+        (None, Some(number)) if number.fract() == 0.0 => Ok(number as i128),
+        (None, _) => Err("not whole"),
+    }
 }
 
-/// `max_body_bytes`: 1 to 16 MiB.
-pub(super) fn max_body_bytes(value: &JsonValue<'_>) -> Result<usize, String> {
-    Ok(whole(value, 1, 16 * 1024 * 1024)? as usize)
-}
-
-/// An item of `expect`: 200 to 599.
-pub(super) fn status(value: &JsonValue<'_>) -> Result<u16, String> {
-    Ok(whole(value, 200, 599)? as u16)
-}
-
-/// Seconds, more than none.
-pub(super) fn positive_seconds(value: &JsonValue<'_>, max: u32) -> Result<Duration, String> {
-    length(value, |seconds| seconds <= 0.0, max)
-        .map_err(|wrong| value.problem(wrong, format!("give more than 0 and at most {max}")))
+/// Seconds, more than none and at most `max`.
+pub(super) fn seconds_up_to(max: u32) -> impl Fn(&Json<'_>) -> Result<Duration, String> {
+    move |value| {
+        length(value, |seconds| seconds <= 0.0, max).map_err(|wrong| {
+            value.problem(wrong, format_args!("give more than 0 and at most {max}"))
+        })
+    }
 }
 
 /// Seconds from `min` to `max`.
-pub(super) fn seconds(value: &JsonValue<'_>, min: u32, max: u32) -> Result<Duration, String> {
-    length(value, |seconds| seconds < min.into(), max)
-        .map_err(|wrong| value.problem(wrong, format!("give a number from {min} to {max}")))
+pub(super) fn seconds(min: u32, max: u32) -> impl Fn(&Json<'_>) -> Result<Duration, String> {
+    move |value| {
+        length(value, |seconds| seconds < min.into(), max).map_err(|wrong| {
+            value.problem(wrong, format_args!("give a number from {min} to {max}"))
+        })
+    }
 }
 
 /// A length of time. More than nothing, but less than a nanosecond, counts as one.
 fn length(
-    value: &JsonValue<'_>,
+    value: &Json<'_>,
     is_too_small: impl FnOnce(f64) -> bool,
     max: u32,
 ) -> Result<Duration, &'static str> {
-    let seconds = match value {
-        JsonValue::Int(number) => *number as f64,
-        JsonValue::Float(number) => *number,
-        _ => return Err(value.kind()),
+    let Json::Number(number) = value else {
+        return Err(value.kind());
     };
+    let seconds = number.as_f64().unwrap_or_default();
     if is_too_small(seconds) {
         return Err("too small");
     }
@@ -85,23 +79,23 @@ fn length(
 }
 
 /// `true` or `false`.
-pub(super) fn boolean(value: &JsonValue<'_>) -> Result<bool, String> {
+pub(super) fn boolean(value: &Json<'_>) -> Result<bool, String> {
     match value {
-        JsonValue::Bool(value) => Ok(*value),
+        Json::Bool(value) => Ok(*value),
         _ => Err(value.wrong_type("give true or false, without quotes")),
     }
 }
 
 /// Any text.
-pub(super) fn text<'a>(value: &'a JsonValue<'_>) -> Result<&'a str, String> {
+pub(super) fn text<'a>(value: &'a Json<'_>) -> Result<&'a str, String> {
     match value {
-        JsonValue::Text(text) => Ok(text),
+        Json::Text(text) => Ok(text),
         _ => Err(value.wrong_type("give a string")),
     }
 }
 
 /// `body_contains`: text that is not empty, also with its variables put in.
-pub(super) fn body_text(value: &JsonValue<'_>, variables: Variables<'_>) -> Result<String, String> {
+pub(super) fn body_text(value: &Json<'_>, variables: Variables<'_>) -> Result<String, String> {
     let written = text(value)?;
     let expanded = variables.expand(written)?.text;
     let checked = match variables {
@@ -122,12 +116,12 @@ pub(super) fn body_text(value: &JsonValue<'_>, variables: Variables<'_>) -> Resu
 }
 
 /// Text that its type can be read from.
-pub(super) fn parsed<T: FromStr<Err = String>>(value: &JsonValue<'_>) -> Result<T, String> {
+pub(super) fn parsed<T: FromStr<Err = String>>(value: &Json<'_>) -> Result<T, String> {
     text(value)?.parse()
 }
 
 /// `user_agent`: non-empty, visible ASCII and spaces.
-pub(super) fn user_agent(value: &JsonValue<'_>) -> Result<String, String> {
+pub(super) fn user_agent(value: &Json<'_>) -> Result<String, String> {
     let text = text(value)?;
     if text.trim().is_empty() {
         return Err("is empty or blank; give a name, or leave the key out".to_owned());
@@ -142,66 +136,43 @@ pub(super) fn user_agent(value: &JsonValue<'_>) -> Result<String, String> {
 }
 
 /// One of a few words.
-fn word<T: Copy>(value: &JsonValue<'_>, words: &[(&str, T)]) -> Result<T, String> {
-    let known: Vec<String> = words.iter().map(|(word, _)| quoted(word)).collect();
-    let allowed = format!("give {}", known.join(" or "));
-    let JsonValue::Text(text) = value else {
-        return Err(value.wrong_type(allowed));
-    };
-    match words.iter().find(|(word, _)| word == text) {
-        Some((_, meaning)) => Ok(*meaning),
-        None => Err(format!("{value} is not known; {allowed}")),
+pub(super) fn word<T: Copy>(words: &[(&str, T)]) -> impl Fn(&Json<'_>) -> Result<T, String> {
+    move |value| {
+        let known: Vec<String> = words.iter().map(|(word, _)| quoted(word)).collect();
+        let allowed = format!("give {}", known.join(" or "));
+        let Json::Text(text) = value else {
+            return Err(value.wrong_type(allowed));
+        };
+        match words.iter().find(|(word, _)| word == text) {
+            Some((_, meaning)) => Ok(*meaning),
+            None => Err(value.problem("not known", allowed)),
+        }
     }
-}
-
-pub(super) fn method(value: &JsonValue<'_>) -> Result<Method, String> {
-    word(value, &[("GET", Method::Get), ("HEAD", Method::Head)])
-}
-
-pub(super) fn proxy(value: &JsonValue<'_>) -> Result<Proxy, String> {
-    word(value, &[("none", Proxy::None), ("env", Proxy::Env)])
-}
-
-pub(super) fn scope(value: &JsonValue<'_>) -> Result<Scope, String> {
-    word(value, &[("system", Scope::System), ("user", Scope::User)])
-}
-
-pub(super) fn signal(value: &JsonValue<'_>) -> Result<KillSignal, String> {
-    word(
-        value,
-        &KillSignal::ALL.map(|signal| (signal.name(), signal)),
-    )
-}
-
-pub(super) fn dump_signal(value: &JsonValue<'_>) -> Result<DumpSignal, String> {
-    word(
-        value,
-        &DumpSignal::ALL.map(|signal| (signal.name(), signal)),
-    )
 }
 
 /// A path with maybe a query, as RFC 9112 calls the origin form. Characters that a URI cannot hold
 /// are encoded when it is sent.
-pub(super) fn path(value: &JsonValue<'_>) -> Result<String, String> {
+pub(super) fn path(value: &Json<'_>) -> Result<String, String> {
     let path = text(value)?;
     // Nearly every path is plain, and looking at bytes is much cheaper than at characters.
     if path.starts_with('/') && path.bytes().all(|b| b.is_ascii_graphic() && b != b'#') {
         return Ok(path.to_owned());
     }
+    let shown = quoted(path);
     if !path.starts_with('/') {
         return Err(format!(
-            "{value} does not begin with \"/\"; give the path alone, such as \"/api/health\""
+            "{shown} does not begin with \"/\"; give the path alone, such as \"/api/health\""
         ));
     }
     if path.contains('#') {
         return Err(format!(
-            "{value} has a fragment, which is never sent; remove it from \"#\" on, or write %23 for the character"
+            "{shown} has a fragment, which is never sent; remove it from \"#\" on, or write %23 for the character"
         ));
     }
     match path.chars().find(|c| c.is_whitespace() || c.is_control()) {
         None => Ok(path.to_owned()),
         Some(c) => Err(format!(
-            "{value} contains {}; write spaces and control characters percent-encoded, such as %20",
+            "{shown} contains {}; write spaces and control characters percent-encoded, such as %20",
             quoted(c.encode_utf8(&mut [0; 4]))
         )),
     }

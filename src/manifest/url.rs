@@ -19,9 +19,9 @@ const USER_INFO: &str = "has user info before an \"@\"; remove it, and give cred
 /// `http` or `https`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
-    /// Plain HTTP, port 80 unless said otherwise.
+    /// Plain HTTP; default port 80.
     Http,
-    /// HTTP over TLS, port 443 unless said otherwise.
+    /// HTTP over TLS; default port 443.
     Https,
 }
 
@@ -197,8 +197,8 @@ impl FromStr for BaseUrl {
             return Err("contains a space or a control character; remove it".to_owned());
         }
         let (authority, tail) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-        // No host and no port holds an "@". A password may hold the "/" that seems to end the host,
-        // so wherever it stands, nothing is shown of what is before it.
+        // A host or port contains no "@". A password may contain the "/" that seems to end the host, so an
+        // "@" anywhere hides the message, which would quote it.
         let origin = Origin::new(scheme, authority).map_err(|message| {
             if rest.contains('@') {
                 USER_INFO.to_owned()
@@ -264,8 +264,8 @@ impl BaseUrl {
     pub fn resolve(&self, current_url: &str, location: &str) -> Option<String> {
         let location = location.split('#').next().filter(|text| !text.is_empty())?;
         let mut reference = String::with_capacity(location.len());
-        // Servers write what URIs cannot hold, Starlette for one: [] in queries. Only the
-        // authority is taken as it stands, or an encoded one might turn into another.
+        // Servers write what URIs cannot hold, Starlette for one: [] in queries. The
+        // authority is not encoded, since that could change it to another one.
         let (authority, rest) = location.split_at(authority_end(location));
         reference.push_str(authority);
         encode(rest, &mut reference);
@@ -284,24 +284,19 @@ impl BaseUrl {
     }
 }
 
-/// Where the scheme and the authority of a URI reference end; 0 if it has neither.
+/// Where the authority of a URI reference ends; 0 if it has none.
 fn authority_end(reference: &str) -> usize {
-    let scheme = reference
-        .find(':')
-        .filter(|end| {
-            reference
-                .bytes()
-                .take(*end)
-                .all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b))
-        })
-        .map_or(0, |end| end + 1);
-    let rest = reference.get(scheme..).unwrap_or_default();
-    match rest.strip_prefix("//") {
-        Some(rest) => {
-            let length = rest.find(['/', '?']).unwrap_or(rest.len());
-            scheme + 2 + length
+    let is_scheme = |text: &str| {
+        text.bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b))
+    };
+    match reference.split_once("//") {
+        Some((start, rest))
+            if start.is_empty() || start.strip_suffix(':').is_some_and(is_scheme) =>
+        {
+            start.len() + 2 + rest.find(['/', '?']).unwrap_or(rest.len())
         }
-        None => scheme,
+        Some(_) | None => 0,
     }
 }
 

@@ -128,7 +128,7 @@ fn target(path: &Path) -> io::Result<Target> {
         Ok(facts) => facts,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let path = follow(path)?;
-            // rename(2) would say no to "missing/" only after the sweep.
+            // rename(2) would fail for "missing/", but only after the sweep.
             return match path.as_os_str().as_encoded_bytes().last() {
                 None | Some(b'/') => Err(Errno::EISDIR.into()),
                 Some(_) => Ok(Target::Regular(path)),
@@ -196,8 +196,8 @@ fn directory(path: &Path) -> &Path {
     }
 }
 
-/// Writes a file beside `path` and renames it to that. It is on the disk before it has the name,
-/// lest a power cut leave an empty report.
+/// Writes a file beside `path` and renames it to that. It is synced before the rename, so that a
+/// power cut leaves no empty report.
 fn replace(path: &Path, render: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
     let mut file = tempfile::Builder::new()
         // The textfile collector reads *.prom.
@@ -221,7 +221,7 @@ fn write_buffered(
     out.flush()
 }
 
-/// Writes what `render` gives to standard output. A reader that has gone away is no error.
+/// Writes what `render` gives to standard output. A closed reader is not an error.
 pub(super) fn write_stdout(
     render: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> io::Result<()> {

@@ -34,16 +34,16 @@ pub(super) fn render(
     }
     let journal = appearance.stream == Stream::Journal;
     if journal {
-        for (route, outcome) in report.results().filter(not_ok) {
-            let level = level(outcome.class.severity(route.core));
-            writeln!(out, "{}{}", level.prefix(), message(route, outcome))?;
+        for (route, result) in report.by_route().filter(not_ok) {
+            let level = level(result.class.severity(route.core));
+            writeln!(out, "{}{}", level.prefix(), message(route, result))?;
         }
     } else {
         let table = Table::new(report, appearance);
         if !quiet {
             table.heading(report, out)?;
         }
-        for result in report.results().filter(|result| !quiet || not_ok(result)) {
+        for result in report.by_route().filter(|result| !quiet || not_ok(result)) {
             table.row(result, out)?;
         }
         if !quiet {
@@ -51,7 +51,7 @@ pub(super) fn render(
         }
     }
     if appearance.github && !journal {
-        for (route, result) in report.results() {
+        for (route, result) in report.by_route() {
             if let Some(line) = github::annotation(route, result, &message(route, result)) {
                 writeln!(out, "{line}")?;
             }
@@ -60,8 +60,8 @@ pub(super) fn render(
     end(report, appearance, out)
 }
 
-fn not_ok((_, outcome): &(&Route, &ProbeResult)) -> bool {
-    outcome.class != Class::Ok
+fn not_ok((_, result): &(&Route, &ProbeResult)) -> bool {
+    result.class != Class::Ok
 }
 
 /// The lines that scripts rely on.
@@ -87,9 +87,9 @@ fn end(report: &Report, appearance: Appearance, out: &mut dyn Write) -> io::Resu
         prefix(Severity::Fine),
         wording::tally(&verdict.tally)
     )?;
-    let severities = report.results().map(|(r, o)| o.class.severity(r.core));
+    let severities = report.by_route().map(|(r, o)| o.class.severity(r.core));
     let severity = severities.max().unwrap_or(Severity::Fine);
-    let (word, rest) = wording::verdict(report.manifest, &report.outcomes, verdict);
+    let (word, rest) = wording::verdict(report.manifest, &report.results, verdict);
     let style = style(appearance, severity);
     writeln!(out, "{}{style}{word}{style:#}{rest}", prefix(severity))?;
     if verdict.hung() {
@@ -119,22 +119,15 @@ fn style(appearance: Appearance, severity: Severity) -> Style {
 }
 
 /// One route in the journal, where alignment is of no use.
-fn message(route: &Route, outcome: &ProbeResult) -> String {
+fn message(route: &Route, result: &ProbeResult) -> String {
     let target = wording::target(route);
     let core = if route.core { "core " } else { "" };
-    let class = wording::class(outcome.class);
-    let status = outcome.status.map(|status| format!(" {status}"));
-    let time = match outcome.class {
+    let after = match result.class {
         Class::Skipped(_) => String::new(),
         Class::Ok | Class::TimeoutUnreachable(_) | Class::RateLimited | Class::HttpError(_) => {
-            format!(" after {}", wording::time(outcome.elapsed))
+            format!(" after {}", wording::time(result.elapsed))
         }
     };
-    let note = wording::note(outcome);
-    let comma = if note.is_empty() { "" } else { ", " };
-    let line = format!(
-        "{core}{target}: {class}{}{time}{comma}{note}",
-        status.unwrap_or_default()
-    );
+    let line = format!("{core}{target}: {}", wording::result(result, &after));
     escape(&line).into_owned()
 }

@@ -41,16 +41,13 @@ struct Document<'a> {
     healthy: bool,
     hung: bool,
     down: bool,
-    tally: Counts,
-    routes: Routes<'a>,
+    #[serde(serialize_with = "by_class")]
+    tally: Tally,
+    #[serde(serialize_with = "by_route")]
+    routes: &'a Report<'a>,
     recovery: Recovery<'a>,
     warnings: &'a [String],
 }
-
-/// An object of classes and counts.
-struct Counts(Tally);
-
-struct Routes<'a>(&'a Report<'a>);
 
 #[derive(Serialize)]
 struct Entry<'a> {
@@ -102,8 +99,8 @@ fn document<'a>(report: &'a Report<'a>) -> Document<'a> {
         healthy: report.verdict.healthy,
         hung: report.verdict.hung(),
         down: report.verdict.down(),
-        tally: Counts(report.verdict.tally),
-        routes: Routes(report),
+        tally: report.verdict.tally,
+        routes: report,
         recovery: Recovery {
             outcome: recovery.outcome.name(),
             unit: recovery.unit.as_ref().map(|unit| unit.as_str()),
@@ -125,7 +122,7 @@ fn document<'a>(report: &'a Report<'a>) -> Document<'a> {
     }
 }
 
-fn entry<'a>(route: &'a Route, outcome: &'a ProbeResult) -> Entry<'a> {
+fn entry<'a>(route: &'a Route, result: &'a ProbeResult) -> Entry<'a> {
     let ProbeResult {
         class,
         status,
@@ -133,7 +130,7 @@ fn entry<'a>(route: &'a Route, outcome: &'a ProbeResult) -> Entry<'a> {
         attempts,
         elapsed,
         proof: _,
-    } = outcome;
+    } = result;
     Entry {
         path: &route.path,
         method: route.options.method.as_str(),
@@ -147,17 +144,16 @@ fn entry<'a>(route: &'a Route, outcome: &'a ProbeResult) -> Entry<'a> {
     }
 }
 
-impl Serialize for Counts {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.by_class())
-    }
+fn by_class<S: Serializer>(tally: &Tally, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(tally.by_class())
 }
 
-impl Serialize for Routes<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let results = self.0.results();
-        serializer.collect_seq(results.map(|(route, outcome)| entry(route, outcome)))
-    }
+fn by_route<S: Serializer>(report: &Report, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(
+        report
+            .by_route()
+            .map(|(route, result)| entry(route, result)),
+    )
 }
 
 /// Seconds, to the microsecond.

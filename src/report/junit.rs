@@ -20,28 +20,28 @@ use crate::verdict::{ProbeResult, Severity};
 /// Where `out` cannot be written.
 pub(super) fn render(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let of = |wanted| {
-        let severities = report.results().map(|(r, o)| o.class.severity(r.core));
+        let severities = report.by_route().map(|(r, o)| o.class.severity(r.core));
         severities.filter(|severity| *severity == wanted).count()
     };
     let (failures, skipped) = (of(Severity::Hard), of(Severity::Soft));
     let counts = format!(
         r#"tests="{}" failures="{failures}" errors="0" time="{:.3}""#,
-        report.outcomes.len(),
+        report.results.len(),
         report.elapsed.as_secs_f64(),
     );
     let name = report.manifest.base_url.to_string();
     let (name, started) = (Xml(&name), timestamp(report.started_at));
     writeln!(out, r#"<?xml version="1.0" encoding="UTF-8"?>"#)?;
     writeln!(out, r#"<testsuites name="scidex-route-health" {counts}>"#)?;
-    // Not at <testsuites>, where Jenkins' junit-10.xsd knows no such attribute.
+    // Not on <testsuites>, where Jenkins' junit-10.xsd does not allow it.
     writeln!(
         out,
         r#"  <testsuite name="{name}" timestamp="{started}" {counts} skipped="{skipped}">"#
     )?;
-    for (route, outcome) in report.results() {
-        case(route, outcome, out)?;
+    for (route, result) in report.by_route() {
+        case(route, result, out)?;
     }
-    let (word, rest) = wording::verdict(report.manifest, &report.outcomes, &report.verdict);
+    let (word, rest) = wording::verdict(report.manifest, &report.results, &report.verdict);
     let mut summary = format!("{}\n{word}{rest}", wording::tally(&report.verdict.tally));
     if report.verdict.hung() {
         summary += &format!("\n{}", wording::recovery(&report.recovery));
@@ -55,8 +55,8 @@ pub(super) fn render(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "  </testsuite>\n</testsuites>")
 }
 
-fn case(route: &Route, outcome: &ProbeResult, out: &mut dyn Write) -> io::Result<()> {
-    let element = match outcome.class.severity(route.core) {
+fn case(route: &Route, result: &ProbeResult, out: &mut dyn Write) -> io::Result<()> {
+    let element = match result.class.severity(route.core) {
         Severity::Fine => None,
         Severity::Soft => Some("skipped"),
         Severity::Hard => Some("failure"),
@@ -67,20 +67,13 @@ fn case(route: &Route, outcome: &ProbeResult, out: &mut dyn Write) -> io::Result
         route.options.method.as_str(),
         Xml(&route.path),
         if route.core { "core" } else { "auxiliary" },
-        outcome.elapsed.as_secs_f64(),
+        result.elapsed.as_secs_f64(),
     )?;
     let Some(element) = element else {
         return writeln!(out, "/>");
     };
-    let mut message = wording::class(outcome.class).to_owned();
-    if let Some(status) = outcome.status {
-        message += &format!(" {status}");
-    }
-    let note = wording::note(outcome);
-    if !note.is_empty() {
-        message += &format!(", {note}");
-    }
-    let (class, message) = (outcome.class.name(), Xml(&message));
+    let message = wording::result(result, "");
+    let (class, message) = (result.class.name(), Xml(&message));
     writeln!(
         out,
         r#"><{element} type="{class}" message="{message}"/></testcase>"#

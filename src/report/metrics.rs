@@ -6,6 +6,7 @@
 mod tests;
 
 use std::borrow::Cow;
+use std::fmt::Display;
 use std::io::{self, Write};
 use std::time::UNIX_EPOCH;
 
@@ -23,39 +24,39 @@ const PREFIX: &str = "scidex_route_health";
 /// Where `out` cannot be written.
 pub(super) fn render(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let verdict = &report.verdict;
-    let healthy = u8::from(verdict.healthy);
-    head(out, "healthy", "Whether no route failed the run.")?;
-    writeln!(out, "{PREFIX}_healthy {healthy}")?;
-    let hung = u8::from(verdict.hung());
-    head(out, "hung", "Whether every core route was silent.")?;
-    writeln!(out, "{PREFIX}_hung {hung}")?;
+    let is_healthy = u8::from(verdict.healthy);
+    single(
+        out,
+        "healthy",
+        "Whether no route failed the run.",
+        is_healthy,
+    )?;
+    let is_hung = u8::from(verdict.hung());
+    single(out, "hung", "Whether every core route was silent.", is_hung)?;
 
     head(out, "routes", "Routes by class.")?;
     for (class, count) in verdict.tally.by_class() {
         writeln!(out, "{PREFIX}_routes{{class=\"{class}\"}} {count}")?;
     }
-    of_routes(
-        report,
-        out,
-        ("route_up", "Whether the route's class is ok."),
-        |outcome| u8::from(outcome.class == Class::Ok).to_string(),
-    )?;
-    of_routes(
-        report,
-        out,
-        (
-            "route_duration_seconds",
-            "The time of the last attempt, 0 where there was none.",
-        ),
-        |outcome| format!("{:.6}", outcome.elapsed.as_secs_f64()),
-    )?;
-    of_routes(
-        report,
-        out,
-        ("route_attempts", "Attempts made to probe the route."),
-        |outcome| outcome.attempts.to_string(),
-    )?;
-    causes(report, out)?;
+    let help = "Whether the route's class is ok.";
+    of_routes(report, out, "route_up", help, |result| {
+        u8::from(result.class == Class::Ok).to_string()
+    })?;
+    let help = "The time of the last attempt, 0 where there was none.";
+    of_routes(report, out, "route_duration_seconds", help, |result| {
+        format!("{:.6}", result.elapsed.as_secs_f64())
+    })?;
+    let help = "Attempts made to probe the route.";
+    of_routes(report, out, "route_attempts", help, |result| {
+        result.attempts.to_string()
+    })?;
+    head(out, "route_cause", "Why the route's class is not ok.")?;
+    for (route, result) in report.by_route() {
+        if let Some(cause) = result.class.cause() {
+            let labels = labels(route);
+            writeln!(out, "{PREFIX}_route_cause{{{labels},cause=\"{cause}\"}} 1")?;
+        }
+    }
 
     head(out, "recovery", "The outcome of this run's recovery.")?;
     for outcome in recovery::Outcome::NAMES {
@@ -64,24 +65,23 @@ pub(super) fn render(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     }
 
     // Zero for a clock before 1970.
-    let started = report
-        .started_at
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    let ended = (started + report.elapsed).as_secs_f64();
-    head(
+    let started = report.started_at.duration_since(UNIX_EPOCH);
+    let ended = (started.unwrap_or_default() + report.elapsed).as_secs_f64();
+    let help = "When the last run ended, in Unix time.";
+    single(
         out,
         "last_run_timestamp_seconds",
-        "When the last run ended, in Unix time.",
+        help,
+        format_args!("{ended:.3}"),
     )?;
-    writeln!(out, "{PREFIX}_last_run_timestamp_seconds {ended:.3}")?;
     let elapsed = report.elapsed.as_secs_f64();
-    head(
+    let help = "How long the last run took.";
+    single(
         out,
         "last_run_duration_seconds",
-        "How long the last run took.",
-    )?;
-    writeln!(out, "{PREFIX}_last_run_duration_seconds {elapsed:.6}")
+        help,
+        format_args!("{elapsed:.6}"),
+    )
 }
 
 fn head(out: &mut dyn Write, name: &str, help: &str) -> io::Result<()> {
@@ -91,28 +91,22 @@ fn head(out: &mut dyn Write, name: &str, help: &str) -> io::Result<()> {
     )
 }
 
+fn single(out: &mut dyn Write, name: &str, help: &str, value: impl Display) -> io::Result<()> {
+    head(out, name, help)?;
+    writeln!(out, "{PREFIX}_{name} {value}")
+}
+
 fn of_routes(
     report: &Report,
     out: &mut dyn Write,
-    (name, help): (&str, &str),
+    name: &str,
+    help: &str,
     value: impl Fn(&ProbeResult) -> String,
 ) -> io::Result<()> {
     head(out, name, help)?;
-    for (route, outcome) in report.results() {
-        let (labels, value) = (labels(route), value(outcome));
+    for (route, result) in report.by_route() {
+        let (labels, value) = (labels(route), value(result));
         writeln!(out, "{PREFIX}_{name}{{{labels}}} {value}")?;
-    }
-    Ok(())
-}
-
-/// Why each route is not OK, for those that are not.
-fn causes(report: &Report, out: &mut dyn Write) -> io::Result<()> {
-    head(out, "route_cause", "Why the route's class is not ok.")?;
-    for (route, result) in report.results() {
-        if let Some(cause) = result.class.cause() {
-            let labels = labels(route);
-            writeln!(out, "{PREFIX}_route_cause{{{labels},cause=\"{cause}\"}} 1")?;
-        }
     }
     Ok(())
 }

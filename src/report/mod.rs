@@ -1,5 +1,5 @@
-//! What a run found, and how it is reported: one file per format, each of the shape "report in, text
-//! out, no I/O"; the writing is done in one place. No format knows the exit statuses.
+//! What a run found, and how it is reported: one file per format, which turns the report into text and
+//! does no I/O; `destination.rs` writes it. The exit statuses are decided elsewhere.
 
 mod destination;
 mod human;
@@ -39,8 +39,8 @@ pub struct Report<'a> {
     /// What was probed.
     pub manifest: &'a Manifest,
     /// What came of each route, in the manifest's order.
-    pub outcomes: Vec<verdict::ProbeResult>,
-    /// What the outcomes mean.
+    pub results: Vec<verdict::ProbeResult>,
+    /// What the results mean.
     pub verdict: Verdict,
     /// What was done about it.
     pub recovery: Recovery,
@@ -50,8 +50,8 @@ pub struct Report<'a> {
 
 impl Report<'_> {
     /// Each route with its result, in the manifest's order.
-    fn results(&self) -> impl Iterator<Item = (&Route, &verdict::ProbeResult)> + Clone {
-        self.manifest.routes.iter().zip(&self.outcomes)
+    fn by_route(&self) -> impl Iterator<Item = (&Route, &verdict::ProbeResult)> + Clone {
+        self.manifest.routes.iter().zip(&self.results)
     }
 }
 
@@ -97,8 +97,8 @@ impl Outputs {
     }
 }
 
-/// Writes the report to every place that was asked for, and says whether all could be written.
-/// Failures are reported on standard error.
+/// Writes the report to all its destinations, and returns whether all could be written. Failures are
+/// reported on standard error.
 pub fn write_all(report: &Report, outputs: Outputs) -> bool {
     let Outputs {
         format,
@@ -107,7 +107,7 @@ pub fn write_all(report: &Report, outputs: Outputs) -> bool {
         junit,
         metrics,
     } = outputs;
-    // First, because a reader of the streams may be slow to take what is said there.
+    // The files first, because a reader of the streams may be slow.
     let junit = junit.map_or(Ok(()), |file| file.write(|out| junit::render(report, out)));
     let metrics = metrics.map_or(Ok(()), |file| {
         file.write(|out| metrics::render(report, out))
@@ -132,7 +132,7 @@ pub fn write_all(report: &Report, outputs: Outputs) -> bool {
     complete
 }
 
-/// Prints one line about a manifest that is valid, and says whether it could be written.
+/// Prints one line about a valid manifest, and returns whether it could be written.
 pub fn write_summary(manifest: &Manifest) -> bool {
     let line = wording::valid_manifest(manifest);
     destination::write_stdout(|out| writeln!(out, "{}", escape(&line)))

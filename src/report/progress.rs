@@ -13,8 +13,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Back to the line's begin, and erase it (ECMA-48 CR and EL).
 const ERASE: &str = "\r\x1b[K";
 
-/// The progress line on standard error; erased when dropped. Nothing at all where standard error
-/// is no terminal.
+/// The progress line on standard error; erased when dropped. Draws nothing if standard error is not
+/// a terminal.
 #[derive(Debug)]
 pub struct Progress {
     drawn: Option<Mutex<Option<Instant>>>,

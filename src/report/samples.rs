@@ -18,7 +18,7 @@ use crate::verdict::{self, Class, ProbeResult, Proof, ResponseError, SkipReason,
 /// A route and its result.
 pub(super) struct Case {
     route: Route,
-    outcome: ProbeResult,
+    result: ProbeResult,
 }
 
 impl Case {
@@ -28,17 +28,17 @@ impl Case {
     }
 
     pub(super) fn silent(mut self) -> Self {
-        self.outcome.proof.silent = true;
+        self.result.proof.silent = true;
         self.core()
     }
 
     pub(super) fn attempts(mut self, attempts: u16) -> Self {
-        self.outcome.attempts = attempts;
+        self.result.attempts = attempts;
         self
     }
 
     pub(super) fn detail(mut self, detail: &str) -> Self {
-        self.outcome.detail = Some(detail.into());
+        self.result.detail = Some(detail.into());
         self
     }
 }
@@ -65,7 +65,7 @@ pub(super) fn case(path: &str, class: Class, status: Option<u16>, micros: u64) -
             options: Arc::new(options),
             checks: None,
         },
-        outcome: ProbeResult {
+        result: ProbeResult {
             class,
             status,
             detail: None,
@@ -78,9 +78,9 @@ pub(super) fn case(path: &str, class: Class, status: Option<u16>, micros: u64) -
 
 /// A sweep of these cases with nothing to recover; `test` looks at its report.
 pub(super) fn with_report<T>(cases: Vec<Case>, test: impl FnOnce(&mut Report) -> T) -> T {
-    let (routes, outcomes): (Vec<Route>, Vec<ProbeResult>) = cases
+    let (routes, results): (Vec<Route>, Vec<ProbeResult>) = cases
         .into_iter()
-        .map(|case| (case.route, case.outcome))
+        .map(|case| (case.route, case.result))
         .unzip();
     let manifest = Manifest {
         unix_socket: None,
@@ -88,12 +88,12 @@ pub(super) fn with_report<T>(cases: Vec<Case>, test: impl FnOnce(&mut Report) ->
         ..manifest()
     };
     let core = manifest.routes.iter().map(|route| route.core);
-    let verdict = verdict::judge(core.zip(&outcomes));
+    let verdict = verdict::judge(core.zip(&results));
     test(&mut Report {
         started_at: started_at(),
         elapsed: Duration::from_micros(31_415),
         manifest: &manifest,
-        outcomes,
+        results,
         verdict,
         recovery: Recovery::idle(recovery::Outcome::NotNeeded, unit()),
         warnings: vec![],
@@ -223,7 +223,7 @@ fn process(pid: u32) -> ProcessEvidence {
     }
 }
 
-/// What recovery may say of a hung backend.
+/// A recovery that succeeded.
 pub(super) fn recovered() -> Recovery {
     Recovery {
         outcome: recovery::Outcome::Recovered {
@@ -257,7 +257,7 @@ pub(super) fn recovered() -> Recovery {
     }
 }
 
-/// Another thing that it may say.
+/// A recovery that was refused.
 pub(super) fn refused() -> Recovery {
     Recovery {
         outcome: recovery::Outcome::Refused(
@@ -271,9 +271,9 @@ pub(super) fn refused() -> Recovery {
     }
 }
 
-/// Compares with a file in `golden/`, which `UPDATE_GOLDEN=1` regenerates.
+/// Compares with a file in `tests/golden/`, which `UPDATE_GOLDEN=1` regenerates.
 pub(super) fn assert_golden(name: &str, text: &str) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/report/golden");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
     let path = folder.join(name);
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::write(&path, text).unwrap();

@@ -4,6 +4,8 @@
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 
+use anstream::{AutoStream, ColorChoice};
+
 use crate::cli::Color;
 use crate::stderr::is_journal;
 
@@ -35,17 +37,6 @@ pub(super) struct Appearance {
     pub(super) unicode: bool,
     /// Whether GitHub Actions reads the lines, and makes annotations of workflow commands.
     pub(super) github: bool,
-}
-
-/// What the environment says about how to show text.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Wishes<'a> {
-    /// `NO_COLOR` (no-color.org): any text that is not empty.
-    pub(super) no_color: Option<&'a str>,
-    /// `CLICOLOR_FORCE` (bixense.com/clicolors): any text but `0`.
-    pub(super) clicolor_force: Option<&'a str>,
-    /// `TERM`
-    pub(super) term: Option<&'a str>,
 }
 
 impl Stream {
@@ -92,43 +83,25 @@ impl Appearance {
     /// How lines on standard output are to be shown.
     pub(super) fn of_stdout(choice: Color) -> Self {
         let stream = Stream::stdout();
-        let [no_color, clicolor_force, term] = ["NO_COLOR", "CLICOLOR_FORCE", "TERM"].map(variable);
-        let wishes = Wishes {
-            no_color: no_color.as_deref(),
-            clicolor_force: clicolor_force.as_deref(),
-            term: term.as_deref(),
-        };
         let locale = ["LC_ALL", "LC_CTYPE", "LANG"].map(variable);
         Self {
             stream,
-            colour: coloured(choice, stream, wishes),
+            colour: coloured(choice, stream),
             unicode: is_utf8(locale.each_ref().map(Option::as_deref)),
             github: variable("GITHUB_ACTIONS").is_some_and(|value| value == "true"),
         }
     }
 }
 
-/// Whether text on `stream` is coloured.
-fn coloured(choice: Color, stream: Stream, wishes: Wishes) -> bool {
-    let terminal = match stream {
+/// Whether text on standard output, which is `stream`, is coloured; by the same rules as the help.
+fn coloured(choice: Color, stream: Stream) -> bool {
+    match (choice, stream) {
         // Other readers of the journal would see the escape sequences.
-        Stream::Journal => return false,
-        Stream::Terminal { .. } => true,
-        Stream::Plain => false,
-    };
-    match choice {
-        Color::Always => true,
-        Color::Never => false,
-        Color::Auto => {
-            let set = |text: Option<&str>| text.is_some_and(|text| !text.is_empty());
-            if set(wishes.no_color) {
-                false
-            } else if set(wishes.clicolor_force) && wishes.clicolor_force != Some("0") {
-                true
-            } else {
-                terminal && wishes.term != Some("dumb")
-            }
-        }
+        (_, Stream::Journal) | (Color::Never, _) => false,
+        (Color::Always, _) => true,
+        // anstream treats 0 as a request for colour.
+        (Color::Auto, Stream::Plain) if variable("CLICOLOR_FORCE").as_deref() == Some("0") => false,
+        (Color::Auto, _) => AutoStream::choice(&io::stdout()) != ColorChoice::Never,
     }
 }
 
@@ -149,53 +122,17 @@ fn variable(name: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    const TERMINAL: Stream = Stream::Terminal { columns: 80 };
-
     #[test]
-    fn coloured_follows_the_choice_then_the_environment_then_the_stream() {
-        let none = Wishes::default();
-        let no_color = Wishes {
-            no_color: Some("1"),
-            ..none
-        };
-        let empty = Wishes {
-            no_color: Some(""),
-            ..none
-        };
-        let force = Wishes {
-            clicolor_force: Some("1"),
-            ..none
-        };
-        let zero = Wishes {
-            clicolor_force: Some("0"),
-            ..none
-        };
-        let both = Wishes {
-            clicolor_force: Some("1"),
-            ..no_color
-        };
-        let dumb = Wishes {
-            term: Some("dumb"),
-            ..none
-        };
-        for (choice, stream, wishes, expected) in [
-            (Color::Auto, TERMINAL, none, true),
-            (Color::Auto, Stream::Plain, none, false),
-            (Color::Auto, TERMINAL, no_color, false),
-            (Color::Auto, TERMINAL, empty, true),
-            (Color::Auto, Stream::Plain, force, true),
-            (Color::Auto, Stream::Plain, zero, false),
-            (Color::Auto, TERMINAL, zero, true),
-            (Color::Auto, TERMINAL, both, false),
-            (Color::Auto, TERMINAL, dumb, false),
-            (Color::Always, TERMINAL, no_color, true),
-            (Color::Always, Stream::Plain, dumb, true),
-            (Color::Never, TERMINAL, force, false),
-            (Color::Always, Stream::Journal, force, false),
-            (Color::Auto, Stream::Journal, force, false),
+    fn coloured_follows_the_choice_but_never_in_the_journal() {
+        for (choice, stream, expected) in [
+            (Color::Always, Stream::Terminal { columns: 80 }, true),
+            (Color::Always, Stream::Plain, true),
+            (Color::Always, Stream::Journal, false),
+            (Color::Never, Stream::Terminal { columns: 80 }, false),
+            (Color::Never, Stream::Plain, false),
+            (Color::Auto, Stream::Journal, false),
         ] {
-            let case = format!("{choice:?} {stream:?} {wishes:?}");
-            assert_eq!(coloured(choice, stream, wishes), expected, "{case}");
+            assert_eq!(coloured(choice, stream), expected, "{choice:?} {stream:?}");
         }
     }
 

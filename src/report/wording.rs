@@ -22,12 +22,12 @@ struct Core {
 }
 
 impl Core {
-    fn of(manifest: &Manifest, outcomes: &[ProbeResult]) -> Self {
+    fn of(manifest: &Manifest, results: &[ProbeResult]) -> Self {
         let mut core = Self::default();
-        let routes = manifest.routes.iter().zip(outcomes);
-        for (_, outcome) in routes.filter(|(route, _)| route.core) {
+        let routes = manifest.routes.iter().zip(results);
+        for (_, result) in routes.filter(|(route, _)| route.core) {
             core.routes += 1;
-            match outcome.class {
+            match result.class {
                 Class::Ok | Class::RateLimited | Class::HttpError(_) => {}
                 Class::Skipped(_) => core.skipped += 1,
                 Class::TimeoutUnreachable(error) => {
@@ -129,10 +129,10 @@ pub(super) fn tally(tally: &Tally) -> String {
 /// The verdict's first word, and what follows it.
 pub(super) fn verdict(
     manifest: &Manifest,
-    outcomes: &[ProbeResult],
+    results: &[ProbeResult],
     verdict: &Verdict,
 ) -> (&'static str, String) {
-    let core = Core::of(manifest, outcomes);
+    let core = Core::of(manifest, results);
     let soft = list(&core.soft(&verdict.tally));
     if verdict.healthy {
         let rest = match soft.is_empty() {
@@ -153,11 +153,11 @@ pub(super) fn verdict(
 pub fn unhealthy_sweep(
     number: usize,
     manifest: &Manifest,
-    outcomes: &[ProbeResult],
+    results: &[ProbeResult],
     verdict: &Verdict,
     left: Duration,
 ) -> String {
-    let hard = list(&Core::of(manifest, outcomes).hard(verdict));
+    let hard = list(&Core::of(manifest, results).hard(verdict));
     let seconds = left.as_secs_f64().ceil();
     format!("sweep {number}: {hard}; trying again for {seconds} s")
 }
@@ -203,17 +203,26 @@ pub(super) fn class(class: Class) -> &'static str {
     }
 }
 
+/// The result of one route in a line: class, status, `after`, and the note.
+pub(super) fn result(result: &ProbeResult, after: &str) -> String {
+    let status = result.status.map(|status| format!(" {status}"));
+    let note = note(result);
+    let comma = if note.is_empty() { "" } else { ", " };
+    let (class, status) = (class(result.class), status.unwrap_or_default());
+    format!("{class}{status}{after}{comma}{note}")
+}
+
 /// The note on one route: the number of attempts and the reason for the result.
-pub(super) fn note(outcome: &ProbeResult) -> String {
-    let reason = match outcome.class {
+pub(super) fn note(result: &ProbeResult) -> String {
+    let reason = match result.class {
         Class::Skipped(SkipReason::BackendHung) => Some("the backend hung"),
         Class::Skipped(SkipReason::BackendDown) => Some("the backend is down"),
         Class::Skipped(SkipReason::Deadline) => Some("the deadline had passed"),
         Class::Ok | Class::TimeoutUnreachable(_) | Class::RateLimited | Class::HttpError(_) => {
-            outcome.detail.as_deref()
+            result.detail.as_deref()
         }
     };
-    match (outcome.attempts, reason) {
+    match (result.attempts, reason) {
         (0 | 1, reason) => reason.unwrap_or_default().to_owned(),
         (attempts, None) => format!("{attempts} attempts"),
         (attempts, Some(reason)) => format!("{attempts} attempts: {reason}"),

@@ -1,4 +1,4 @@
-//! Valid manifests, with every key at both ends of what is allowed.
+//! Valid manifests, with every key at both ends of what the schema allows.
 
 use std::collections::HashSet;
 
@@ -6,17 +6,58 @@ use proptest::collection::{btree_map, hash_set, vec};
 use proptest::option::of;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
-use serde_json::{Map, Value, json};
+use proptest::string::string_regex;
+use serde_json::{Value, json};
 
-/// Chooses between 0 and all of the pairs of key and strategy, and makes an object of them.
-macro_rules! object {
-    ($($key:literal: $value:expr),* $(,)?) => {
-        vec![$(of($value.prop_map(|value| json!(value))).prop_map(|value| ($key, value)).boxed()),*]
-            .prop_map(|pairs| {
-                let given = pairs.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
-                Value::Object(given.collect())
-            })
-    };
+use super::schema::{SCHEMA, described};
+
+/// A value that a part of the schema allows.
+fn allowed(part: &Value) -> BoxedStrategy<Value> {
+    let part = described(part);
+    if let Some(words) = part["enum"].as_array() {
+        return select(words.clone()).boxed();
+    }
+    let least = part["minimum"].as_f64().unwrap_or(f64::from(1e-7_f32));
+    let most = part["maximum"].as_f64().unwrap_or(f64::MAX);
+    match part["type"].as_str() {
+        Some("integer") => whole(least as u32, most as u32).boxed(),
+        Some("number") => seconds(least, most).boxed(),
+        Some("boolean") => any::<bool>().prop_map(|value| json!(value)).boxed(),
+        Some("array") => {
+            let items = vec(allowed(&part["items"]), 1..4);
+            items.prop_map(|items| json!(items)).boxed()
+        }
+        _ => panic!("no values for {part}"),
+    }
+}
+
+/// An object with some of the keys that may be left out, of those that the schema describes at `place`.
+/// `texts` has the values that it describes by a pattern.
+fn object<const N: usize>(
+    place: &str,
+    texts: [(&str, BoxedStrategy<Value>); N],
+) -> BoxedStrategy<Value> {
+    let schema = SCHEMA.pointer(place).expect("a place");
+    let required = schema["required"].as_array().map_or(&[][..], |keys| keys);
+    let optional = schema["properties"].as_object().expect("an object");
+    let optional = optional
+        .iter()
+        .filter(|(key, _)| !required.contains(&json!(key)));
+    let pairs = optional.map(|(key, part)| {
+        let text = texts.iter().find(|(name, _)| name == key);
+        let value = text.map_or_else(|| allowed(part), |(_, values)| values.clone());
+        of(value).prop_map(move |value| Some((key.clone(), value?)))
+    });
+    let pairs: Vec<_> = pairs.collect();
+    pairs
+        .prop_map(|pairs| Value::Object(pairs.into_iter().flatten().collect()))
+        .boxed()
+}
+
+/// Text by a regular expression.
+fn text(pattern: &str) -> BoxedStrategy<Value> {
+    let texts = string_regex(pattern).expect("a regular expression");
+    texts.prop_map(|text| json!(text)).boxed()
 }
 
 fn base_url() -> impl Strategy<Value = String> {
@@ -55,33 +96,17 @@ fn whole(least: u32, most: u32) -> impl Strategy<Value = Value> {
     ]
 }
 
-fn headers() -> impl Strategy<Value = Value> {
+fn headers() -> BoxedStrategy<Value> {
     let name = "[!#$%&'*+.^_`|~a-z-]{0,3}x[a-zA-Z0-9]{0,2}";
-    let value = prop_oneof![
-        "[ \\t]?[ -#%-~é]{0,12}",
-        Just("Bearer ${TOKEN}".to_owned()),
-        Just("$ ${TOKEN}${TOKEN}}".to_owned())
-    ];
-    btree_map(name, value, 0..3).prop_map(|table| {
+    let value = "[ \\t]?[ -#%-~é]{0,12}|Bearer \\$\\{TOKEN\\}|\\$ \\$\\{TOKEN\\}\\$\\{TOKEN\\}\\}";
+    let headers = btree_map(name, value, 0..3).prop_map(|table| {
         let mut known = HashSet::new();
         let unique = table
             .into_iter()
             .filter(|(name, _)| known.insert(name.to_ascii_lowercase()));
         Value::Object(unique.map(|(name, value)| (name, json!(value))).collect())
-    })
-}
-
-fn options(method: &'static [&'static str]) -> impl Strategy<Value = Value> {
-    object! {
-        "method": select(method),
-        "expect": vec(200_u16..600, 1..4),
-        "timeout_seconds": seconds(0.000_000_1, 3_600.0),
-        "retries": whole(0, 10),
-        "retry_backoff_seconds": seconds(0.0, 60.0),
-        "max_redirects": whole(0, 20),
-        "headers": headers(),
-        "max_body_bytes": whole(1, 16_777_216),
-    }
+    });
+    headers.boxed()
 }
 
 fn expected() -> impl Strategy<Value = Value> {
@@ -91,41 +116,28 @@ fn expected() -> impl Strategy<Value = Value> {
     ]
 }
 
-fn route() -> impl Strategy<Value = Value> {
-    let checks = object! {
-        "body_contains": "[^$]{1,9}|v=\\$\\{TOKEN\\}\\$",
-        "json": btree_map("|(/([a-z/]|~0|~1|é){0,4})", expected(), 1..3),
-    };
-    let probed = options(&["GET", "HEAD"]).prop_map(|options| (options, json!({})));
-    let checked = (options(&["GET"]), checks);
-    let parts = prop_oneof![probed, checked];
-    (object! { "core": any::<bool>() }, parts).prop_map(|(core, (options, checks))| {
-        let mut route = merged([core, options, checks]);
+fn route() -> BoxedStrategy<Value> {
+    let pointers = btree_map("|(/([a-z/]|~0|~1|é){0,4})", expected(), 1..3);
+    let texts = [
+        ("headers", headers()),
+        ("body_contains", text("[^$]{1,9}|v=\\$\\{TOKEN\\}\\$")),
+        ("json", pointers.prop_map(|json| json!(json)).boxed()),
+    ];
+    let route = object("/$defs/route", texts).prop_map(|mut route| {
         // With checks, never the HEAD of the defaults.
-        if route.contains_key("body_contains") || route.contains_key("json") {
-            route.insert("method".to_owned(), json!("GET"));
+        if route.get("body_contains").is_some() || route.get("json").is_some() {
+            route["method"] = json!("GET");
         }
-        Value::Object(route)
-    })
-}
-
-fn merged<const N: usize>(tables: [Value; N]) -> Map<String, Value> {
-    tables
-        .into_iter()
-        .flat_map(|table| table.as_object().cloned().unwrap_or_default())
-        .collect()
+        route
+    });
+    route.boxed()
 }
 
 fn recovery() -> impl Strategy<Value = Value> {
-    let more = object! {
-        "scope": select(&["system", "user"][..]),
-        "signal": select(&["SIGKILL", "SIGABRT"][..]),
-        "dump_signal": select(&["SIGUSR1", "SIGUSR2", "SIGQUIT"][..]),
-        "min_uptime_seconds": seconds(0.0, 86_400.0),
-        "verify_seconds": seconds(1.0, 3_600.0),
-    };
-    ("[a-zA-Z0-9:_.\\\\-]{1,9}(@[a-z@.]{1,4})?", more).prop_map(|(unit, more)| {
-        Value::Object(merged([json!({ "unit": format!("{unit}.service") }), more]))
+    let unit = "[a-zA-Z0-9:_.\\\\-]{1,9}(@[a-z@.]{1,4})?\\.service";
+    (text(unit), object("/properties/recovery", [])).prop_map(|(unit, mut plan)| {
+        plan["unit"] = unit;
+        plan
     })
 }
 
@@ -140,41 +152,39 @@ fn paths() -> impl Strategy<Value = Vec<String>> {
 
 /// A valid manifest.
 pub(super) fn valid(with_recovery: bool) -> impl Strategy<Value = Value> {
-    let top = object! {
-        "$schema": any::<String>(),
-        "user_agent": "[ -~]{0,9}[!-~]",
-        "concurrency": whole(1, 64),
-        "defaults": options(&["GET", "HEAD"]),
-    };
-    let socket = of("/[ -~]{0,99}|/é{0,52}");
-    // With recovery, the time that a hang takes to prove is not the generator's to know.
-    let deadline = if with_recovery { 80_000.0 } else { 0.000_000_1 };
-    let plan = recovery().prop_map(move |plan| with_recovery.then_some(plan));
-    let proxy = of(select(if with_recovery {
-        &["none"][..]
-    } else {
-        &["none", "env"]
-    }));
-    (
-        base_url(),
-        top,
-        seconds(deadline, 86_400.0),
-        proxy,
-        plan,
-        socket,
-        paths().prop_flat_map(routes),
+    let top = object(
+        "",
+        [
+            ("$schema", text("\\PC*")),
+            ("unix_socket", text("/[ -~]{0,99}|/é{0,52}")),
+            ("user_agent", text("[ -~]{0,9}[!-~]")),
+            (
+                "defaults",
+                object("/properties/defaults", [("headers", headers())]),
+            ),
+            ("recovery", Just(json!(null)).boxed()),
+        ],
+    );
+    let routes = paths().prop_flat_map(routes);
+    // The time that a hang takes to prove is not the generator's to know.
+    let deadline = seconds(80_000.0, 86_400.0);
+    (top, base_url(), routes, recovery(), deadline).prop_map(
+        move |(mut top, base_url, routes, recovery, deadline)| {
+            let all = top.as_object_mut().expect("an object");
+            all.remove("recovery");
+            if with_recovery {
+                all.insert("recovery".to_owned(), recovery);
+                all.insert("deadline_seconds".to_owned(), deadline);
+                all.remove("proxy");
+            }
+            if base_url.starts_with("https") || all.get("proxy") == Some(&json!("env")) {
+                all.remove("unix_socket");
+            }
+            all.insert("base_url".to_owned(), json!(base_url));
+            all.insert("routes".to_owned(), json!(routes));
+            top
+        },
     )
-        .prop_map(|(base_url, top, deadline, proxy, plan, socket, routes)| {
-            let socket = socket.filter(|_| !base_url.starts_with("https") && proxy != Some("env"));
-            let mut all = merged([
-                json!({ "base_url": base_url, "deadline_seconds": deadline, "routes": routes }),
-                top,
-            ]);
-            all.extend(proxy.map(|proxy| ("proxy".to_owned(), json!(proxy))));
-            all.extend(socket.map(|path| ("unix_socket".to_owned(), json!(path))));
-            all.extend(plan.map(|plan| ("recovery".to_owned(), plan)));
-            Value::Object(all)
-        })
 }
 
 fn routes(paths: Vec<String>) -> impl Strategy<Value = Vec<Value>> {

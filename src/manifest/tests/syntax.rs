@@ -1,4 +1,4 @@
-//! What is no manifest at all, and how problems are reported.
+//! Syntax errors, unknown keys, and how problems are reported.
 
 use super::*;
 
@@ -31,13 +31,13 @@ fn unknown_and_repeated_keys_are_reported_with_their_location() {
             "defaults.timeout: unknown key; did you mean \"timeout_seconds\"?",
             "routes[0].core: duplicate key; keep one of the two",
             "routes[0].Path: unknown key; did you mean \"path\"?",
+            "recovery.unit: duplicate key; keep one of the two",
+            "recovery.retries: unknown key; known are unit, scope, signal, dump_signal, min_uptime_seconds, \
+             verify_seconds",
             "manifest[\"a b\\u{1b}\"]: unknown key; known are $schema, base_url, unix_socket, user_agent, \
              deadline_seconds, concurrency, proxy, defaults, routes, recovery",
             "x: unknown key; known are $schema, base_url, unix_socket, user_agent, \
              deadline_seconds, concurrency, proxy, defaults, routes, recovery",
-            "recovery.unit: duplicate key; keep one of the two",
-            "recovery.retries: unknown key; known are unit, scope, signal, dump_signal, min_uptime_seconds, \
-             verify_seconds",
         ]
     );
     assert_eq!(
@@ -125,7 +125,46 @@ fn syntax_errors_have_line_and_column() {
     let deep = "[".repeat(200);
     let text = format!("{{\"routes\":[{{\"json\":{{\"\":{deep}");
     assert!(lines(&text)[0].contains("recursion limit exceeded"));
-    // What came before is reported as well.
+    // What came before is reported as well, and nothing that may be missing for the error alone.
+    for (text, reported) in [
+        ("{\"concurrency\": 0, \"routes\": [", "concurrency: 0 is"),
+        ("{\"concurrency\": 0, \"defaults\": {", "concurrency: 0 is"),
+        (
+            "{\"routes\": [{\"core\": false, \"path\": 1, ",
+            "routes[0].path: 1 is",
+        ),
+        ("{\"routes\": [{\"core\": 1, ", "routes[0].core: 1 is"),
+        (
+            "{\"routes\": [{\"core\": 1, \"path\"",
+            "routes[0].core: 1 is",
+        ),
+        (
+            "{\"routes\": [{\"core\": 1, \"json\": {",
+            "routes[0].core: 1 is",
+        ),
+        (
+            "{\"defaults\": {\"retries\": 11, \"headers\": {",
+            "defaults.retries: 11 is",
+        ),
+        (
+            "{\"defaults\": {\"headers\": {\"\": \"\", \"a\": ",
+            "defaults.headers[\"\"]: the name",
+        ),
+        (
+            "{\"defaults\": {\"retries\": 11, \"expect\": [",
+            "defaults.retries: 11 is",
+        ),
+        (
+            "{\"defaults\": {\"retries\": 11, \"expect\": [200, tru",
+            "defaults.retries: 11 is",
+        ),
+        ("{\"recovery\": {\"scope\": 1, ", "recovery.scope: 1 is"),
+    ] {
+        let lines = lines(text);
+        assert_eq!(lines.len(), 2, "{text}: {lines:?}");
+        assert!(lines[0].starts_with(reported), "{text}: {lines:?}");
+        assert!(lines[1].starts_with("line 1, column "), "{text}: {lines:?}");
+    }
     let reported = lines("{\"concurrency\": 0,\n\"proxy\" \"none\"}");
     assert_eq!(reported.len(), 2);
     assert!(

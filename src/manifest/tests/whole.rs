@@ -276,6 +276,9 @@ fn another_base_url_clears_the_socket_which_must_be_valid_all_the_same() {
         assert!(lines.contains("unix_socket: cannot be used with an https:// base_url"));
         assert!(lines.contains("unix_socket: cannot be used with \"proxy\": \"env\""));
     }
+    // An invalid path is no less a socket.
+    manifest["unix_socket"] = json!("a.sock");
+    assert_eq!(lines(&manifest.to_string()).len(), 3);
 }
 
 #[test]

@@ -61,7 +61,7 @@ impl Table {
         });
         // Notes are aligned beside the paths that have one and leave as much room to it.
         let cap = columns.map_or(path_width, |_| path_width / 2);
-        let noted = report.results().filter(|(_, o)| !note(o).is_empty());
+        let noted = report.by_route().filter(|(_, o)| !note(o).is_empty());
         let widths = noted.map(|(route, _)| escape(&wording::target(route)).width());
         let path = widths.filter(|width| *width <= cap).max().unwrap_or(0);
         Self {
@@ -95,25 +95,25 @@ impl Table {
 
     pub(super) fn row(
         &self,
-        (route, outcome): (&Route, &ProbeResult),
+        (route, result): (&Route, &ProbeResult),
         out: &mut dyn Write,
     ) -> io::Result<()> {
         let gap = self.gap;
-        let style = style(self.appearance, outcome.class.severity(route.core));
+        let style = style(self.appearance, result.class.severity(route.core));
         let core = if route.core { "core" } else { "" };
-        let status = outcome.status.map(|status| status.to_string());
-        let attempted = !matches!(outcome.class, Class::Skipped(_));
-        let time = attempted.then(|| wording::time(outcome.elapsed));
+        let status = result.status.map(|status| status.to_string());
+        let attempted = !matches!(result.class, Class::Skipped(_));
+        let time = attempted.then(|| wording::time(result.elapsed));
         write!(
             out,
             "{style}{:<12}{style:#}{gap}{core:<4}{gap}{:>3}{gap}{:>7}{gap}",
-            wording::class(outcome.class),
+            wording::class(result.class),
             status.as_deref().unwrap_or("-"),
             time.as_deref().unwrap_or("-"),
         )?;
         if let Some(longest) = self.scale {
             let bar = match attempted {
-                true => bar(outcome.elapsed, longest),
+                true => bar(result.elapsed, longest),
                 false => String::new(),
             };
             let rest = SCALE - bar.width();
@@ -123,12 +123,12 @@ impl Table {
         }
         self.path(
             &escape(&wording::target(route)),
-            &escape(&note(outcome)),
+            &escape(&note(result)),
             out,
         )
     }
 
-    /// The path, and the note beside it or, where there is no room, below it.
+    /// The path, and the note beside it, or below it if it does not fit.
     fn path(&self, path: &str, note: &str, out: &mut dyn Write) -> io::Result<()> {
         let padding = match note.is_empty() {
             true => 0,
@@ -157,16 +157,16 @@ impl Table {
     }
 }
 
-/// What a route's line says beside the columns. That the backend hung or is down, the verdict says
-/// once for all routes that were skipped for it.
-fn note(outcome: &ProbeResult) -> String {
-    match outcome.class {
+/// The note on a route's line. Routes skipped because the backend hung or is down have none: the verdict
+/// gives the reason once.
+fn note(result: &ProbeResult) -> String {
+    match result.class {
         Class::Skipped(SkipReason::BackendHung | SkipReason::BackendDown) => String::new(),
         Class::Skipped(SkipReason::Deadline)
         | Class::Ok
         | Class::TimeoutUnreachable(_)
         | Class::RateLimited
-        | Class::HttpError(_) => wording::note(outcome),
+        | Class::HttpError(_) => wording::note(result),
     }
 }
 

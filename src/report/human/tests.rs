@@ -63,7 +63,7 @@ fn render_annotates_what_is_not_ok_for_github() {
                     github.lines().partition(|line| line.starts_with("::"));
                 assert_eq!(others, plain.lines().collect::<Vec<_>>());
                 let weight = |severity| {
-                    let all = report.results();
+                    let all = report.by_route();
                     all.filter(|(route, result)| result.class.severity(route.core) == severity)
                         .count()
                 };

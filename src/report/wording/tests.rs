@@ -7,11 +7,11 @@ fn verdict_line(cases: Vec<Case>) -> String {
     with_report(cases, |report| {
         let Report {
             manifest,
-            outcomes,
+            results,
             verdict: judged,
             ..
         } = report;
-        let (word, rest) = verdict(manifest, outcomes, judged);
+        let (word, rest) = verdict(manifest, results, judged);
         word.to_owned() + &rest
     })
 }
@@ -73,13 +73,13 @@ fn unhealthy_sweep_rounds_up_what_is_left() {
     with_report(cases, |report| {
         let Report {
             manifest,
-            outcomes,
+            results,
             verdict,
             ..
         } = report;
         let left = Duration::from_millis(26_100);
         assert_eq!(
-            unhealthy_sweep(3, manifest, outcomes, verdict, left),
+            unhealthy_sweep(3, manifest, results, verdict, left),
             "sweep 3: 2 of 3 core routes did not answer (refused); trying again for 27 s"
         );
     });

@@ -1,4 +1,5 @@
-//! What the machine that runs the tests lacks. The unit tests include this file, too.
+//! Tests that the machine cannot run. The unit tests and `tests/health` use this file, and no program
+//! does.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -16,7 +17,7 @@ pub(crate) fn skip_unless_ci(why: &str) {
     skip(why);
 }
 
-/// Says aloud that a test is skipped because this machine lacks something that CI may lack, too.
+/// Prints that a test is skipped because this machine lacks something that CI may also lack.
 pub(crate) fn skip(why: &str) {
     let test = thread::current().name().unwrap_or("?").to_owned();
     // Not by `eprintln!`, whose output a passing test keeps to itself.
