@@ -7,6 +7,7 @@ mod keys;
 mod load;
 mod location;
 mod object;
+mod options;
 mod parse;
 mod proof;
 #[cfg(any(test, fuzzing))]

@@ -127,3 +127,10 @@ fn advice(unknown: &str, keys: &[&str]) -> String {
         None => format!("known are {}", keys.join(", ")),
     }
 }
+
+/// Reads a value by its rule.
+pub(super) fn rule<T>(
+    rule: impl Fn(&Json<'_>) -> Result<T, String>,
+) -> impl Fn(&Json<'_>, &Location<'_>, &mut Context<'_>) -> Field<T> {
+    move |value, location, context| context.note(location, rule(value))
+}
