@@ -49,7 +49,7 @@ pub(super) fn send(group: &ControlGroup, signal: DumpSignal, own_pid: u32) -> Ve
         // Read again: before the descriptor was open, the PID could have been reused.
         let still = processes::status(pid).is_some_and(|status| catches(&status, signal))
             && processes::group_of(pid).is_some_and(|path| group.contains(&path));
-        (still && process.signal(Some(number(signal))).is_ok()).then_some(pid)
+        (still && process.signal(number(signal)).is_ok()).then_some(pid)
     };
     let catching: Vec<u32> = (processes.into_iter())
         .filter(|(pid, status)| *pid > 1 && *pid != own_pid && catches(status, signal))

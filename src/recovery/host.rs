@@ -188,7 +188,11 @@ impl Host for Machine<'_> {
     }
 
     fn signal(&self, process: &Held, signal: Option<Signal>) -> Result<(), NotSent> {
-        process.fd.signal(signal).map_err(|error| match error {
+        let result = match signal {
+            Some(signal) => process.fd.signal(signal),
+            None => process.fd.may_signal(),
+        };
+        result.map_err(|error| match error {
             Errno::ESRCH => NotSent::Gone,
             error => NotSent::Refused(error.to_string()),
         })

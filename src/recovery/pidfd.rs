@@ -1,23 +1,27 @@
-//! Holds one process by a pidfd, so that a reused PID cannot be signalled. The only file with unsafe code.
-
-// nix has neither pidfd_open nor pidfd_send_signal (nix-rust/nix#2748), so the two system calls
-// are made by number here; and changing a signal's disposition is unsafe in nix.
+//! Holds one process by a pidfd, so that a reused PID cannot be signalled. The only file with unsafe code:
+//! changing a signal's disposition is unsafe in nix.
 #![allow(unsafe_code)]
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Once;
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
-use nix::sys::signal::{SigHandler, Signal, signal};
+use nix::sys::signal::{SigHandler, Signal, kill, signal};
 use nix::sys::time::TimeSpec;
+use nix::unistd::Pid;
+// nix has no system call for pidfds (nix-rust/nix#2748).
+use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
 
 use crate::clock::Monotonic;
 
 /// A process, as pidfd_open(2) holds it.
 #[derive(Debug)]
-pub(super) struct PidFd(OwnedFd);
+pub(super) struct PidFd {
+    pid: Pid,
+    fd: OwnedFd,
+}
 
 impl PidFd {
     /// Takes hold of the process that has the number `pid` at this moment.
@@ -26,38 +30,40 @@ impl PidFd {
     ///
     /// `ESRCH` where there is none; others as pidfd_open(2) names them.
     pub(super) fn open(pid: u32) -> Result<Self, Errno> {
-        let pid = libc::pid_t::try_from(pid).map_err(|_| Errno::ESRCH)?;
-        // SAFETY: pidfd_open takes two integers and touches no memory of ours.
-        let result = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-        let fd = RawFd::try_from(Errno::result(result)?).map_err(|_| Errno::EBADF)?;
-        // SAFETY: the kernel has just opened this descriptor for us, so nobody else owns it.
-        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+        let pid = i32::try_from(pid).map_err(|_| Errno::ESRCH)?;
+        let number = rustix::process::Pid::from_raw(pid).ok_or(Errno::ESRCH)?;
+        let fd = pidfd_open(number, PidfdFlags::empty()).map_err(errno)?;
+        let pid = Pid::from_raw(pid);
+        Ok(Self { pid, fd })
     }
 
-    /// Signals the process; `None` only asks whether that would be possible.
+    /// Signals the process.
     ///
     /// # Errors
     ///
     /// `ESRCH` where it has died, `EPERM` where we may not; see pidfd_send_signal(2).
-    pub(super) fn signal(&self, signal: Option<Signal>) -> Result<(), Errno> {
-        let number = signal.map_or(0, |signal| signal as libc::c_int);
-        // SAFETY: the descriptor is open as long as `self` lives, and a null `info` asks the
-        // kernel to fill it in as kill(2) does.
-        let result = unsafe {
-            libc::syscall(
-                libc::SYS_pidfd_send_signal,
-                self.0.as_raw_fd(),
-                number,
-                std::ptr::null::<libc::siginfo_t>(),
-                0,
-            )
-        };
-        Errno::result(result).map(drop)
+    pub(super) fn signal(&self, signal: Signal) -> Result<(), Errno> {
+        let number = rustix::process::Signal::from_named_raw(signal as i32);
+        pidfd_send_signal(&self.fd, number.ok_or(Errno::EINVAL)?).map_err(errno)
+    }
+
+    /// Asks whether [`Self::signal`] would be permitted.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::signal`].
+    pub(super) fn may_signal(&self) -> Result<(), Errno> {
+        let answer = kill(self.pid, None);
+        // While the process lives, nobody else has its number, so that the answer was about itself.
+        match self.died_within(Duration::ZERO) {
+            true => Err(Errno::ESRCH),
+            false => answer,
+        }
     }
 
     /// Waits for the process to die and says whether it did within `at_most`.
     pub(super) fn died_within(&self, at_most: Duration) -> bool {
-        died_within(self.0.as_fd(), at_most)
+        died_within(self.fd.as_fd(), at_most)
     }
 }
 
@@ -81,8 +87,12 @@ pub(super) fn died_within(pidfd: BorrowedFd<'_>, at_most: Duration) -> bool {
 
 impl AsFd for PidFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.fd.as_fd()
     }
+}
+
+fn errno(error: rustix::io::Errno) -> Errno {
+    Errno::from_raw(error.raw_os_error())
 }
 
 /// Lets this process learn how its children end, also where it was started with SIGCHLD ignored
@@ -111,12 +121,13 @@ mod tests {
         let mut child = sleeper();
         let process = PidFd::open(child.id()).unwrap();
         assert!(!process.died_within(Duration::ZERO));
-        process.signal(None).unwrap();
+        process.may_signal().unwrap();
         assert!(!process.died_within(Duration::from_millis(20)));
-        process.signal(Some(Signal::SIGKILL)).unwrap();
+        process.signal(Signal::SIGKILL).unwrap();
         assert!(process.died_within(Duration::from_secs(10)));
         child.wait().unwrap();
-        assert_eq!(process.signal(Some(Signal::SIGKILL)), Err(Errno::ESRCH));
+        assert_eq!(process.signal(Signal::SIGKILL), Err(Errno::ESRCH));
+        assert_eq!(process.may_signal(), Err(Errno::ESRCH));
     }
 
     #[test]

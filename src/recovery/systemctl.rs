@@ -258,7 +258,7 @@ mod tests {
         assert_eq!(fake.show(Scope::System, LONG).unwrap().main_pid, Ok(4_711));
         assert!(Monotonic::now().since(before) < Duration::from_secs(10));
         let left = PidFd::open(fake.file("pid").trim().parse().unwrap()).unwrap();
-        left.signal(Some(Signal::SIGKILL)).unwrap();
+        left.signal(Signal::SIGKILL).unwrap();
     }
 
     #[test]
