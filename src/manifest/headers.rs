@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use super::json::Json;
-use super::location::{Context, Field, Location, quoted};
+use super::problems::{Context, Field, Location, quoted};
 use super::secret::Secret;
 use super::variables::Expanded;
 use super::{Header, Variables};

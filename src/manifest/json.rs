@@ -7,7 +7,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-use super::location::{Context, DUPLICATE_KEY, Location, quoted};
+use super::problems::{Context, DUPLICATE_KEY, Location, quoted};
 
 /// A value, which borrows from the text.
 #[derive(Debug)]

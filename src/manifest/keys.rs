@@ -5,9 +5,9 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use super::json::Json;
-use super::location::{Context, Field, Location};
 use super::object::{ObjectReader, rule};
 use super::options::GivenOptions;
+use super::problems::{Context, Field, Location};
 use super::routes::{RawRoutes, Routes};
 use super::rules::{self, DAY, seconds, seconds_up_to, whole, word};
 use super::url::{BaseUrl, Scheme};

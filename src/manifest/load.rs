@@ -7,7 +7,7 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use super::location::Problems;
+use super::problems::Problems;
 use super::source::DEFAULT_PATHS;
 use super::url::BaseUrl;
 use super::{Manifest, Source, Variables};

@@ -5,10 +5,10 @@ mod headers;
 mod json;
 mod keys;
 mod load;
-mod location;
 mod object;
 mod options;
 mod parse;
+mod problems;
 mod proof;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod properties;
@@ -29,7 +29,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use load::{LoadOptions, ManifestError};
-pub use location::Problems;
+pub use problems::Problems;
 pub(crate) use proof::in_seconds;
 pub use secret::Secret;
 pub use signal::{DumpSignal, KillSignal};

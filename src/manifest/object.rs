@@ -7,7 +7,7 @@ use std::fmt;
 use strsim::levenshtein;
 
 use super::json::Json;
-use super::location::{Context, DUPLICATE_KEY, Field, Invalid, Location, QUOTED};
+use super::problems::{Context, DUPLICATE_KEY, Field, Invalid, Location, QUOTED};
 
 /// Reads the keys of one object.
 pub(super) struct ObjectReader<'j, 'a, 'v> {

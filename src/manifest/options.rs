@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::headers::headers;
 use super::json::Json;
-use super::location::{Context, Field, Invalid, Location};
 use super::object::{ObjectReader, rule};
+use super::problems::{Context, Field, Invalid, Location};
 use super::rules::{seconds, seconds_up_to, whole, word};
 use super::{Expect, Header, Method, Options};
 

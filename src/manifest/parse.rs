@@ -2,7 +2,7 @@
 
 use super::json::Json;
 use super::load::{LoadOptions, MOST_BYTES};
-use super::location::{Context, Invalid, Location, Problems};
+use super::problems::{Context, Invalid, Location, Problems};
 use super::routes::RawRoutes;
 use super::{Manifest, Source, keys};
 

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::json::Json;
-use super::location::{Context, Field, Invalid, Location, Problems, quoted};
 use super::object::{ObjectReader, rule};
 use super::options::GivenOptions;
+use super::problems::{Context, Field, Invalid, Location, Problems, quoted};
 use super::url::{self, BaseUrl};
 use super::{BodyChecks, Method, Options, Route, Variables, rules};
 

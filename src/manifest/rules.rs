@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::json::Json;
-use super::location::quoted;
+use super::problems::quoted;
 use super::{SocketPath, UnitName, Variables};
 
 /// Seconds of a day, the longest that anything may take.

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use iri_string::format::ToDedicatedString as _;
 use iri_string::types::{UriAbsoluteStr, UriReferenceStr};
 
-use super::location::quoted;
+use super::problems::quoted;
 
 /// Bytes of an absolute URL on the wire. `http::Uri` holds 65,534.
 pub(super) const LONGEST: usize = 65_000;

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use super::location::{QUOTED, quoted};
+use super::problems::{QUOTED, quoted};
 
 /// Where `${NAME}` comes from.
 #[derive(Clone, Copy)]

@@ -3,6 +3,7 @@
 
 mod attempt;
 mod buffers;
+mod checks;
 mod client;
 mod connect;
 mod connections;
@@ -14,6 +15,7 @@ mod http;
 mod pool;
 mod probe;
 mod proxy;
+mod retry;
 mod socket;
 mod tls;
 mod transport;

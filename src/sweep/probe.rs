@@ -7,11 +7,13 @@ use std::thread;
 use std::time::Duration;
 
 use super::attempt::Attempt;
+use super::checks::failed_check;
 use super::client::Client;
 use super::failure::Failure;
 use super::http::Response;
+use super::retry::{RetryBudget, is_retried};
 use crate::clock::Monotonic;
-use crate::manifest::{BodyChecks, Options, Route};
+use crate::manifest::Route;
 use crate::verdict::{Class, ProbeResult, Proof, ResponseError, SkipReason, TransportError};
 
 /// An attempt that ends this much after its timeout shows that this process was kept from
@@ -30,7 +32,7 @@ pub(super) fn probe(
     let mut silent_at = Vec::new();
     let mut error = None;
     let mut attempts: u16 = 0;
-    let mut pause = options.backoff;
+    let mut budget = RetryBudget::new(retries, options.backoff);
     let mut proof = Proof {
         silent: true,
         ..Proof::default()
@@ -70,16 +72,17 @@ pub(super) fn probe(
             elapsed,
             proof,
         };
-        let spent = u32::from(attempts) > retries;
-        let late = Monotonic::now() + pause >= deadline;
-        if spent || late || !retried(class, status) {
-            return (final_result(result, spent, error), silent_at);
-        }
+        let pause = match is_retried(class, status) {
+            true => budget.next_pause(deadline),
+            false => None,
+        };
+        let Some(pause) = pause else {
+            return (final_result(result, budget.is_spent(), error), silent_at);
+        };
         if let Class::HttpError(_) = class {
             error = Some(result);
         }
         thread::sleep(pause);
-        pause *= 2;
     }
 }
 
@@ -119,25 +122,6 @@ pub(super) fn keep_http_error(last: ProbeResult, error: &ProbeResult) -> ProbeRe
     }
 }
 
-/// Whether another attempt may have a better result.
-fn retried(class: Class, status: Option<u16>) -> bool {
-    match class {
-        Class::TimeoutUnreachable(error) => match error {
-            TransportError::Timeout
-            | TransportError::Refused
-            | TransportError::Reset
-            | TransportError::Dns
-            | TransportError::Network => true,
-            TransportError::Tls | TransportError::Deadline => false,
-        },
-        Class::HttpError(error) => match error {
-            ResponseError::Status => matches!(status, Some(502..=504)),
-            ResponseError::Body | ResponseError::Protocol | ResponseError::Redirects => false,
-        },
-        Class::Ok | Class::RateLimited | Class::Skipped(_) => false,
-    }
-}
-
 /// The class and the detail of one attempt. `full` means that the attempt had its whole timeout, instead of
 /// the rest of the deadline.
 fn judge(
@@ -169,51 +153,10 @@ fn judge(
     }
 }
 
-/// The first body check that `body` fails.
-fn failed_check(checks: &BodyChecks, options: &Options, body: &[u8]) -> Option<String> {
-    if let Some(text) = &checks.contains
-        && !holds(body, text.as_bytes())
-    {
-        return Some(format!("the body does not contain {text:?}"));
-    }
-    if checks.json.is_empty() {
-        return None;
-    }
-    let value: serde_json::Value = match serde_json::from_slice(body) {
-        Ok(value) => value,
-        Err(error) => return Some(format!("the body is not JSON: {error}")),
-    };
-    checks
-        .json
-        .iter()
-        .find_map(|(pointer, wanted)| match value.pointer(pointer) {
-            Some(found) if found == wanted => None,
-            Some(found) => Some(format!(
-                "{pointer:?} is {}, not {wanted}",
-                shortened(&options.redact(&found.to_string()))
-            )),
-            None => Some(format!("no value at {pointer:?}; expected {wanted}")),
-        })
-}
-
-/// Whether `needle` occurs in `body`.
-fn holds(body: &[u8], needle: &[u8]) -> bool {
-    needle.is_empty() || body.windows(needle.len()).any(|window| window == needle)
-}
-
-/// A JSON value's text in a length that a person can read.
-fn shortened(text: &str) -> String {
-    const LONGEST: usize = 80;
-    match text.char_indices().nth(LONGEST) {
-        Some((cut, _)) => format!("{}…", text.get(..cut).unwrap_or_default()),
-        None => text.to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifest::{Expect, Method};
+    use crate::manifest::{BodyChecks, Expect, Method, Options};
 
     fn route(checks: Option<BodyChecks>) -> Route {
         let options = Options {
@@ -293,82 +236,6 @@ mod tests {
         Arc::make_mut(&mut route.options).expect = Expect::Listed(vec![429]);
         assert_eq!(judge(&route, response(429), true).0, Class::Ok);
         assert_eq!(judge(&route, response(200), true).0, BAD_STATUS);
-    }
-
-    #[test]
-    fn failed_check_compares_json_as_written() {
-        let check = |pointer: &str, wanted: serde_json::Value, body: &str| {
-            let checks = BodyChecks {
-                contains: None,
-                json: vec![(pointer.to_owned(), wanted)],
-            };
-            failed_check(&checks, &route(None).options, body.as_bytes())
-        };
-        assert_eq!(check("/a/1", 1.into(), r#"{"a": [0, 1]}"#), None);
-        assert_eq!(check("", true.into(), "true"), None);
-        assert_eq!(
-            check("/a", 1.into(), r#"{"a": 1.0}"#).unwrap(),
-            r#""/a" is 1.0, not 1"#
-        );
-        assert_eq!(
-            check("/a", 1.into(), r#"{"a": "1"}"#).unwrap(),
-            r#""/a" is "1", not 1"#
-        );
-        assert!(
-            check("/b", 1.into(), r#"{"a": 1}"#)
-                .unwrap()
-                .starts_with("no value at")
-        );
-        assert!(
-            check("/a", 1.into(), "<html>")
-                .unwrap()
-                .starts_with("the body is not JSON")
-        );
-        let long = format!(r#"{{"a": "{}"}}"#, "ä".repeat(500));
-        assert!(check("/a", 1.into(), &long).unwrap().len() < 250);
-    }
-
-    #[test]
-    fn failed_check_finds_text_among_any_bytes() {
-        let checks = BodyChecks {
-            contains: Some("grün".to_owned()),
-            json: Vec::new(),
-        };
-        assert_eq!(
-            failed_check(&checks, &route(None).options, b"\xff\xfegr\xc3\xbcn\xff"),
-            None
-        );
-        assert!(
-            failed_check(&checks, &route(None).options, b"gruen")
-                .unwrap()
-                .contains("grün")
-        );
-    }
-
-    #[test]
-    fn retried_are_only_errors_that_may_pass_and_gateway_errors() {
-        for error in [
-            TransportError::Timeout,
-            TransportError::Refused,
-            TransportError::Reset,
-            TransportError::Dns,
-            TransportError::Network,
-        ] {
-            assert!(retried(Class::TimeoutUnreachable(error), None), "{error:?}");
-        }
-        for error in [TransportError::Tls, TransportError::Deadline] {
-            assert!(
-                !retried(Class::TimeoutUnreachable(error), None),
-                "{error:?}"
-            );
-        }
-        for status in [500, 501, 502, 503, 504, 505] {
-            let expected = (502..=504).contains(&status);
-            assert_eq!(retried(BAD_STATUS, Some(status)), expected, "{status}");
-        }
-        assert!(!retried(Class::RateLimited, Some(429)));
-        assert!(!retried(Class::HttpError(ResponseError::Body), Some(503)));
-        assert!(!retried(Class::Ok, Some(503)));
     }
 
     #[test]
