@@ -8,6 +8,7 @@
 // These lints apply to the program without its tests: a table of cases may be long.
 #![cfg_attr(test, allow(clippy::pedantic))]
 
+pub mod cause;
 pub mod cli;
 pub mod clock;
 pub mod escape;

@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 
 use super::{CoreProber, FinalProbe};
+use crate::cause::TransportError;
 use crate::clock::Monotonic;
 use crate::sweep::{self, Connection, ProbeConnection, ProbeStatus, Prober, UnixPeer};
-use crate::verdict::TransportError;
 
 impl CoreProber for Prober<'_> {
     fn final_probe(&self) -> Box<dyn FinalProbe> {

@@ -13,10 +13,11 @@ use anstyle::{AnsiColor, Style};
 use self::table::{Table, wrap};
 use super::terminal::{Appearance, Stream};
 use super::{Report, wording};
+use crate::cause::{Class, Severity};
 use crate::escape::escape;
 use crate::manifest::Route;
 use crate::stderr::Level;
-use crate::verdict::{Class, ProbeResult, Severity};
+use crate::verdict::ProbeResult;
 
 /// Writes the report as lines; nothing at all where `quiet` and healthy.
 ///

@@ -9,9 +9,10 @@ use std::fmt;
 use std::io::{self, Write};
 
 use super::{Report, timestamp, wording};
+use crate::cause::Severity;
 use crate::escape::escape;
 use crate::manifest::Route;
-use crate::verdict::{ProbeResult, Severity};
+use crate::verdict::ProbeResult;
 
 /// Writes the report as one suite with one case for each route.
 ///

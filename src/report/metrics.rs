@@ -11,9 +11,10 @@ use std::io::{self, Write};
 use std::time::UNIX_EPOCH;
 
 use super::Report;
+use crate::cause::Class;
 use crate::manifest::Route;
 use crate::recovery;
-use crate::verdict::{Class, ProbeResult};
+use crate::verdict::ProbeResult;
 
 const PREFIX: &str = "scidex_route_health";
 

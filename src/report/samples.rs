@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::Report;
+use crate::cause::{Class, ResponseError, SkipReason, TransportError};
 use crate::manifest::{
     DumpSignal, Expect, LoadOptions, Manifest, Method, Options, Route, Source, UnitName, Variables,
 };
@@ -13,7 +14,7 @@ use crate::recovery::{
     self, Cpu, Dump, Evidence, Guard, Listener, MainPid, ProcessEvidence, Reading, Recovery,
     ThreadGroup,
 };
-use crate::verdict::{self, Class, ProbeResult, Proof, ResponseError, SkipReason, TransportError};
+use crate::verdict::{self, ProbeResult, Proof};
 
 /// A route and its result.
 pub(super) struct Case {

@@ -7,9 +7,10 @@ mod tests;
 use std::iter;
 use std::time::Duration;
 
+use crate::cause::{Class, Severity, SkipReason};
 use crate::manifest::{Manifest, Method, Route, in_seconds};
 use crate::recovery::{self, Recovery};
-use crate::verdict::{BackendState, Class, ProbeResult, Severity, SkipReason, Tally, Verdict};
+use crate::verdict::{BackendState, ProbeResult, Tally, Verdict};
 
 /// The results of the core routes of a sweep; the tally has the others.
 #[derive(Debug, Default)]

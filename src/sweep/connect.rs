@@ -14,8 +14,8 @@ use nix::sys::socket::{AddressFamily, SockaddrStorage};
 use super::attempt::Attempt;
 use super::failure::{Failure, transport_error};
 use super::socket::{self, Socket};
+use crate::cause::TransportError;
 use crate::clock::Monotonic;
-use crate::verdict::TransportError;
 
 /// The "Connection Attempt Delay" (RFC 8305, section 5).
 const DELAY: Duration = Duration::from_millis(250);

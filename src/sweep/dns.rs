@@ -9,8 +9,8 @@ use std::thread;
 use ureq::http::Uri;
 
 use super::failure::Failure;
+use crate::cause::TransportError;
 use crate::clock::Monotonic;
-use crate::verdict::TransportError;
 
 /// The names that were looked up during one sweep.
 #[derive(Debug, Default)]

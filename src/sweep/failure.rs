@@ -6,7 +6,7 @@ use std::io;
 use nix::errno::Errno;
 use ureq::Error;
 
-use crate::verdict::{Class, ResponseError, TransportError};
+use crate::cause::{Class, ResponseError, TransportError};
 
 /// The message for a connection that the other side closed too early.
 const INCOMPLETE: &str = "closed before the response was complete";

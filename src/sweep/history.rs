@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use super::probe::keep_http_error;
 use super::{Prober, Sweep, SweepEvents};
+use crate::cause::{Class, Severity};
 use crate::clock::Monotonic;
 use crate::manifest::{Manifest, Route};
-use crate::verdict::{self, Class, ProbeResult, Severity, Verdict};
+use crate::verdict::{self, ProbeResult, Verdict};
 
 /// The pause between two sweeps.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -134,7 +135,8 @@ impl SweepHistory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::verdict::{Proof, ResponseError, TransportError};
+    use crate::cause::{ResponseError, TransportError};
+    use crate::verdict::Proof;
 
     const ERROR: Class = Class::HttpError(ResponseError::Status);
     const TIMEOUT: Class = Class::TimeoutUnreachable(TransportError::Timeout);

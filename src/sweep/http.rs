@@ -19,8 +19,8 @@ use super::failure::Failure;
 use super::proxy::ProxyConnector;
 use super::tls::TlsConnector;
 use super::transport::SocketConnector;
+use crate::cause::ResponseError;
 use crate::manifest::{BaseUrl, Method, Options, Scheme};
-use crate::verdict::ResponseError;
 
 /// The capacity of ureq's list of addresses.
 const ADDRESSES_MAX: usize = 16;

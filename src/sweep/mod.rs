@@ -35,11 +35,10 @@ use self::connections::ConnectionLog;
 use self::dns::DnsCache;
 use self::history::SweepHistory;
 use self::pool::{Round, Routes, probe_all};
+use crate::cause::{Class, Severity, SkipReason, TransportError};
 use crate::clock::Monotonic;
 use crate::manifest::{Manifest, Method, Options, Proxy, Route, Scheme};
-use crate::verdict::{
-    self, BackendState, Class, ProbeResult, Severity, SkipReason, TransportError, Verdict,
-};
+use crate::verdict::{self, BackendState, ProbeResult, Verdict};
 
 pub use self::connections::{Connection, ProbeConnection, UnixPeer};
 pub use self::history::{SweepOptions, until_healthy};

@@ -10,9 +10,10 @@ use std::thread;
 use super::client::Client;
 use super::history::merge_rounds;
 use super::probe;
+use crate::cause::SkipReason;
 use crate::clock::Monotonic;
 use crate::manifest::Route;
-use crate::verdict::{ProbeResult, SkipReason};
+use crate::verdict::ProbeResult;
 
 /// Routes with their places in the manifest.
 pub(super) type Routes<'m> = Vec<(usize, &'m Route)>;

@@ -12,9 +12,10 @@ use super::client::Client;
 use super::failure::Failure;
 use super::http::Response;
 use super::retry::{RetryBudget, is_retried};
+use crate::cause::{Class, ResponseError, SkipReason, TransportError};
 use crate::clock::Monotonic;
 use crate::manifest::Route;
-use crate::verdict::{Class, ProbeResult, Proof, ResponseError, SkipReason, TransportError};
+use crate::verdict::{ProbeResult, Proof};
 
 /// An attempt that ends this much after its timeout shows that this process was kept from
 /// running.

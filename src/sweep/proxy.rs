@@ -9,8 +9,8 @@ use ureq::unversioned::transport::{
 };
 
 use super::failure::Failure;
+use crate::cause::{Class, TransportError};
 use crate::manifest::{BaseUrl, Scheme};
-use crate::verdict::{Class, TransportError};
 
 /// The proxy that `variable` (a lookup in the environment) names for `url`; none where it is
 /// exempt.

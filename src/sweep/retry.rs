@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use crate::cause::{Class, ResponseError, TransportError};
 use crate::clock::Monotonic;
-use crate::verdict::{Class, ResponseError, TransportError};
 
 /// The further attempts that a route has left.
 #[derive(Debug)]

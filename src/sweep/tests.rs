@@ -3,9 +3,9 @@ use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::sync::Mutex;
 
 use super::*;
+use crate::cause::{Class, SkipReason};
 use crate::manifest::{LoadOptions, Source, Variables};
 use crate::sweep::http::tests::read_head;
-use crate::verdict::{Class, SkipReason};
 
 /// A manifest with one core route, at `localhost` and the listener's port.
 fn manifest(listener: &TcpListener, method: &str) -> Manifest {

@@ -17,7 +17,7 @@ use ureq::unversioned::transport::{
 use super::buffers::Buffers;
 use super::dns::bare_host;
 use super::failure::Failure;
-use crate::verdict::TransportError;
+use crate::cause::TransportError;
 
 /// Reads the roots that this system trusts, or those of `SSL_CERT_FILE` and `SSL_CERT_DIR`.
 ///

@@ -16,8 +16,8 @@ use super::connect::connect;
 use super::failure::{Failure, transport_error};
 use super::socket::Socket;
 use super::unix;
+use crate::cause::TransportError;
 use crate::manifest::Scheme;
-use crate::verdict::TransportError;
 
 /// Opens the attempt's connection.
 #[derive(Debug)]

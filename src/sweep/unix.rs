@@ -15,8 +15,8 @@ use super::attempt::Attempt;
 use super::connections::UnixPeer;
 use super::failure::{Failure, transport_error};
 use super::socket::Socket;
+use crate::cause::TransportError;
 use crate::clock::Monotonic;
-use crate::verdict::TransportError;
 
 /// Opens a connection to the socket at `path` before the attempt ends.
 ///

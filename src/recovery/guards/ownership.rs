@@ -6,9 +6,9 @@ use std::net::SocketAddr;
 use super::super::observation::{GuardContext, Owner, ProbeFacts, Sockets, TcpFacts};
 use super::super::tcp_table::{TcpSocket, canonical, listeners, server_side};
 use super::{Guard, Passed, refuse, unreadable};
+use crate::cause::TransportError;
 use crate::escape::escape;
 use crate::sweep::ProbeStatus;
-use crate::verdict::TransportError;
 
 /// `foreign_listener`
 pub(super) fn own_listener(

@@ -4,9 +4,9 @@
 use super::super::observation::{ProbeFacts, Sockets, TcpFacts};
 use super::super::tcp_table::{listeners, server_side};
 use super::{Guard, Passed, refuse};
+use crate::cause::TransportError;
 use crate::escape::escape;
 use crate::sweep::{ProbeConnection, ProbeStatus};
-use crate::verdict::TransportError;
 
 /// `answered`
 pub(in super::super) fn unanswered(

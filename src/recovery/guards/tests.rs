@@ -7,9 +7,9 @@ use super::super::observation::{
 use super::super::samples::{connection, in_group, listener, probe, received, written};
 use super::super::socket_log::{Served, Sign};
 use super::*;
+use crate::cause::TransportError;
 use crate::manifest::{KillSignal, Scope};
 use crate::sweep::ProbeStatus;
-use crate::verdict::TransportError;
 
 const NAME: &str = "demo.service";
 const GROUP: &str = "/system.slice/demo.service";

@@ -6,9 +6,9 @@ use std::time::Duration;
 use super::super::samples;
 use super::super::{CoreProber, FinalProbe};
 use super::watchdog::Watchdog;
+use crate::cause::TransportError;
 use crate::clock::Monotonic;
 use crate::sweep::{Connection, ProbeConnection, ProbeStatus, UnixPeer};
-use crate::verdict::TransportError;
 
 impl CoreProber for Watchdog {
     fn final_probe(&self) -> Box<dyn FinalProbe> {

@@ -2,10 +2,11 @@
 //! (docs.github.com/actions/reference/workflow-commands-for-github-actions). The escaping is that of
 //! actions/toolkit, packages/core/src/command.ts.
 
+use crate::cause::Severity;
 use crate::escape::escape;
 use crate::manifest::Route;
 use crate::report::wording;
-use crate::verdict::{ProbeResult, Severity};
+use crate::verdict::ProbeResult;
 
 /// The line that annotates a run with a route that is not as it should be.
 pub(super) fn annotation(route: &Route, result: &ProbeResult, message: &str) -> Option<String> {

@@ -7,11 +7,12 @@ use anstyle::Style;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::style;
+use crate::cause::{Class, SkipReason};
 use crate::escape::escape;
 use crate::manifest::Route;
 use crate::report::terminal::Appearance;
 use crate::report::{Report, wording};
-use crate::verdict::{Class, ProbeResult, SkipReason};
+use crate::verdict::ProbeResult;
 
 /// From this width on, a terminal has room for the scale, and for notes beside the paths.
 const WIDE: usize = 80;

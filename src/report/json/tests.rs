@@ -26,7 +26,7 @@ fn render_writes_one_object_with_a_route_a_line() {
 fn render_writes_what_json_parsers_read_back_unchanged() {
     let odd = "\"\\\u{1b}[31m\u{7f}\u{9b}2J \u{202e}日本 🦀\u{e0041}";
     let cases = vec![
-        case("/", crate::verdict::Class::Ok, Some(200), 0)
+        case("/", crate::cause::Class::Ok, Some(200), 0)
             .core()
             .detail(odd),
     ];

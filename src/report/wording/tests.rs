@@ -1,7 +1,7 @@
 use super::*;
+use crate::cause::TransportError;
 use crate::report::Report;
 use crate::report::samples::*;
-use crate::verdict::TransportError;
 
 fn verdict_line(cases: Vec<Case>) -> String {
     with_report(cases, |report| {

@@ -7,9 +7,9 @@ use std::os::fd::AsRawFd;
 use nix::sys::socket::{Backlog, SockFlag, SockType, bind, listen, socket as new_socket};
 
 use super::*;
+use crate::cause::Class;
 use crate::sweep::connections::{Connection, ProbeConnection};
 use crate::sweep::http::tests::settings;
-use crate::verdict::Class;
 
 const LIMIT: Duration = Duration::from_millis(900);
 

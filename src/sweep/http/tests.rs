@@ -6,13 +6,13 @@ use std::thread;
 use std::time::Duration;
 
 use super::*;
+use crate::cause::Class;
 use crate::clock::Monotonic;
 use crate::manifest::{Expect, Method};
 use crate::sweep::connect::connect;
 use crate::sweep::connect::tests::{FullQueue, refusing};
 use crate::sweep::connections::ConnectionLog;
 use crate::sweep::dns::DnsCache;
-use crate::verdict::Class;
 
 /// A response or a failure, and whether a single byte came back.
 type Attempted = (Result<Response, Failure>, bool);

@@ -8,8 +8,8 @@ use nix::sys::socket::{Backlog, SockFlag, SockType, bind, listen, socket as new_
 use tempfile::TempDir;
 
 use super::*;
+use crate::cause::Class;
 use crate::sweep::http::tests::settings;
-use crate::verdict::Class;
 
 /// How late a timeout may be.
 const LATE: Duration = Duration::from_millis(20);
