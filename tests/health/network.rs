@@ -15,7 +15,7 @@ use crate::run::Run;
 use crate::script::ok;
 use crate::skip::skip_unless_ci;
 use crate::systemd::{Systemd, recovery};
-use crate::test_env::TestEnv;
+use crate::test_env::{HOSTS, TestEnv};
 use crate::wait::wait_until;
 
 /// A restart without the usual wait.
@@ -73,10 +73,11 @@ impl<'a> PrivateNetwork<'a> {
 
     /// As [`Self::watch`], at port 8000 of `localhost`, which is ::1 and then 127.0.0.1.
     pub(crate) fn watch_localhost(&self, unit: &str) -> TestEnv {
-        const HOSTS: &str = r#"printf '::1 localhost\n127.0.0.1 localhost\n' >hosts &&
-            mount --bind hosts /etc/hosts && exec "$@""#;
+        let script = format!(
+            r#"printf '::1 localhost\n127.0.0.1 localhost\n' >hosts && {HOSTS} && exec "$@""#
+        );
         self.watch(unit, "http://localhost:8000")
-            .through(["unshare", "--mount", "sh", "-c", HOSTS, "sh"])
+            .through(["unshare", "--mount", "sh", "-c", &script, "sh"])
     }
 
     /// As [`Self::watch`], in a transient unit with this setting.

@@ -147,6 +147,9 @@ fn the_demo_shows_a_recovery_without_a_systemd() {
     let text = said(&alone);
     assert!(alone.status.success(), "{text}");
     assert!(text.contains("STAND-IN, not systemd"), "{text}");
+    if text.contains("not recovered: this environment cannot prove") {
+        return skip_unless_ci("the demo can make no control group of its own");
+    }
     assert!(text.contains("recovery: recovered"), "{text}");
 }
 
