@@ -19,6 +19,8 @@ const INET_DIAG_CGROUP_ID: u16 = 21;
 const LISTEN: u32 = 1 << 10;
 /// TCP_TIME_WAIT, likewise.
 const TIME_WAIT: u32 = 1 << 6;
+/// All states but TCP_BOUND_INACTIVE of Linux 6.8, whose sockets the kernel shows whatever their port.
+const EVERY_STATE: u32 = (1 << 13) - 1;
 /// Size of `struct inet_diag_msg`, which the attributes follow.
 const INET_DIAG_MSG: usize = 72;
 /// Size of `struct inet_diag_sockid` without the ports.
@@ -184,7 +186,7 @@ pub(super) fn sockets_at(
         match states {
             States::Listening => add(family, Ports::Own(port), LISTEN)?,
             States::All => {
-                add(family, Ports::Own(port), u32::MAX)?;
+                add(family, Ports::Own(port), EVERY_STATE)?;
                 add(family, Ports::Other(port), TIME_WAIT)?;
             }
         }
