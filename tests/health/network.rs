@@ -11,7 +11,7 @@ use std::time::Duration;
 use nix::sched::{CloneFlags, setns};
 use serde_json::json;
 
-use crate::run::Run;
+use crate::run::{Run, has};
 use crate::script::ok;
 use crate::skip::skip_unless_ci;
 use crate::systemd::{Systemd, recovery};
@@ -23,6 +23,12 @@ pub(crate) const RESTARTS: &str = "Restart=always\nRestartSec=1ms\nTimeoutStopSe
 
 /// How long a client waits for a byte of its answer, so that a test fails rather than hangs.
 pub(crate) const ANSWER_LIMIT: Duration = Duration::from_secs(20);
+
+/// A manager for a [`PrivateNetwork`], or `None` where this machine lacks what either needs: see
+/// [`skip_unless_ci`].
+pub(crate) fn start_systemd() -> Option<Systemd> {
+    (has(PYTHON) && has("ip")).then(Systemd::start)?
+}
 
 pub(crate) struct PrivateNetwork<'a> {
     pub(crate) systemd: &'a Systemd,
@@ -183,12 +189,14 @@ impl<'a> PrivateNetwork<'a> {
 /// The backend is ready once it says so; its children may say it, too.
 pub(crate) const READY: &str = "Type=notify\nNotifyAccess=all";
 
+/// Debian's, whatever others are in PATH.
+const PYTHON: &str = "/usr/bin/python3";
+
 /// The command of the Python backend.
-pub(crate) fn python() -> &'static str {
-    concat!(
-        "/usr/bin/python3 ",
-        env!("CARGO_MANIFEST_DIR"),
-        "/tests/health/backend.py"
+pub(crate) fn python() -> String {
+    format!(
+        "{PYTHON} {}/tests/health/backend.py",
+        env!("CARGO_MANIFEST_DIR")
     )
 }
 

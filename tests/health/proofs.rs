@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use crate::network::{
     PrivateNetwork, READY, RESTARTS, all_served, hang, is_recovered, is_spared, python,
+    start_systemd,
 };
-use crate::systemd::Systemd;
+use crate::run::has;
 use crate::wait::wait_until;
 
 const UNIT: &str = "own.service";
@@ -17,7 +18,7 @@ const LISTEN: &str = "--listen 127.0.0.1:8000";
 /// A healthy unit whose packets are dropped is left alone.
 #[track_caller]
 fn a_filter_spares(dropped: &str) {
-    let Some(systemd) = Systemd::start() else {
+    let Some(systemd) = start_systemd() else {
         return;
     };
     let network = PrivateNetwork::new(&systemd);
@@ -43,7 +44,7 @@ fn a_backend_behind_a_filter_that_drops_data_is_left_alone() {
 
 #[test]
 fn a_healthy_unit_is_left_alone_where_another_one_has_the_port() {
-    let Some(systemd) = Systemd::start() else {
+    let Some(systemd) = start_systemd() else {
         return;
     };
     let network = PrivateNetwork::new(&systemd);
@@ -56,7 +57,7 @@ fn a_healthy_unit_is_left_alone_where_another_one_has_the_port() {
 
 #[test]
 fn a_healthy_unit_is_left_alone_where_its_port_is_forwarded() {
-    let Some(systemd) = Systemd::start() else {
+    let Some(systemd) = start_systemd() else {
         return;
     };
     let network = PrivateNetwork::new(&systemd);
@@ -77,7 +78,7 @@ fn a_healthy_unit_is_left_alone_where_its_port_is_forwarded() {
 
 #[test]
 fn a_healthy_unit_is_left_alone_where_another_one_has_the_other_address() {
-    let Some(systemd) = Systemd::start() else {
+    let Some(systemd) = start_systemd() else {
         return;
     };
     let network = PrivateNetwork::new(&systemd);
@@ -92,7 +93,10 @@ fn a_healthy_unit_is_left_alone_where_another_one_has_the_other_address() {
 fn a_process_that_has_the_number_in_another_namespace_is_left_alone() {
     // The last number that was given in the namespace of whoever writes: proc(5).
     const LAST: &str = "/proc/sys/kernel/ns_last_pid";
-    let Some(systemd) = Systemd::start() else {
+    if !has("dbus-daemon") {
+        return;
+    }
+    let Some(systemd) = start_systemd() else {
         return;
     };
     let network = PrivateNetwork::new(&systemd);
@@ -124,7 +128,7 @@ fn a_process_that_has_the_number_in_another_namespace_is_left_alone() {
 /// A unit with these options and settings hangs and is left alone for this reason.
 #[track_caller]
 fn spares(options: &str, service: &str, guard: &str) {
-    let Some(systemd) = Systemd::start() else {
+    let Some(systemd) = start_systemd() else {
         return;
     };
     let network = PrivateNetwork::new(&systemd);
@@ -136,7 +140,7 @@ fn spares(options: &str, service: &str, guard: &str) {
 /// A unit with these options and settings hangs and is recovered.
 #[track_caller]
 fn recovers(options: &str, service: &str) {
-    let Some(systemd) = Systemd::start() else {
+    let Some(systemd) = start_systemd() else {
         return;
     };
     let network = PrivateNetwork::new(&systemd);
@@ -152,7 +156,7 @@ fn a_main_process_with_a_living_supervisor_is_left_alone() {
 
 #[test]
 fn a_main_process_of_a_pid_file_whose_parent_lives_is_left_alone() {
-    let Some(systemd) = Systemd::start() else {
+    let Some(systemd) = start_systemd() else {
         return;
     };
     let network = PrivateNetwork::new(&systemd);
@@ -206,7 +210,7 @@ fn a_left_over_process_that_is_killed_at_once_hinders_nothing() {
 /// A debugger holds one thread of the hung unit, which the script finds by its main process.
 #[track_caller]
 fn a_debugger_spares(options: &str, thread: &str) {
-    let Some(systemd) = Systemd::start() else {
+    let Some(systemd) = start_systemd() else {
         return;
     };
     let network = PrivateNetwork::new(&systemd);
@@ -233,7 +237,7 @@ fn a_unit_with_a_thread_that_somebody_debugs_is_left_alone() {
 
 #[test]
 fn an_overloaded_backend_that_serves_others_is_left_alone() {
-    let Some(systemd) = Systemd::start() else {
+    let Some(systemd) = start_systemd() else {
         return;
     };
     let network = PrivateNetwork::new(&systemd);
