@@ -2,12 +2,25 @@ use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::sync::Mutex;
 
+use nix::sys::socket::{setsockopt, sockopt::ReceiveTimeout};
+use nix::sys::time::{TimeVal, TimeValLike};
+
 use super::*;
 use crate::cause::{Class, SkipReason};
 use crate::manifest::{LoadOptions, Source, Variables};
 use crate::sweep::http::tests::read_head;
 
-/// A manifest with one core route, at `localhost` and the listener's port.
+/// A name for 127.0.0.1, read as a number by every resolver (inet_aton(3)), so that no hosts file is needed.
+const NAME: &str = "0x7f000001";
+
+/// A listener whose `accept` fails rather than waits for good.
+fn listen() -> TcpListener {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    setsockopt(&listener, ReceiveTimeout, &TimeVal::seconds(20)).unwrap();
+    listener
+}
+
+/// A manifest with one core route, at [`NAME`] and the listener's port.
 fn manifest(listener: &TcpListener, method: &str) -> Manifest {
     manifest_with(
         listener,
@@ -17,7 +30,7 @@ fn manifest(listener: &TcpListener, method: &str) -> Manifest {
 
 fn manifest_with(listener: &TcpListener, keys: &str) -> Manifest {
     let port = listener.local_addr().unwrap().port();
-    let text = format!(r#"{{"base_url": "http://localhost:{port}", {keys}}}"#);
+    let text = format!(r#"{{"base_url": "http://{NAME}:{port}", {keys}}}"#);
     let options = LoadOptions {
         base_url: None,
         variables: Variables::MayBeMissing,
@@ -36,11 +49,11 @@ fn answer(listener: &TcpListener) -> String {
 
 #[test]
 fn a_guard_judges_the_addresses_that_the_last_sweep_probed() {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let listener = listen();
     let manifest = manifest(&listener, "GET");
     let prober = Prober::new(&manifest).unwrap();
     let elsewhere = IpAddr::from([192, 0, 2, 1]);
-    prober.client.dns.plant("localhost", elsewhere);
+    prober.client.dns.plant(NAME, elsewhere);
     assert_eq!(prober.lookup()().unwrap()[0].ip(), elsewhere);
 
     let soon = Monotonic::now() + Duration::from_secs(10);
@@ -58,7 +71,7 @@ fn a_guard_judges_the_addresses_that_the_last_sweep_probed() {
 
 #[test]
 fn the_final_probe_is_a_get_also_where_the_core_is_probed_by_head() {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let listener = listen();
     let manifest = manifest(&listener, "HEAD");
     let prober = Prober::new(&manifest).unwrap();
     let _probe = prober.final_probe().unwrap();
@@ -67,7 +80,7 @@ fn the_final_probe_is_a_get_also_where_the_core_is_probed_by_head() {
 
 #[test]
 fn the_shortest_deadline_that_a_manifest_may_have_proves_a_hang() {
-    let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let silent = listen();
     let options = r#""timeout_seconds": 0.2, "retries": 1, "retry_backoff_seconds": 0.05"#;
     let keys = |deadline: &str, recovery: &str| {
         format!(
@@ -125,7 +138,7 @@ impl SweepEvents for Calls {
 
 #[test]
 fn a_sweep_reports_where_the_core_was_silent_and_every_connection() {
-    let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let silent = listen();
     let address = silent.local_addr().unwrap();
     let keys = r#""recovery": {"unit": "demo.service"},
         "defaults": {"timeout_seconds": 0.1, "retries": 1, "retry_backoff_seconds": 0.01},
@@ -165,7 +178,7 @@ fn a_sweep_reports_where_the_core_was_silent_and_every_connection() {
 
 #[test]
 fn the_final_probe_tells_a_refusal_from_an_answer() {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let listener = listen();
     let manifest = manifest(&listener, "GET");
     let prober = Prober::new(&manifest).unwrap();
     let status_after = |probe: FinalProbe| {
@@ -195,7 +208,7 @@ fn the_final_probe_tells_a_refusal_from_an_answer() {
 
 #[test]
 fn events_come_in_the_order_of_the_sweeps() {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let listener = listen();
     let keys = r#""concurrency": 1, "defaults": {"retries": 0, "timeout_seconds": 0.2},
         "routes": [{"path": "/page"}, {"path": "/", "core": true}]"#;
     let manifest = manifest_with(&listener, keys);
@@ -230,7 +243,7 @@ fn events_come_in_the_order_of_the_sweeps() {
 
 #[test]
 fn only_the_last_round_of_the_core_says_where_it_was_silent() {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let listener = listen();
     let keys = r#""concurrency": 1, "defaults": {"retries": 0, "timeout_seconds": 0.2},
         "recovery": {"unit": "demo.service"},
         "routes": [{"path": "/", "core": true}, {"path": "/b", "core": true}]"#;

@@ -12,7 +12,7 @@ use nix::sys::ptrace;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use crate::run::has;
+use crate::run::{Run, has};
 use crate::scripted::{SILENT, Scripted};
 use crate::skip::skip;
 use crate::systemd::{Systemd, recovery};
@@ -291,15 +291,18 @@ impl Decision<'_> {
     fn is_right(&self, systemd: &Systemd) -> bool {
         let (first, _) = &self.deaths[0];
         first.wait_until_it_listens();
-        // So many runs at once may starve one another, which decides nothing about restarts. The longer
-        // the timeout is, the longer a stall may be.
+        // So many runs at once may starve one another, or see the end of the connection that waited for the
+        // listener, which decides nothing about restarts. The longer the timeout is, the longer a stall may be.
         let mut runs = [0.3, 0.6, 1.2, 2.4].into_iter().map(|seconds| {
             let test_env = first.test_env(json!({ "signal": self.signal }));
             let test_env = test_env.default("timeout_seconds", seconds);
             test_env.run(["--dry-run"])
         });
-        let run = runs.find(|run| run.report["recovery"]["guard"] != "starved");
-        let run = run.expect("a run that is not starved");
+        let decides = |run: &Run| {
+            let guard = &run.report["recovery"]["guard"];
+            guard != "starved" && guard != "busy"
+        };
+        let run = runs.find(decides).expect("a run that decides");
         let decided = run.report["recovery"]["outcome"] == "would_kill";
         if !decided {
             run.refused("no_restart");

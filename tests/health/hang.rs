@@ -10,7 +10,7 @@ use crate::run::Run;
 use crate::script::{Script, answer, in_turn, ok, raw, silent, status};
 use crate::server::{DeadPort, FullQueue, NeverAccepts};
 use crate::skip::skip_unless_ci;
-use crate::test_env::TestEnv;
+use crate::test_env::{HOSTS, TestEnv};
 
 /// Two core routes with one retry, and an auxiliary one that must not be probed in vain.
 fn test_env(first: Script, second: Script) -> TestEnv {
@@ -79,10 +79,10 @@ fn an_old_hang_on_one_address_is_not_hidden_by_another_that_refuses() {
         return skip_unless_ci("a hosts file of the test's own needs root");
     }
     let full = FullQueue::on_ipv6();
-    let script = "mount --bind hosts /etc/hosts && exec \"$@\"";
+    let script = format!("{HOSTS} && exec \"$@\"");
     let test_env = test_env(ok(), ok())
         .at(format!("http://localhost:{}", full.port()))
-        .through(["unshare", "--mount", "sh", "-c", script, "sh"]);
+        .through(["unshare", "--mount", "sh", "-c", &script, "sh"]);
     for hosts in [
         "::1 localhost\n127.0.0.1 localhost\n",
         "127.0.0.1 localhost\n::1 localhost\n",

@@ -5,9 +5,8 @@ use std::fs;
 use std::thread;
 use std::time::Duration;
 
-use crate::network::{PrivateNetwork, RESTARTS, hang, is_recovered, is_spared};
+use crate::network::{PrivateNetwork, RESTARTS, hang, is_recovered, is_spared, start_systemd};
 use crate::script::ok;
-use crate::systemd::Systemd;
 use crate::wait::wait_until;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -18,7 +17,7 @@ const LISTEN: &str = "--listen 127.0.0.1:8000";
 
 #[test]
 fn a_hang_that_begins_in_the_middle_of_a_sweep_is_recovered_by_it() {
-    let Some(systemd) = Systemd::start() else {
+    let Some(systemd) = start_systemd() else {
         return;
     };
     let network = PrivateNetwork::new(&systemd);
@@ -35,7 +34,7 @@ fn a_hang_that_begins_in_the_middle_of_a_sweep_is_recovered_by_it() {
 
 #[test]
 fn a_full_queue_is_a_hang_although_another_address_refuses() {
-    let Some(systemd) = Systemd::start() else {
+    let Some(systemd) = start_systemd() else {
         return;
     };
     let network = PrivateNetwork::new(&systemd);
@@ -47,7 +46,7 @@ fn a_full_queue_is_a_hang_although_another_address_refuses() {
 
 #[test]
 fn a_caller_that_ignores_sigchld_changes_nothing() {
-    let Some(systemd) = Systemd::start() else {
+    let Some(systemd) = start_systemd() else {
         return;
     };
     let network = PrivateNetwork::new(&systemd);
@@ -61,7 +60,7 @@ fn a_caller_that_ignores_sigchld_changes_nothing() {
 
 #[test]
 fn a_listener_from_a_removed_control_group_is_named_as_such() {
-    let Some(systemd) = Systemd::start() else {
+    let Some(systemd) = start_systemd() else {
         return;
     };
     let network = PrivateNetwork::new(&systemd);
@@ -85,7 +84,7 @@ fn a_listener_from_a_removed_control_group_is_named_as_such() {
 
 #[test]
 fn a_program_that_was_stopped_for_a_moment_kills_nobody() {
-    let Some(systemd) = Systemd::start() else {
+    let Some(systemd) = start_systemd() else {
         return;
     };
     let network = PrivateNetwork::new(&systemd);
@@ -116,7 +115,7 @@ fn a_program_that_was_stopped_for_a_moment_kills_nobody() {
 
 #[test]
 fn a_sandbox_without_netlink_is_named_with_its_cure() {
-    let Some(systemd) = Systemd::start() else {
+    let Some(systemd) = start_systemd() else {
         return;
     };
     let network = PrivateNetwork::new(&systemd);
@@ -133,7 +132,7 @@ fn a_sandbox_without_netlink_is_named_with_its_cure() {
 
 #[test]
 fn a_healthy_run_warns_where_another_unit_has_the_port() {
-    let Some(systemd) = Systemd::start() else {
+    let Some(systemd) = start_systemd() else {
         return;
     };
     let network = PrivateNetwork::new(&systemd);

@@ -11,11 +11,11 @@ use std::time::Duration;
 use nix::sched::{CloneFlags, setns};
 use serde_json::json;
 
-use crate::run::Run;
+use crate::run::{Run, has};
 use crate::script::ok;
 use crate::skip::skip_unless_ci;
 use crate::systemd::{Systemd, recovery};
-use crate::test_env::TestEnv;
+use crate::test_env::{HOSTS, TestEnv};
 use crate::wait::wait_until;
 
 /// A restart without the usual wait.
@@ -23,6 +23,12 @@ pub(crate) const RESTARTS: &str = "Restart=always\nRestartSec=1ms\nTimeoutStopSe
 
 /// How long a client waits for a byte of its answer, so that a test fails rather than hangs.
 pub(crate) const ANSWER_LIMIT: Duration = Duration::from_secs(20);
+
+/// A manager for a [`PrivateNetwork`], or `None` where this machine lacks what either needs: see
+/// [`skip_unless_ci`].
+pub(crate) fn start_systemd() -> Option<Systemd> {
+    (has(PYTHON) && has("ip")).then(Systemd::start)?
+}
 
 pub(crate) struct PrivateNetwork<'a> {
     pub(crate) systemd: &'a Systemd,
@@ -73,10 +79,11 @@ impl<'a> PrivateNetwork<'a> {
 
     /// As [`Self::watch`], at port 8000 of `localhost`, which is ::1 and then 127.0.0.1.
     pub(crate) fn watch_localhost(&self, unit: &str) -> TestEnv {
-        const HOSTS: &str = r#"printf '::1 localhost\n127.0.0.1 localhost\n' >hosts &&
-            mount --bind hosts /etc/hosts && exec "$@""#;
+        let script = format!(
+            r#"printf '::1 localhost\n127.0.0.1 localhost\n' >hosts && {HOSTS} && exec "$@""#
+        );
         self.watch(unit, "http://localhost:8000")
-            .through(["unshare", "--mount", "sh", "-c", HOSTS, "sh"])
+            .through(["unshare", "--mount", "sh", "-c", &script, "sh"])
     }
 
     /// As [`Self::watch`], in a transient unit with this setting.
@@ -182,12 +189,14 @@ impl<'a> PrivateNetwork<'a> {
 /// The backend is ready once it says so; its children may say it, too.
 pub(crate) const READY: &str = "Type=notify\nNotifyAccess=all";
 
+/// Debian's, whatever others are in PATH.
+const PYTHON: &str = "/usr/bin/python3";
+
 /// The command of the Python backend.
-pub(crate) fn python() -> &'static str {
-    concat!(
-        "/usr/bin/python3 ",
-        env!("CARGO_MANIFEST_DIR"),
-        "/tests/health/backend.py"
+pub(crate) fn python() -> String {
+    format!(
+        "{PYTHON} {}/tests/health/backend.py",
+        env!("CARGO_MANIFEST_DIR")
     )
 }
 

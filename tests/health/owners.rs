@@ -7,9 +7,9 @@ use serde_json::json;
 
 use crate::address::own_address;
 use crate::network::{
-    PrivateNetwork, READY, RESTARTS, hang, is_recovered, is_spared, python, watch,
+    PrivateNetwork, READY, RESTARTS, hang, is_recovered, is_spared, python, start_systemd, watch,
 };
-use crate::systemd::{Systemd, recovery};
+use crate::systemd::recovery;
 use crate::wait::wait_until;
 
 const LOCAL: &str = "http://127.0.0.1:8000";
@@ -17,7 +17,7 @@ const LOCAL: &str = "http://127.0.0.1:8000";
 /// A unit with these options and settings hangs and is recovered.
 #[track_caller]
 fn recovers(options: &str, service: &str) {
-    let Some(systemd) = Systemd::start() else {
+    let Some(systemd) = start_systemd() else {
         return;
     };
     let network = PrivateNetwork::new(&systemd);
@@ -60,7 +60,7 @@ fn a_listener_on_all_addresses_of_both_families_is_recovered() {
 
 #[test]
 fn a_listener_of_a_socket_unit_is_recovered() {
-    let Some(systemd) = Systemd::start() else {
+    let Some(systemd) = start_systemd() else {
         return;
     };
     // The manager's own network: that is where it listens.
@@ -79,7 +79,7 @@ fn a_listener_of_a_socket_unit_is_recovered() {
 
 #[test]
 fn a_unix_socket_is_recovered_where_the_unit_owns_it() {
-    let Some(systemd) = Systemd::start() else {
+    let Some(systemd) = start_systemd() else {
         return;
     };
     let test_env = watch(&systemd, "own.service").at("http://backend.invalid");
@@ -102,7 +102,7 @@ fn a_unix_socket_is_recovered_where_the_unit_owns_it() {
 
 #[test]
 fn clients_that_give_up_waiting_are_no_progress() {
-    let Some(systemd) = Systemd::start() else {
+    let Some(systemd) = start_systemd() else {
         return;
     };
     let network = PrivateNetwork::new(&systemd);

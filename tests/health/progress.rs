@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use std::thread;
 use std::time::Duration;
 
-use crate::network::{ANSWER_LIMIT, PrivateNetwork, RESTARTS, hang, is_spared};
+use crate::network::{ANSWER_LIMIT, PrivateNetwork, RESTARTS, hang, is_spared, start_systemd};
 use crate::run::Run;
 use crate::systemd::Systemd;
 use crate::test_env::Running;
@@ -30,7 +30,7 @@ const HUGE_BYTES: usize = 100_000_000;
 /// The program probes a core that is silent while `clients` are served beside it, one after the other.
 #[track_caller]
 fn served_beside_the_sweep(options: &str, client: impl Fn(&mut TcpStream) + Sync) -> Option<()> {
-    let systemd = Systemd::start()?;
+    let systemd = start_systemd()?;
     let network = PrivateNetwork::new(&systemd);
     let options = format!("{LISTEN} --silent /up {options}");
     network.start(UNIT, &options, RESTARTS);
@@ -84,7 +84,7 @@ fn short_exchanges_that_the_client_ends_are_progress() {
 
 #[test]
 fn a_connection_that_stays_open_and_gets_answers_is_progress() {
-    let Some(systemd) = Systemd::start() else {
+    let Some(systemd) = start_systemd() else {
         return;
     };
     let network = PrivateNetwork::new(&systemd);
@@ -123,7 +123,7 @@ fn is_killed(systemd: &Systemd, run: &Run, pid: u32) {
 
 #[test]
 fn a_send_buffer_that_drains_is_no_progress() {
-    let Some(systemd) = Systemd::start() else {
+    let Some(systemd) = start_systemd() else {
         return;
     };
     let network = PrivateNetwork::new(&systemd);
@@ -147,7 +147,7 @@ fn a_send_buffer_that_drains_is_no_progress() {
 
 #[test]
 fn retransmissions_are_no_progress() {
-    let Some(systemd) = Systemd::start() else {
+    let Some(systemd) = start_systemd() else {
         return;
     };
     let network = PrivateNetwork::new(&systemd);
@@ -168,7 +168,7 @@ fn retransmissions_are_no_progress() {
 
 #[test]
 fn an_answer_that_is_lost_on_its_way_is_an_answer() {
-    let Some(systemd) = Systemd::start() else {
+    let Some(systemd) = start_systemd() else {
         return;
     };
     let network = PrivateNetwork::new(&systemd);
@@ -180,7 +180,7 @@ fn an_answer_that_is_lost_on_its_way_is_an_answer() {
 
 #[test]
 fn nobody_is_killed_once_nobody_listens_any_more() {
-    let Some(systemd) = Systemd::start() else {
+    let Some(systemd) = start_systemd() else {
         return;
     };
     let network = PrivateNetwork::new(&systemd);

@@ -9,8 +9,9 @@ use std::time::Duration;
 use crate::cpu_quota::CpuQuota;
 use crate::network::{
     PrivateNetwork, READY, RESTARTS, all_served, hang, is_recovered, is_spared, python,
+    start_systemd,
 };
-use crate::systemd::Systemd;
+use crate::run::has;
 use crate::wait::wait_until;
 
 const UNIT: &str = "own.service";
@@ -20,7 +21,7 @@ const LISTEN: &str = "--listen 127.0.0.1:8000";
 /// A healthy unit whose packets are dropped is left alone.
 #[track_caller]
 fn a_filter_spares(dropped: &str) {
-    let Some(systemd) = Systemd::start() else {
+    let Some(systemd) = start_systemd() else {
         return;
     };
     let network = PrivateNetwork::new(&systemd);
@@ -40,7 +41,7 @@ fn drop_at_port(packets: &str) -> String {
 /// A healthy unit that needs longer than the final GET waits is left alone, although that GET reaches it.
 #[track_caller]
 fn a_filter_of_the_sweep_spares(dropped: &str) {
-    let Some(systemd) = Systemd::start() else {
+    let Some(systemd) = start_systemd() else {
         return;
     };
     let network = PrivateNetwork::new(&systemd);
@@ -86,7 +87,7 @@ fn a_backend_is_left_alone_where_a_filter_dropped_data_only_during_the_sweep() {
 
 #[test]
 fn a_healthy_unit_is_left_alone_where_another_one_has_the_port() {
-    let Some(systemd) = Systemd::start() else {
+    let Some(systemd) = start_systemd() else {
         return;
     };
     let network = PrivateNetwork::new(&systemd);
@@ -99,7 +100,7 @@ fn a_healthy_unit_is_left_alone_where_another_one_has_the_port() {
 
 #[test]
 fn a_healthy_unit_is_left_alone_where_its_port_is_forwarded() {
-    let Some(systemd) = Systemd::start() else {
+    let Some(systemd) = start_systemd() else {
         return;
     };
     let network = PrivateNetwork::new(&systemd);
@@ -120,7 +121,7 @@ fn a_healthy_unit_is_left_alone_where_its_port_is_forwarded() {
 
 #[test]
 fn a_healthy_unit_is_left_alone_where_another_one_has_the_other_address() {
-    let Some(systemd) = Systemd::start() else {
+    let Some(systemd) = start_systemd() else {
         return;
     };
     let network = PrivateNetwork::new(&systemd);
@@ -135,7 +136,10 @@ fn a_healthy_unit_is_left_alone_where_another_one_has_the_other_address() {
 fn a_process_that_has_the_number_in_another_namespace_is_left_alone() {
     // The last number that was given in the namespace of whoever writes: proc(5).
     const LAST: &str = "/proc/sys/kernel/ns_last_pid";
-    let Some(systemd) = Systemd::start() else {
+    if !has("dbus-daemon") {
+        return;
+    }
+    let Some(systemd) = start_systemd() else {
         return;
     };
     let network = PrivateNetwork::new(&systemd);
@@ -166,7 +170,7 @@ fn a_process_that_has_the_number_in_another_namespace_is_left_alone() {
 
 #[test]
 fn a_backend_without_cpu_time_is_left_alone() {
-    let Some(systemd) = Systemd::start() else {
+    let Some(systemd) = start_systemd() else {
         return;
     };
     let network = PrivateNetwork::new(&systemd);
@@ -184,7 +188,7 @@ fn a_backend_without_cpu_time_is_left_alone() {
 /// A unit with these options and settings hangs and is left alone for this reason.
 #[track_caller]
 fn spares(options: &str, service: &str, guard: &str) {
-    let Some(systemd) = Systemd::start() else {
+    let Some(systemd) = start_systemd() else {
         return;
     };
     let network = PrivateNetwork::new(&systemd);
@@ -196,7 +200,7 @@ fn spares(options: &str, service: &str, guard: &str) {
 /// A unit with these options and settings hangs and is recovered.
 #[track_caller]
 fn recovers(options: &str, service: &str) {
-    let Some(systemd) = Systemd::start() else {
+    let Some(systemd) = start_systemd() else {
         return;
     };
     let network = PrivateNetwork::new(&systemd);
@@ -212,7 +216,7 @@ fn a_main_process_with_a_living_supervisor_is_left_alone() {
 
 #[test]
 fn a_main_process_of_a_pid_file_whose_parent_lives_is_left_alone() {
-    let Some(systemd) = Systemd::start() else {
+    let Some(systemd) = start_systemd() else {
         return;
     };
     let network = PrivateNetwork::new(&systemd);
@@ -266,7 +270,7 @@ fn a_left_over_process_that_is_killed_at_once_hinders_nothing() {
 /// A debugger holds one thread of the hung unit, which the script finds by its main process.
 #[track_caller]
 fn a_debugger_spares(options: &str, thread: &str) {
-    let Some(systemd) = Systemd::start() else {
+    let Some(systemd) = start_systemd() else {
         return;
     };
     let network = PrivateNetwork::new(&systemd);
@@ -293,7 +297,7 @@ fn a_unit_with_a_thread_that_somebody_debugs_is_left_alone() {
 
 #[test]
 fn an_overloaded_backend_that_serves_others_is_left_alone() {
-    let Some(systemd) = Systemd::start() else {
+    let Some(systemd) = start_systemd() else {
         return;
     };
     let network = PrivateNetwork::new(&systemd);

@@ -37,13 +37,17 @@ fn said(output: &Output) -> String {
     )
 }
 
-/// `systemd-analyze`, or `None` where there is none.
+/// `systemd-analyze`, or `None` where it cannot be used: see [`skip_unless_ci`].
 fn analyze(args: &[&str]) -> Option<Output> {
-    let output = Command::new("systemd-analyze").args(args).output();
-    if output.is_err() {
-        skip_unless_ci("no systemd-analyze");
-    }
-    output.ok()
+    let why = match Command::new("systemd-analyze").args(args).output() {
+        Err(_) => "no systemd-analyze",
+        Ok(output) if said(&output).contains("create directory '/run/systemd/'") => {
+            "systemd-analyze needs root where no systemd has run"
+        }
+        Ok(output) => return Some(output),
+    };
+    skip_unless_ci(why);
+    None
 }
 
 #[test]
@@ -149,6 +153,9 @@ fn the_demo_shows_a_recovery_without_a_systemd() {
     let text = said(&alone);
     assert!(alone.status.success(), "{text}");
     assert!(text.contains("STAND-IN, not systemd"), "{text}");
+    if text.contains("not recovered: this environment cannot prove") {
+        return skip_unless_ci("the demo can make no control group of its own");
+    }
     assert!(text.contains("recovery: recovered"), "{text}");
 }
 

@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::script::{answer, in_turn, ok, raw, silent, status};
 use crate::server::{DeadPort, Server};
 use crate::skip::skip_unless_ci;
-use crate::test_env::TestEnv;
+use crate::test_env::{HOSTS, TestEnv};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -363,10 +363,10 @@ fn localhost_is_found_on_either_family() {
     }
     for server in [Server::start(), Server::on_ipv6()] {
         let url = server.url_by("localhost");
-        let script = "mount --bind hosts /etc/hosts && exec \"$@\"";
+        let script = format!("{HOSTS} && exec \"$@\"");
         let test_env = TestEnv::with(server)
             .top("base_url", url)
-            .through(["unshare", "--mount", "sh", "-c", script, "sh"])
+            .through(["unshare", "--mount", "sh", "-c", &script, "sh"])
             .core("/up", ok());
         for hosts in [
             "::1 localhost\n127.0.0.1 localhost\n",

@@ -27,6 +27,10 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// The timeout of a test environment's routes unless it says otherwise.
 pub(crate) const TIMEOUT: Duration = Duration::from_millis(400);
 
+/// A shell command that shows the file `hosts` of the test environment's folder as `/etc/hosts`, which a
+/// minimal system does not have, so that nothing could be mounted on it.
+pub(crate) const HOSTS: &str = "mount -t overlay -o lowerdir=.:/etc overlay /etc";
+
 pub(crate) struct TestEnv {
     dir: TempDir,
     server: Server,

@@ -1,14 +1,13 @@
 //! Units whose settings or names look dangerous and are not: they hang and are recovered. And settings
 //! that are dangerous cause a warning on healthy runs.
 
-use crate::network::{PrivateNetwork, RESTARTS, hang, is_recovered};
-use crate::systemd::Systemd;
+use crate::network::{PrivateNetwork, RESTARTS, hang, is_recovered, start_systemd};
 
 /// Each unit hangs and is recovered, one after the other, with these settings and no process beside its
 /// main one.
 #[track_caller]
 fn recovers(units: &[(&str, &str)]) {
-    let Some(systemd) = Systemd::start() else {
+    let Some(systemd) = start_systemd() else {
         return;
     };
     let network = PrivateNetwork::new(&systemd);
@@ -57,7 +56,7 @@ fn units_with_unusual_names_are_recovered() {
 
 #[test]
 fn left_over_processes_that_would_keep_systemd_from_a_restart_are_told_of_on_healthy_runs() {
-    let Some(systemd) = Systemd::start() else {
+    let Some(systemd) = start_systemd() else {
         return;
     };
     let network = PrivateNetwork::new(&systemd);
