@@ -72,14 +72,44 @@ fn short_exchanges_that_the_backend_ends_are_progress() {
 #[test]
 fn short_exchanges_that_the_client_ends_are_progress() {
     served_beside_the_sweep("--client-closes", |stream| {
-        let mut answer = Vec::new();
-        while !answer.ends_with(b"ok") {
-            let mut piece = [0; 512];
-            let length = stream.read(&mut piece).unwrap();
-            assert!(length > 0, "the backend closed first");
-            answer.extend_from_slice(&piece[..length]);
+        assert!(read_answer(stream), "the backend closed first");
+    });
+}
+
+#[test]
+fn slow_exchanges_that_the_client_ends_are_progress() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let network = PrivateNetwork::new(&systemd);
+    // One after the other: the core waits longer than its timeout.
+    let options = format!("{LISTEN} --slow 1 --client-closes");
+    network.start(UNIT, &options, RESTARTS);
+    let pid = systemd.main_pid(UNIT);
+    let waiting = network.clients(4, ADDRESS);
+    let scene = network.watch(UNIT, LOCAL);
+    let running = scene.start([]);
+    thread::scope(|scope| {
+        for mut stream in waiting {
+            // Cut off where the backend has been killed, of which the report tells more.
+            scope.spawn(move || read_answer(&mut stream));
         }
     });
+    running.finish().refused("busy");
+    assert!(systemd.is_alive(pid), "{UNIT} was killed");
+}
+
+/// Reads an answer whose connection stays open; says whether it came.
+fn read_answer(stream: &mut TcpStream) -> bool {
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"ok") {
+        let mut piece = [0; 512];
+        match stream.read(&mut piece) {
+            Ok(length @ 1..) => answer.extend_from_slice(&piece[..length]),
+            Ok(0) | Err(_) => return false,
+        }
+    }
+    true
 }
 
 #[test]
