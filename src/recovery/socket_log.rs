@@ -60,6 +60,8 @@ struct History {
     first: Option<Accepted>,
     /// Whether the backend had not closed its end when it was first seen.
     began_open: bool,
+    /// In how many reads it waited to be accepted.
+    waits: u64,
     /// Whether an application has been seen to hold it since.
     accepted: bool,
     /// Whether the backend has closed its end.
@@ -102,6 +104,7 @@ impl SocketLog {
                     false => Accepted::No,
                 }),
                 began_open: !socket.state.closed_here(),
+                waits: 0,
                 accepted: false,
                 closed: false,
                 read_when_closed: false,
@@ -115,6 +118,7 @@ impl SocketLog {
             // After an end is closed, its inode says nothing about acceptance.
             if matches!(socket.state, TcpState::Established | TcpState::CloseWait) {
                 history.accepted |= socket.accepted();
+                history.waits += u64::from(!socket.accepted());
             }
             // The kernel repeats an abandoned request for a while: what arrives later proves nothing.
             history.received |=
@@ -145,9 +149,10 @@ impl SocketLog {
     ) -> Option<Sign> {
         let ours = cookies(table, addresses);
         // What is left of a client that ended first is another socket than the server's end, and tells
-        // less: whether the client was served or gave up, the server's end has shown while it was open.
+        // less: whether the client was served or gave up, the server's end has shown while it was open. Not if
+        // it waited to be accepted: then the backend has accepted and closed it since.
         let open: HashSet<(SocketAddr, SocketAddr)> = (self.connections.values())
-            .filter(|history| history.began_open)
+            .filter(|history| history.began_open && !history.waited())
             .map(|history| (history.server, history.client))
             .collect();
         let shown = |history: &History| {
@@ -208,6 +213,11 @@ fn is_at(cookies: &HashSet<u64>, table: &[TcpSocket], server: SocketAddr) -> boo
 }
 
 impl History {
+    /// Whether it waited to be accepted. A single read may meet one that is accepted at once.
+    fn waited(&self) -> bool {
+        self.waits > 1
+    }
+
     fn newly_accepted(&self) -> bool {
         self.accepted && self.first != Some(Accepted::Yes)
     }
@@ -429,6 +439,13 @@ mod tests {
         );
         // It came and went between two dumps.
         assert_eq!(sign(&[vec![], vec![ended]]), Some(Served::Closed));
+        // It waited until the backend accepted and closed it.
+        let waits = || vec![waiting()];
+        assert_eq!(
+            sign(&[vec![], waits(), waits(), vec![open], vec![ended]]),
+            Some(Served::Closed)
+        );
+        assert_eq!(sign(&[vec![], waits(), vec![open], vec![ended]]), None);
     }
 
     #[test]
