@@ -5,6 +5,7 @@ It tells the service manager when it is ready (sd_notify(3)) and answers every r
 
 import argparse
 import array
+import contextlib
 import ctypes
 import os
 import select
@@ -96,8 +97,9 @@ def answer(connection, args):
         if request:
             time.sleep(args.slow or 0)
             connection.sendall(HEAD.format(args.size).encode() + b"ok" * (args.size // 2))
-        while args.client_closes and connection.recv(65536):
-            pass
+        with contextlib.suppress(ConnectionResetError):
+            while args.client_closes and connection.recv(65536):
+                pass
 
 
 def serve(sockets, args):

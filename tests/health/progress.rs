@@ -7,6 +7,9 @@ use std::net::TcpStream;
 use std::thread;
 use std::time::Duration;
 
+use nix::libc;
+use nix::sys::socket::{setsockopt, sockopt};
+
 use crate::network::{ANSWER_LIMIT, PrivateNetwork, RESTARTS, hang, is_spared};
 use crate::run::Run;
 use crate::systemd::Systemd;
@@ -76,27 +79,48 @@ fn short_exchanges_that_the_client_ends_are_progress() {
     });
 }
 
-#[test]
-fn slow_exchanges_that_the_client_ends_are_progress() {
+/// The program probes a core that waits behind slow exchanges, which `end` ends once the answer is there.
+#[track_caller]
+fn served_one_after_the_other(end: impl Fn(TcpStream) + Sync) {
     let Some(systemd) = Systemd::start() else {
         return;
     };
     let network = PrivateNetwork::new(&systemd);
-    // One after the other: the core waits longer than its timeout.
-    let options = format!("{LISTEN} --slow 1 --client-closes");
+    // The core waits longer than its timeout.
+    let options = format!("{LISTEN} --slow 0.6 --client-closes");
     network.start(UNIT, &options, RESTARTS);
     let pid = systemd.main_pid(UNIT);
-    let waiting = network.clients(4, ADDRESS);
+    let waiting = network.clients(6, ADDRESS);
     let scene = network.watch(UNIT, LOCAL);
     let running = scene.start([]);
     thread::scope(|scope| {
         for mut stream in waiting {
-            // Cut off where the backend has been killed, of which the report tells more.
-            scope.spawn(move || read_answer(&mut stream));
+            let end = &end;
+            scope.spawn(move || {
+                // Cut off where the backend has been killed, of which the report tells more.
+                read_answer(&mut stream);
+                end(stream);
+            });
         }
     });
     running.finish().refused("busy");
     assert!(systemd.is_alive(pid), "{UNIT} was killed");
+}
+
+#[test]
+fn slow_exchanges_that_the_client_ends_are_progress() {
+    served_one_after_the_other(drop);
+}
+
+#[test]
+fn slow_exchanges_that_the_client_resets_are_progress() {
+    served_one_after_the_other(|stream| {
+        let at_once = libc::linger {
+            l_onoff: 1,
+            l_linger: 0,
+        };
+        setsockopt(&stream, sockopt::Linger, &at_once).unwrap();
+    });
 }
 
 /// Reads an answer whose connection stays open; says whether it came.
