@@ -239,7 +239,9 @@ impl History {
         let wrote = in_total.saturating_sub(self.least.unwrap_or(0));
         let known = self.first.is_some();
         let closed = self.closed && self.first != Some(Accepted::Yes);
-        if closed && (wrote == 0 || !known) {
+        // Once accepted, it ended between two reads: by an answer, or because the client reset it.
+        let gone = self.waited() && self.accepted && self.seen < now;
+        if gone || closed && (wrote == 0 || !known) {
             Some(Served::Closed)
         } else if known && wrote > 0 {
             Some(Served::Wrote(wrote))
@@ -411,6 +413,20 @@ mod tests {
         assert_eq!(sign(&new), Some(Served::Closed));
         let all = [vec![], open(5), open(9), open(9), open(9)];
         assert_eq!(sign(&all), Some(Served::Wrote(9)));
+    }
+
+    #[test]
+    fn a_connection_that_waited_and_was_accepted_and_has_gone_is_progress() {
+        let waits = || vec![waiting()];
+        let open = || vec![accepted(waiting())];
+        assert_eq!(
+            sign(&[waits(), waits(), open(), vec![]]),
+            Some(Served::Closed)
+        );
+        assert_eq!(sign(&[waits(), waits(), open(), open()]), None);
+        assert_eq!(sign(&[waits(), waits(), vec![]]), None);
+        // It may have been accepted at once.
+        assert_eq!(sign(&[waits(), open(), vec![]]), None);
     }
 
     #[test]
