@@ -174,6 +174,8 @@ pub(super) struct TcpFacts {
     /// Whether a request of the sweep reached the backend's socket and got no byte in return, or may have
     /// found its accept queue full.
     pub(super) sweep_reached: bool,
+    /// A client that waited to be accepted when the sweep ended, and has been accepted since.
+    pub(super) accepted: Option<SocketAddr>,
 }
 
 /// The owner of the control group of a socket.

@@ -62,6 +62,8 @@ struct History {
     began_open: bool,
     /// In how many reads it waited to be accepted.
     waits: u64,
+    /// Whether it still waited when the sweep ended.
+    waited_at_end: bool,
     /// Whether an application has been seen to hold it since.
     accepted: bool,
     /// Whether the backend has closed its end.
@@ -105,6 +107,7 @@ impl SocketLog {
                 }),
                 began_open: !socket.state.closed_here(),
                 waits: 0,
+                waited_at_end: false,
                 accepted: false,
                 closed: false,
                 read_when_closed: false,
@@ -137,6 +140,10 @@ impl SocketLog {
     /// The sweep is over: its requests have had their time.
     pub(super) fn end_sweep(&mut self) {
         self.sweep_is_over = true;
+        for history in self.connections.values_mut() {
+            history.waited_at_end =
+                history.waited() && !history.accepted && history.seen == self.reads;
+        }
     }
 
     /// The first sign of progress on a connection to one of `addresses`, whose listeners are in
@@ -175,6 +182,20 @@ impl SocketLog {
                 .filter(|_| went_on)
                 .map(|history| sign(history, Served::WentOn))
         })
+    }
+
+    /// A client at one of `addresses` that waited to be accepted when the sweep ended, and has been accepted
+    /// since. Connections of this program count, too.
+    pub(super) fn accepted_after_sweep(
+        &self,
+        table: &[TcpSocket],
+        addresses: &[SocketAddr],
+    ) -> Option<SocketAddr> {
+        let listeners = cookies(table, addresses);
+        let accepted = self.connections.values().find(|history| {
+            history.waited_at_end && history.accepted && is_at(&listeners, table, history.server)
+        });
+        accepted.map(|history| history.client)
     }
 
     /// Whether a request of the sweep, which came from one of the `own` addresses, reached a listener at one
@@ -497,6 +518,34 @@ mod tests {
             let own = HashSet::from([request.remote]);
             let found = log.was_reached(&table, &["127.0.0.1:80".parse().unwrap()], &own);
             assert_eq!(found, expected, "{sweep:?} {later:?}");
+        }
+    }
+
+    #[test]
+    fn accepted_after_sweep_wants_a_connection_that_waited_at_its_end() {
+        let waits = || vec![waiting()];
+        let open = || vec![accepted(waiting())];
+        for (sweep, later, expected) in [
+            (vec![waits(), waits()], open(), true),
+            (vec![waits(), waits()], waits(), false),
+            (vec![waits(), waits()], vec![], false),
+            (vec![waits(), waits(), open()], open(), false),
+            (vec![waits(), waits(), vec![]], open(), false),
+            // It may have been accepted at once.
+            (vec![waits()], open(), false),
+            (vec![vec![]], open(), false),
+        ] {
+            let mut log = SocketLog::default();
+            for table in &sweep {
+                log.record(table);
+            }
+            log.end_sweep();
+            log.record(&later);
+            for (address, at_it) in [("127.0.0.1:80", true), ("127.0.0.2:80", false)] {
+                let table = [listener("127.0.0.1:80", 9), listener("127.0.0.2:80", 8)];
+                let found = log.accepted_after_sweep(&table, &[address.parse().unwrap()]);
+                assert_eq!(found.is_some(), expected && at_it, "{sweep:?} {later:?}");
+            }
         }
     }
 

@@ -119,6 +119,7 @@ impl Fixture {
                 table,
                 owners: [(UNIT, Owner::Unit)].into(),
                 progress: None,
+                accepted: None,
                 sweep_reached: true,
             })),
             probe: Some(probe(true)),

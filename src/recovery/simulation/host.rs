@@ -222,6 +222,7 @@ impl Host for Watchdog {
                     client: "127.0.0.1:40000".parse().unwrap(),
                     what: Served::Wrote(5),
                 }),
+                accepted: None,
                 sweep_reached: true,
             }))
         })
