@@ -470,6 +470,17 @@ mod tests {
         let open = accepted(waiting());
         assert_eq!(sign(&[vec![], vec![open], vec![ended]]), None);
         assert_eq!(sign(&[vec![open], vec![], vec![ended]]), None);
+        // Its own machine has not acknowledged the backend's end yet.
+        let late = in_state(open, TcpState::LastAck);
+        assert_eq!(sign(&[vec![], vec![open], vec![late]]), None);
+        assert_eq!(
+            sign(&[
+                vec![],
+                vec![open],
+                vec![in_state(served(open, 5), TcpState::LastAck)]
+            ]),
+            Some(Served::Closed)
+        );
         assert_eq!(
             sign(&[vec![], vec![served(open, 5)], vec![ended]]),
             Some(Served::Wrote(5))
