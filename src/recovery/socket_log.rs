@@ -117,7 +117,7 @@ impl SocketLog {
                 seen: 0,
             });
             history.seen = self.reads;
-            history.closed |= socket.state.closed_here();
+            history.closed |= socket.state.closed_here() && !history.gave_up(socket);
             // After an end is closed, its inode says nothing about acceptance.
             if matches!(socket.state, TcpState::Established | TcpState::CloseWait) {
                 history.accepted |= socket.accepted();
@@ -234,6 +234,13 @@ fn is_at(cookies: &HashSet<u64>, table: &[TcpSocket], server: SocketAddr) -> boo
 }
 
 impl History {
+    /// Whether its client, which the backend had accepted at once, was the first to close it, without a
+    /// byte in return.
+    fn gave_up(&self, socket: &TcpSocket) -> bool {
+        let closed_second = socket.state == TcpState::LastAck;
+        closed_second && socket.written() == Some(0) && self.accepted && !self.waited()
+    }
+
     /// Whether it waited to be accepted. A single read may meet one that is accepted at once.
     fn waited(&self) -> bool {
         self.waits > 1
