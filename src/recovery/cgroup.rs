@@ -117,6 +117,15 @@ impl Hierarchy {
         total_of(&fs::read_to_string(file).ok()?)
     }
 
+    /// How much CPU time the processes of `group` and of all groups below it have used.
+    pub(super) fn used_cpu(&self, group: &ControlGroup) -> Option<Duration> {
+        let text = fs::read_to_string(self.folder(group).join("cpu.stat")).ok()?;
+        let used = text
+            .lines()
+            .find_map(|line| line.strip_prefix("usage_usec "))?;
+        Some(Duration::from_micros(used.parse().ok()?))
+    }
+
     fn folder(&self, group: &ControlGroup) -> PathBuf {
         self.0.join(group.as_str().trim_start_matches('/'))
     }
@@ -278,6 +287,7 @@ pub(super) mod tests {
         let soon = Monotonic::now() + Duration::from_secs(10);
         let path = sleepers.group.as_str().to_owned();
         assert_eq!(hierarchy.path_of_id(id, soon), Ok(Some(path)));
+        assert!(hierarchy.used_cpu(&sleepers.group).is_some());
         drop(sleepers);
         assert_eq!(hierarchy.path_of_id(id, soon), Ok(None));
         let gone = ControlGroup("/scidex-route-health-nonexistent".to_owned());

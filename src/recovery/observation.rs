@@ -136,6 +136,8 @@ pub(super) struct Members {
 pub(super) struct CpuWait {
     pub(super) at: Monotonic,
     pub(super) total: Duration,
+    /// [`Hierarchy::used_cpu`](super::cgroup::Hierarchy::used_cpu)
+    pub(super) used: Duration,
 }
 
 /// A process with a debugger or a core dump.
