@@ -204,6 +204,24 @@ fn a_backend_without_cpu_time_is_left_alone() {
     patient.run([]).exits(0).outcome("not_needed");
 }
 
+#[test]
+fn a_unit_of_which_somebody_froze_a_part_is_left_alone() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let network = PrivateNetwork::new(&systemd);
+    let service = format!("{RESTARTS}\nDelegate=yes");
+    network.start(UNIT, &format!("{LISTEN} --subgroup"), &service);
+    let group = systemd.property(UNIT, "ControlGroup");
+    let freeze = format!(
+        "for root in /sys/fs/cgroup/unified /sys/fs/cgroup; do
+            ! [ -e $root'{group}'/worker/cgroup.freeze ] || echo 1 >$root'{group}'/worker/cgroup.freeze
+        done"
+    );
+    network.shell(&freeze).unwrap();
+    is_spared(&systemd, UNIT, &network.watch(UNIT, LOCAL), "frozen");
+}
+
 /// A unit with these options and settings hangs and is left alone for this reason.
 #[track_caller]
 fn spares(options: &str, service: &str, guard: &str) {
