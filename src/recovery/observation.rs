@@ -127,6 +127,8 @@ pub(super) struct Members {
     pub(super) others: usize,
     /// The first one with a debugger or a core dump.
     pub(super) disturbed: Option<Disturbed>,
+    /// The path of a control group that is frozen.
+    pub(super) frozen: Option<String>,
     /// How long they have waited for a CPU; none where the kernel does not count it.
     pub(super) cpu_wait: Option<CpuWait>,
 }

@@ -49,11 +49,13 @@ pub(super) fn members(group: &ControlGroup, main: u32) -> Result<Members, String
     let until = Monotonic::now() + LIMIT;
     let hierarchy = Hierarchy::find()?;
     let members = members_of(hierarchy.processes(group)?, main, until)?;
+    let frozen = hierarchy.frozen(group)?;
     let cpu_times = hierarchy
         .waited_for_cpu(group)
         .zip(hierarchy.used_cpu(group));
     let at = Monotonic::now();
     Ok(Members {
+        frozen,
         cpu_wait: cpu_times.map(|(total, used)| CpuWait { at, total, used }),
         ..members
     })

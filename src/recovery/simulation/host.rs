@@ -184,6 +184,7 @@ impl Host for Watchdog {
             Ok(Members {
                 others,
                 disturbed,
+                frozen: None,
                 cpu_wait: None,
             })
         })
