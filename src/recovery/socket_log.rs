@@ -283,10 +283,13 @@ impl History {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::super::samples::{
         accepted, connection, established, in_state, listener, received, wildcard, written,
     };
     use super::*;
+    use crate::clock::Monotonic;
 
     const CLIENT: u16 = 50_000;
 
@@ -565,6 +568,22 @@ mod tests {
                 assert_eq!(found.is_some(), expected && at_it, "{sweep:?} {later:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_log_of_many_connections_is_judged_in_no_time() {
+        let connections = (0..30_000).map(|client| accepted(connection(client, CLIENT)));
+        let table: Vec<_> = connections
+            .chain([listener("127.0.0.1:80", 90_000)])
+            .collect();
+        let mut log = SocketLog::default();
+        log.record(&table);
+        let began = Monotonic::now();
+        let at = ["127.0.0.1:80".parse().unwrap()];
+        assert_eq!(log.sign(&table, &at, &HashSet::new()), None);
+        assert!(!log.was_reached(&table, &at, &HashSet::new()));
+        let took = Monotonic::now().since(began);
+        assert!(took < Duration::from_secs(2), "{took:?}");
     }
 
     #[test]
