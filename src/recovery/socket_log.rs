@@ -154,7 +154,7 @@ impl SocketLog {
         addresses: &[SocketAddr],
         own: &HashSet<SocketAddr>,
     ) -> Option<Sign> {
-        let ours = cookies(table, addresses);
+        let ours = Listeners::at(table, addresses);
         // What is left of a client that ended first is another socket than the server's end, and tells
         // less: whether the client was served or gave up, the server's end has shown while it was open. Not if
         // it waited to be accepted: then the backend has accepted and closed it since.
@@ -167,7 +167,7 @@ impl SocketLog {
         };
         let others: Vec<&History> = (self.connections.values())
             .filter(|history| !own.contains(&canonical(history.client)) && !shown(history))
-            .filter(|history| is_at(&ours, table, history.server))
+            .filter(|history| ours.take(history.server))
             .collect();
         let sign = |history: &History, what| Sign {
             client: history.client,
@@ -191,10 +191,11 @@ impl SocketLog {
         table: &[TcpSocket],
         addresses: &[SocketAddr],
     ) -> Option<SocketAddr> {
-        let listeners = cookies(table, addresses);
-        let accepted = self.connections.values().find(|history| {
-            history.waited_at_end && history.accepted && is_at(&listeners, table, history.server)
-        });
+        let ours = Listeners::at(table, addresses);
+        let accepted = self
+            .connections
+            .values()
+            .find(|history| history.waited_at_end && history.accepted && ours.take(history.server));
         accepted.map(|history| history.client)
     }
 
@@ -206,31 +207,42 @@ impl SocketLog {
         addresses: &[SocketAddr],
         own: &HashSet<SocketAddr>,
     ) -> bool {
-        let listeners = cookies(table, addresses);
+        let ours = Listeners::at(table, addresses);
         let mut connections = self.connections.values();
-        !self.full.is_disjoint(&listeners)
+        !self.full.is_disjoint(&ours.cookies)
             || connections.any(|history| {
                 own.contains(&canonical(history.client))
                     && history.received
                     && history.latest.first() == Some(&Some(0))
-                    && is_at(&listeners, table, history.server)
+                    && ours.take(history.server)
             })
     }
 }
 
-/// The listeners in `table` at `addresses`.
-fn cookies(table: &[TcpSocket], addresses: &[SocketAddr]) -> HashSet<u64> {
-    let listeners = addresses
-        .iter()
-        .flat_map(|address| listeners(table, *address));
-    listeners.map(|listener| listener.cookie).collect()
+/// The listeners at the addresses in question, and those beside them.
+struct Listeners {
+    /// All at the port: few, in contrast to the connections.
+    all: Vec<TcpSocket>,
+    cookies: HashSet<u64>,
 }
 
-/// Whether a connection to `server` could be one of these listeners'.
-fn is_at(cookies: &HashSet<u64>, table: &[TcpSocket], server: SocketAddr) -> bool {
-    let listeners = listeners(table, server);
-    let mut listeners = listeners.iter();
-    listeners.any(|listener| cookies.contains(&listener.cookie))
+impl Listeners {
+    fn at(table: &[TcpSocket], addresses: &[SocketAddr]) -> Self {
+        let listening = |socket: &&TcpSocket| socket.state == TcpState::Listen;
+        let all: Vec<TcpSocket> = table.iter().filter(listening).copied().collect();
+        let chosen = addresses
+            .iter()
+            .flat_map(|address| listeners(&all, *address));
+        let cookies = chosen.map(|listener| listener.cookie).collect();
+        Self { all, cookies }
+    }
+
+    /// Whether a connection to `server` could be one of those listeners'.
+    fn take(&self, server: SocketAddr) -> bool {
+        let listeners = listeners(&self.all, server);
+        let mut listeners = listeners.iter();
+        listeners.any(|listener| self.cookies.contains(&listener.cookie))
+    }
 }
 
 impl History {
