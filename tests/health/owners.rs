@@ -116,13 +116,14 @@ fn clients_that_give_up_and_are_closed_are_no_progress() {
         return;
     }
     let test_env = network.watch("own.service", LOCAL);
-    let mut running = test_env.start(["--dry-run"]);
-    while !running.is_over() {
-        let clients = network.clients(2, "127.0.0.1:8000");
-        // Longer than between two looks at the kernel's table.
-        thread::sleep(Duration::from_secs(1));
-        drop(clients);
-    }
+    let running = test_env.start(["--dry-run"]);
+    let probed = || network.connections(8000) > 0;
+    assert!(wait_until(Duration::from_secs(10), probed));
+    // Past the first look at the kernel's table, and then longer than between two.
+    thread::sleep(Duration::from_millis(300));
+    let clients = network.clients(2, "127.0.0.1:8000");
+    thread::sleep(Duration::from_secs(1));
+    drop(clients);
     running.finish().exits(1).hung(true).outcome("would_kill");
 }
 
