@@ -109,12 +109,40 @@ impl Hierarchy {
         Ok(processes)
     }
 
+    /// The path of `group` or of a group below it that is frozen, if one is.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::ids`].
+    pub(super) fn frozen(&self, group: &ControlGroup) -> Result<Option<String>, String> {
+        let mut frozen = None;
+        self.walk(group, |folder, _| {
+            // Kernels before 5.2 have no freezer here.
+            let events = fs::read_to_string(folder.join("cgroup.events")).unwrap_or_default();
+            if events.lines().any(|line| line == "frozen 1") {
+                let path = folder.strip_prefix(&self.0).unwrap_or(folder);
+                frozen.get_or_insert_with(|| format!("/{}", path.display()));
+            }
+            Ok(())
+        })?;
+        Ok(frozen)
+    }
+
     /// How long the processes of `group` and of all groups below it have had work, but none of them a CPU: the
     /// `full` total of its `cpu.pressure` (the kernel's Documentation/accounting/psi.rst). None where the
     /// kernel does not count that: before Linux 5.13, or with `psi=0`.
     pub(super) fn waited_for_cpu(&self, group: &ControlGroup) -> Option<Duration> {
         let file = self.folder(group).join("cpu.pressure");
         total_of(&fs::read_to_string(file).ok()?)
+    }
+
+    /// How much CPU time the processes of `group` and of all groups below it have used.
+    pub(super) fn used_cpu(&self, group: &ControlGroup) -> Option<Duration> {
+        let text = fs::read_to_string(self.folder(group).join("cpu.stat")).ok()?;
+        let used = text
+            .lines()
+            .find_map(|line| line.strip_prefix("usage_usec "))?;
+        Some(Duration::from_micros(used.parse().ok()?))
     }
 
     fn folder(&self, group: &ControlGroup) -> PathBuf {
@@ -278,6 +306,8 @@ pub(super) mod tests {
         let soon = Monotonic::now() + Duration::from_secs(10);
         let path = sleepers.group.as_str().to_owned();
         assert_eq!(hierarchy.path_of_id(id, soon), Ok(Some(path)));
+        assert!(hierarchy.used_cpu(&sleepers.group).is_some());
+        assert_eq!(hierarchy.frozen(&sleepers.group), Ok(None));
         drop(sleepers);
         assert_eq!(hierarchy.path_of_id(id, soon), Ok(None));
         let gone = ControlGroup("/scidex-route-health-nonexistent".to_owned());

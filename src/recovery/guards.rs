@@ -116,7 +116,7 @@ pub(super) fn judge(
     restarts(context, now)?;
     unit::no_job(state, name, scope)?;
     process::undisturbed(&now.members)?;
-    unit::unfrozen(state, name, scope)?;
+    unit::unfrozen(state, &now.members, name, scope)?;
     silence::not_starved(context.starved.as_deref())?;
     refuse_if(Guard::ManifestWritable, context.manifest_writable.as_ref())
 }

@@ -97,6 +97,7 @@ impl<'a> Machine<'a> {
         Ok(TcpFacts {
             owners: tcp_owners::owners(unit, manager, &self.systemctl, &table)?,
             progress: log.sign(&table, &self.context.silent_at, &own),
+            accepted: log.accepted_after_sweep(&table, &self.context.silent_at),
             sweep_reached: log.was_reached(&table, &self.context.silent_at, &own),
             table,
         })

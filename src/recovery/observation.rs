@@ -127,6 +127,8 @@ pub(super) struct Members {
     pub(super) others: usize,
     /// The first one with a debugger or a core dump.
     pub(super) disturbed: Option<Disturbed>,
+    /// The path of a control group that is frozen.
+    pub(super) frozen: Option<String>,
     /// How long they have waited for a CPU; none where the kernel does not count it.
     pub(super) cpu_wait: Option<CpuWait>,
 }
@@ -136,6 +138,8 @@ pub(super) struct Members {
 pub(super) struct CpuWait {
     pub(super) at: Monotonic,
     pub(super) total: Duration,
+    /// [`Hierarchy::used_cpu`](super::cgroup::Hierarchy::used_cpu)
+    pub(super) used: Duration,
 }
 
 /// A process with a debugger or a core dump.
@@ -174,6 +178,8 @@ pub(super) struct TcpFacts {
     /// Whether a request of the sweep reached the backend's socket and got no byte in return, or may have
     /// found its accept queue full.
     pub(super) sweep_reached: bool,
+    /// A client that waited to be accepted when the sweep ended, and has been accepted since.
+    pub(super) accepted: Option<SocketAddr>,
 }
 
 /// The owner of the control group of a socket.

@@ -49,10 +49,14 @@ pub(super) fn members(group: &ControlGroup, main: u32) -> Result<Members, String
     let until = Monotonic::now() + LIMIT;
     let hierarchy = Hierarchy::find()?;
     let members = members_of(hierarchy.processes(group)?, main, until)?;
-    let total = hierarchy.waited_for_cpu(group);
+    let frozen = hierarchy.frozen(group)?;
+    let cpu_times = hierarchy
+        .waited_for_cpu(group)
+        .zip(hierarchy.used_cpu(group));
     let at = Monotonic::now();
     Ok(Members {
-        cpu_wait: total.map(|total| CpuWait { at, total }),
+        frozen,
+        cpu_wait: cpu_times.map(|(total, used)| CpuWait { at, total, used }),
         ..members
     })
 }

@@ -60,6 +60,10 @@ struct History {
     first: Option<Accepted>,
     /// Whether the backend had not closed its end when it was first seen.
     began_open: bool,
+    /// In how many reads it waited to be accepted.
+    waits: u64,
+    /// Whether it still waited when the sweep ended.
+    waited_at_end: bool,
     /// Whether an application has been seen to hold it since.
     accepted: bool,
     /// Whether the backend has closed its end.
@@ -102,6 +106,8 @@ impl SocketLog {
                     false => Accepted::No,
                 }),
                 began_open: !socket.state.closed_here(),
+                waits: 0,
+                waited_at_end: false,
                 accepted: false,
                 closed: false,
                 read_when_closed: false,
@@ -111,10 +117,11 @@ impl SocketLog {
                 seen: 0,
             });
             history.seen = self.reads;
-            history.closed |= socket.state.closed_here();
+            history.closed |= socket.state.closed_here() && !history.gave_up(socket);
             // After an end is closed, its inode says nothing about acceptance.
             if matches!(socket.state, TcpState::Established | TcpState::CloseWait) {
                 history.accepted |= socket.accepted();
+                history.waits += u64::from(!socket.accepted());
             }
             // The kernel repeats an abandoned request for a while: what arrives later proves nothing.
             history.received |=
@@ -133,6 +140,10 @@ impl SocketLog {
     /// The sweep is over: its requests have had their time.
     pub(super) fn end_sweep(&mut self) {
         self.sweep_is_over = true;
+        for history in self.connections.values_mut() {
+            history.waited_at_end =
+                history.waited() && !history.accepted && history.seen == self.reads;
+        }
     }
 
     /// The first sign of progress on a connection to one of `addresses`, whose listeners are in
@@ -143,11 +154,12 @@ impl SocketLog {
         addresses: &[SocketAddr],
         own: &HashSet<SocketAddr>,
     ) -> Option<Sign> {
-        let ours = cookies(table, addresses);
+        let ours = Listeners::at(table, addresses);
         // What is left of a client that ended first is another socket than the server's end, and tells
-        // less: whether the client was served or gave up, the server's end has shown while it was open.
+        // less: whether the client was served or gave up, the server's end has shown while it was open. Not if
+        // it waited to be accepted: then the backend has accepted and closed it since.
         let open: HashSet<(SocketAddr, SocketAddr)> = (self.connections.values())
-            .filter(|history| history.began_open)
+            .filter(|history| history.began_open && !history.waited())
             .map(|history| (history.server, history.client))
             .collect();
         let shown = |history: &History| {
@@ -155,7 +167,7 @@ impl SocketLog {
         };
         let others: Vec<&History> = (self.connections.values())
             .filter(|history| !own.contains(&canonical(history.client)) && !shown(history))
-            .filter(|history| is_at(&ours, table, history.server))
+            .filter(|history| ours.take(history.server))
             .collect();
         let sign = |history: &History, what| Sign {
             client: history.client,
@@ -172,6 +184,21 @@ impl SocketLog {
         })
     }
 
+    /// A client at one of `addresses` that waited to be accepted when the sweep ended, and has been accepted
+    /// since. Connections of this program count, too.
+    pub(super) fn accepted_after_sweep(
+        &self,
+        table: &[TcpSocket],
+        addresses: &[SocketAddr],
+    ) -> Option<SocketAddr> {
+        let ours = Listeners::at(table, addresses);
+        let accepted = self
+            .connections
+            .values()
+            .find(|history| history.waited_at_end && history.accepted && ours.take(history.server));
+        accepted.map(|history| history.client)
+    }
+
     /// Whether a request of the sweep, which came from one of the `own` addresses, reached a listener at one
     /// of `addresses` and got no byte in return, or may have found its accept queue full.
     pub(super) fn was_reached(
@@ -180,34 +207,57 @@ impl SocketLog {
         addresses: &[SocketAddr],
         own: &HashSet<SocketAddr>,
     ) -> bool {
-        let listeners = cookies(table, addresses);
+        let ours = Listeners::at(table, addresses);
         let mut connections = self.connections.values();
-        !self.full.is_disjoint(&listeners)
+        !self.full.is_disjoint(&ours.cookies)
             || connections.any(|history| {
                 own.contains(&canonical(history.client))
                     && history.received
                     && history.latest.first() == Some(&Some(0))
-                    && is_at(&listeners, table, history.server)
+                    && ours.take(history.server)
             })
     }
 }
 
-/// The listeners in `table` at `addresses`.
-fn cookies(table: &[TcpSocket], addresses: &[SocketAddr]) -> HashSet<u64> {
-    let listeners = addresses
-        .iter()
-        .flat_map(|address| listeners(table, *address));
-    listeners.map(|listener| listener.cookie).collect()
+/// The listeners at the addresses in question, and those beside them.
+struct Listeners {
+    /// All at the port: few, in contrast to the connections.
+    all: Vec<TcpSocket>,
+    cookies: HashSet<u64>,
 }
 
-/// Whether a connection to `server` could be one of these listeners'.
-fn is_at(cookies: &HashSet<u64>, table: &[TcpSocket], server: SocketAddr) -> bool {
-    let listeners = listeners(table, server);
-    let mut listeners = listeners.iter();
-    listeners.any(|listener| cookies.contains(&listener.cookie))
+impl Listeners {
+    fn at(table: &[TcpSocket], addresses: &[SocketAddr]) -> Self {
+        let listening = |socket: &&TcpSocket| socket.state == TcpState::Listen;
+        let all: Vec<TcpSocket> = table.iter().filter(listening).copied().collect();
+        let chosen = addresses
+            .iter()
+            .flat_map(|address| listeners(&all, *address));
+        let cookies = chosen.map(|listener| listener.cookie).collect();
+        Self { all, cookies }
+    }
+
+    /// Whether a connection to `server` could be one of those listeners'.
+    fn take(&self, server: SocketAddr) -> bool {
+        let listeners = listeners(&self.all, server);
+        let mut listeners = listeners.iter();
+        listeners.any(|listener| self.cookies.contains(&listener.cookie))
+    }
 }
 
 impl History {
+    /// Whether its client, which the backend had accepted at once, was the first to close it, without a
+    /// byte in return.
+    fn gave_up(&self, socket: &TcpSocket) -> bool {
+        let closed_second = socket.state == TcpState::LastAck;
+        closed_second && socket.written() == Some(0) && self.accepted && !self.waited()
+    }
+
+    /// Whether it waited to be accepted. A single read may meet one that is accepted at once.
+    fn waited(&self) -> bool {
+        self.waits > 1
+    }
+
     fn newly_accepted(&self) -> bool {
         self.accepted && self.first != Some(Accepted::Yes)
     }
@@ -229,7 +279,9 @@ impl History {
         let wrote = in_total.saturating_sub(self.least.unwrap_or(0));
         let known = self.first.is_some();
         let closed = self.closed && self.first != Some(Accepted::Yes);
-        if closed && (wrote == 0 || !known) {
+        // Once accepted, it ended between two reads: by an answer, or because the client reset it.
+        let gone = self.waited() && self.accepted && self.seen < now;
+        if gone || closed && (wrote == 0 || !known) {
             Some(Served::Closed)
         } else if known && wrote > 0 {
             Some(Served::Wrote(wrote))
@@ -243,10 +295,13 @@ impl History {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::super::samples::{
         accepted, connection, established, in_state, listener, received, wildcard, written,
     };
     use super::*;
+    use crate::clock::Monotonic;
 
     const CLIENT: u16 = 50_000;
 
@@ -404,6 +459,20 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_that_waited_and_was_accepted_and_has_gone_is_progress() {
+        let waits = || vec![waiting()];
+        let open = || vec![accepted(waiting())];
+        assert_eq!(
+            sign(&[waits(), waits(), open(), vec![]]),
+            Some(Served::Closed)
+        );
+        assert_eq!(sign(&[waits(), waits(), open(), open()]), None);
+        assert_eq!(sign(&[waits(), waits(), vec![]]), None);
+        // It may have been accepted at once.
+        assert_eq!(sign(&[waits(), open(), vec![]]), None);
+    }
+
+    #[test]
     fn clients_that_give_up_are_no_progress() {
         let gave_up = in_state(waiting(), TcpState::CloseWait);
         assert_eq!(sign(&[vec![waiting()], vec![gave_up]]), None);
@@ -423,12 +492,30 @@ mod tests {
         let open = accepted(waiting());
         assert_eq!(sign(&[vec![], vec![open], vec![ended]]), None);
         assert_eq!(sign(&[vec![open], vec![], vec![ended]]), None);
+        // Its own machine has not acknowledged the backend's end yet.
+        let late = in_state(open, TcpState::LastAck);
+        assert_eq!(sign(&[vec![], vec![open], vec![late]]), None);
+        assert_eq!(
+            sign(&[
+                vec![],
+                vec![open],
+                vec![in_state(served(open, 5), TcpState::LastAck)]
+            ]),
+            Some(Served::Closed)
+        );
         assert_eq!(
             sign(&[vec![], vec![served(open, 5)], vec![ended]]),
             Some(Served::Wrote(5))
         );
         // It came and went between two dumps.
         assert_eq!(sign(&[vec![], vec![ended]]), Some(Served::Closed));
+        // It waited until the backend accepted and closed it.
+        let waits = || vec![waiting()];
+        assert_eq!(
+            sign(&[vec![], waits(), waits(), vec![open], vec![ended]]),
+            Some(Served::Closed)
+        );
+        assert_eq!(sign(&[vec![], waits(), vec![open], vec![ended]]), None);
     }
 
     #[test]
@@ -465,6 +552,50 @@ mod tests {
             let found = log.was_reached(&table, &["127.0.0.1:80".parse().unwrap()], &own);
             assert_eq!(found, expected, "{sweep:?} {later:?}");
         }
+    }
+
+    #[test]
+    fn accepted_after_sweep_wants_a_connection_that_waited_at_its_end() {
+        let waits = || vec![waiting()];
+        let open = || vec![accepted(waiting())];
+        for (sweep, later, expected) in [
+            (vec![waits(), waits()], open(), true),
+            (vec![waits(), waits()], waits(), false),
+            (vec![waits(), waits()], vec![], false),
+            (vec![waits(), waits(), open()], open(), false),
+            (vec![waits(), waits(), vec![]], open(), false),
+            // It may have been accepted at once.
+            (vec![waits()], open(), false),
+            (vec![vec![]], open(), false),
+        ] {
+            let mut log = SocketLog::default();
+            for table in &sweep {
+                log.record(table);
+            }
+            log.end_sweep();
+            log.record(&later);
+            for (address, at_it) in [("127.0.0.1:80", true), ("127.0.0.2:80", false)] {
+                let table = [listener("127.0.0.1:80", 9), listener("127.0.0.2:80", 8)];
+                let found = log.accepted_after_sweep(&table, &[address.parse().unwrap()]);
+                assert_eq!(found.is_some(), expected && at_it, "{sweep:?} {later:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_log_of_many_connections_is_judged_in_no_time() {
+        let connections = (0..30_000).map(|client| accepted(connection(client, CLIENT)));
+        let table: Vec<_> = connections
+            .chain([listener("127.0.0.1:80", 90_000)])
+            .collect();
+        let mut log = SocketLog::default();
+        log.record(&table);
+        let began = Monotonic::now();
+        let at = ["127.0.0.1:80".parse().unwrap()];
+        assert_eq!(log.sign(&table, &at, &HashSet::new()), None);
+        assert!(!log.was_reached(&table, &at, &HashSet::new()));
+        let took = Monotonic::now().since(began);
+        assert!(took < Duration::from_secs(2), "{took:?}");
     }
 
     #[test]

@@ -5,6 +5,7 @@ It tells the service manager when it is ready (sd_notify(3)) and answers every r
 
 import argparse
 import array
+import contextlib
 import ctypes
 import os
 import select
@@ -35,6 +36,7 @@ def options():
     parser.add_argument("--slow", type=float, help="one request at a time, with this many seconds each")
     parser.add_argument("--size", type=int, default=2, help="bytes in the body of an answer")
     parser.add_argument("--silent", metavar="PATH", help="never answer requests for this path")
+    parser.add_argument("--mute", action="store_true", help="answer nothing; close after the client")
     parser.add_argument("--client-closes", action="store_true", help="let the client close first")
     parser.add_argument("--leave", action="store_true", help="stop listening when the first client goes")
     parser.add_argument("--hang-once", metavar="FILE", help="hang after one answer, once in all")
@@ -93,11 +95,15 @@ def answer(connection, args):
         request = connection.recv(65536)
         if args.silent and request.startswith(f"GET {args.silent} ".encode()):
             threading.Event().wait()
-        if request:
+        if args.mute:
+            while connection.recv(65536):
+                pass
+        elif request:
             time.sleep(args.slow or 0)
             connection.sendall(HEAD.format(args.size).encode() + b"ok" * (args.size // 2))
-        while args.client_closes and connection.recv(65536):
-            pass
+        with contextlib.suppress(ConnectionResetError):
+            while args.client_closes and connection.recv(65536):
+                pass
 
 
 def serve(sockets, args):

@@ -12,6 +12,7 @@ use crate::network::{
     start_systemd,
 };
 use crate::run::has;
+use crate::test_env::TestEnv;
 use crate::wait::wait_until;
 
 const UNIT: &str = "own.service";
@@ -50,19 +51,41 @@ fn a_filter_of_the_sweep_spares(dropped: &str) {
         return;
     }
     let test_env = network.watch(UNIT, LOCAL);
+    let test_env = after_the_sweep(test_env, "nft delete table ip test");
+    is_spared(&systemd, UNIT, &test_env, "not_reached");
+    let lifted = test_env.dir().join("done").exists();
+    assert!(lifted, "the filter was there all the time");
+}
+
+/// Runs a command in the test environment between the sweep and the first observation.
+fn after_the_sweep(test_env: TestEnv, command: &str) -> TestEnv {
     let bin = test_env.dir().join("bin");
     fs::create_dir(&bin).unwrap();
     // The first call is for the warnings, beside the sweep; the next one begins the first observation.
-    let script = "#!/bin/sh\nPATH=/usr/sbin:/usr/bin:/sbin:/bin\n\
-                  mkdir called 2>/dev/null || { nft delete table ip test && touch lifted; }\n\
-                  exec systemctl \"$@\"\n";
+    let script = format!(
+        "#!/bin/sh\nPATH=/usr/sbin:/usr/bin:/sbin:/bin\n\
+         mkdir called 2>/dev/null || [ -e done ] || {{ {command} && touch done; }}\n\
+         exec systemctl \"$@\"\n"
+    );
     fs::write(bin.join("systemctl"), script).unwrap();
     fs::set_permissions(bin.join("systemctl"), Permissions::from_mode(0o755)).unwrap();
     let path = format!("PATH={}", bin.display());
-    let test_env = test_env.through(["env", &path]);
-    is_spared(&systemd, UNIT, &test_env, "not_reached");
-    let lifted = test_env.dir().join("lifted").exists();
-    assert!(lifted, "the filter was there all the time");
+    test_env.through(["env", &path])
+}
+
+#[test]
+fn a_backend_that_wakes_up_to_abandoned_requests_is_left_alone() {
+    let Some(systemd) = start_systemd() else {
+        return;
+    };
+    let network = PrivateNetwork::new(&systemd);
+    network.start(UNIT, &format!("{LISTEN} --slow 1"), RESTARTS);
+    hang(&systemd, UNIT);
+    // It first works off the request of the sweep.
+    let wake_up = format!("kill -CONT {}", systemd.main_pid(UNIT));
+    let test_env = after_the_sweep(network.watch(UNIT, LOCAL), &wake_up);
+    is_spared(&systemd, UNIT, &test_env, "answered");
+    assert!(test_env.dir().join("done").exists(), "it slept on");
 }
 
 #[test]
@@ -183,6 +206,24 @@ fn a_backend_without_cpu_time_is_left_alone() {
     drop(quota);
     let patient = test_env.default("timeout_seconds", 20);
     patient.run([]).exits(0).outcome("not_needed");
+}
+
+#[test]
+fn a_unit_of_which_somebody_froze_a_part_is_left_alone() {
+    let Some(systemd) = start_systemd() else {
+        return;
+    };
+    let network = PrivateNetwork::new(&systemd);
+    let service = format!("{RESTARTS}\nDelegate=yes");
+    network.start(UNIT, &format!("{LISTEN} --subgroup"), &service);
+    let group = systemd.property(UNIT, "ControlGroup");
+    let freeze = format!(
+        "for root in /sys/fs/cgroup/unified /sys/fs/cgroup; do
+            ! [ -e $root'{group}'/worker/cgroup.freeze ] || echo 1 >$root'{group}'/worker/cgroup.freeze
+        done"
+    );
+    network.shell(&freeze).unwrap();
+    is_spared(&systemd, UNIT, &network.watch(UNIT, LOCAL), "frozen");
 }
 
 /// A unit with these options and settings hangs and is left alone for this reason.

@@ -22,20 +22,21 @@ pub(super) fn has_cpu_time(first: Option<CpuWait>, now: Option<CpuWait>) -> Pass
     let Some((first, now)) = first.zip(now) else {
         return Ok(());
     };
-    let (elapsed, waited) = (
-        now.at.since(first.at),
-        now.total.saturating_sub(first.total),
-    );
-    // Nine tenths: more than a process loses on a machine that is merely loaded.
-    if elapsed.is_zero() || waited * 10 < elapsed * 9 {
+    let elapsed = now.at.since(first.at);
+    let waited = now.total.saturating_sub(first.total);
+    let used = now.used.saturating_sub(first.used);
+    // The wait is a mean over the processors, and at times little more than half of what it was; what was used
+    // is exact.
+    if elapsed.is_zero() || waited * 2 < elapsed || used * 10 > elapsed {
         return Ok(());
     }
     refuse(
         Guard::Busy,
         format!(
-            "the unit's processes have work, but waited for a CPU for {:.2} of the last {:.2} s: the backend is overloaded, not hung (raise its CPUQuota=, or reduce the load on this machine)",
-            waited.as_secs_f64(),
-            elapsed.as_secs_f64()
+            "the unit's processes have work, but had a CPU for {:.2} of the last {:.2} s, and waited for one for {:.2} s: the backend is overloaded, not hung (raise its CPUQuota=, or reduce the load on this machine)",
+            used.as_secs_f64(),
+            elapsed.as_secs_f64(),
+            waited.as_secs_f64()
         ),
     )
 }
@@ -49,18 +50,24 @@ mod tests {
 
     #[test]
     fn has_cpu_time_wants_a_tenth_of_the_time() {
-        let reading = |at, total| {
+        let reading = |at, total, used| {
             Some(CpuWait {
                 at: Monotonic::from_micros(at),
                 total: Duration::from_micros(total),
+                used: Duration::from_micros(used),
             })
         };
-        let first = reading(1_000, 700);
+        let first = reading(1_000, 700, 50);
         for (now, passes) in [
-            (reading(2_000, 700), true),
-            (reading(2_000, 1_590), true),
-            (reading(2_000, 1_600), false),
-            (reading(2_000, 1_700), false),
+            // Idle.
+            (reading(2_000, 700, 50), true),
+            (reading(2_000, 1_199, 60), true),
+            // As read of processes that get one percent.
+            (reading(2_000, 1_200, 60), false),
+            (reading(2_000, 1_690, 60), false),
+            // It computes without end, beside others.
+            (reading(2_000, 1_500, 150), false),
+            (reading(2_000, 1_500, 151), true),
             (first, true),
             (None, true),
         ] {

@@ -41,6 +41,14 @@ pub(in super::super) fn unanswered(
     let Some(Sockets::Tcp(facts)) = sockets else {
         return Ok(());
     };
+    if let Some(client) = facts.accepted {
+        return refuse(
+            Guard::Answered,
+            format!(
+                "the backend woke up: it has accepted the connection from {client}, which had waited since before the end of the sweep"
+            ),
+        );
+    }
     let written = probe
         .connections
         .iter()
@@ -186,6 +194,15 @@ mod tests {
             Some(Guard::Answered)
         );
         assert_eq!(guard(unanswered(None, Some(&wrote))), None);
+        // It works off what has waited before it comes to the final GET.
+        let woke_up = Sockets::Tcp(TcpFacts {
+            accepted: Some("127.0.0.1:50002".parse().unwrap()),
+            ..facts(vec![connection(1, 50_000)])
+        });
+        assert_eq!(
+            guard(unanswered(Some(&probe(true)), Some(&woke_up))),
+            Some(Guard::Answered)
+        );
         // One of several connections is enough.
         let one = Sockets::Tcp(facts(vec![
             connection(1, 50_000),

@@ -119,6 +119,7 @@ impl Fixture {
                 table,
                 owners: [(UNIT, Owner::Unit)].into(),
                 progress: None,
+                accepted: None,
                 sweep_reached: true,
             })),
             probe: Some(probe(true)),
@@ -447,6 +448,8 @@ fn judge_spares_what_somebody_is_at_work_on() {
         assert_eq!(fixture.guard(), Some(Guard::Traced));
         assert!(fixture.message().contains(part), "{}", fixture.message());
     }
+    let part = Fixture::changed(|it| it.members().frozen = Some("/system.slice/a/b".to_owned()));
+    assert_eq!(part.guard(), Some(Guard::Frozen));
     let hidden = Fixture::changed(|it| it.now.members = Err("hidepid".to_owned()));
     assert_eq!(hidden.guard(), Some(Guard::Unreadable));
 }

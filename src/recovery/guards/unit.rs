@@ -1,8 +1,9 @@
 //! The guards that judge what systemd says of the unit.
 
+use super::super::observation::Members;
 use super::super::systemctl::systemctl;
 use super::super::unit::UnitState;
-use super::{Guard, Passed, known, refuse};
+use super::{Guard, Passed, known, readable, refuse};
 use crate::escape::escape;
 use crate::manifest::Scope;
 
@@ -65,9 +66,23 @@ pub(super) fn no_job(unit: &UnitState, name: &str, scope: Scope) -> Passed {
 }
 
 /// `frozen`
-pub(super) fn unfrozen(unit: &UnitState, name: &str, scope: Scope) -> Passed {
+pub(super) fn unfrozen(
+    unit: &UnitState,
+    members: &Result<Members, String>,
+    name: &str,
+    scope: Scope,
+) -> Passed {
     match unit.freezer.as_deref() {
-        None | Some("running") => Ok(()),
+        None | Some("running") => match &readable(members)?.frozen {
+            None => Ok(()),
+            Some(group) => refuse(
+                Guard::Frozen,
+                format!(
+                    "control group {} of {name} is frozen, such as a paused container: let it run again",
+                    escape(group)
+                ),
+            ),
+        },
         Some(other) => refuse(
             Guard::Frozen,
             format!(

@@ -184,6 +184,7 @@ impl Host for Watchdog {
             Ok(Members {
                 others,
                 disturbed,
+                frozen: None,
                 cpu_wait: None,
             })
         })
@@ -222,6 +223,7 @@ impl Host for Watchdog {
                     client: "127.0.0.1:40000".parse().unwrap(),
                     what: Served::Wrote(5),
                 }),
+                accepted: None,
                 sweep_reached: true,
             }))
         })
