@@ -88,6 +88,8 @@ pub(super) struct UnitState {
     pub(super) job: Property<Option<String>>,
     /// `running`, `frozen`, …; none from systemd before 246.
     pub(super) freezer: Option<String>,
+    /// Whether `RestartSec=` is `infinity`.
+    pub(super) never_restarts: bool,
     /// How long a restart may take to stop what is left, and then to wait; unknown where either
     /// is `infinity` or not understood.
     pub(super) restart_takes: Option<Duration>,
@@ -137,6 +139,7 @@ impl UnitState {
                 Some((!matches!(text, "" | "0")).then(|| text.to_owned()))
             }),
             freezer: raw.optional("FreezerState").map(str::to_owned),
+            never_restarts: raw.optional("RestartUSec") == Some("infinity"),
             restart_takes: restart_takes(),
             stale: raw.parsed("NeedDaemonReload", yes_or_no),
             triggered_by: raw

@@ -238,6 +238,12 @@ fn spares(options: &str, service: &str, guard: &str) {
     is_spared(&systemd, UNIT, &network.watch(UNIT, LOCAL), guard);
 }
 
+#[test]
+fn a_unit_that_waits_forever_before_a_restart_is_left_alone() {
+    let never = "Restart=always\nRestartSec=infinity\nTimeoutStopSec=1";
+    spares("", never, "no_restart");
+}
+
 /// A unit with these options and settings hangs and is recovered.
 #[track_caller]
 fn recovers(options: &str, service: &str) {

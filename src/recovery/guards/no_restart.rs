@@ -54,7 +54,8 @@ pub(super) fn no_restart(
         KillSignal::Abort => &[("ABRT", false), ("ABRT", true), ("KILL", false)],
     };
     for &(signal, dumped_core) in ends {
-        if let Some(why) = policy.no_restart_after(signal, dumped_core) {
+        let never = || (unit.never_restarts).then(|| "RestartSec=infinity never ends".to_owned());
+        if let Some(why) = policy.no_restart_after(signal, dumped_core).or_else(never) {
             return refuse(
                 Guard::NoRestart,
                 format!(
