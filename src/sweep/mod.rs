@@ -12,10 +12,10 @@ mod failure;
 mod framing;
 mod history;
 mod http;
-mod pool;
 mod probe;
 mod proxy;
 mod retry;
+mod round;
 mod socket;
 mod tls;
 mod transport;
@@ -34,7 +34,7 @@ use self::client::Client;
 use self::connections::ConnectionLog;
 use self::dns::DnsCache;
 use self::history::SweepHistory;
-use self::pool::{Round, Routes, probe_all};
+use self::round::{Round, Routes, probe_all};
 use crate::cause::{Class, Severity, SkipReason, TransportError};
 use crate::clock::Monotonic;
 use crate::manifest::{Manifest, Method, Options, Proxy, Route, Scheme};
@@ -45,7 +45,7 @@ pub use self::history::{SweepOptions, until_healthy};
 
 /// How long the final probe waits. Blocked stderr can delay the signal indefinitely, and a backend
 /// that wakes up meanwhile must be noticed.
-const FINAL_PROBE_LIMIT: Duration = Duration::from_secs(86_400);
+const FINAL_PROBE_LIMIT: Duration = Duration::from_secs(24 * 3_600);
 
 /// How far beyond the deadline the core may be probed where a recovery depends on it. The manifest
 /// grants the core just the time that its attempts take on paper; in truth each begins and ends some

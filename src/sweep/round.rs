@@ -1,4 +1,4 @@
-//! Probes several routes in parallel.
+//! One round of probes: several routes in parallel, in the order given.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
