@@ -141,7 +141,10 @@ fn without(mut state: UnitState, name: &str) -> UnitState {
             state.restart_takes = None;
             state.stops_forever = missing(name);
         }
-        "RestartUSec" => state.restart_takes = None,
+        "RestartUSec" => {
+            state.restart_takes = None;
+            state.never_restarts = false;
+        }
         "NeedDaemonReload" => state.stale = missing(name),
         "TriggeredBy" => state.triggered_by.clear(),
         _ => {}
@@ -256,6 +259,7 @@ fn all_is_well(lines: &[&str], others: usize) {
             .any(|word| word == signal || word == format!("SIG{signal}"))
     };
     let restart = printed("Restart").unwrap_or("no");
+    assert_ne!(printed("RestartUSec"), Some("infinity"));
     assert!(matches!(printed("ExitType"), None | Some("main")));
     let remains = printed("RemainAfterExit").unwrap_or("no");
     assert!(
