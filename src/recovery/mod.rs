@@ -1,5 +1,5 @@
-//! Ends a main process that provably hangs, so that systemd restarts it. In doubt, it refuses and gives
-//! the reason. Independent of HTTP: it uses the prober through [`CoreProber`].
+//! Kills a main process that provably hangs, so that systemd restarts it. If any fact is missing, it refuses
+//! and gives the reason. Independent of HTTP: it uses the prober through [`CoreProber`].
 
 mod cgroup;
 mod command;
@@ -65,11 +65,11 @@ pub struct RecoveryRequest<'a> {
 /// How far a recovery may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Permission {
-    /// Up to the end.
+    /// Completely.
     Act,
     /// Up to the signal, which is not sent (`--dry-run`).
     DryRun,
-    /// Not at all; the message that says why.
+    /// Not at all; the reason.
     Forbidden(&'static str),
 }
 
@@ -141,14 +141,14 @@ pub trait CoreProber {
     /// A message, where the name cannot be resolved.
     fn addresses(&self) -> Result<Vec<SocketAddr>, String>;
 
-    /// Every TCP connection of this run, whose traffic is no sign of progress.
+    /// Every TCP connection of this run; their traffic is not a sign of progress.
     fn connections(&self) -> Vec<Connection>;
 
-    /// The processes that the sweep's connections to a UNIX socket named as their peers.
+    /// The peer processes of the sweep's connections to a UNIX socket.
     fn unix_peers(&self) -> Vec<UnixPeer>;
 }
 
-/// The last GET before the signal, running in the background.
+/// The final probe: the last GET before the signal, running in the background.
 pub trait FinalProbe {
     /// Its status so far.
     fn status(&self) -> ProbeStatus;
@@ -213,7 +213,7 @@ pub struct Recovery {
     pub unit: Option<UnitName>,
     /// The main process judged, where there was one.
     pub pid: Option<u32>,
-    /// What was seen of the unit's processes before the signal.
+    /// What was observed of the unit's processes before the signal.
     pub evidence: Option<Evidence>,
     /// The stacks that were asked for before the signal.
     pub dump: Option<Dump>,
@@ -236,7 +236,7 @@ impl Recovery {
 }
 
 impl Outcome {
-    /// Every outcome's name in reports, in the README's order.
+    /// Every outcome's name in reports, in the order of the documentation.
     pub const NAMES: [&'static str; 8] = [
         "not_configured",
         "not_needed",

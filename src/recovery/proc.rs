@@ -46,12 +46,12 @@ pub(super) struct Status {
     pub(super) tracer: u32,
     /// Whether this thread is stopped by its tracer (state `t`).
     pub(super) tracing_stop: bool,
-    /// Whether it is dumping core. A process that has given up its memory is not said to, and does
-    /// not: proc_pid_status() of the kernel's fs/proc/array.c.
+    /// Whether it is dumping core. A process that has released its memory has no such line and
+    /// does not dump: proc_pid_status() of the kernel's fs/proc/array.c.
     pub(super) dumping: bool,
     /// Whether a SIGKILL is pending.
     pub(super) kill_pending: bool,
-    /// Resident memory in bytes; none for a process that has given up its memory.
+    /// Resident memory in bytes; none for a process that has released its memory.
     pub(super) resident: Option<u64>,
     /// The signals that the process catches, signal N as bit N-1 (`SigCgt`).
     pub(super) caught: u64,
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn stat_refuses_what_is_cut_short() {
+    fn stat_refuses_truncated_text() {
         for text in [
             "",
             "19299",
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn status_refuses_what_lacks_a_guards_field() {
+    fn status_refuses_text_without_a_field_that_a_guard_needs() {
         for line in [
             "TracerPid:\t0\n",
             "ShdPnd:\t0000000000000000\n",

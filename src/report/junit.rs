@@ -97,8 +97,8 @@ fn lines<'a>(
     writeln!(out, "</{element}>")
 }
 
-/// Text that is safe in an attribute and between tags. XML 1.0 has no way to write most control
-/// characters, so they are shown as they are to people.
+/// Text that is safe in an attribute and between tags. XML 1.0 cannot represent most control characters, so
+/// they are escaped as in the human report.
 struct Xml<'a>(&'a str);
 
 impl fmt::Display for Xml<'_> {
@@ -109,7 +109,7 @@ impl fmt::Display for Xml<'_> {
                 '<' => f.write_str("&lt;")?,
                 '>' => f.write_str("&gt;")?,
                 '"' => f.write_str("&quot;")?,
-                // No characters in XML 1.0, section 2.2.
+                // Not characters in XML 1.0, section 2.2.
                 '\u{FFFE}' | '\u{FFFF}' => f.write_str("\u{FFFD}")?,
                 other => write!(f, "{other}")?,
             }

@@ -12,7 +12,7 @@ fn soon() -> Monotonic {
     Monotonic::now() + Duration::from_secs(10)
 }
 
-/// This process without its group: the other processes of that are not its own.
+/// This process without its control group, whose other processes do not belong to the test.
 fn own() -> Evidence {
     processes(std::process::id(), None, None, soon())
 }
@@ -94,7 +94,7 @@ fn listener_adds_up_the_queues_and_names_the_owner() {
 }
 
 #[test]
-fn listener_asks_the_later_table_who_was_accepted() {
+fn listener_takes_acceptance_from_the_later_table() {
     let connections = probe(true).connections;
     for (later, expected) in [
         (vec![], Reading::Unknown),
@@ -143,7 +143,7 @@ fn processes_takes_the_others_of_the_group_after_the_main_one() {
 }
 
 #[test]
-fn processes_keeps_its_time_and_survives_a_process_that_is_gone() {
+fn processes_keeps_its_time_limit_and_tolerates_a_process_that_is_gone() {
     let before = Monotonic::now();
     let evidence = processes(u32::MAX, None, None, before);
     assert!(Monotonic::now().since(before) < Duration::from_millis(100));
