@@ -183,7 +183,7 @@ impl FromStr for BaseUrl {
     ///
     /// # Errors
     ///
-    /// A message that says what is wrong with it and what is allowed; it never holds user info.
+    /// A message that says what is wrong with it and what is allowed; it never contains user info.
     fn from_str(text: &str) -> Result<Self, String> {
         let Some((scheme, rest)) = Scheme::split(text) else {
             let remedy = "begin it with \"http://\" or \"https://\"";

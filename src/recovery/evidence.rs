@@ -212,7 +212,7 @@ pub(super) fn processes(
     let mut processes: Vec<_> = first
         .iter()
         .take_while(|(pid, _)| *pid == main || !until.has_passed())
-        .map(|(pid, stat)| look_at(*pid, stat.clone(), dump_signal, may_trace, until))
+        .map(|(pid, stat)| inspect(*pid, stat.clone(), dump_signal, may_trace, until))
         .collect();
 
     // Meanwhile the final probe connects.
@@ -234,7 +234,7 @@ pub(super) fn processes(
 }
 
 /// Everything about a process that one read shows, and its CPU time between two samples.
-fn look_at(
+fn inspect(
     pid: u32,
     stat: Reading<proc::Stat>,
     dump_signal: Option<DumpSignal>,

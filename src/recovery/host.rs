@@ -44,7 +44,7 @@ pub(super) struct Machine<'a> {
     log: &'a dyn Fn(&str),
     sock_diag: RefCell<Option<SockDiag>>,
     /// Whether the first observation has been made.
-    looked: Cell<bool>,
+    has_observed: Cell<bool>,
     /// The log of each connection since the sweep began.
     progress: RefCell<Result<SocketLog, String>>,
 }
@@ -71,7 +71,7 @@ impl<'a> Machine<'a> {
             prober,
             log,
             sock_diag: RefCell::default(),
-            looked: Cell::new(false),
+            has_observed: Cell::new(false),
             progress: RefCell::new(progress.unwrap_or_else(|| Ok(SocketLog::default()))),
         }
     }
@@ -85,7 +85,7 @@ impl<'a> Machine<'a> {
         let log = progress.as_mut().map_err(|why| why.clone())?;
         let mut table = self.table()?;
         log.record(&table);
-        if self.looked.replace(true) {
+        if self.has_observed.replace(true) {
             for _ in 1..DUMPS {
                 table = self.table()?;
                 log.record(&table);

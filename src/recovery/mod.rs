@@ -73,7 +73,7 @@ pub enum Permission {
     Forbidden(&'static str),
 }
 
-/// Recovers a hung backend as far as `permission` allows, or gives the reason why not. Returns after the
+/// Recovers a hung backend as far as `permission` allows, or returns the reason why not. Returns after the
 /// restart and its verification, which can take minutes.
 pub fn attempt(
     request: RecoveryRequest<'_>,
@@ -130,7 +130,7 @@ pub trait CoreProber {
     /// Sends one GET to a core route on a fresh connection, in the background.
     fn final_probe(&self) -> Box<dyn FinalProbe>;
 
-    /// Probes every core route once and says whether all are `ok` or `rate_limited`; returns by
+    /// Probes every core route once and returns whether all are `ok` or `rate_limited`, by
     /// `until` at the latest.
     fn core_answers(&self, until: Monotonic) -> bool;
 

@@ -61,7 +61,7 @@ impl PidFd {
         }
     }
 
-    /// Waits for the process to die and says whether it did within `at_most`.
+    /// Waits for the process to die, and returns whether it did within `at_most`.
     pub(super) fn died_within(&self, at_most: Duration) -> bool {
         died_within(self.fd.as_fd(), at_most)
     }

@@ -99,7 +99,7 @@ pub(super) fn skipped(reason: SkipReason) -> ProbeResult {
     }
 }
 
-/// The route's result from its last attempt: `spent` says whether the retry budget was used,
+/// The route's result from its last attempt: `spent` is whether the whole retry budget was used,
 /// `error` is the route's latest HTTP error before this attempt.
 fn final_result(mut last: ProbeResult, spent: bool, error: Option<ProbeResult>) -> ProbeResult {
     last.proof.silent &= spent;

@@ -127,13 +127,13 @@ mod tests {
 
     fn chosen(url: &str, variables: &[(&str, &str)]) -> Result<Option<String>, String> {
         let url = url.parse().unwrap();
-        let look = |name: &str| {
+        let variable = |name: &str| {
             variables
                 .iter()
                 .find(|(key, _)| *key == name)
                 .map(|(_, value)| (*value).to_owned())
         };
-        choose(&url, look).map(|proxy| proxy.map(|proxy| proxy.uri().to_string()))
+        choose(&url, variable).map(|proxy| proxy.map(|proxy| proxy.uri().to_string()))
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What bounds a run: its deadline, the waiting, dead name servers, and memory.
+//! The bounds of a run: its deadline, the waiting, dead name servers, and memory.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::test_env::TestEnv;
 const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
-fn the_deadline_cuts_what_is_under_way_and_skips_the_rest() {
+fn the_deadline_cuts_running_attempts_and_skips_the_rest() {
     let test_env = TestEnv::new()
         .top("deadline_seconds", 1)
         .top("concurrency", 1)
@@ -102,7 +102,7 @@ fn a_name_server_that_never_answers_does_not_stall_the_run() {
     if !has("ip") {
         return;
     }
-    // RFC 5737: an address that nobody has. The kernel drops what it is sent for others.
+    // RFC 5737: an address that no machine has. The kernel drops packets for other machines.
     let script = "ip link set lo up && ip route add 192.0.2.0/24 dev lo && \
                   mount --bind resolv.conf /etc/resolv.conf && exec \"$@\"";
     let test_env = TestEnv::new()

@@ -1,5 +1,5 @@
-//! `routes.schema.json` and the program speak the same language: one corpus of manifests, good and
-//! bad, goes through both. Rules that a schema cannot say are listed by name.
+//! `routes.schema.json` and the program accept the same manifests: both judge one corpus of good and bad
+//! ones. Rules that a schema cannot express are listed by name.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::test_env::BINARY;
 
-/// The rules that only the program knows.
+/// The rules that only the program checks.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Beyond {
     /// Two routes with the same method and path.
@@ -295,7 +295,7 @@ fn beyond() -> Vec<(Beyond, Value)> {
     ]
 }
 
-/// What the program says of a manifest: nothing where it accepts it.
+/// The program's message about a manifest; none if it accepts it.
 fn program_says(manifest: &Value) -> Option<String> {
     let mut child = Command::new(BINARY)
         .args(["--validate", "--manifest", "-"])

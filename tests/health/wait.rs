@@ -1,4 +1,4 @@
-//! Waiting for what happens sooner or later.
+//! Waits for a condition.
 
 use std::thread;
 use std::time::{Duration, Instant};

@@ -35,7 +35,7 @@ fn listener_sees_whether_a_connection_is_accepted() {
             },
             established: true,
         }];
-        let look = || {
+        let observe = || {
             let table = socket_watch::dump(&mut None, server.port(), States::All).unwrap();
             let facts = TcpFacts {
                 table: table.clone(),
@@ -43,7 +43,7 @@ fn listener_sees_whether_a_connection_is_accepted() {
             };
             listener(&facts, &[server], "demo.service", &connections, &table)
         };
-        let before = look();
+        let before = observe();
         assert_eq!(before.accept_queue, Reading::Known(2));
         assert!(
             before
@@ -53,7 +53,7 @@ fn listener_sees_whether_a_connection_is_accepted() {
         );
         assert_eq!(before.accepted, Reading::Known(false));
         let kept = (backend.accept().unwrap(), backend.accept().unwrap());
-        let after = look();
+        let after = observe();
         assert_eq!(after.accept_queue, Reading::Known(0));
         assert_eq!(after.accepted, Reading::Known(true));
         drop((kept, first));

@@ -86,7 +86,7 @@ impl World {
             }
             11 => {
                 self.notice();
-                "the manager looks around"
+                "the manager reaps its dead"
             }
             12 => {
                 let millis = self.random.below(3_000);

@@ -356,7 +356,7 @@ fn finish_cancels_a_running_call() {
     waiting.cancel = Some(cancel);
     let thread = thread::spawn(move || {
         let closed = io::copy(&mut cancelled, &mut io::sink());
-        sender.send("the call was given up".to_owned()).unwrap();
+        sender.send("the call was cancelled".to_owned()).unwrap();
         closed.unwrap()
     });
     let warnings = waiting.finish(Duration::from_millis(30));

@@ -107,7 +107,7 @@ fn attempt(client: &Arc<Client>, options: &Options, keep_body: bool, end: Monoto
 fn reply_to(text: impl AsRef<[u8]>, options: &Options) -> Attempted {
     let text = text.as_ref().to_vec();
     let client = client(move |stream| {
-        // The client may hang up before the end of what it does not want.
+        // The client may close before the end of a body that it does not need.
         let _ = stream.write_all(&text);
     });
     attempt(&client, options, true, soon())
@@ -199,7 +199,7 @@ fn reply_in_pieces(pieces: Vec<Vec<u8>>) -> Attempted {
             if number > 0 {
                 thread::sleep(Duration::from_millis(2));
             }
-            // The client may hang up before the end of what it does not want.
+            // The client may close before the end of a body that it does not need.
             let _ = stream.write_all(piece);
         }
     });
