@@ -138,7 +138,7 @@ impl Cli {
     }
 }
 
-/// Hides arguments that may hold a password: clap shows invalid arguments.
+/// Hides arguments that may contain a password: clap shows invalid arguments.
 fn without_user_info(mut error: clap::Error) -> clap::Error {
     let typed = [ContextKind::InvalidArg, ContextKind::InvalidValue];
     for kind in typed {

@@ -1,5 +1,4 @@
-//! Skips tests that this machine cannot run. Used by the unit tests and by `tests/health`, but not by any
-//! program.
+//! Skips tests that this machine cannot run. Used by the unit tests and by `tests/health`.
 
 use std::collections::BTreeMap;
 use std::io::Write;

@@ -21,7 +21,7 @@ pub struct Proof {
 pub struct ProbeResult {
     /// The class of the result.
     pub class: Class,
-    /// The last attempt's status; none where no response head arrived.
+    /// The last attempt's status; none if no response head arrived.
     pub status: Option<u16>,
     /// More about the result, as text that may contain anything a server sent.
     pub detail: Option<Box<str>>,

@@ -28,7 +28,7 @@ pub(crate) fn serve(address: SocketAddr) -> io::Result<()> {
         };
         match path.as_str() {
             "/__hang" => {
-                let _gone = send(&stream, 200, &json!("from now on I hang"));
+                let _gone = send(&stream, 200, &json!("hanging from now on"));
                 drop(stream);
                 // The only loop is stuck; the kernel keeps accepting connections for the listener.
                 loop {

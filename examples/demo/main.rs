@@ -77,7 +77,7 @@ fn demo() -> anyhow::Result<()> {
     println!("{why:#}.");
     match namespace::with_systemd(folder.path()) {
         Ok(ended) => return ended,
-        Err(why) => println!("No systemd of the demo's own either: {why:#}."),
+        Err(why) => println!("The demo cannot start its own systemd either: {why:#}."),
     }
     say(
         "STAND-IN, not systemd: the demo itself restarts the backend and answers \"systemctl show\".",
@@ -125,7 +125,7 @@ fn incident(supervisor: Supervisor, folder: &Path) -> anyhow::Result<()> {
     }
 
     say(&format!(
-        "4. The unit has a new main process, {new} in place of {old}. Once more:"
+        "4. The unit's main process is now {new} instead of {old}. The same check again:"
     ));
     check.run(0)?;
 

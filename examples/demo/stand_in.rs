@@ -53,8 +53,8 @@ struct Running {
 }
 
 impl StandIn {
-    /// Runs `command` as the service `name`. Its files are created in `folder`, after which the control groups
-    /// are named.
+    /// Runs `command` as the service `name`. Its files are created in `folder`, which also names the control
+    /// groups.
     ///
     /// # Errors
     ///
@@ -171,7 +171,7 @@ impl Service {
         let started = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
         let (program, rest) = self.command.split_first().context("no command")?;
         let mut command = if let Some(group) = &self.group {
-            // Joins the group before the backend starts, because a socket keeps the group in which it was created.
+            // Joins the group before the backend starts: a socket keeps the group in which it was created.
             let mut shell = Command::new("sh");
             shell
                 .args(["-c", r#"echo 0 > "$0/cgroup.procs" && exec "$@""#])

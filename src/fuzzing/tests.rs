@@ -1,8 +1,8 @@
 //! Checks the properties with proptest, on input that is valid or nearly valid. The fuzzer would need much
 //! longer to find such input.
 
-mod schema;
 mod mutate;
+mod schema;
 mod valid;
 
 use proptest::collection::vec;
@@ -189,7 +189,7 @@ proptest! {
         end in of(any::<Index>()),
     ) {
         netlink_property(&corrupt(answer, &changes, end));
-        // A row by itself.
+        // A single row, without the netlink header.
         netlink_property(&corrupt(&answer[16..], &changes, end));
     }
 

@@ -1,4 +1,4 @@
-//! Reads an object with keys of the manifest's own language. The known keys are those that the caller asks
+//! Reads an object whose keys the manifest format defines. The known keys are those that the caller asks
 //! for.
 
 use std::borrow::Cow;
@@ -124,7 +124,7 @@ fn advice(unknown: &str, keys: &[&str]) -> String {
     let near = |key: &&&str| (unknown.len() >= 4 && key.starts_with(unknown)) || alike(key);
     match keys.iter().find(near) {
         Some(key) => format!("did you mean \"{key}\"?"),
-        None => format!("known are {}", keys.join(", ")),
+        None => format!("known keys are {}", keys.join(", ")),
     }
 }
 

@@ -49,7 +49,7 @@ impl<'v> Context<'v> {
 pub(super) enum Location<'a> {
     /// The manifest as a whole.
     Top,
-    /// A key of the manifest's own language.
+    /// A key that the manifest format defines.
     Key(&'a Location<'a>, &'a str),
     /// A key that the author chose.
     Entry(&'a Location<'a>, &'a str),

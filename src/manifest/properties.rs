@@ -49,7 +49,7 @@ const BEYOND: [&str; 10] = [
 ///
 /// # Panics
 ///
-/// Where one does not hold.
+/// A property does not hold.
 pub fn manifest_property(data: &[u8]) -> bool {
     let parsed = parse(data);
     let written = serde_json::from_slice(data);

@@ -109,7 +109,7 @@ pub(super) fn body_text(value: &Json<'_>, variables: Variables<'_>) -> Result<St
             "has only empty variables"
         };
         return Err(format!(
-            "{what}, and every body contains that; give some text, or leave the key out"
+            "{what}, so every body contains it; give some text, or leave the key out"
         ));
     }
     Ok(expanded)

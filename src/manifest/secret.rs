@@ -24,7 +24,7 @@ pub struct Secret {
 }
 
 impl Secret {
-    /// Marks `text` as secret, and so each of `parts`, such as the token in `Bearer TOKEN`.
+    /// Marks `text` as secret, and also each of `parts`, such as the token in `Bearer TOKEN`.
     pub(super) fn with_parts(
         text: impl Into<String>,
         parts: impl IntoIterator<Item = String>,

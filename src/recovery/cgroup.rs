@@ -43,7 +43,7 @@ impl ControlGroup {
     }
 }
 
-/// The cgroup2 path in `/proc/PID/cgroup`; none where there is no cgroup2.
+/// The cgroup2 path in `/proc/PID/cgroup`; none if there is no cgroup2.
 pub(super) fn path_of(text: &str) -> Option<&str> {
     text.lines().find_map(|line| line.strip_prefix("0::"))
 }
@@ -57,7 +57,7 @@ impl Hierarchy {
     ///
     /// # Errors
     ///
-    /// A message, where there is none.
+    /// A message, if there is none.
     pub(super) fn find() -> Result<Self, String> {
         MOUNTS
             .iter()
@@ -74,7 +74,7 @@ impl Hierarchy {
     ///
     /// # Errors
     ///
-    /// A message, where the group does not exist or cannot be read.
+    /// A message, if the group does not exist or cannot be read.
     pub(super) fn ids(&self, group: &ControlGroup) -> Result<HashSet<u64>, String> {
         let mut ids = HashSet::new();
         self.walk(group, |_, id| {
@@ -149,7 +149,7 @@ impl Hierarchy {
         self.0.join(group.as_str().trim_start_matches('/'))
     }
 
-    /// The path of the group with this id, searched until `until`; none where no group has it.
+    /// The path of the group with this id, searched until `until`; none if no group has it.
     ///
     /// # Errors
     ///

@@ -1,5 +1,5 @@
-//! Evidence of what a hung process was doing, for the reader of the report. Best effort: it must neither
-//! delay the signal nor influence whether it is sent.
+//! Evidence of what a hung process was doing, for the reader of the report. Best effort: it neither delays
+//! the signal much nor influences whether it is sent.
 
 mod summary;
 
@@ -120,7 +120,7 @@ pub struct ProcessEvidence {
     pub resident_bytes: Reading<u64>,
     /// Open descriptors.
     pub open_descriptors: Reading<usize>,
-    /// Whether it catches `dump_signal`; unknown where none is configured.
+    /// Whether it catches `dump_signal`; unknown if none is configured.
     pub catches_dump_signal: Reading<bool>,
 }
 

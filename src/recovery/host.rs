@@ -1,5 +1,5 @@
-//! The real machine behind the steps. It contains as little logic as possible, because the simulation
-//! replaces it.
+//! Implements the steps' [`Host`] with the real machine. It contains as little logic as possible, because
+//! the simulation replaces it.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;

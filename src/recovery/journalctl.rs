@@ -14,7 +14,7 @@ use crate::manifest::Scope;
 const BOUND: Duration = Duration::from_secs(2);
 /// How many lines are quoted.
 const LINES: usize = 40;
-/// A line may reach the journal, which sets its timestamp, this much later.
+/// How late a line may reach the journal, which timestamps it on receipt.
 const LAG: Duration = Duration::from_secs(1);
 
 /// How a person types `journalctl` for this manager.

@@ -138,7 +138,7 @@ pub trait CoreProber {
     ///
     /// # Errors
     ///
-    /// A message, where the name cannot be resolved.
+    /// A message, if the name cannot be resolved.
     fn addresses(&self) -> Result<Vec<SocketAddr>, String>;
 
     /// Every TCP connection of this run; their traffic is not a sign of progress.

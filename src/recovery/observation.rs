@@ -54,9 +54,9 @@ pub(super) struct Observation {
     pub(super) unit: UnitState,
     /// The main process of the first observation.
     pub(super) process: Process,
-    /// The other processes of the unit; a message where they cannot be read.
+    /// The other processes of the unit; a message if they cannot be read.
     pub(super) members: Result<Members, String>,
-    /// The sockets at which the probes waited; a message where they cannot be read.
+    /// The sockets at which the probes waited; a message if they cannot be read.
     pub(super) sockets: Result<Sockets, String>,
     /// The final probe; none before it is sent.
     pub(super) probe: Option<ProbeFacts>,
@@ -114,7 +114,7 @@ pub(super) struct Vitals {
 /// The parent of a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Parent {
-    /// 0 where it is outside this PID namespace.
+    /// 0 if it is outside this PID namespace.
     pub(super) pid: u32,
     /// Its control group on cgroup2, where that can be read.
     pub(super) group: Option<String>,

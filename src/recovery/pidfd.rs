@@ -28,7 +28,7 @@ impl PidFd {
     ///
     /// # Errors
     ///
-    /// `ESRCH` where there is none; others as pidfd_open(2) names them.
+    /// `ESRCH` if there is none; others as pidfd_open(2) names them.
     pub(super) fn open(pid: u32) -> Result<Self, Errno> {
         let pid = i32::try_from(pid).map_err(|_| Errno::ESRCH)?;
         let number = rustix::process::Pid::from_raw(pid).ok_or(Errno::ESRCH)?;
@@ -41,7 +41,7 @@ impl PidFd {
     ///
     /// # Errors
     ///
-    /// `ESRCH` where it has died, `EPERM` where we may not; see pidfd_send_signal(2).
+    /// `ESRCH` if it has died, `EPERM` if we may not; see pidfd_send_signal(2).
     pub(super) fn signal(&self, signal: Signal) -> Result<(), Errno> {
         let number = rustix::process::Signal::from_named_raw(signal as i32);
         pidfd_send_signal(&self.fd, number.ok_or(Errno::EINVAL)?).map_err(errno)

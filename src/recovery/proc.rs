@@ -19,9 +19,9 @@ pub(super) struct Stat {
     pub(super) started: Duration,
 }
 
-/// Reads `/proc/PID/stat` or `/proc/PID/task/TID/stat`; none where it is not of that form.
+/// Reads `/proc/PID/stat` or `/proc/PID/task/TID/stat`; none if it is not of that form.
 pub(super) fn stat(text: &str) -> Option<Stat> {
-    // The name may hold spaces and parentheses, so its end is the last one.
+    // The name may contain spaces and parentheses, so its end is the last one.
     let (head, tail) = text.rsplit_once(')')?;
     let (_, name) = head.split_once('(')?;
     let mut fields = tail.split_ascii_whitespace();
@@ -40,9 +40,9 @@ pub(super) fn stat(text: &str) -> Option<Stat> {
 /// From `/proc/PID/status`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Status {
-    /// The parent's PID, 0 where it is outside this PID namespace.
+    /// The parent's PID, 0 if it is outside this PID namespace.
     pub(super) parent: u32,
-    /// The tracer's PID, 0 where there is none.
+    /// The tracer's PID, 0 if there is none.
     pub(super) tracer: u32,
     /// Whether this thread is stopped by its tracer (state `t`).
     pub(super) tracing_stop: bool,
@@ -59,7 +59,7 @@ pub(super) struct Status {
     pub(super) blocked: u64,
 }
 
-/// Reads `/proc/PID/status`; none where a needed field is missing.
+/// Reads `/proc/PID/status`; none if a needed field is missing.
 pub(super) fn status(text: &str) -> Option<Status> {
     let field = |name| {
         text.lines()

@@ -44,7 +44,7 @@ pub(super) fn group_of(pid: u32) -> Option<String> {
 ///
 /// # Errors
 ///
-/// A message, where one of them cannot be read, or not all of them in time.
+/// A message, if one of them cannot be read, or not all of them in time.
 pub(super) fn members(group: &ControlGroup, main: u32) -> Result<Members, String> {
     let until = Monotonic::now() + LIMIT;
     let hierarchy = Hierarchy::find()?;
@@ -94,7 +94,7 @@ pub(super) fn statuses(group: &ControlGroup) -> Result<Vec<(u32, Status)>, Strin
     Ok(processes.into_iter().filter_map(with_status).collect())
 }
 
-/// What `/proc/PID/status` shows; none where it shows nothing.
+/// What `/proc/PID/status` shows; none if it shows nothing.
 pub(super) fn status(pid: u32) -> Option<Status> {
     proc::status(&read(pid, "status").ok()?)
 }
@@ -135,7 +135,7 @@ fn has_ended_thread(error: &io::Error) -> bool {
 }
 
 /// Whether `error` means that process `pid` has ended. A process that /proc hides causes the same error, but
-/// still exists by its PID.
+/// kill(2) still finds it.
 fn has_ended(pid: u32, error: &io::Error) -> bool {
     has_ended_thread(error)
         && i32::try_from(pid)

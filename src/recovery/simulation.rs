@@ -2,9 +2,9 @@
 //! random events between any two calls, and in scripts. It does not use the guards' logic: whether a signal
 //! is wrong is derived from the simulated machine itself.
 
+mod events;
 mod host;
 mod last_moment;
-mod events;
 mod prober;
 mod scripts;
 mod watchdog;
@@ -262,7 +262,7 @@ fn no_round_signals_the_wrong_process() {
             *seen.entry(name).or_insert(0_u64) += 1;
         }
     }
-    // The rounds prove something only if every outcome occurs.
+    // The rounds prove something only if each of these occurs often enough.
     for (name, at_least) in [
         ("recovered", ROUNDS / 10),
         ("not_recovered", ROUNDS / 50),

@@ -60,7 +60,7 @@ impl SocketWatch {
     ///
     /// # Errors
     ///
-    /// Where the thread cannot be started.
+    /// The thread cannot be started.
     pub fn start(manifest: &Manifest) -> std::io::Result<Self> {
         let port = match manifest.unix_socket {
             Some(_) => None,

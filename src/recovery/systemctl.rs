@@ -72,7 +72,7 @@ impl Systemctl {
                 self.bound.as_secs_f64()
             ),
             Trouble::Cancelled => format!("\"{typed} show {unit}\" did not end in time"),
-            Trouble::Verbose => format!("\"{typed} show {unit}\" printed garbage without end"),
+            Trouble::Verbose => format!("\"{typed} show {unit}\" printed endless garbage"),
         })?;
         if output.status.success() {
             return Ok(output.answer);
@@ -186,8 +186,8 @@ mod tests {
             ("kill -9 $$", "signal: 9"),
             ("echo rubbish", "garbage: \"rubbish\""),
             ("", "printed nothing"),
-            ("yes", "without end"),
-            ("yes >&2", "without end"),
+            ("yes", "endless garbage"),
+            ("yes >&2", "endless garbage"),
         ] {
             let error = Fake::new(script).show(Scope::System, LONG).unwrap_err();
             assert!(error.contains(complaint), "{script}: {error}");

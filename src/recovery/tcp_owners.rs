@@ -19,7 +19,7 @@ const SEARCH: Duration = Duration::from_millis(500);
 ///
 /// # Errors
 ///
-/// A message, where the unit's group cannot be read.
+/// A message, if the unit's group cannot be read.
 pub(super) fn owners(
     unit: &UnitState,
     manager: Option<&str>,

@@ -53,7 +53,7 @@ pub(super) struct TcpSocket {
     pub(super) remote: SocketAddr,
     /// The kernel's unique number for it, from the handshake to TIME_WAIT.
     pub(super) cookie: u64,
-    /// 0 where no process has a descriptor for it; see [`Self::accepted`].
+    /// 0 if no process has a descriptor for it; see [`Self::accepted`].
     pub(super) inode: u32,
     /// If listening: connections in the accept queue. Otherwise: bytes that the application has not read.
     pub(super) receive_queue: u32,

@@ -56,7 +56,7 @@ pub(super) struct UnitState {
     pub(super) sub: Property<String>,
     /// `success`, `signal`, `start-limit-hit`, …
     pub(super) result: Property<String>,
-    /// The main process, 0 where there is none.
+    /// The main process, 0 if there is none.
     pub(super) main_pid: Property<u32>,
     /// Its control group, which is never the root one.
     pub(super) group: Property<ControlGroup>,
@@ -248,7 +248,7 @@ impl SocketUnit {
     }
 }
 
-/// `Key=value` lines. Kept apart from the types because the order is systemd's, not ours.
+/// `Key=value` lines. Separate from the types because systemd decides the order of the lines.
 struct Raw<'a> {
     properties: BTreeMap<&'a str, &'a str>,
     /// For each line that ends a command of `ExecStart=`, or seems to, whether its failure is ignored.
@@ -272,7 +272,7 @@ impl<'a> Raw<'a> {
                 iter::once(line)
                     .chain(lines.by_ref())
                     .find_map(ignores_failure)
-                    .ok_or("systemctl printed garbage: an ExecStart= without its end")?;
+                    .ok_or("systemctl printed garbage: an ExecStart= without an end")?;
                 continue;
             }
             let Some((key, value)) = line.split_once('=').filter(|_| !line.contains('\0')) else {

@@ -152,7 +152,7 @@ impl Subjects {
         }
     }
 
-    /// The names of the units, for people; empty where there are none.
+    /// The names of the units, for people; empty if there are none.
     fn names(&self) -> String {
         let backend = self.backend.as_ref().map(|backend| &backend.unit);
         let units = backend.into_iter().chain(&self.own);

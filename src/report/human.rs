@@ -23,7 +23,7 @@ use crate::verdict::ProbeResult;
 ///
 /// # Errors
 ///
-/// Where `out` cannot be written.
+/// `out` cannot be written.
 pub(super) fn render(
     report: &Report,
     appearance: Appearance,

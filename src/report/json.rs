@@ -23,7 +23,7 @@ const SCHEMA_VERSION: u32 = 1;
 ///
 /// # Errors
 ///
-/// Where `out` cannot be written.
+/// `out` cannot be written.
 pub(super) fn render(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let mut serializer = serde_json::Serializer::with_formatter(&mut *out, Lines::default());
     document(report).serialize(&mut serializer)?;

@@ -1,4 +1,4 @@
-//! The report as JUnit XML, in the form that Jenkins and GitLab read: hard results are failures,
+//! The report as JUnit XML, in the format that Jenkins and GitLab read: hard results are failures,
 //! soft ones are skipped cases. Written by hand, because quick-junit holds all cases in memory and
 //! there may be 100,000.
 
@@ -18,7 +18,7 @@ use crate::verdict::ProbeResult;
 ///
 /// # Errors
 ///
-/// Where `out` cannot be written.
+/// `out` cannot be written.
 pub(super) fn render(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let of = |wanted| {
         let severities = report.by_route().map(|(r, o)| o.class.severity(r.core));

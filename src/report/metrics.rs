@@ -21,7 +21,7 @@ const PREFIX: &str = "scidex_route_health";
 ///
 /// # Errors
 ///
-/// Where `out` cannot be written.
+/// `out` cannot be written.
 pub(super) fn render(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let verdict = &report.verdict;
     let is_healthy = u8::from(verdict.healthy);

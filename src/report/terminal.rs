@@ -1,5 +1,5 @@
-//! What standard output and standard error are connected to, and so how text is written there: prefixes
-//! for the journal, colour and columns for a terminal, plain lines otherwise.
+//! What standard output and standard error are connected to, which determines how text is written there:
+//! prefixes for the journal, colour and columns for a terminal, plain lines otherwise.
 
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;

@@ -24,7 +24,7 @@ struct Lookup {
 }
 
 impl DnsCache {
-    /// Makes every name be looked up again.
+    /// Forgets all lookups, so that every name is looked up again.
     pub(super) fn forget(&self) {
         self.0
             .lock()

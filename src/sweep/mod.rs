@@ -218,7 +218,7 @@ impl<'m> Prober<'m> {
     ///
     /// # Errors
     ///
-    /// Where the thread cannot be started.
+    /// The thread cannot be started.
     pub fn final_probe(&self) -> anyhow::Result<FinalProbe> {
         let routes = self.routes(true);
         let (_, route) = routes.first().ok_or_else(|| anyhow!("no core route"))?;

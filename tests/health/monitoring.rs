@@ -72,7 +72,7 @@ impl Daemon {
         Some(daemon)
     }
 
-    /// The body of a 200 answer. HTTP/1.0, so that it ends with the connection, in one piece.
+    /// The body of a 200 answer. With HTTP/1.0, it is not chunked and ends with the connection.
     fn get(&self, path: &str) -> io::Result<String> {
         let mut stream = TcpStream::connect(self.address)?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;

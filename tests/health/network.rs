@@ -154,7 +154,7 @@ impl<'a> PrivateNetwork<'a> {
         held
     }
 
-    /// How many ends of connections have this local address.
+    /// How many ends of connections have this local port.
     pub(crate) fn connections(&self, port: u16) -> usize {
         let local = format!(":{port:04X}");
         self.inside(move || {
@@ -180,7 +180,7 @@ impl<'a> PrivateNetwork<'a> {
             .ok()
     }
 
-    /// What a command prints that runs beside the manager, or its errors.
+    /// Runs a script beside the manager, and returns its output or its errors.
     pub(crate) fn shell(&self, script: &str) -> Result<String, String> {
         shell(self.systemd, script)
     }
@@ -232,7 +232,7 @@ pub(crate) fn hang(systemd: &Systemd, unit: &str) {
     );
 }
 
-/// What a command prints that runs beside the manager, or its errors.
+/// Runs a script beside the manager, and returns its output or its errors.
 pub(crate) fn shell(systemd: &Systemd, script: &str) -> Result<String, String> {
     let enter = systemd.enter("/".as_ref());
     let output = Command::new(&enter[0])

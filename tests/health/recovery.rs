@@ -165,7 +165,7 @@ fn two_timers_at_the_same_moment_kill_once() {
     systemd.systemctl(&["start", "whole.timer", "core.timer"]);
     for (name, _) in runs {
         let read = || fs::read_to_string(ends(name)).unwrap_or_default();
-        // Both detected the hang, or the later one found a healthy backend.
+        // The first run of each timer detected the hang, and a later one found a healthy backend.
         assert!(
             wait_until(SECOND * 20, || read().contains('0')),
             "{name}: {}",

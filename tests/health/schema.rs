@@ -22,7 +22,7 @@ enum Beyond {
     LongSocketPath,
     /// A deadline too short to prove a hang.
     ShortDeadline,
-    /// Brackets that hold hex digits and colons, but no IPv6 address.
+    /// Brackets with hex digits and colons that are not an IPv6 address.
     NoIpv6Address,
     /// A host of more than 253 characters.
     LongHost,
@@ -330,7 +330,7 @@ fn schema_and_program_know_the_same_keys() {
         ("routes[0].", "/$defs/route"),
         ("recovery.", "/properties/recovery"),
     ] {
-        let start = format!("{table}unknown: unknown key; known are ");
+        let start = format!("{table}unknown: unknown key; known keys are ");
         let known = said.lines().find_map(|line| line.strip_prefix(&start));
         let known: BTreeSet<&str> = known
             .unwrap_or_else(|| panic!("{said}"))

@@ -59,8 +59,8 @@ impl<'a> Scripted<'a> {
         scripted
     }
 
-    /// Only writes the unit. `service` belongs to its `[Service]` section and may begin others; an
-    /// `ExecStart=` in it holds [`SERVE`].
+    /// Only writes the unit. `service` is added to its `[Service]` section and may begin other sections; an
+    /// `ExecStart=` in it contains [`SERVE`].
     pub(crate) fn write(systemd: &'a Systemd, unit: &str, answers: &[&str], service: &str) -> Self {
         let address = own_address().unwrap();
         let dir = TempDir::new().unwrap();

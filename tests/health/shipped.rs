@@ -142,7 +142,7 @@ fn the_timers_elapse_at_the_documented_times() {
 
 #[test]
 fn the_demo_shows_a_recovery_without_a_systemd() {
-    // A PATH without systemctl, and without unshare for a systemd of the demo's own.
+    // A PATH without systemctl, and without unshare for the demo's own systemd.
     let bin = TempDir::new().unwrap();
     symlink("/bin/sh", bin.path().join("sh")).unwrap();
     let alone = Command::new(demo())

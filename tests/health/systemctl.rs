@@ -191,7 +191,7 @@ fn a_flood_from_systemctl_fails_the_recovery_and_is_not_passed_on() {
     ] {
         fake.script(flood);
         let run = fake.run();
-        run.failed("garbage without end");
+        run.failed("endless garbage");
         assert!(
             run.stdout.len() + run.stderr.len() < 20_000,
             "{flood}: it is passed on"

@@ -26,17 +26,17 @@ fn unknown_and_repeated_keys_are_reported_with_their_location() {
         [
             "base_url: duplicate key; keep one of the two",
             "defaults.retrys: unknown key; did you mean \"retries\"?",
-            "defaults.path: unknown key; known are method, expect, timeout_seconds, retries, \
+            "defaults.path: unknown key; known keys are method, expect, timeout_seconds, retries, \
              retry_backoff_seconds, max_redirects, headers, max_body_bytes",
             "defaults.timeout: unknown key; did you mean \"timeout_seconds\"?",
             "routes[0].core: duplicate key; keep one of the two",
             "routes[0].Path: unknown key; did you mean \"path\"?",
             "recovery.unit: duplicate key; keep one of the two",
-            "recovery.retries: unknown key; known are unit, scope, signal, dump_signal, min_uptime_seconds, \
+            "recovery.retries: unknown key; known keys are unit, scope, signal, dump_signal, min_uptime_seconds, \
              verify_seconds",
-            "manifest[\"a b\\u{1b}\"]: unknown key; known are $schema, base_url, unix_socket, user_agent, \
+            "manifest[\"a b\\u{1b}\"]: unknown key; known keys are $schema, base_url, unix_socket, user_agent, \
              deadline_seconds, concurrency, proxy, defaults, routes, recovery",
-            "x: unknown key; known are $schema, base_url, unix_socket, user_agent, \
+            "x: unknown key; known keys are $schema, base_url, unix_socket, user_agent, \
              deadline_seconds, concurrency, proxy, defaults, routes, recovery",
         ]
     );

@@ -86,7 +86,7 @@ pub(super) fn unfrozen(
         Some(other) => refuse(
             Guard::Frozen,
             format!(
-                "{name} is frozen (FreezerState={}): \"{} thaw {name}\" lets it run again",
+                "{name} is frozen (FreezerState={}): \"{} thaw {name}\" thaws it",
                 escape(other),
                 systemctl(scope)
             ),

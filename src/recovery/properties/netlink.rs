@@ -24,7 +24,7 @@ const INET_DIAG_CGROUP_ID: u16 = 21;
 ///
 /// # Panics
 ///
-/// Where one does not hold.
+/// A property does not hold.
 pub fn netlink_property(data: &[u8]) {
     answer_is_read_within_its_bounds(data);
     attributes_survive_a_round_trip(data);

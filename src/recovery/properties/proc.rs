@@ -12,7 +12,7 @@ use crate::recovery::warnings::own_unit;
 ///
 /// # Panics
 ///
-/// Where one does not hold.
+/// A property does not hold.
 pub fn proc_property(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     // Whatever is read survives a round trip in the kernel's format, except a number beyond the

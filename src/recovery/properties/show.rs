@@ -17,7 +17,7 @@ use crate::recovery::unit::{PROPERTIES, Property, SocketUnit, UnitState, Unreada
 ///
 /// # Panics
 ///
-/// Where one does not hold.
+/// A property does not hold.
 pub fn show_property(data: &[u8]) {
     match UnitState::parse(data) {
         Err(why) => {

@@ -265,7 +265,7 @@ fn parse_refuses_garbage() {
         (two_units.as_bytes(), "more than one unit"),
         (
             b"ExecStart={ path=sh ; argv[]=sh\nMainPID=1\n",
-            "without its end",
+            "without an end",
         ),
     ] {
         let error = UnitState::parse(printed).unwrap_err();

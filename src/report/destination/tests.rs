@@ -151,7 +151,7 @@ fn a_pipe_is_kept_open_from_the_check_to_the_report() {
     let error = (&reader).read(&mut [0]).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
     destination.write(|out| out.write_all(b"whole")).unwrap();
-    // A process that another test starts may hold the pipe for a moment, so the read waits for the end.
+    // A process that another test starts may contain the pipe for a moment, so the read waits for the end.
     fcntl(&reader, FcntlArg::F_SETFL(OFlag::empty())).unwrap();
     assert_eq!(io::read_to_string(reader).unwrap(), "whole");
 }

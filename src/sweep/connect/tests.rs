@@ -185,7 +185,7 @@ fn a_refusal_lets_the_next_address_begin_at_once_beside_a_pending_one() {
     let full = FullQueue::on("127.0.0.1:0");
     let (_kept, refused) = refusing("[::1]:0");
     let (_accepting, address) = listener("127.0.0.1:0");
-    // A busy machine may delay one sample; not all of them.
+    // A busy machine may delay one sample, but hardly all of them.
     let took = (0..3).map(|_| {
         let attempt = attempt(LIMIT);
         let start = Monotonic::now();

@@ -81,7 +81,7 @@ fn a_full_queue_is_waited_for_until_the_end_and_no_longer() {
     };
     thread::scope(|scope| {
         for limit in limits {
-            // A busy machine may delay one sample; not all of them.
+            // A busy machine may delay one sample, but hardly all of them.
             let apart = [0, 70, 140].map(Duration::from_millis);
             let samples = apart.map(|more| scope.spawn(move || late(limit + more)));
             let least = samples
