@@ -141,7 +141,10 @@ fn without(mut state: UnitState, name: &str) -> UnitState {
             state.restart_takes = None;
             state.stops_forever = missing(name);
         }
-        "RestartUSec" => state.restart_takes = None,
+        "RestartUSec" => {
+            state.restart_takes = None;
+            state.never_restarts = false;
+        }
         "NeedDaemonReload" => state.stale = missing(name),
         "TriggeredBy" => state.triggered_by.clear(),
         _ => {}
