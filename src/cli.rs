@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn without_arguments_everything_is_at_its_default() {
+    fn without_arguments_every_option_has_its_default() {
         let cli = parse(&[]).unwrap();
         assert_eq!(cli.manifest, None);
         assert_eq!(cli.wait, Duration::ZERO);

@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn escape_leaves_harmless_text_where_it_is() {
+    fn escape_does_not_copy_harmless_text() {
         assert!(matches!(escape("nothing to do"), Cow::Borrowed(_)));
         assert!(matches!(escape("one\u{7}bell"), Cow::Owned(_)));
     }

@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn every_line_has_its_level_in_the_journal_alone() {
+    fn lines_have_levels_only_in_the_journal() {
         assert_eq!(
             lines(Level::Failure, "one\n\ntwo", true),
             "<3>one\n<3>two\n"

@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn judge_tells_hung_from_down() {
+    fn judge_distinguishes_hung_from_down() {
         let hung = judge([(true, &lost(TransportError::Timeout, SILENT))]);
         assert!(hung.hung() && !hung.down());
         let down = judge([(true, &lost(TransportError::Refused, NOTHING))]);

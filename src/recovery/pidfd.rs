@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_that_nobody_has_is_no_process() {
+    fn an_unused_pid_is_not_a_process() {
         let mut child = sleeper();
         let number = child.id();
         child.kill().unwrap();

@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limiter_hides_no_error_of_an_earlier_sweep_and_all_attempts_count() {
+    fn a_rate_limit_does_not_mask_an_earlier_error_and_all_attempts_count() {
         let limited = |attempts| (Class::RateLimited, 429, attempts);
         for (sweeps, expected) in [
             (

@@ -90,7 +90,7 @@ fn a_unit_without_a_main_process_is_left_alone() {
 }
 
 #[test]
-fn a_main_process_that_is_still_young_is_left_alone() {
+fn a_young_main_process_is_left_alone() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
@@ -162,7 +162,7 @@ fn a_unit_with_a_queued_job_is_left_alone() {
 }
 
 #[test]
-fn a_process_that_somebody_debugs_is_left_alone() {
+fn a_debugged_process_is_left_alone() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
@@ -176,7 +176,7 @@ fn a_process_that_somebody_debugs_is_left_alone() {
 }
 
 #[test]
-fn a_unit_that_somebody_froze_is_left_alone() {
+fn a_frozen_unit_is_left_alone() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
@@ -386,7 +386,7 @@ fn services() -> Vec<String> {
 }
 
 #[test]
-fn decisions_about_restarts_are_what_systemd_then_does() {
+fn restart_decisions_match_what_systemd_does() {
     let Some(systemd) = Systemd::start() else {
         return;
     };

@@ -301,7 +301,7 @@ fn only_a_hang_is_recovered() {
 }
 
 #[test]
-fn a_start_limit_is_named_afterwards() {
+fn a_start_limit_is_reported() {
     let Some(systemd) = Systemd::start() else {
         return;
     };

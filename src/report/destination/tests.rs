@@ -125,7 +125,7 @@ fn a_path_that_cannot_work_is_reported_with_the_remedy() {
 }
 
 #[test]
-fn a_pipe_without_a_reader_is_never_waited_for() {
+fn a_pipe_without_a_reader_never_blocks() {
     let folder = folder();
     let path = folder.path().join("pipe");
     mkfifo(&path, Mode::S_IRWXU).unwrap();

@@ -96,7 +96,7 @@ fn render_writes_plain_lines_into_a_pipe() {
 }
 
 #[test]
-fn render_gives_the_journal_levels_and_only_what_is_not_ok() {
+fn render_writes_only_what_is_not_ok_to_the_journal_with_levels() {
     with_report(soft(), |report| {
         assert_golden("human-soft-journal.txt", &shown(report, JOURNAL, false));
     });

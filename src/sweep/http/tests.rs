@@ -582,7 +582,7 @@ fn a_redirect_needs_a_tunnel_of_its_own() {
 }
 
 #[test]
-fn nothing_goes_in_clear_text_where_tls_is_due() {
+fn nothing_is_sent_in_clear_text_where_tls_is_required() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let secured = format!("https://{}", listener.local_addr().unwrap());
     let by_proxy = Client {
