@@ -115,7 +115,7 @@ pub(super) fn body_text(value: &Json<'_>, variables: Variables<'_>) -> Result<St
     Ok(expanded)
 }
 
-/// Text that is parsed into a type of its own.
+/// Text that is parsed into another type.
 pub(super) fn parsed<T: FromStr<Err = String>>(value: &Json<'_>) -> Result<T, String> {
     text(value)?.parse()
 }

@@ -37,7 +37,7 @@ pub(super) fn run(
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        // A group of its own, so that its children can be ended with it.
+        // A separate process group, so that its children can be killed with it.
         .process_group(0);
     pidfd::keep_exit_statuses();
     let until = Monotonic::now() + bound;

@@ -1,5 +1,5 @@
-//! Evidence of what a hung process was doing, for the reader of the report. Best effort: it neither delays
-//! the signal much nor influences whether it is sent.
+//! Evidence of what a hung process was doing, for the reader of the report. Best effort: it delays the
+//! signal only briefly, and does not influence whether it is sent.
 
 mod summary;
 

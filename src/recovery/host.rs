@@ -255,7 +255,7 @@ fn user_manager(scope: Scope) -> Option<u32> {
     u32::try_from(peer.pid()).ok().filter(|&pid| pid > 1)
 }
 
-/// Why the base URL may lead to another machine, if that is possible.
+/// Why the base URL may resolve to another machine, if that is possible.
 pub(super) fn not_local(addresses: &Result<Vec<SocketAddr>, String>) -> Option<String> {
     let why = match addresses {
         Err(why) => format!("its name cannot be resolved ({})", escape(why)),

@@ -134,7 +134,7 @@ pub trait CoreProber {
     /// `until` at the latest.
     fn core_answers(&self, until: Monotonic) -> bool;
 
-    /// The addresses that `base_url` leads to.
+    /// The addresses to which `base_url` resolves.
     ///
     /// # Errors
     ///

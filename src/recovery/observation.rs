@@ -39,9 +39,9 @@ pub(super) struct GuardContext<'a> {
     pub(super) own_pid: u32,
     /// The process that serves the user manager's private socket, where one does.
     pub(super) user_manager: Option<u32>,
-    /// Why the base URL may lead to another machine.
+    /// Why the base URL may resolve to another machine, if that is possible.
     pub(super) not_local: Option<String>,
-    /// Why another user may have written the manifest.
+    /// Why another user may have written the manifest, if that is possible.
     pub(super) manifest_writable: Option<String>,
 }
 

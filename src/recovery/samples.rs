@@ -1,4 +1,4 @@
-//! Rows of the kernel's table for tests.
+//! Rows of the socket table for tests.
 
 use std::net::SocketAddr;
 
@@ -28,7 +28,7 @@ pub(super) fn wildcard(address: &str, cookie: u64) -> TcpSocket {
     listener(address, cookie)
 }
 
-/// A server's end at 127.0.0.1:80 that nobody has accepted.
+/// A server's end at 127.0.0.1:80 that has not been accepted.
 pub(super) fn connection(cookie: u64, client: u16) -> TcpSocket {
     TcpSocket {
         state: TcpState::Established,

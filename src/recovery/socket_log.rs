@@ -87,7 +87,7 @@ enum Accepted {
 }
 
 impl SocketLog {
-    /// Adds one read of the kernel's table.
+    /// Adds one read of the socket table.
     pub(super) fn record(&mut self, table: &[TcpSocket]) {
         let begins = self.reads == 0;
         self.reads += 1;

@@ -220,7 +220,7 @@ fn lasting_refusals(
         }
         let refusal = guards::lasting(&context, &now).map(|why| would_refuse(unit, &why));
         let no_stacks = match (plan.dump_signal, &now.process) {
-            (Some(signal), Process::Alive(_)) => nobody_catches(signal, state, &unit.name),
+            (Some(signal), Process::Alive(_)) => uncaught(signal, state, &unit.name),
             _ => None,
         };
         refusal.into_iter().chain(no_stacks).collect()
@@ -261,14 +261,14 @@ fn observe(backend: &Backend, state: &UnitState, systemctl: &Systemctl) -> Obser
     }
 }
 
-fn nobody_catches(signal: DumpSignal, state: &UnitState, name: &str) -> Option<String> {
+fn uncaught(signal: DumpSignal, state: &UnitState, name: &str) -> Option<String> {
     let group = state.group.as_ref().ok()?;
     let mut processes = processes::statuses(group).ok()?.into_iter();
     if processes.any(|(_, status)| dump::catches(&status, signal)) {
         return None;
     }
     let name_of_signal = signal.name();
-    let cure = match signal {
+    let remedy = match signal {
         DumpSignal::Quit => "a JVM catches it without configuration".to_owned(),
         DumpSignal::Usr1 | DumpSignal::Usr2 => {
             format!(
@@ -277,7 +277,7 @@ fn nobody_catches(signal: DumpSignal, state: &UnitState, name: &str) -> Option<S
         }
     };
     Some(format!(
-        "dump_signal has no effect on {name}: no process of it catches {name_of_signal}; {cure}"
+        "dump_signal has no effect on {name}: no process of it catches {name_of_signal}; {remedy}"
     ))
 }
 

@@ -77,7 +77,7 @@ impl Outputs {
             && destination::is_same(junit, metrics)
         {
             anyhow::bail!(
-                "--junit {junit:?} and --metrics {metrics:?} are the same file; give each a file of its own"
+                "--junit {junit:?} and --metrics {metrics:?} are the same file; give each its own file"
             );
         }
         let prepare = |what, path: &Option<_>| {

@@ -204,8 +204,8 @@ fn no_process_is_killed_for_a_manifest_that_others_may_write() {
             .refused("manifest_writable");
     }
     fs::set_permissions(test_env.write_manifest(), Permissions::from_mode(0o644)).unwrap();
-    let somebody = nix::unistd::Uid::from_raw(12345);
-    nix::unistd::chown(&test_env.write_manifest(), Some(somebody), None).unwrap();
+    let other_user = nix::unistd::Uid::from_raw(12345);
+    nix::unistd::chown(&test_env.write_manifest(), Some(other_user), None).unwrap();
     test_env
         .run(["-m", "routes.json"])
         .refused("manifest_writable");

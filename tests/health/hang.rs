@@ -76,7 +76,7 @@ fn a_listener_with_a_full_accept_queue_is_hung() {
 #[test]
 fn a_full_accept_queue_at_one_address_is_not_hidden_by_another_that_refuses() {
     if !Uid::effective().is_root() {
-        return skip_unless_ci("a hosts file of the test's own needs root");
+        return skip_unless_ci("a private hosts file needs root");
     }
     let full = FullQueue::on_ipv6();
     let script = format!("{HOSTS} && exec \"$@\"");

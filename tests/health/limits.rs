@@ -97,7 +97,7 @@ fn a_name_that_does_not_exist_is_a_dns_failure() {
 #[test]
 fn a_name_server_that_never_answers_does_not_stall_the_run() {
     if !Uid::effective().is_root() {
-        return skip_unless_ci("a network and a resolv.conf of the test's own need root");
+        return skip_unless_ci("a private network and resolv.conf need root");
     }
     if !has("ip") {
         return;
@@ -151,18 +151,22 @@ fn waiting_ends_once_the_backend_is_healthy() {
     let server = test_env.server();
     assert_eq!(server.count("/up"), 3, "core routes in every sweep");
     // The first sweep found the backend down and skipped them; the second probed them.
-    assert_eq!(server.count("/fine"), 1, "what stands is not asked again");
-    assert_eq!(server.count("/slow"), 1, "what is soft is not asked again");
+    assert_eq!(
+        server.count("/fine"),
+        1,
+        "a route that is OK is not probed again"
+    );
+    assert_eq!(
+        server.count("/slow"),
+        1,
+        "a soft result is not probed again"
+    );
     assert_eq!(
         server.count("/limited"),
         1,
-        "what is soft is not asked again"
+        "a soft result is not probed again"
     );
-    assert_eq!(
-        server.count("/broken"),
-        2,
-        "what failed hard is asked again"
-    );
+    assert_eq!(server.count("/broken"), 2, "a hard failure is probed again");
 }
 
 #[test]

@@ -114,7 +114,7 @@ fn a_program_that_was_stopped_for_a_moment_kills_no_process() {
 }
 
 #[test]
-fn a_sandbox_without_netlink_is_named_with_its_cure() {
+fn a_sandbox_without_netlink_is_reported_with_the_remedy() {
     let Some(systemd) = start_systemd() else {
         return;
     };

@@ -119,7 +119,7 @@ fn clients_that_give_up_and_are_closed_are_not_progress() {
     let running = test_env.start(["--dry-run"]);
     let probed = || network.connections(8000) > 0;
     assert!(wait_until(Duration::from_secs(10), probed));
-    // Past the first dump of the kernel's table, and longer than the time between two dumps.
+    // Past the first dump of the socket table, and longer than the time between two dumps.
     thread::sleep(Duration::from_millis(300));
     let clients = network.clients(2, "127.0.0.1:8000");
     thread::sleep(Duration::from_secs(1));

@@ -52,7 +52,7 @@ fn served_beside_the_sweep(options: &str, client: impl Fn(&mut TcpStream) + Sync
             client(&mut stream);
             drop(stream);
             served += 1;
-            // So seldom that a dump of the kernel's table rarely shows one.
+            // So seldom that a dump of the socket table rarely shows one.
             thread::sleep(Duration::from_millis(100));
         }
         served

@@ -54,7 +54,7 @@ fn a_filter_of_the_sweep_spares(dropped: &str) {
     let test_env = after_the_sweep(test_env, "nft delete table ip test");
     is_spared(&systemd, UNIT, &test_env, "not_reached");
     let lifted = test_env.dir().join("done").exists();
-    assert!(lifted, "the filter was there all the time");
+    assert!(lifted, "the filter was not removed");
 }
 
 /// Runs a command in the test environment between the sweep and the first observation.
@@ -85,7 +85,10 @@ fn a_backend_that_wakes_up_to_abandoned_requests_is_left_alone() {
     let wake_up = format!("kill -CONT {}", systemd.main_pid(UNIT));
     let test_env = after_the_sweep(network.watch(UNIT, LOCAL), &wake_up);
     is_spared(&systemd, UNIT, &test_env, "answered");
-    assert!(test_env.dir().join("done").exists(), "it slept on");
+    assert!(
+        test_env.dir().join("done").exists(),
+        "the command did not run"
+    );
 }
 
 #[test]

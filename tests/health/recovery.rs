@@ -123,7 +123,10 @@ fn a_process_that_ignores_the_abort_is_killed_in_the_end() {
     backend.freeze();
     let run = test_env.run([]);
     is_recovered(&systemd, &backend, &run, old);
-    assert!(run.elapsed >= SECOND * 5, "5 s for a last word: {run:?}");
+    assert!(
+        run.elapsed >= SECOND * 5,
+        "5 s between the signals: {run:?}"
+    );
 }
 
 #[test]

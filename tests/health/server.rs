@@ -164,7 +164,10 @@ impl Drop for Server {
             assert!(thread::panicking() || ended.is_ok(), "the server panicked");
         }
         let excused = thread::panicking() || self.may_stay_unused.load(Ordering::SeqCst);
-        assert!(excused || connections > 0, "nobody called this server");
+        assert!(
+            excused || connections > 0,
+            "nothing connected to this server"
+        );
     }
 }
 

@@ -154,7 +154,7 @@ fn the_demo_shows_a_recovery_without_a_systemd() {
     assert!(alone.status.success(), "{text}");
     assert!(text.contains("STAND-IN, not systemd"), "{text}");
     if text.contains("not recovered: this environment cannot prove") {
-        return skip_unless_ci("the demo can make no control group of its own");
+        return skip_unless_ci("the demo cannot create a control group");
     }
     assert!(text.contains("recovery: recovered"), "{text}");
 }

@@ -359,7 +359,7 @@ fn concurrency_is_used_fully_and_not_exceeded() {
 #[test]
 fn localhost_is_found_on_either_family() {
     if !Uid::effective().is_root() {
-        return skip_unless_ci("a hosts file of the test's own needs root");
+        return skip_unless_ci("a private hosts file needs root");
     }
     for server in [Server::start(), Server::on_ipv6()] {
         let url = server.url_by("localhost");

@@ -24,7 +24,7 @@ const INIT: &str = r#"
 for root in /sys/fs/cgroup/systemd /sys/fs/cgroup/unified /sys/fs/cgroup; do
     # On a hybrid hierarchy the last one is a tmpfs, where a group would be a plain folder that stays.
     [ -e "$root/cgroup.procs" ] || continue
-    # A group of our own, so that managers side by side do not clear up each other's.
+    # A separate group, so that several managers do not clean up each other's.
     mkdir "$root/$GROUP" && echo 0 >"$root/$GROUP/cgroup.procs"
 done
 mount -t tmpfs tmpfs /run

@@ -1,4 +1,4 @@
-//! Valid manifests, with every key at both ends of what the schema allows.
+//! Valid manifests, with every key up to both limits of the schema.
 
 use std::collections::HashSet;
 

@@ -89,8 +89,8 @@ fn listener_adds_up_the_queues_and_names_the_owner() {
         let name = name.map(str::to_owned);
         assert_eq!(seen.listener_owner, Reading::from(name));
     }
-    let nobody = listener(&TcpFacts::default(), &[server], "demo.service", &[], &[]);
-    assert_eq!(nobody, Listener::default());
+    let none = listener(&TcpFacts::default(), &[server], "demo.service", &[], &[]);
+    assert_eq!(none, Listener::default());
 }
 
 #[test]

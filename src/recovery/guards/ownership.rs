@@ -108,7 +108,7 @@ fn own(unit: &str, owner: &Owner, place: &dyn Display, names: impl Fn(&String) -
     refuse(
         Guard::ForeignListener,
         format!(
-            "the listener at {place} belongs to {who}, not to {unit}: the manifest must lead to {unit} itself, past any proxy"
+            "the listener at {place} belongs to {who}, not to {unit}: base_url must point to {unit} itself, not to a proxy"
         ),
     )
 }

@@ -122,7 +122,7 @@ fn examine_warns_of_nothing_if_all_is_well() {
 }
 
 #[test]
-fn examine_names_every_stale_unit_and_the_cure() {
+fn examine_names_every_stale_unit_and_the_remedy() {
     let stale = |_: &Unit| Ok(state(&[("NeedDaemonReload=no", "NeedDaemonReload=yes")]));
     assert_eq!(
         examine(both(), stale, |_, _, _| vec![], "127.0.0.1:8000"),
@@ -304,13 +304,13 @@ fn lasting_names_reasons_that_persist_while_the_backend_is_healthy() {
 }
 
 #[test]
-fn a_dump_signal_that_nobody_catches_is_named() {
+fn a_dump_signal_that_no_process_catches_is_named() {
     let Some(sleepers) = Sleepers::start(1) else {
         return;
     };
     let group = format!("ControlGroup={}", sleepers.group.as_str());
     let state = state(&[("ControlGroup=/system.slice/demo.service", &group)]);
-    let warning = nobody_catches(DumpSignal::Usr2, &state, "api.service").unwrap();
+    let warning = uncaught(DumpSignal::Usr2, &state, "api.service").unwrap();
     assert!(
         warning.contains("no process of it catches SIGUSR2"),
         "{warning}"
@@ -320,7 +320,7 @@ fn a_dump_signal_that_nobody_catches_is_named() {
         "{warning}"
     );
     let elsewhere = self::state(&[("ControlGroup=/system.slice/demo.service\n", "")]);
-    assert_eq!(nobody_catches(DumpSignal::Usr2, &elsewhere, "x"), None);
+    assert_eq!(uncaught(DumpSignal::Usr2, &elsewhere, "x"), None);
 }
 
 fn pending() -> (Sender<String>, PendingWarnings) {
