@@ -1,4 +1,4 @@
-"""The manner of the first watchdog: one route after the other, nothing but the standard library."""
+"""Probes like the first watchdog: one route after the other, with only the standard library."""
 
 import sys
 import urllib.request

@@ -1,11 +1,11 @@
-//! The class of a route's result, its cause, and how much it weighs.
+//! The class of a route's result, its cause and its severity.
 
-/// Why an attempt brought no complete HTTP response.
+/// Why an attempt got no complete HTTP response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TransportError {
-    /// Not done within the attempt's own timeout.
+    /// Not finished within the attempt's own timeout.
     Timeout,
-    /// Nobody listens.
+    /// The connection was refused: nothing listens there.
     Refused,
     /// Closed or reset before the response was complete.
     Reset,
@@ -34,12 +34,12 @@ impl TransportError {
     }
 }
 
-/// What is wrong with a complete HTTP answer.
+/// Why a response is not acceptable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResponseError {
-    /// A status that is not expected.
+    /// An unexpected status.
     Status,
-    /// A body check that does not hold.
+    /// A failed body check.
     Body,
     /// Not HTTP, or HTTP with broken framing or an oversized head.
     Protocol,
@@ -50,24 +50,24 @@ pub enum ResponseError {
 /// Why a route was not probed at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SkipReason {
-    /// The core proved the backend hung.
+    /// The core routes prove that the backend hangs.
     BackendHung,
-    /// The core proved the backend down.
+    /// The core routes prove that the backend is down.
     BackendDown,
-    /// The sweep's time was over.
+    /// The sweep's deadline had passed.
     Deadline,
 }
 
-/// What is said about a route.
+/// The class of a route's result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
-    /// The status is expected, the body arrived, and every check holds.
+    /// The status is expected, the body arrived, and every check passed.
     Ok,
-    /// The last attempt brought no complete HTTP response.
+    /// The last attempt got no complete HTTP response.
     TimeoutUnreachable(TransportError),
     /// 429, unless it is expected.
     RateLimited,
-    /// Any other answer.
+    /// Any other response.
     HttpError(ResponseError),
     /// No attempt was made.
     Skipped(SkipReason),
@@ -100,7 +100,7 @@ impl Class {
         })
     }
 
-    /// How much this class weighs for a core (`core`) or auxiliary route.
+    /// The severity of this class for a core (`core`) or auxiliary route.
     pub const fn severity(self, core: bool) -> Severity {
         match self {
             Self::Ok => Severity::Fine,
@@ -117,10 +117,10 @@ impl Class {
     }
 }
 
-/// How much a route's result weighs.
+/// How severe a route's result is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// As it should be.
+    /// No problem.
     Fine,
     /// Reported, but no reason to fail the run.
     Soft,

@@ -138,7 +138,7 @@ impl Cli {
     }
 }
 
-/// Hides arguments that may hold a password: clap shows invalid arguments.
+/// Hides arguments that may contain a password: clap shows invalid arguments.
 fn without_user_info(mut error: clap::Error) -> clap::Error {
     let typed = [ContextKind::InvalidArg, ContextKind::InvalidValue];
     for kind in typed {
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn without_arguments_everything_is_at_its_default() {
+    fn without_arguments_every_option_has_its_default() {
         let cli = parse(&[]).unwrap();
         assert_eq!(cli.manifest, None);
         assert_eq!(cli.wait, Duration::ZERO);

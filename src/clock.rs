@@ -12,7 +12,7 @@ use nix::time::{ClockId, clock_gettime};
 pub struct Monotonic(Duration);
 
 impl Monotonic {
-    /// The present moment.
+    /// The current time.
     pub fn now() -> Self {
         // The call cannot fail for this clock: clock_gettime(2) names only a bad clock or pointer.
         let time = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from);

@@ -1,4 +1,4 @@
-//! Makes foreign text and the system's error messages safe for a message of one line.
+//! Makes foreign text and the system's error messages safe for one-line messages.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -6,11 +6,11 @@ use std::io;
 
 use nix::errno::Errno;
 
-/// `text` with everything escaped that would move the cursor, break the line, hide, or change the
-/// order in which the rest is read; all else as it is.
+/// `text` with every character escaped that would move the cursor, break the line, be invisible, or
+/// change the order in which the rest is read.
 ///
 /// Tab, newline and carriage return become `\t`, `\n` and `\r`, the others `\u{…}`. A backslash
-/// stays as it is: the result is for reading, not for parsing back.
+/// is not escaped: the result is for reading, not for parsing.
 pub fn escape(text: &str) -> Cow<'_, str> {
     if !text.contains(deceives) {
         return Cow::Borrowed(text);
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn escape_leaves_harmless_text_where_it_is() {
+    fn escape_does_not_copy_harmless_text() {
         assert!(matches!(escape("nothing to do"), Cow::Borrowed(_)));
         assert!(matches!(escape("one\u{7}bell"), Cow::Owned(_)));
     }

@@ -1,6 +1,6 @@
-//! The one entry point to the properties that hold for all input: the fuzz targets are a crate of their
-//! own, and two of the parsers are private. In no build but that of the tests and the fuzzer
-//! (`cfg(fuzzing)`, which cargo-fuzz sets), so the program holds nothing of it.
+//! Exports the properties that hold for any input to the fuzz targets, which are a separate crate and cannot
+//! reach the private parsers. Compiled only for tests and with `cfg(fuzzing)`, which cargo-fuzz sets, so the
+//! program contains none of it.
 
 pub use crate::manifest::properties::manifest_property;
 pub use crate::recovery::properties::{netlink_property, proc_property, show_property};

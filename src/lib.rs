@@ -3,7 +3,7 @@
 //!
 //! Data moves through the modules in this order: manifest → sweep → verdict → recovery → report →
 //! exit status. No module imports from a later one, with one exception: after the core routes, the
-//! sweep asks the pure verdict whether to probe the others.
+//! sweep calls the verdict, which is pure, to decide whether to probe the others.
 
 // These lints apply to the program without its tests: a table of cases may be long.
 #![cfg_attr(test, allow(clippy::pedantic))]

@@ -1,4 +1,4 @@
-//! The binary: the pipeline on one screen.
+//! The binary: runs the pipeline.
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -8,9 +8,9 @@ use nix::unistd::geteuid;
 pub(crate) const CAP_SYS_PTRACE: u32 = 19;
 const CAP_KILL: u32 = 5;
 
-/// Whether this process has the effective capability `number`; none where that cannot be read.
+/// Whether this process has the effective capability `number`; none if that cannot be read.
 pub(crate) fn has_capability(number: u32) -> Option<bool> {
-    // Of this very thread, as all that start before a change of capabilities are alike (proc(5)).
+    // The file shows the main thread (proc(5)); all threads have the same capabilities.
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let (_, effective) = status.split_once("\nCapEff:")?;
     let effective = u64::from_str_radix(effective.lines().next()?.trim(), 16).ok()?;

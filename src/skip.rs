@@ -1,5 +1,4 @@
-//! Tests that the machine cannot run. The unit tests and `tests/health` use this file, and no program
-//! does.
+//! Skips tests that this machine cannot run. Used by the unit tests and by `tests/health`.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -9,24 +8,24 @@ use std::thread;
 /// How often each reason was given.
 static SKIPPED: Mutex<BTreeMap<String, usize>> = Mutex::new(BTreeMap::new());
 
-/// Skips a test that lacks something which CI has. With `CI` set, it fails instead: it must not turn
-/// green because the thing that it tests is missing.
+/// Skips a test that needs something which CI has. With `CI` set, the test fails instead: it must not pass
+/// because the thing that it tests is missing.
 #[track_caller]
 pub(crate) fn skip_unless_ci(why: &str) {
     assert!(std::env::var_os("CI").is_none(), "{why}");
     skip(why);
 }
 
-/// Prints that a test is skipped because this machine lacks something that CI may also lack.
+/// Prints that a test is skipped because this machine lacks something that CI may lack, too.
 pub(crate) fn skip(why: &str) {
     let test = thread::current().name().unwrap_or("?").to_owned();
-    // Not by `eprintln!`, whose output a passing test keeps to itself.
+    // Not with `eprintln!`, whose output the harness hides for a passing test.
     let _unseen = writeln!(std::io::stderr(), "SKIP {test}: {why}");
     let mut skipped = SKIPPED.lock().unwrap_or_else(PoisonError::into_inner);
     if skipped.is_empty() {
-        // The test harness has no hook for its end, and std none for that of a process.
+        // Neither the test harness nor std can run a function at exit.
         #[expect(unsafe_code)]
-        // SAFETY: `summarize` unwinds into no C code, since nothing in it panics.
+        // SAFETY: `summarize` does not unwind into C code, because nothing in it panics.
         unsafe {
             libc::atexit(summarize);
         }
@@ -34,7 +33,7 @@ pub(crate) fn skip(why: &str) {
     *skipped.entry(why.to_owned()).or_default() += 1;
 }
 
-/// One line about all that was skipped.
+/// Prints one line that counts the skipped tests.
 extern "C" fn summarize() {
     let skipped = SKIPPED.lock().unwrap_or_else(PoisonError::into_inner);
     let reasons: Vec<String> = skipped

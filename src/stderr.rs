@@ -12,12 +12,12 @@ use nix::sys::stat::fstat;
 
 use crate::escape::reason;
 
-/// How grave a line is.
+/// The severity of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
     /// Something failed.
     Failure,
-    /// Something is not as it should be, but fails nothing.
+    /// A problem that does not fail the run.
     Warning,
     /// For information.
     Info,
@@ -39,7 +39,7 @@ pub(crate) fn is_journal(stream: &impl AsFd) -> bool {
     env::var("JOURNAL_STREAM").is_ok_and(|named| is_file(stream, &named))
 }
 
-/// Whether `stream` is the file that is named as `device:inode` (systemd.exec(5)).
+/// Whether `stream` is the file with the given `device:inode` (systemd.exec(5)).
 fn is_file(stream: &impl AsFd, named: &str) -> bool {
     let Some((device, inode)) = named.split_once(':') else {
         return false;
@@ -56,8 +56,8 @@ pub(crate) fn stderr_is_journal() -> bool {
     *JOURNAL.get_or_init(|| is_journal(&io::stderr()))
 }
 
-/// Writes `text` to standard error, one or more lines, in one piece so that no other process
-/// writes into the middle. Errors are ignored.
+/// Writes `text`, one or more lines, to standard error in a single write, so that the output of other
+/// processes does not interleave. Errors are ignored.
 pub fn log(level: Level, text: &str) {
     let lines = lines(level, text, stderr_is_journal());
     let _ = io::stderr().write_all(lines.as_bytes());
@@ -89,7 +89,7 @@ pub(crate) fn log_stdout_failed(error: &io::Error) {
 
 fn lines(level: Level, text: &str, journal: bool) -> String {
     let prefix = if journal { level.prefix() } else { "" };
-    // An empty line has no message to have a level.
+    // In the journal, an empty line would become an entry without a message.
     let shown = text.lines().filter(|line| !(journal && line.is_empty()));
     shown.map(|line| format!("{prefix}{line}\n")).collect()
 }
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn every_line_has_its_level_in_the_journal_alone() {
+    fn lines_have_levels_only_in_the_journal() {
         assert_eq!(
             lines(Level::Failure, "one\n\ntwo", true),
             "<3>one\n<3>two\n"

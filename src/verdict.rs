@@ -1,27 +1,27 @@
-//! Judges what the probes brought back. Pure: it sees results, and no network, clock or disk.
+//! Judges the results of the probes. Pure: uses no network, clock or disk.
 
 use std::time::Duration;
 
 use crate::cause::{Class, Severity, TransportError};
 
-/// What a route's attempts prove about the process behind it; of use only for core routes.
+/// What a route's attempts prove about the process behind it; used only for core routes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Proof {
-    /// The whole budget was used, and each attempt had its full timeout and ended by it before a
-    /// single byte had come back.
+    /// The whole budget was used, and each attempt had its full timeout and timed out before a single byte
+    /// arrived.
     pub silent: bool,
-    /// At least one byte came back on some attempt.
+    /// At least one attempt received at least one byte.
     pub received_any: bool,
     /// An attempt overran its timeout by more than a second: the prober itself was starved.
     pub overran: bool,
 }
 
-/// What came of probing one route. Small, because there may be 100,000.
+/// The result of probing one route. Small, because there may be 100,000.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProbeResult {
-    /// What is said about the route.
+    /// The class of the result.
     pub class: Class,
-    /// The last attempt's status, none where no response head came.
+    /// The last attempt's status; none if no response head arrived.
     pub status: Option<u16>,
     /// More about the result, as text that may contain anything a server sent.
     pub detail: Option<Box<str>>,
@@ -33,24 +33,24 @@ pub struct ProbeResult {
     pub proof: Proof,
 }
 
-/// How many routes are of each class; always counted from the results, never beside them.
+/// How many routes are in each class; always counted from the results.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Routes that are as they should be.
+    /// Routes that are OK.
     pub ok: usize,
     /// Routes without a complete response.
     pub timeout_unreachable: usize,
     /// Routes that answered 429.
     pub rate_limited: usize,
-    /// Routes with any other answer.
+    /// Routes with any other response.
     pub http_error: usize,
     /// Routes that were not probed.
     pub skipped: usize,
 }
 
 impl Tally {
-    /// Every class, as machine-readable reports name it, with its count. Taken apart field by field,
-    /// so that a new one stops the build here.
+    /// Every class, as machine-readable reports name it, with its count. Destructured, so that a new field
+    /// fails to compile here.
     pub fn by_class(self) -> [(&'static str, usize); 5] {
         let Self {
             ok,
@@ -72,11 +72,11 @@ impl Tally {
 /// The state of the backend, as the core routes prove it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BackendState {
-    /// It answers something, or nothing is proved.
+    /// Neither hung nor down: it answers something, or nothing is proved.
     Up,
     /// Every core route was silent.
     Hung,
-    /// Nothing came back from any core route, and it is not hung.
+    /// No core route received a byte, but the backend is not hung.
     Down,
 }
 
@@ -120,7 +120,7 @@ pub fn backend_state<'a>(core: impl IntoIterator<Item = &'a ProbeResult>) -> Bac
     }
 }
 
-/// Whether an attempt ended without a response for a reason of the other side's.
+/// Whether an attempt got no response because of the other side.
 const fn unreachable(class: Class) -> bool {
     match class {
         Class::TimeoutUnreachable(error) => match error {
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn judge_tells_hung_from_down() {
+    fn judge_distinguishes_hung_from_down() {
         let hung = judge([(true, &lost(TransportError::Timeout, SILENT))]);
         assert!(hung.hung() && !hung.down());
         let down = judge([(true, &lost(TransportError::Refused, NOTHING))]);

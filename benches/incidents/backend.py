@@ -1,9 +1,9 @@
-"""The backend under test: a plain ASGI application that can fail in every way the comparison needs.
+"""The backend under test: a plain ASGI application that can fail in every way that the comparison needs.
 
-Its handlers are synchronous and run in a pool of 40 threads, as FastAPI's and Starlette's do, and each of
-them borrows one of 5 database connections. A thread of its own takes orders (JSON datagrams at
-STATE/PID.sock), so that the comparison can also reach a process whose event loop hangs. What happens
-is written to STATE/facts, one line each: "KIND PID MONOTONIC-SECONDS".
+Its handlers are synchronous and run in a pool of 40 threads, as in FastAPI and Starlette, and each of them
+borrows one of 5 database connections. A separate thread receives commands (JSON datagrams at
+STATE/PID.sock), so that the comparison can also reach a process whose event loop hangs. Events are
+written to STATE/facts, one per line: "KIND PID MONOTONIC-SECONDS".
 """
 
 import asyncio
@@ -23,11 +23,11 @@ FOREVER = 86400
 
 threads = ThreadPoolExecutor(max_workers=40)
 connections = threading.BoundedSemaphore(5)
-# `slow`: seconds for every page but two core routes; `all`: for every route; `status`: what is answered,
-# `status_for_users`: to users too; `serial`: seconds of the event loop for each request.
+# `slow`: delay in seconds of every page except two core routes; `all`: of every route; `status`: the status
+# of answers, `status_for_users`: also to users; `serial`: seconds of event loop time for each request.
 mode = {"slow": 0, "all": 0, "status": 200, "status_for_users": False, "serial": 0}
 armed = False
-# Kept open: the descriptors may be used up when there is something to write.
+# Kept open, because no descriptor may be left when there is something to write.
 facts = None
 heartbeat = None
 
@@ -94,7 +94,7 @@ def obey_one(order, loop):
         loop.call_soon_threadsafe(block, order["how"], order.get("seconds", FOREVER))
     elif what == "arm":
         armed = True
-        # Nobody may ask: the hang begins then without a question.
+        # The hang begins at that time even without a request.
         loop.call_soon_threadsafe(loop.call_later, order["seconds"], block, "sleep", FOREVER)
     elif what == "mode":
         mode.update(order)
@@ -131,7 +131,7 @@ def compute(seconds):
 
 
 def block(how, seconds):
-    """Holds up the event loop: called in its own thread."""
+    """Blocks the event loop; called in its thread."""
     fact("onset")
     if how == "sleep":
         time.sleep(seconds)
@@ -143,14 +143,14 @@ def block(how, seconds):
         while True:
             pass
     elif how == "gil":
-        # Unlike CDLL, PyDLL keeps the interpreter's lock during the call, and no signal ends this one.
+        # Unlike CDLL, PyDLL holds the GIL during the call, and no signal interrupts this call.
         c, mutex = ctypes.PyDLL(None), ctypes.create_string_buffer(64)
         c.pthread_mutex_lock(mutex)
         c.pthread_mutex_lock(mutex)
 
 
 def start_heartbeat(loop):
-    """Tells systemd that the service is ready and alive, by one socket that stays open, as sdnotify's."""
+    """Tells systemd that the service is ready and alive, over one socket that stays open, like sdnotify."""
     global heartbeat
     address = os.environ.get("NOTIFY_SOCKET")
     sender = os.environ.get("HEARTBEAT")

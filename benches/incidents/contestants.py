@@ -1,6 +1,6 @@
-"""The contestants: how each of them is set up in its usual way, with all limits at one scale.
+"""The contestants: each is set up in its usual way, with all time limits at the same scale.
 
-Their configurations are the files in `configs/`. Each class says what its contestant cannot be asked.
+Their configurations are the files in `configs/`. `not_applicable` says why an incident cannot be compared.
 """
 
 import json
@@ -22,7 +22,7 @@ SCALE = 12
 
 
 def scaled(seconds):
-    """Seconds at the comparison's scale. Whole ones, rounded up, since Monit, httpok, gunicorn and uvicorn take no others."""
+    """Seconds at the comparison's scale, rounded up: Monit, httpok, gunicorn and uvicorn accept only whole seconds."""
     return math.ceil(seconds / SCALE)
 
 
@@ -31,8 +31,8 @@ TIMEOUT = scaled(10)
 STOP = scaled(30)
 # gunicorn's default --timeout; a usual WatchdogSec=.
 WORKER_TIMEOUT = scaled(30)
-# uvicorn's default --timeout-worker-healthcheck is 5 s. Not less than this: a worker that starts, which takes as
-# long here as anywhere, does not answer yet.
+# uvicorn's default --timeout-worker-healthcheck is 5 s. Not less than this, because the start of a worker, during
+# which it does not answer, is not scaled down.
 HEALTHCHECK = 2
 
 
@@ -53,7 +53,7 @@ def config(file, /, **values):
 
 
 def journal(unit, since, *more):
-    """The journal's lines about a unit after a moment of the clock."""
+    """The journal's lines about a unit since a point in time."""
     run("journalctl", "--sync")
     return run("journalctl", "-q", "-o", "cat", "-u", unit, f"--since=@{since:.3f}", *more, check=False)
 
@@ -66,12 +66,12 @@ class Contestant:
     name = title = ""
     packages = ()  # Debian's
     python_packages = ()
-    # Some check only workers, and take two for that.
+    # Some check only workers, and need two of them.
     least_workers = 1
     healthcheck = 3600
     unit = "scidex-api.service"
     group = "scidex-api.service"
-    # A line of its log like this names what it found or did.
+    # Matches log lines that say what it found or did.
     reason = r"."
     min_uptime = 0
 
@@ -79,12 +79,12 @@ class Contestant:
         self.python = python
 
     def not_applicable(self, incident):
-        """Why there is nothing to compare, or None."""
+        """Why there is nothing to compare in this incident, or None."""
         return None
 
     def server(self, plan):
         place = f"--uds {SOCKET}" if plan.unix_socket else f"--host 0.0.0.0 --port {plan.port}"
-        # Its parent's own check of the workers is a contestant of its own, and Debian's uvicorn has none.
+        # The check of the workers by uvicorn's parent is a separate contestant; Debian's uvicorn does not have it.
         check = "" if self.python == "/usr/bin/python3" else f" --timeout-worker-healthcheck {self.healthcheck}"
         workers = f" --workers {plan.workers}{check}" if plan.workers > 1 else ""
         backlog = f" --backlog {plan.backlog}" if plan.backlog else ""
@@ -101,7 +101,7 @@ class Contestant:
         run("systemctl", "start", "scidex-api.service")
 
     def start(self, plan):
-        """Starts what watches the backend, if it is not a part of it."""
+        """Starts the watchdog, unless it is a part of the backend."""
 
     def operator(self, verb):
         run("systemctl", verb, "scidex-api.service")
@@ -110,11 +110,11 @@ class Contestant:
         return "resource_tracker" not in command
 
     def position(self):
-        """Seconds since a period began: it begins when the contestant starts, unless it goes by the clock."""
+        """Seconds since a period began: periods begin when the contestant starts, unless it follows the clock."""
         return 0
 
     def watchers(self, processes):
-        """The processes that watch."""
+        """The processes of the watchdog."""
         return []
 
     def logs(self, since):
@@ -122,7 +122,7 @@ class Contestant:
         return [""]
 
     def stop(self):
-        """Ends everything at once, whatever state it is in."""
+        """Ends everything at once, whatever its state."""
         units = ["scidex-route-health.timer", "scidex-route-health.service", "monit.service", "supervisor.service",
                  "sequential-watchdog.service", "scidex-api.service", "old-api.service"]
         for unit in units:
@@ -242,7 +242,7 @@ class Supervisord(Contestant):
         self.control("start", "httpok")
 
     def position(self):
-        """TICK events come when the clock's seconds are a multiple of the period."""
+        """TICK events occur when the clock's seconds are a multiple of the period."""
         return time.time() % PERIOD
 
     def operator(self, verb):
@@ -338,6 +338,6 @@ CONTESTANTS = [ThisProgram, Monit, Supervisord, Gunicorn, Uvicorn, SystemdLoop, 
 
 
 def reason_lines(contestant, before, after):
-    """What its logs say about the matter since they were `before`, a few lines."""
+    """A few relevant lines of its logs since they were `before`."""
     lines = [line.strip() for old, new in zip(before, after) for line in new[len(old):].splitlines()]
     return [line[:300] for line in lines if re.search(contestant.reason, line)][:12]

@@ -1,4 +1,4 @@
-"""Holds all threads of a process as a debugger does, until it is ended itself: debugger.py PID"""
+"""Stops all threads of a process, as a debugger does, until it is killed itself: debugger.py PID"""
 
 import ctypes
 import os

@@ -1,8 +1,8 @@
-"""The incidents: what happens to the backend, and who may be ended for it.
+"""The incidents: what happens to the backend, and which processes may be killed for it.
 
-`begin` makes it happen and returns the processes that hang (PIDs), whose end harms nobody. An incident that
-needs a restart lasts until the backend is healthy again or the comparison gives up; the others end by
-themselves.
+`begin` starts the incident and returns the PIDs of the hung processes, which may be killed without harm. An
+incident that needs a restart lasts until the backend is healthy again or the comparison gives up; the others
+end by themselves.
 """
 
 import os
@@ -26,23 +26,23 @@ class NotPossible(Exception):
 class Incident:
     name = title = ""
     needs_restart = False
-    # In the small part that CI runs.
+    # Whether it is in the small part that CI runs.
     in_ci = False
     workers = 1
     port = 8000
     unix_socket = False
     backlog = None
     restart = "always"
-    # Three periods, so that every contestant looks at least twice.
+    # Three periods, so that every contestant checks at least twice.
     seconds = 15
-    # The backend is expected to be healthy when the incident is over.
+    # Whether the backend is expected to be healthy when the incident is over.
     heals = True
 
     def user_place(self):
         return SOCKET if self.unix_socket else f"127.0.0.1:{self.port}"
 
     def before(self, test):
-        """What has to stand before the contestant starts."""
+        """Prepares what must exist before the contestant starts."""
 
     def begin(self, test):
         return set()
@@ -51,7 +51,7 @@ class Incident:
         time.sleep(self.seconds)
 
     def end(self, test):
-        """Ends it and takes away what it needed."""
+        """Ends the incident and cleans up."""
 
 
 class Needed(Incident):
@@ -112,7 +112,7 @@ class AcceptQueue(Blocked):
 
     def begin(self, test):
         guilty = super().begin(test)
-        # Users who give up: their connections stay in the queue.
+        # Users who give up: their connections stay in the accept queue.
         users = Client(self.user_place(), rate=50)
         time.sleep(0.3)
         users.asking = False
@@ -172,7 +172,7 @@ class Degraded(Mode):
 
 
 class Overload(Mode):
-    """Each request holds up the event loop for 0.15 s, and five more users ask again and again: about 2 s each."""
+    """Each request blocks the event loop for 0.15 s, and five more users send requests continuously: about 2 s each."""
 
     name, title = "overload", "overload: everybody is served late"
     mode = {"serial": 0.15}
@@ -189,7 +189,7 @@ class Overload(Mode):
 
 
 class Stall(Incident):
-    """Three of them, since one may fall between two observations."""
+    """Three stalls, because one may fall between two checks."""
 
     name, title, in_ci = "stall", "a stall of half the proof time that heals", True
 
@@ -202,7 +202,7 @@ class Stall(Incident):
 
 
 class SlowStart(Incident):
-    """A deploy whose new workers load for 72 s at full scale, while the parent's socket takes connections."""
+    """A deploy whose new workers load for 72 s at full scale, while the parent's socket accepts connections."""
 
     name, title, in_ci = "slow-start", "slow start", True
     workers = 2
@@ -242,7 +242,7 @@ class CrashLoop(Incident):
 
 
 class PacketFilter(Incident):
-    """Packets to 127.0.0.1 are dropped; users come by another address and are served."""
+    """Packets to 127.0.0.1 are dropped; users connect to another address and are served."""
 
     name, title = "packet-filter", "a packet filter on the probe's path"
 
@@ -276,7 +276,7 @@ class ForeignListener(Incident):
 
 
 class Debugger(Incident):
-    """Both of two workers hang, and somebody has a debugger on one of them."""
+    """Both of two workers hang, and a debugger is attached to one of them."""
 
     name, title = "debugger", "a debugger on a worker"
     workers = 2
@@ -307,7 +307,7 @@ class OneWorker(Incident):
 
 
 class CpuQuota(Incident):
-    """Something computes in the backend, whose control group has little of the processor: answers come late."""
+    """The backend computes, and its control group gets little CPU time: answers are late."""
 
     name, title = "cpu-quota", "CPU quota exhausted"
     percent = 8
@@ -340,7 +340,7 @@ class Starved(Mode):
         while time.monotonic() < end:
             go = time.monotonic() + 1.4 * TIMEOUT
             while time.monotonic() < go:
-                # Again and again: it may be started anew.
+                # Repeatedly, because the watchdog may be started again.
                 self.signal(test.watchers(), signal.SIGSTOP)
                 time.sleep(0.03)
             self.signal(test.watchers(), signal.SIGCONT)
@@ -356,7 +356,7 @@ class Starved(Mode):
 
 
 class RestartNo(Incident):
-    """A hang in a unit that systemd would not start again after a kill."""
+    """A hang in a unit that systemd would not restart after a kill."""
 
     name, title = "restart-no", "Restart=no"
     restart = "no"

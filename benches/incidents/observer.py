@@ -1,4 +1,4 @@
-"""Facts about a backend, from beside it: what its users get, and which of its processes end when."""
+"""Observes a backend from outside: what its users get, and when its processes end."""
 
 import asyncio
 import contextlib
@@ -11,9 +11,9 @@ from pathlib import Path
 
 
 class Client:
-    """Users who ask at a steady rate, each time on a new connection, whatever became of the earlier requests.
+    """Users who send requests at a steady rate, each on a new connection, whatever the result of earlier ones.
 
-    Without a rate it is one user, who asks again when answered.
+    Without a rate it is one user, who sends the next request after each answer.
     """
 
     def __init__(self, place, rate=4, timeout=5):
@@ -37,7 +37,7 @@ class Client:
             task.cancel()
 
     async def ask(self):
-        """One request: when it was sent, when its end was known, and the status or the failure."""
+        """One request: when it was sent, when it ended, and the status or the failure."""
         request = {"sent": time.monotonic(), "done": None, "result": "open"}
         self.requests.append(request)
         writer = None
@@ -61,17 +61,17 @@ class Client:
                 writer.close()
 
     def first_healthy(self, since):
-        """When the first request that was sent after that moment was answered with 200."""
+        """When the first request sent after `since` was answered with 200."""
         times = [r["done"] for r in list(self.requests) if r["sent"] > since and r["result"] == 200]
         return min(times, default=None)
 
     def usual_wait(self, since, until):
-        """Median seconds that the requests of that time waited for an answer, or None."""
+        """The median time in seconds that requests in this interval waited for an answer, or None."""
         waits = [r["done"] - r["sent"] for r in self.requests if since <= r["sent"] < until and isinstance(r["result"], int)]
         return round(statistics.median(waits), 3) if waits else None
 
     def failures(self, since):
-        """Requests without any HTTP answer; those still open at the end are nobody's fault."""
+        """Requests without any HTTP answer, except those still open at the end."""
         failed = [r for r in self.requests if r["sent"] >= since and isinstance(r["result"], str) and r["result"] != "open"]
         return len(failed)
 
@@ -87,7 +87,7 @@ def command_line(pid):
 
 
 class Processes:
-    """Which processes are in a control group, and when each of them ended."""
+    """The processes of a control group, and when each of them ended."""
 
     def __init__(self, group):
         self.group = Path("/sys/fs/cgroup/system.slice") / group
@@ -117,7 +117,7 @@ class Processes:
                         self.descriptors[descriptor] = pid
                         self.known[pid] = {"pid": pid, "seen": time.monotonic(), "died": None, "command": ""}
                         self.poll.register(descriptor, select.POLLIN)
-                # A child has its parent's command line until it is replaced.
+                # A child has its parent's command line until it calls exec.
                 if pid in self.known:
                     self.known[pid]["command"] = command_line(pid) or self.known[pid]["command"]
 

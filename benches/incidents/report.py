@@ -13,7 +13,7 @@ def select(results, contestant=None, incident=None):
 
 
 def add_losses(results):
-    """Requests lost by an innocent kill: beyond those that get no answer in the same incident with nobody there."""
+    """Requests lost by an innocent kill: beyond those that get no answer in the same incident without a watchdog."""
     for result in results:
         if result["verdict"] != "innocent kill":
             continue
@@ -26,7 +26,7 @@ def times(results):
 
 
 def summary(results):
-    """One line a contestant."""
+    """One row for each contestant."""
     needed = {i.name for i in INCIDENTS if i.needs_restart}
     rows = []
     for contestant in CONTESTANTS:
@@ -54,7 +54,7 @@ def summary(results):
 
 
 def cell(results):
-    """What a contestant did in an incident, over all the tests."""
+    """What a contestant did in an incident, over all tests."""
     if not results:
         return ""
     verdicts = [r["verdict"] for r in results]
@@ -78,7 +78,7 @@ def cell(results):
 
 
 def rates(results, contestant, incident):
-    """Shares of right and of repairing tests, and the median time to healthy, or None where there is nothing to compare."""
+    """Shares of right results and of repairs, and the median time to healthy; None if there is nothing to compare."""
     own = [r for r in select(results, contestant.name, incident.name) if r["verdict"] not in ("n/a", "error")]
     if not own:
         return None

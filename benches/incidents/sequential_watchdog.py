@@ -1,8 +1,8 @@
 """The first watchdog's policy: sequential_watchdog.py PERIOD TIMEOUT UNIT URL-OR-SOCKET
 
-One core route after the other, two tries each. If none of them answers, the unit's main process is killed
-and systemd starts it again. Any HTTP status is an answer, and a refused connection is no hang. No other
-precautions.
+Probes one core route after the other, with two attempts each. If none of them answers, it kills the unit's
+main process, and systemd restarts it. Any HTTP status is an answer, and a refused connection is not a hang.
+No other precautions.
 """
 
 import http.client
@@ -43,7 +43,7 @@ def main():
     period, timeout, unit, place = float(sys.argv[1]), float(sys.argv[2]), sys.argv[3], sys.argv[4]
     while True:
         began = time.monotonic()
-        # Every route is asked: one of them may be slow while the backend lives.
+        # Probes every route: one of them may be slow while the backend is alive.
         if not any([answers(place, path, timeout) for path in CORE]):
             show = ["systemctl", "show", "-p", "MainPID", "--value", unit]
             pid = int(subprocess.run(show, stdout=subprocess.PIPE, text=True).stdout or 0)

@@ -1,8 +1,8 @@
-"""Runs tests one after the other, as root, beside a system manager in a root of its own (tests/system/boot).
+"""Runs tests one after the other, as root, beside a system manager in its own root (tests/system/boot).
 
     worker.py NAME PYTHON
 
-Takes each task, a line of JSON, from the socket in the scratch folder, and answers with a line of JSON.
+Reads each task, a line of JSON, from the socket in the scratch folder, and answers with a line of JSON.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from incidents import INCIDENTS, NotPossible
 from observer import Client, Processes
 
 STATE = Path("/run/incident")
-# Seconds after its onset in which a hang must be over: four periods.
+# The longest time in seconds from the onset of a hang to its end: four periods.
 MAX_WAIT = 4 * PERIOD
 
 
@@ -42,22 +42,22 @@ class Test:
         self.contestant = next(c for c in CONTESTANTS if c.name == task["contestant"])(task["python"])
         self.incident = next(i for i in INCIDENTS if i.name == task["incident"])()
         self.incident.workers = max(self.incident.workers, self.contestant.least_workers)
-        # Where in the contestant's period it begins, the same for all of them.
+        # The point in the contestant's period at which the incident begins; the same for all contestants.
         self.phase = task["phase"]
         self.onset = None
         self.operators = []
         self.old_instance = None
 
-    # What an incident may ask for.
+    # The operations that incidents use.
 
     def facts(self, kind):
-        """PID and moment of each fact of this kind that the backend wrote down."""
+        """The PID and time of each fact of this kind that the backend recorded."""
         lines = (STATE / "facts").read_text().splitlines() if (STATE / "facts").exists() else []
         facts = (line.split() for line in lines)
         return [(int(pid), float(moment)) for word, pid, moment in facts if word == kind]
 
     def workers(self):
-        """The backend's processes that serve."""
+        """The backend's serving processes."""
         ready = {pid for pid, _ in self.facts("ready")}
         return [p["pid"] for p in self.processes.living() if p["pid"] in ready]
 
@@ -66,7 +66,7 @@ class Test:
             orders.sendto(json.dumps({"do": what, **details}).encode(), str(STATE / f"{pid}.sock"))
 
     def order_all(self, what, **details):
-        """Orders it of every worker, and waits until the last one hangs."""
+        """Sends the command to every worker, and waits until the last one hangs."""
         pids = set(self.workers())
         for pid in pids:
             self.order(pid, what, **details)
@@ -77,12 +77,12 @@ class Test:
         return pids
 
     def operator(self, verb):
-        """The operator's act, which ends the processes of now."""
+        """Records an operator's action, which ends the current processes."""
         self.operators += [p["pid"] for p in self.processes.living()]
         self.contestant.operator(verb)
 
     def at_start(self, behaviour):
-        """How the backend behaves when it starts from now on."""
+        """Sets how the backend behaves at its next starts."""
         file = STATE / "at-start"
         if behaviour:
             write(file, json.dumps(behaviour))
@@ -94,7 +94,7 @@ class Test:
 
     @staticmethod
     def backend_log():
-        """Its end."""
+        """The end of the backend's log."""
         return texts(BACKEND_LOG)[0][-1000:]
 
     def start_old_instance(self):
@@ -105,7 +105,7 @@ class Test:
         self.old_instance = wait_until(lambda: next((pid for pid, _ in self.facts("ready")), None), 20)
 
     def cpu_group(self):
-        """A control group for the processor's time; a hybrid host has the controller in a hierarchy of its own."""
+        """A control group that limits CPU time; a hybrid host has the controller in a separate hierarchy."""
         mount = Path("/run/cpu")
         mount.mkdir(exist_ok=True)
         if not (mount / "cgroup.procs").exists():
@@ -151,7 +151,7 @@ class Test:
                 raise RuntimeError(f"the backend is not healthy before the incident: {last} {self.backend_log()}")
             contestant.start(incident)
             self.steady = time.monotonic()
-            # Whole periods, one at least, and as many as it takes until the backend is old enough.
+            # Whole periods, at least one, until the backend is old enough.
             warm_up = PERIOD * max(1, -(-contestant.min_uptime // PERIOD))
             time.sleep(warm_up + (self.phase * PERIOD - contestant.position()) % PERIOD)
             return self.observe(clock)
@@ -174,7 +174,7 @@ class Test:
         result = {}
         if incident.needs_restart:
             healthy = wait_until(lambda: self.client.first_healthy(onset), MAX_WAIT)
-            # The old process may have answered on its way out.
+            # The old process may have answered just before its end.
             wait_until(lambda: self.ended(onset), 3 if healthy else 0.3)
             ended = self.ended(onset)
             if healthy:
@@ -198,7 +198,7 @@ class Test:
         return result
 
     def ended(self, since):
-        """The backend's processes that somebody else ended: not they themselves, not the operator."""
+        """The backend's processes that the contestant ended: neither by themselves nor by the operator."""
         crashed = {pid for pid, _ in self.facts("crash")}
         ready = {pid for pid, _ in self.facts("ready")}
         return [
@@ -210,7 +210,7 @@ class Test:
         ]
 
     def judge(self, ended, guilty, healthy):
-        """What was done in an incident that asked for nothing."""
+        """The verdict on an incident that needs no restart."""
         name = self.incident.name
         if name == "operator-stop":
             return "innocent kill" if healthy or ended else "left alone"
@@ -222,7 +222,7 @@ class Test:
 
 
 def prepare():
-    """What every test needs in this root."""
+    """Prepares this root for all tests."""
     run("useradd", "--system", "scidex")
     run("systemd-sysusers", str(HERE.parent.parent / "contrib/sysusers.d/scidex-route-health.conf"))
     # systemd's own messages are evidence.

@@ -1,15 +1,15 @@
-//! Addresses for servers in other processes. The tests include this file, too.
+//! Addresses for servers in other processes. Also used by the tests.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// An address that is kept from others while nobody listens on it: what asks the kernel for a free
-/// port asks on 127.0.0.1, and each call has a loopback address of its own.
+/// An address that no other process takes before its server listens: each call returns its own loopback
+/// address, and programs that ask the kernel for a free port do so on 127.0.0.1.
 ///
 /// # Errors
 ///
-/// Where no port can be had.
+/// No port is available.
 pub(crate) fn own_address() -> io::Result<SocketAddr> {
     static CALLS: AtomicU32 = AtomicU32::new(1);
     // Of the 24 bits, the last seven count the calls; the others distinguish processes.

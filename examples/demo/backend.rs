@@ -1,5 +1,4 @@
-//! The backend of the demo: it serves the routes of `routes.json`, and becomes busy or hangs on
-//! request. The tests run it under systemd, too.
+//! The backend of the demo: serves the routes of `routes.json`, and becomes busy or hangs on request.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -11,14 +10,14 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-/// How long a heavy page takes on a busy day: longer than the demo's timeouts.
+/// How long a heavy page takes while the backend is busy: longer than the demo's timeouts.
 const BUSY_PAGE: Duration = Duration::from_secs(5);
 
-/// Serves on this address until it is ended.
+/// Serves on this address until the process ends.
 ///
 /// # Errors
 ///
-/// Where the address cannot be had.
+/// The address cannot be bound.
 pub(crate) fn serve(address: SocketAddr) -> io::Result<()> {
     let listener = TcpListener::bind(address)?;
     let busy = Arc::new(AtomicBool::new(false));
@@ -29,9 +28,9 @@ pub(crate) fn serve(address: SocketAddr) -> io::Result<()> {
         };
         match path.as_str() {
             "/__hang" => {
-                let _gone = send(&stream, 200, &json!("from now on I hang"));
+                let _gone = send(&stream, 200, &json!("hanging from now on"));
                 drop(stream);
-                // The only loop is stuck; the kernel goes on taking connections for the listener.
+                // The only loop is stuck; the kernel keeps accepting connections for the listener.
                 loop {
                     thread::park();
                 }
@@ -48,8 +47,8 @@ pub(crate) fn serve(address: SocketAddr) -> io::Result<()> {
     }
 }
 
-/// Ends this process once the process `pid` is gone, even while the backend hangs, so that an
-/// interrupted demo leaves nothing behind: systemd gives up on a service that keeps ending.
+/// Ends this process once the process `pid` is gone, even while the backend hangs, so that an interrupted
+/// demo leaves nothing behind: systemd stops restarting a service that keeps exiting.
 pub(crate) fn end_with(pid: u32) {
     thread::spawn(move || {
         while Path::new("/proc").join(pid.to_string()).exists() {
@@ -59,11 +58,11 @@ pub(crate) fn end_with(pid: u32) {
     });
 }
 
-/// Asks the backend on this address for a path.
+/// Requests a path from the backend on this address.
 ///
 /// # Errors
 ///
-/// Where it does not answer.
+/// It does not answer.
 pub(crate) fn request(address: SocketAddr, path: &str) -> io::Result<()> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
@@ -79,7 +78,7 @@ pub(crate) fn request(address: SocketAddr, path: &str) -> io::Result<()> {
 
 /// Reads a request to the end of its head.
 fn requested(stream: &TcpStream) -> io::Result<String> {
-    // A client that says nothing must not be what the backend hangs on.
+    // The backend must not hang on a client that sends nothing.
     stream.set_read_timeout(Some(Duration::from_secs(1)))?;
     let mut lines = BufReader::new(stream).lines();
     let first = lines.next().ok_or(io::ErrorKind::UnexpectedEof)??;
@@ -96,7 +95,7 @@ fn answer(stream: &TcpStream, path: &str, busy: bool) -> io::Result<()> {
     if path == "/api/health" {
         return send(stream, 200, &json!({ "status": "healthy" }));
     }
-    // Addresses of single things may be outdated: the application answers that it has no such one.
+    // Paths of single items may be outdated: the application answers 404.
     if ["/hypothesis/", "/analysis/"]
         .iter()
         .any(|start| path.starts_with(start))

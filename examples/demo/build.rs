@@ -1,4 +1,4 @@
-//! Has cargo build one more target of this package. The tests include this file, too.
+//! Makes cargo build another target of this package. Also used by the tests.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -9,7 +9,7 @@ use std::{env, io};
 ///
 /// # Errors
 ///
-/// Where cargo cannot be run or says no.
+/// Cargo cannot be run, or fails.
 pub(crate) fn build(cargo: OsString, folder: &Path, target: [&str; 2]) -> io::Result<()> {
     let (Some(targets), Some(name)) = (folder.parent(), folder.file_name()) else {
         return Err(io::Error::other("no target folder"));

@@ -1,10 +1,11 @@
 //! One incident on one machine, in less than half a minute: a backend is healthy, is overloaded, hangs, and
-//! is recovered. Each time the real program checks it.
+//! is recovered. The real program checks it each time.
 //!
-//! The backend is a unit of the user's systemd; else, as root, of a systemd that is started in namespaces
-//! for the demo; else it runs under a stand-in for systemd (`stand_in.rs`).
+//! The backend is a unit of the user's systemd. If there is none, and the user is root, it is a unit of a
+//! systemd that is started in namespaces for the demo; otherwise it runs under a stand-in for systemd
+//! (`stand_in.rs`).
 //!
-//! `demo --backend ADDRESS [PID]` is the backend: it serves until it is ended, or until the process PID
+//! `demo --backend ADDRESS [PID]` is the backend: it serves until it is killed, or until the process PID
 //! is gone.
 
 mod address;
@@ -28,7 +29,7 @@ use serde_json::{Value, json};
 
 use stand_in::StandIn;
 
-/// What operators copy.
+/// The shipped manifest.
 const MANIFEST: &str = include_str!("../../routes.json");
 
 fn main() -> ExitCode {
@@ -61,7 +62,7 @@ fn serve(address: &str, pid: Option<&&str>) -> anyhow::Result<()> {
     Ok(backend::serve(address.parse().context("ADDRESS")?)?)
 }
 
-/// Runs the incident in a process of its own, so that this one can clean up even where the demo is
+/// Runs the incident in a separate process, so that this one can clean up even if the demo is
 /// interrupted.
 fn demo() -> anyhow::Result<()> {
     program()?;
@@ -76,7 +77,7 @@ fn demo() -> anyhow::Result<()> {
     println!("{why:#}.");
     match namespace::with_systemd(folder.path()) {
         Ok(ended) => return ended,
-        Err(why) => println!("No systemd of the demo's own either: {why:#}."),
+        Err(why) => println!("The demo cannot start its own systemd either: {why:#}."),
     }
     say(
         "STAND-IN, not systemd: the demo itself restarts the backend and answers \"systemctl show\".",
@@ -95,7 +96,7 @@ fn incident(supervisor: Supervisor, folder: &Path) -> anyhow::Result<()> {
     let backend = Backend::start(supervisor, folder)?;
     let path = folder.join("routes.json");
     fs::write(&path, manifest(&backend)?.to_string())?;
-    // Root's umask may let others write it, and then nothing would be killed.
+    // Root's umask may let others write it, and then the program would refuse to kill.
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
     let check = Check {
         program: &program,
@@ -124,7 +125,7 @@ fn incident(supervisor: Supervisor, folder: &Path) -> anyhow::Result<()> {
     }
 
     say(&format!(
-        "4. The unit has a new main process, {new} in place of {old}. Once more:"
+        "4. The unit's main process is now {new} instead of {old}. The same check again:"
     ));
     check.run(0)?;
 
@@ -141,7 +142,7 @@ fn incident(supervisor: Supervisor, folder: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What is left to say where the program found a hang, but a guard refused the kill.
+/// Explains why a guard refused the kill although the program found a hang.
 fn refused(backend: &Backend, pid: u32) -> anyhow::Result<()> {
     let Host::StandIn(stand_in) = &backend.host else {
         bail!("the main process is still {pid}");
@@ -165,14 +166,14 @@ fn refused(backend: &Backend, pid: u32) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The state of the process, and how many connections wait for it.
+/// The state of the process, and how many connections wait in its accept queue.
 fn evidence(pid: u32, address: SocketAddr) -> anyhow::Result<String> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let state = status.lines().find_map(|line| line.strip_prefix("State:"));
     let SocketAddr::V4(v4) = address else {
         bail!("{address} is not an IPv4 address");
     };
-    // As proc(5) has it: the address in host byte order, and state 0A, LISTEN.
+    // In the format of proc(5): the address in host byte order, and state 0A, LISTEN.
     let host = u32::from_ne_bytes(v4.ip().octets());
     let local = format!("{host:08X}:{:04X}", v4.port());
     let table = fs::read_to_string("/proc/self/net/tcp")?;
@@ -205,7 +206,7 @@ fn say(text: &str) {
 
 struct Check<'a> {
     program: &'a Path,
-    /// Where its `routes.json` is.
+    /// The folder of its `routes.json`.
     folder: &'a Path,
     environment: Vec<(&'static str, std::ffi::OsString)>,
 }
@@ -230,7 +231,7 @@ impl Check<'_> {
     }
 }
 
-/// The shipped manifest with the demo's address and shorter times.
+/// The shipped manifest with the demo's address and shorter timeouts.
 fn manifest(backend: &Backend) -> anyhow::Result<Value> {
     let mut manifest: Value = serde_json::from_str(MANIFEST)?;
     let put = |at: &mut Value, key: &str, value: Value| {
@@ -259,7 +260,7 @@ fn manifest(backend: &Backend) -> anyhow::Result<Value> {
     Ok(manifest)
 }
 
-/// The program itself, built where that is still to do: `cargo run --example` does not.
+/// The program itself, built if necessary: `cargo run --example` does not build it.
 fn program() -> anyhow::Result<PathBuf> {
     let own = env::current_exe()?;
     let profile = own

@@ -1,5 +1,5 @@
-//! Runs the demo's incident in a process of its own, as root with a systemd of its own in mount and PID
-//! namespaces, and removes afterwards what either left.
+//! Runs the demo's incident in a separate process, as root with its own systemd in mount and PID namespaces,
+//! and cleans up afterwards.
 
 use std::env;
 use std::fs;
@@ -10,8 +10,8 @@ use anyhow::{Context, ensure};
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::Uid;
 
-/// The first process of the namespaces. As PID 1, a systemd would take itself for the system's manager, so
-/// this shell has that place; when it ends, the kernel ends all others.
+/// The first process of the namespaces: a shell, because systemd as PID 1 would consider itself the system
+/// manager. When the shell exits, the kernel ends all others.
 const INIT: &str = r#"
 for root in /sys/fs/cgroup/systemd /sys/fs/cgroup/unified /sys/fs/cgroup; do
     [ -e "$root/cgroup.procs" ] && mkdir "$root/$GROUP" && echo 0 > "$root/$GROUP/cgroup.procs"
@@ -30,7 +30,7 @@ for _ in $(seq 100); do
 done
 "#;
 
-/// Without a cgroup2 file system at the usual path, the unit of a process is unknown.
+/// Mounts cgroup2 at the usual path, without which the unit of a process is unknown.
 const WITH_CGROUP2: &str = r#"
 { [ -d /sys/fs/cgroup ] || { mount -t tmpfs tmpfs /sys && mkdir -p /sys/fs/cgroup; }; } 2> /dev/null
 [ -e /sys/fs/cgroup/unified/cgroup.procs ] || [ -e /sys/fs/cgroup/cgroup.procs ] ||
@@ -40,11 +40,11 @@ exec "$@"
 
 const MANAGERS: [&str; 2] = ["/usr/lib/systemd/systemd", "/lib/systemd/systemd"];
 
-/// Runs `demo MODE FOLDER`; as root with a mount namespace of its own.
+/// Runs `demo MODE FOLDER`; as root in a new mount namespace.
 ///
 /// # Errors
 ///
-/// Where the demo fails.
+/// The demo fails.
 pub(crate) fn plain(mode: &str, folder: &Path) -> anyhow::Result<()> {
     let demo = env::current_exe()?;
     let may_mount = mode == "--under-stand-in" && Uid::effective().is_root() && can_unshare();
@@ -61,11 +61,11 @@ pub(crate) fn plain(mode: &str, folder: &Path) -> anyhow::Result<()> {
     succeed(run(command, folder)?)
 }
 
-/// Runs the incident under a systemd of its own: `Ok` with what came of it once that systemd was up.
+/// Runs the incident under its own systemd: `Ok` with the result of the incident once that systemd was up.
 ///
 /// # Errors
 ///
-/// Where no such systemd can be had.
+/// No such systemd can be started.
 pub(crate) fn with_systemd(folder: &Path) -> anyhow::Result<anyhow::Result<()>> {
     ensure!(Uid::effective().is_root(), "namespaces need root");
     let manager = MANAGERS.iter().find(|path| Path::new(path).exists());
@@ -107,12 +107,12 @@ fn can_unshare() -> bool {
         .is_ok_and(|status| status.success())
 }
 
-/// Waits for the command, without being interrupted itself, and cleans up after it.
+/// Waits for the command, blocking interrupts meanwhile, and cleans up after it.
 fn run(mut command: Command, folder: &Path) -> anyhow::Result<ExitStatus> {
     let mut child = command
         .spawn()
         .with_context(|| format!("cannot run {}", command.get_program().display()))?;
-    // Only now, since the command would inherit it.
+    // Only now, because the command would inherit the mask.
     let mut interrupts = SigSet::empty();
     interrupts.add(Signal::SIGINT);
     interrupts.add(Signal::SIGTERM);
@@ -134,7 +134,7 @@ fn succeed(ended: ExitStatus) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A control group's folder goes once those below it have gone; its files do not count.
+/// Removes a control group after those below it; its files need not be removed.
 fn remove_group(group: &Path) {
     for entry in fs::read_dir(group).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {

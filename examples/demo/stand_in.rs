@@ -1,6 +1,6 @@
-//! A stand-in for systemd, for machines where no systemd can be had: it runs the backend, restarts it
-//! when it dies, and answers `systemctl show` truthfully about it. It is no service manager: it knows
-//! one service, and no other command.
+//! A stand-in for systemd, for machines that cannot run one: it runs the backend, restarts it when it dies,
+//! and answers `systemctl show` truthfully about it. It is not a service manager: it handles one service
+//! and no other command.
 //!
 //! The program under demonstration runs the `systemctl` that it finds in PATH. [`StandIn::start`] puts
 //! one there that passes its arguments to this process and prints the answer ([`ask`]).
@@ -20,14 +20,14 @@ use anyhow::{Context, ensure};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use nix::time::{ClockId, clock_gettime};
 
-/// How long the stand-in waits before it starts the backend again, and how it says so.
+/// How long the stand-in waits before it restarts the backend, and the same as `RestartUSec` prints it.
 const RESTART_PAUSE: Duration = Duration::from_millis(200);
 const RESTART_USEC: &str = "200ms";
 
-/// Both directories of the demo are beside the script itself.
+/// Both files that it uses are beside the script itself.
 const SYSTEMCTL: &str = "#!/bin/sh\nexec \"${0%/*}/demo\" --systemctl \"${0%/*}/socket\" \"$@\"\n";
 
-/// The supervisor; on drop, the backend ends and its control groups go.
+/// The supervisor; dropping it ends the backend and removes the control groups.
 pub(crate) struct StandIn {
     shared: Arc<Mutex<Service>>,
     groups: Groups,
@@ -38,7 +38,7 @@ struct Service {
     name: String,
     command: Vec<String>,
     group: Option<PathBuf>,
-    /// The path of the control group, as `/proc/PID/cgroup` has it.
+    /// The path of the control group, as in `/proc/PID/cgroup`.
     control_group: String,
     manager_group: String,
     running: Option<Running>,
@@ -53,17 +53,18 @@ struct Running {
 }
 
 impl StandIn {
-    /// Runs `command` as the service `name`. Files go to `folder`, whose name the control groups get.
+    /// Runs `command` as the service `name`. Its files are created in `folder`, which also names the control
+    /// groups.
     ///
     /// # Errors
     ///
-    /// Where the process or the files that belong to it cannot be made.
+    /// The process or its files cannot be created.
     pub(crate) fn start(name: &str, command: Vec<String>, folder: &Path) -> anyhow::Result<Self> {
         let script = folder.join("systemctl");
         fs::write(&script, SYSTEMCTL)?;
         fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
         symlink(std::env::current_exe()?, folder.join("demo"))?;
-        // Where a user manager has its private socket: who listens there is the manager.
+        // The private socket of a user manager: the process that listens there is the manager.
         fs::create_dir_all(folder.join("systemd"))?;
         let private = UnixListener::bind(folder.join("systemd/private"))?;
         let questions = UnixListener::bind(folder.join("socket"))?;
@@ -84,10 +85,10 @@ impl StandIn {
         thread::spawn(move || supervise(&supervised));
         let asked = Arc::clone(&shared);
         thread::spawn(move || {
-            // Held as long as the questions are answered.
+            // Kept open as long as this thread answers.
             let _private = private;
             for stream in questions.incoming().flatten() {
-                // A client that went away is answered no more.
+                // A client that has closed needs no answer.
                 let _gone = answer(&stream, &asked);
             }
         });
@@ -98,7 +99,7 @@ impl StandIn {
         })
     }
 
-    /// What the program under demonstration needs in its environment to ask this stand-in.
+    /// The environment that the demonstrated program needs to use this stand-in.
     pub(crate) fn environment(&self) -> Vec<(&'static str, std::ffi::OsString)> {
         let mut path = self.folder.as_os_str().to_owned();
         if let Some(rest) = std::env::var_os("PATH") {
@@ -115,7 +116,7 @@ impl StandIn {
         service.running.as_ref().map_or(0, |now| now.child.id())
     }
 
-    /// Why the program cannot pass its guards here, where that is known beforehand.
+    /// Why the program's guards cannot pass here, if that is known in advance.
     pub(crate) fn obstacle(&self) -> Option<&str> {
         self.groups.obstacle.as_deref()
     }
@@ -126,7 +127,7 @@ impl Drop for StandIn {
         let mut service = lock(&self.shared);
         service.stopping = true;
         if let Some(mut now) = service.running.take() {
-            // Fails only where it has ended already.
+            // Fails only if it has ended already.
             let _ended = now.child.kill();
             let _ended = now.child.wait();
         }
@@ -139,7 +140,7 @@ fn lock(shared: &Mutex<Service>) -> MutexGuard<'_, Service> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Starts the backend again whenever it has ended: `Restart=always`.
+/// Restarts the backend whenever it has ended: `Restart=always`.
 fn supervise(shared: &Mutex<Service>) {
     loop {
         thread::sleep(Duration::from_millis(10));
@@ -170,7 +171,7 @@ impl Service {
         let started = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
         let (program, rest) = self.command.split_first().context("no command")?;
         let mut command = if let Some(group) = &self.group {
-            // Joined before the backend starts, since a socket keeps the group that it was made in.
+            // Joins the group before the backend starts: a socket keeps the group in which it was created.
             let mut shell = Command::new("sh");
             shell
                 .args(["-c", r#"echo 0 > "$0/cgroup.procs" && exec "$@""#])
@@ -191,8 +192,8 @@ impl Service {
         Ok(())
     }
 
-    /// What `systemctl show` of systemd says in this state; the names are those of
-    /// org.freedesktop.systemd1(5).
+    /// What systemd's `systemctl show` would print in this state; org.freedesktop.systemd1(5) describes the
+    /// names.
     fn show(&self, unit: Option<&str>) -> Vec<(&'static str, String)> {
         let text = |value: &str| value.to_owned();
         let Some(unit) = unit else {
@@ -238,7 +239,7 @@ impl Service {
             ("RestartForceExitStatus", text("")),
             ("Job", text("")),
             ("FreezerState", text("running")),
-            // As with this mode, other processes of the group never hold up a restart.
+            // In this mode, other processes of the group never delay a restart.
             ("KillMode", text("mixed")),
             ("SendSIGKILL", text("yes")),
             ("TimeoutStopUSec", text("1s")),
@@ -280,11 +281,11 @@ fn answer(mut stream: &UnixStream, shared: &Mutex<Service>) -> io::Result<()> {
     Ok(())
 }
 
-/// What the `systemctl` of the stand-in does: passes its arguments on and returns the answer.
+/// The `systemctl` of the stand-in: passes its arguments on and returns the answer.
 ///
 /// # Errors
 ///
-/// Where the demo has ended, or the question is none that the stand-in answers.
+/// The demo has ended, or the stand-in does not support the command.
 pub(crate) fn ask(socket: &Path, args: &[&str]) -> anyhow::Result<String> {
     let mut stream = UnixStream::connect(socket).context("the demo has ended")?;
     for arg in args {
@@ -300,14 +301,14 @@ pub(crate) fn ask(socket: &Path, args: &[&str]) -> anyhow::Result<String> {
     Ok(answer)
 }
 
-/// The control groups of the stand-in and its service: groups of their own where this process may make
-/// any, else the one that both are in anyway.
+/// The control groups of the stand-in and its service: separate ones if this process may create them,
+/// otherwise the one that both are in already.
 struct Groups {
-    /// The folder of the groups that were made.
+    /// The folder of the created groups.
     made: Option<PathBuf>,
-    /// The path that holds them, or the one that both processes are in.
+    /// The path of their parent, or of the group that both processes are in.
     path: String,
-    /// The group that this process came from.
+    /// The original group of this process.
     home: Option<PathBuf>,
     obstacle: Option<String>,
 }

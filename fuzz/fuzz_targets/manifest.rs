@@ -1,4 +1,4 @@
-//! The manifest parser.
+//! Fuzzes the manifest parser.
 #![no_main]
 
 use scidex_route_health::fuzzing::manifest_property;

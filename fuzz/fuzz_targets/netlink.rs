@@ -1,4 +1,4 @@
-//! What reads the kernel's socket tables.
+//! Fuzzes the parsers of the kernel's socket tables.
 #![no_main]
 
 use scidex_route_health::fuzzing::netlink_property;

@@ -1,4 +1,4 @@
-//! What reads `/proc/PID/stat`, `/proc/PID/status` and `/proc/PID/cgroup`.
+//! Fuzzes the parsers of `/proc/PID/stat`, `/proc/PID/status` and `/proc/PID/cgroup`.
 #![no_main]
 
 use scidex_route_health::fuzzing::proc_property;

@@ -1,4 +1,4 @@
-//! What reads the output of `systemctl show`.
+//! Fuzzes the parser of `systemctl show`.
 #![no_main]
 
 use scidex_route_health::fuzzing::show_property;

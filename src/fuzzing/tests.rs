@@ -1,8 +1,8 @@
-//! The properties under proptest, with input that is mostly valid or nearly so. The fuzzer finds its
-//! own way there, but not within a second.
+//! Checks the properties with proptest, on input that is valid or nearly valid. The fuzzer would need much
+//! longer to find such input.
 
+mod mutate;
 mod schema;
-mod spoil;
 mod valid;
 
 use proptest::collection::vec;
@@ -10,11 +10,11 @@ use proptest::option::of;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
-use self::spoil::{change, spoil};
+use self::mutate::{change, mutate};
 use self::valid::valid;
 use super::{manifest_property, netlink_property, proc_property, show_property};
 
-/// `cases` cases; what fails is shown small, and no file is left behind.
+/// `cases` cases; a failing case is minimized, and no file is written.
 fn config(cases: u32) -> ProptestConfig {
     ProptestConfig {
         failure_persistence: None,
@@ -28,8 +28,8 @@ const ANSWERS: &[&[u8]] = &[
     include_bytes!("../../fuzz/seeds/netlink/ipv6"),
 ];
 
-/// `text`, with a few of its bytes replaced, so that it is cut, bent, or no UTF-8 any more.
-fn bend(text: impl AsRef<[u8]>, changes: &[(Index, u8)], end: Option<Index>) -> Vec<u8> {
+/// `text` with a few bytes replaced and perhaps cut short, so that it may be invalid UTF-8.
+fn corrupt(text: impl AsRef<[u8]>, changes: &[(Index, u8)], end: Option<Index>) -> Vec<u8> {
     let mut bytes = text.as_ref().to_vec();
     for (at, byte) in changes {
         if let Some(there) = bytes.get_mut(at.index(text.as_ref().len().max(1))) {
@@ -50,32 +50,32 @@ proptest! {
 
     #[test]
     fn a_manifest_with_recovery_obeys_the_limits(manifest in valid(true)) {
-        // The deadline may be too short. Too many of those fail the test.
+        // The deadline may be too short; proptest fails if too many cases are rejected here.
         prop_assume!(manifest_property(manifest.to_string().as_bytes()));
     }
 
     #[test]
-    fn a_spoiled_manifest_loads_only_within_the_limits(
+    fn a_mutated_manifest_loads_only_within_the_limits(
         mut manifest in any::<bool>().prop_flat_map(valid),
         changes in vec((any::<Index>(), change()), 1..4),
     ) {
         for (at, change) in changes {
-            spoil(&mut manifest, &at, change);
+            mutate(&mut manifest, &at, change);
         }
         manifest_property(manifest.to_string().as_bytes());
     }
 
     #[test]
-    fn a_bent_manifest_is_reported_where_it_breaks(
+    fn a_corrupted_manifest_is_reported_with_locations(
         manifest in valid(false),
         changes in vec((any::<Index>(), any::<u8>()), 0..3),
         end in of(any::<Index>()),
     ) {
-        manifest_property(&bend(manifest.to_string(), &changes, end));
+        manifest_property(&corrupt(manifest.to_string(), &changes, end));
     }
 }
 
-/// What systemd prints of a unit that may be killed, or nearly so.
+/// What systemctl prints for a unit that may be killed, or almost.
 fn unit() -> impl Strategy<Value = String> {
     let line = |name: &'static str, usual: &'static str, others: &'static [&'static str]| {
         prop_oneof![
@@ -158,43 +158,43 @@ proptest! {
     #![proptest_config(config(128))]
 
     #[test]
-    fn what_systemd_tells_stands_line_by_line(
+    fn each_line_of_systemctl_output_is_read_by_itself(
         unit in unit(),
         changes in vec((any::<Index>(), any::<u8>()), 0..2),
         end in of(any::<Index>()),
     ) {
         show_property(unit.as_bytes());
-        show_property(&bend(&unit, &changes, end));
+        show_property(&corrupt(&unit, &changes, end));
     }
 
     #[test]
-    fn what_systemd_could_tell_comes_back(bytes in vec(any::<u8>(), 0..256)) {
+    fn systemctl_output_survives_a_round_trip(bytes in vec(any::<u8>(), 0..256)) {
         show_property(&bytes);
     }
 
     #[test]
-    fn what_the_kernel_could_tell_comes_back(bytes in vec(any::<u8>(), 0..256)) {
+    fn proc_files_survive_a_round_trip(bytes in vec(any::<u8>(), 0..256)) {
         proc_property(&bytes);
     }
 
     #[test]
-    fn what_sock_diag_could_answer_comes_back(bytes in vec(any::<u8>(), 0..512)) {
+    fn sock_diag_answers_survive_a_round_trip(bytes in vec(any::<u8>(), 0..512)) {
         netlink_property(&bytes);
     }
 
     #[test]
-    fn what_sock_diag_answers_is_read_whatever_becomes_of_it(
+    fn corrupted_sock_diag_answers_are_read_safely(
         answer in select(ANSWERS),
         changes in vec((any::<Index>(), any::<u8>()), 0..4),
         end in of(any::<Index>()),
     ) {
-        netlink_property(&bend(answer, &changes, end));
-        // A row by itself.
-        netlink_property(&bend(&answer[16..], &changes, end));
+        netlink_property(&corrupt(answer, &changes, end));
+        // A single row, without the netlink header.
+        netlink_property(&corrupt(&answer[16..], &changes, end));
     }
 
     #[test]
-    fn what_the_kernel_tells_is_read(
+    fn any_proc_file_is_read_safely(
         text in "[0-9]{1,6} \\(\\PC{0,15}\\) [RSDTtZ]( -?[0-9]{1,12}){30}|\
             (((PPid|TracerPid|SigPnd|ShdPnd|SigBlk|SigCgt|CoreDumping):\t[0-9]{1,20}|State:\t[StZ]|VmRSS:\t {0,4}[0-9]{1,20} kB|Name:\t\\PC{0,15})\n){8,16}",
     ) {

@@ -1,5 +1,5 @@
-//! Request headers: which names may be set, and to which values. No message of this file shows a
-//! value, or a part of one.
+//! Request headers: which names may be set, and to which values. No message from this file shows a
+//! value or a part of one.
 
 use std::collections::HashSet;
 
@@ -9,12 +9,12 @@ use super::secret::Secret;
 use super::variables::Expanded;
 use super::{Header, Variables};
 
-/// Headers in one table, and bytes of their names and values together. Servers allow no more
-/// (nginx and uvicorn: 32 and 64 KiB, Apache httpd: 100 headers), so more is a mistake.
+/// The largest number of headers in one object, and of bytes in their names and values together. Servers
+/// allow no more (nginx and uvicorn: 32 and 64 KiB, Apache httpd: 100 headers), so more is a mistake.
 const MOST: usize = 128;
 const MOST_BYTES: usize = 64 * 1024;
 
-/// Why a header cannot be set, for those that cannot.
+/// Why the header `name` cannot be set, if it cannot.
 fn reserved(name: &str) -> Option<&'static str> {
     const FRAMING: [&str; 9] = [
         "connection",
@@ -36,7 +36,7 @@ fn reserved(name: &str) -> Option<&'static str> {
     }
 }
 
-/// Whether `b` may stand in a token (RFC 9110, section 5.6.2).
+/// Whether `b` may occur in a token (RFC 9110, section 5.6.2).
 fn is_token(b: u8) -> bool {
     b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b)
 }
@@ -119,7 +119,7 @@ fn header_value(name: &str, value: &Json<'_>, variables: Variables<'_>) -> Resul
     ))
 }
 
-/// Whether a field value may hold `text` (RFC 9110, section 5.5): anything but control characters.
+/// Whether a field value may contain `text` (RFC 9110, section 5.5): anything but control characters.
 fn sendable(text: &str, what: &str) -> Result<(), String> {
     match text.chars().find(|c| c.is_control() && *c != '\t') {
         None => Ok(()),

@@ -18,13 +18,13 @@ pub(super) enum Json<'t> {
     Text(Cow<'t, str>),
     Array(Vec<Json<'t>>),
     Object(Vec<(Cow<'t, str>, Json<'t>)>),
-    /// What is missing because a syntax error ended the reading.
+    /// A value that is missing because of a syntax error.
     Cut,
 }
 
 impl<'t> Json<'t> {
     /// Reads a text, up to its first syntax error. The items of the array at the top level's `key` are
-    /// passed to `take` as they come, and not kept.
+    /// passed to `take` as they are parsed, and not kept.
     pub(super) fn parse(
         text: &'t str,
         key: &str,
@@ -51,7 +51,7 @@ impl<'t> Json<'t> {
         }
     }
 
-    /// The text, if that is what it is.
+    /// The text, if the value is a string.
     pub(super) fn text(&self) -> Option<&str> {
         match self {
             Self::Text(text) => Some(text),
@@ -76,7 +76,7 @@ impl<'t> Json<'t> {
         self.problem(self.kind(), remedy)
     }
 
-    /// The message about a value that is `wrong`, quoted where it has no parts.
+    /// The message about a value that is `wrong`; shows the value unless it is a list or an object.
     pub(super) fn problem(&self, wrong: &str, remedy: impl fmt::Display) -> String {
         let quoted = match self {
             Self::Bool(value) => format!("{value} "),
@@ -124,10 +124,10 @@ impl<'t> Json<'t> {
     }
 }
 
-/// Reads a value in place, so that what came before a syntax error is there.
+/// Reads a value in place, so that everything before a syntax error is kept.
 struct Reader<'r, 't> {
     json: &'r mut Json<'t>,
-    /// The key of this object for whose array `take` is.
+    /// The key of this object whose array items are passed to `take`.
     key: Option<&'r str>,
     take: Option<&'r mut dyn FnMut(Json<'t>)>,
 }

@@ -1,5 +1,5 @@
 //! The keys at the top of the manifest and in `recovery`, with their rules and defaults, and the rules that
-//! compare several keys. Those of routes and `defaults` are in `options`.
+//! compare several keys. The keys that routes and `defaults` share are in `options`.
 
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -17,8 +17,8 @@ const SECOND: Duration = Duration::from_secs(1);
 const DEFAULT_DEADLINE: Duration = Duration::from_secs(120);
 const USER_AGENT: &str = concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION"));
 
-/// Reads a manifest, whose `routes` have been read, and which is probed at `base_url` instead of its own
-/// where one is given.
+/// Reads the keys of a manifest whose `routes` have been read already. `base_url`, if given, replaces the
+/// manifest's own.
 pub(super) fn manifest(
     json: &Json<'_>,
     routes: RawRoutes<'_>,

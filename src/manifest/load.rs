@@ -14,7 +14,7 @@ use super::{Manifest, Source, Variables};
 use crate::escape::{escape, reason};
 use crate::privileges::Caller;
 
-/// Bytes of a manifest.
+/// The largest size of a manifest.
 pub(super) const MOST_BYTES: usize = 8 * 1024 * 1024;
 
 /// What the caller adds to a manifest.
@@ -131,7 +131,7 @@ fn read_file(file: File, path: &Path) -> io::Result<(Vec<u8>, Source)> {
     Ok((read(file, size)?, source))
 }
 
-/// Reads at most one byte more than a manifest may have.
+/// Reads at most one byte more than a manifest may contain.
 fn read(from: impl io::Read, expected: usize) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(expected.min(MOST_BYTES) + 1);
     from.take(MOST_BYTES as u64 + 1).read_to_end(&mut bytes)?;
@@ -153,7 +153,7 @@ fn unreadable(path: &Path, error: &io::Error) -> ManifestError {
     ))
 }
 
-/// A path in quotes, whole.
+/// A path in quotes, never shortened.
 fn shown(path: &Path) -> String {
     format!("\"{}\"", escape(&path.to_string_lossy()))
 }

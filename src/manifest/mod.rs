@@ -37,7 +37,7 @@ pub use source::Source;
 pub use url::{BaseUrl, Scheme};
 pub use variables::Variables;
 
-/// The longest deadline of a sweep, a day.
+/// The longest deadline of a sweep: a day.
 pub const LONGEST_DEADLINE: Duration = Duration::from_secs(rules::DAY as u64);
 
 /// A valid manifest: every value is within its limits.
@@ -61,7 +61,7 @@ pub struct Manifest {
     pub proxy: Proxy,
     /// The routes in the file's order: no two with the same method and path, at least one core.
     pub routes: Vec<Route>,
-    /// What may be killed; nothing where absent.
+    /// What may be killed; nothing if absent.
     pub recovery: Option<RecoveryPlan>,
 }
 
@@ -74,7 +74,7 @@ pub enum Proxy {
     Env,
 }
 
-/// One route to probe. Its options are shared with the defaults where it has none of its own.
+/// One route to probe. A route without options of its own shares those of the defaults.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Route {
@@ -84,7 +84,7 @@ pub struct Route {
     pub core: bool,
     /// How it is probed.
     pub options: Arc<Options>,
-    /// What its body must hold; boxed because most routes have none.
+    /// What its body must contain; boxed because most routes have no checks.
     pub checks: Option<Box<BodyChecks>>,
 }
 
@@ -134,7 +134,7 @@ impl Method {
 pub enum Expect {
     /// Any 2xx or 3xx.
     Success,
-    /// Just these, each from 200 to 599.
+    /// Only these, each from 200 to 599.
     Listed(Vec<u16>),
 }
 
@@ -153,20 +153,20 @@ impl Expect {
 pub struct Header {
     /// The name as written: a token of RFC 9110, section 5.6.2.
     pub name: String,
-    /// The value, with the environment's variables put in.
+    /// The value, with environment variables expanded.
     pub value: Secret,
 }
 
-/// What a body must hold; at least one of the two.
+/// What a body must contain; at least one of the two.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct BodyChecks {
     /// Text that must occur in the body.
     pub contains: Option<String>,
-    /// JSON Pointers (RFC 6901) and the values that must stand there.
+    /// JSON Pointers (RFC 6901) and the values that are expected there.
     pub json: Vec<(String, serde_json::Value)>,
 }
 
-/// The absolute path of a UNIX stream socket: at most 107 bytes, and no NUL among them (unix(7)).
+/// The absolute path of a UNIX stream socket: at most 107 bytes, without NUL (unix(7)).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SocketPath(PathBuf);
 
@@ -193,7 +193,7 @@ pub struct RecoveryPlan {
     pub scope: Scope,
     /// The signal that ends the hung process.
     pub signal: KillSignal,
-    /// The signal that asks the unit's processes for their stacks before that, where one is named.
+    /// The signal that asks the unit's processes for their stacks before the kill, if one is configured.
     pub dump_signal: Option<DumpSignal>,
     /// A main process younger than this is still starting.
     pub min_uptime: Duration,
@@ -201,7 +201,7 @@ pub struct RecoveryPlan {
     pub verify: Duration,
 }
 
-/// The name of a `.service` unit, valid by systemd.unit(5), and no template.
+/// The name of a `.service` unit: valid by systemd.unit(5), and not a template.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnitName(String);
 
@@ -221,8 +221,8 @@ impl fmt::Display for UnitName {
 /// Which service manager is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// The system's.
+    /// The system manager.
     System,
-    /// The caller's own (`systemctl --user`).
+    /// The caller's user manager (`systemctl --user`).
     User,
 }

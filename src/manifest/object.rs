@@ -1,4 +1,4 @@
-//! Reads an object with keys of the manifest's own language. The known keys are those that the caller asks
+//! Reads an object whose keys the manifest format defines. The known keys are those that the caller asks
 //! for.
 
 use std::borrow::Cow;
@@ -16,7 +16,7 @@ pub(super) struct ObjectReader<'j, 'a, 'v> {
     is_cut: bool,
     location: &'a Location<'a>,
     context: &'a mut Context<'v>,
-    /// The keys that were asked for.
+    /// The keys that the caller has asked for.
     pub(super) known: Vec<&'static str>,
 }
 
@@ -43,7 +43,7 @@ impl<'j, 'a, 'v> ObjectReader<'j, 'a, 'v> {
         }
     }
 
-    /// The value of a key that may be left out, as `read` takes it.
+    /// The value of an optional key, as `read` returns it.
     pub(super) fn optional<T>(
         &mut self,
         key: &'static str,
@@ -64,7 +64,7 @@ impl<'j, 'a, 'v> ObjectReader<'j, 'a, 'v> {
         }
     }
 
-    /// The value of a key, or `default` where it is left out.
+    /// The value of a key, or `default` if it is absent.
     pub(super) fn or<T>(
         &mut self,
         key: &'static str,
@@ -74,7 +74,7 @@ impl<'j, 'a, 'v> ObjectReader<'j, 'a, 'v> {
         Ok(self.optional(key, read)?.unwrap_or(default))
     }
 
-    /// The value of a key that must not be left out.
+    /// The value of a required key.
     pub(super) fn required<T>(
         &mut self,
         key: &'static str,
@@ -104,7 +104,7 @@ impl<'j, 'a, 'v> ObjectReader<'j, 'a, 'v> {
                 continue;
             }
             let plain = key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-            // Quoted where it is long, since that cuts it short.
+            // A long key is quoted, which shortens it.
             let location = if plain && (1..=QUOTED).contains(&key.len()) {
                 Location::Key(self.location, key)
             } else {
@@ -116,15 +116,15 @@ impl<'j, 'a, 'v> ObjectReader<'j, 'a, 'v> {
     }
 }
 
-/// What to write instead of an unknown key: the one that was probably meant, or the choice.
+/// The remedy for an unknown key: the one that was probably meant, or a list of the known ones.
 fn advice(unknown: &str, keys: &[&str]) -> String {
-    // Lengths first, because the distance of a long text takes long to find.
+    // Lengths first, because the edit distance to a long text takes long to compute.
     let alike =
         |key: &str| unknown.len().abs_diff(key.len()) <= 2 && levenshtein(unknown, key) <= 2;
     let near = |key: &&&str| (unknown.len() >= 4 && key.starts_with(unknown)) || alike(key);
     match keys.iter().find(near) {
         Some(key) => format!("did you mean \"{key}\"?"),
-        None => format!("known are {}", keys.join(", ")),
+        None => format!("known keys are {}", keys.join(", ")),
     }
 }
 

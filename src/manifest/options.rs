@@ -12,7 +12,7 @@ use super::{Expect, Header, Method, Options};
 const SECOND: Duration = Duration::from_secs(1);
 const MIB: u32 = 1024 * 1024;
 
-/// The options of `defaults` or of one route, as far as they are given.
+/// The options that `defaults` or one route sets.
 #[derive(Clone, PartialEq)]
 pub(super) struct GivenOptions {
     method: Field<Option<Method>>,
@@ -55,15 +55,15 @@ impl GivenOptions {
         }
     }
 
-    /// The method; none if it is inherited from `defaults` and invalid there, so that all routes without
-    /// their own share it.
+    /// The method; none if it is inherited from `defaults` and invalid there: all routes without their own
+    /// then share one unknown method.
     pub(super) fn method(&self, defaults: Field<&Self>) -> Field<Option<Method>> {
         let default = defaults.and_then(|given| given.method);
         let inherited = default.map(|default| default.unwrap_or(Method::Get));
         Ok(self.method?.or(inherited.ok()))
     }
 
-    /// All options: these, else those of `defaults`, else the built-in ones.
+    /// All options: each from here, else from `defaults`, else the built-in default.
     pub(super) fn over(&self, defaults: Field<&Self>) -> Field<Options> {
         Ok(Options {
             method: self.method(defaults)?.ok_or(Invalid)?,
@@ -98,7 +98,7 @@ impl GivenOptions {
     }
 }
 
-/// The first of an option's values that is given.
+/// The first value of an option that is given.
 fn first<T: Clone>(
     own: &Field<Option<T>>,
     default: Field<&Field<Option<T>>>,

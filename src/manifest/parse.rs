@@ -11,7 +11,7 @@ impl Manifest {
     ///
     /// # Errors
     ///
-    /// Every problem with its location. A syntax error ends the reading, and is the last one shown.
+    /// Every problem with its location. A syntax error ends the parsing and is the last problem shown.
     pub fn parse(
         bytes: &[u8],
         source: Source,
@@ -45,7 +45,7 @@ impl Manifest {
     }
 }
 
-/// The text of a manifest, if it is one and not too long.
+/// The text of a manifest, if it is valid UTF-8, not empty and not too long.
 fn text<'a>(bytes: &'a [u8], problems: &mut Problems) -> Option<&'a str> {
     if bytes.len() > MOST_BYTES {
         problems.add(&Location::Top, "exceeds the 8 MiB limit; split it in two");
@@ -81,7 +81,7 @@ fn text<'a>(bytes: &'a [u8], problems: &mut Problems) -> Option<&'a str> {
 }
 
 /// The line and the column that serde_json reports, the column in characters instead of bytes, and
-/// from 1 also where the text ends with a line.
+/// counted from 1 also where the text ends with a newline.
 fn position(text: &str, line: usize, column: usize) -> (usize, usize) {
     let before = text
         .split('\n')

@@ -5,15 +5,15 @@ use std::fmt;
 use super::Variables;
 use crate::escape::escape;
 
-/// Problems that are shown one by one; a generated manifest can repeat the same one 100,000 times.
+/// How many problems are shown; a generated manifest can repeat the same one 100,000 times.
 const SHOWN: usize = 100;
 
-/// Characters of a quoted text that are shown.
+/// How many characters of a quoted text are shown.
 pub(super) const QUOTED: usize = 80;
 
 pub(super) const DUPLICATE_KEY: &str = "duplicate key; keep one of the two";
 
-/// A value; or a problem with it has been noted, which fails the whole manifest.
+/// A value, or [`Invalid`] after a problem with it was noted, which fails the whole manifest.
 pub(super) type Field<T> = Result<T, Invalid>;
 
 /// A problem has been noted.
@@ -34,7 +34,7 @@ impl<'v> Context<'v> {
         }
     }
 
-    /// Notes the message of a value that is not as it should be.
+    /// Notes the message if the value is invalid.
     pub(super) fn note<T>(
         &mut self,
         location: &Location<'_>,
@@ -44,12 +44,12 @@ impl<'v> Context<'v> {
     }
 }
 
-/// A location in a manifest, as a chain of borrowed links: nothing is formatted while all is well.
+/// A location in a manifest, as a chain of borrowed links: nothing is formatted unless there is a problem.
 #[derive(Clone, Copy)]
 pub(super) enum Location<'a> {
     /// The manifest as a whole.
     Top,
-    /// A key of the manifest's own language.
+    /// A key that the manifest format defines.
     Key(&'a Location<'a>, &'a str),
     /// A key that the author chose.
     Entry(&'a Location<'a>, &'a str),
@@ -69,7 +69,7 @@ impl fmt::Display for Location<'_> {
     }
 }
 
-/// Everything that is wrong with a manifest, a line for each problem. Header values are never in it.
+/// All problems of a manifest, one line for each. They never contain header values.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Problems {
     shown: Vec<String>,
@@ -78,7 +78,7 @@ pub struct Problems {
 }
 
 impl Problems {
-    /// Notes that `message` holds at `location`.
+    /// Notes a problem at `location`.
     pub(super) fn add(&mut self, location: &Location<'_>, message: impl fmt::Display) -> Invalid {
         self.add_line(|| format!("{location}: {message}"));
         Invalid
@@ -100,7 +100,7 @@ impl Problems {
         self.suppressed += other.suppressed;
     }
 
-    /// Notes the problem that ended the reading; nothing after it was checked.
+    /// Notes the problem that ended the parsing; nothing after it was checked.
     pub(super) fn end(&mut self, line: usize, column: usize, message: impl fmt::Display) {
         self.end = Some(format!("line {line}, column {column}: {message}"));
     }
@@ -123,7 +123,7 @@ impl fmt::Display for Problems {
     }
 }
 
-/// `text` in double quotes and safe to print, cut short where it is long.
+/// `text` in double quotes, safe to print, and shortened if it is long.
 pub(super) fn quoted(text: &str) -> String {
     match text.char_indices().nth(QUOTED) {
         Some((end, _)) => format!("\"{}…\"", escape(text.get(..end).unwrap_or_default())),

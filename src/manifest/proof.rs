@@ -1,4 +1,4 @@
-//! How long a hang takes to prove, and whether a sweep's deadline leaves that long.
+//! How long it takes to prove a hang, and whether a sweep's deadline leaves that much time.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -67,7 +67,7 @@ fn pauses(options: &Options) -> Duration {
     options.backoff.saturating_mul(units)
 }
 
-/// A length in seconds with all its digits, and no more: read back, it is the same length.
+/// A duration in seconds with exactly the digits that it needs: parsed again, it is the same duration.
 pub(crate) fn in_seconds(length: Duration) -> String {
     let text = format!("{}.{:09}", length.as_secs(), length.subsec_nanos());
     text.trim_end_matches('0').trim_end_matches('.').to_owned()

@@ -1,6 +1,6 @@
-//! What holds for a manifest made of any bytes, stated once for proptest and the fuzzer. It reads
-//! the JSON in another way than the parser does. The limits are those of `routes.schema.json`; stated here
-//! are only the rules that a schema cannot express.
+//! The properties of the manifest parser that hold for any bytes, stated once for proptest and the fuzzer.
+//! They read the JSON independently of the parser. The limits are those of `routes.schema.json`; only the
+//! rules that a schema cannot express are stated here.
 
 #![expect(
     clippy::panic,
@@ -49,7 +49,7 @@ const BEYOND: [&str; 10] = [
 ///
 /// # Panics
 ///
-/// Where one does not hold.
+/// A property does not hold.
 pub fn manifest_property(data: &[u8]) -> bool {
     let parsed = parse(data);
     let written = serde_json::from_slice(data);
@@ -72,7 +72,7 @@ pub fn manifest_property(data: &[u8]) -> bool {
         Err(problems) => problems.to_string(),
     };
     assert_eq!(shown, again, "parsed twice");
-    // In body checks, a variable is no secret.
+    // A variable in a body check is not secret.
     let checks = parsed.iter().flat_map(|manifest| &manifest.routes);
     let checks = checks.map(|route| format!("{:?}", route.checks));
     let is_public = checks.into_iter().any(|checks| checks.contains(SECRET));
@@ -131,7 +131,7 @@ fn lines() -> String {
     format!("{SECRET}\r\nSet-Cookie: {SECRET}")
 }
 
-/// `value` with the variables put into its strings.
+/// `value` with the variables in its strings expanded.
 fn expanded(value: &Value) -> Value {
     match value {
         Value::String(text) => text
@@ -149,7 +149,7 @@ fn expanded(value: &Value) -> Value {
     }
 }
 
-/// An invalid manifest has at least one problem, and each is one harmless line with its place.
+/// An invalid manifest has at least one problem, and each is one printable line with its location.
 fn are_located(problems: &Problems) {
     assert!(problems.count() > 0, "invalid, but without a problem");
     let text = problems.to_string();
@@ -202,7 +202,7 @@ fn obeys_the_rules_beyond_the_schema(manifest: &Manifest) {
     }
 }
 
-/// The time that a route takes to stay silent on every attempt, added up one by one.
+/// How long a route takes if every attempt is silent, added up attempt by attempt.
 fn silence(options: &Options) -> Duration {
     let mut pause = options.backoff;
     let mut total = options.timeout;
@@ -213,7 +213,7 @@ fn silence(options: &Options) -> Duration {
     total
 }
 
-/// The headers of a route, with the variables put into them.
+/// Checks the headers of a route, with their variables expanded.
 fn headers_obey(headers: &[Header]) {
     let mut names = HashSet::new();
     let mut bytes = 0;
@@ -229,7 +229,7 @@ fn headers_obey(headers: &[Header]) {
     assert!(bytes <= 2 * 64 * 1024);
 }
 
-/// The URL of a path begins with the origin, is a URI to every parser, and decodes to the same path.
+/// The URL of a path begins with the origin, is a URI for every parser, and decodes to the same path.
 fn url_obeys(path: &str, base_url: &BaseUrl) {
     let url = base_url.url(path);
     assert!(url.bytes().all(|b| b.is_ascii_graphic()), "{url:?}");
@@ -253,7 +253,7 @@ fn url_obeys(path: &str, base_url: &BaseUrl) {
     };
     assert_eq!(uri.port_u16().unwrap_or(port), base_url.port(), "{url:?}");
 
-    // A redirect to itself, and one to wherever the path leads, stay with this origin.
+    // A redirect to the URL itself, or to the path, stays within this origin.
     for location in [&url, path] {
         if let Some(target) = base_url.resolve(&url, location) {
             let origin = root.split('/').take(3).collect::<Vec<_>>().join("/");
@@ -287,7 +287,7 @@ fn decoded(text: &str) -> Vec<u8> {
     bytes
 }
 
-/// The manifest has every value that is written, and no other.
+/// The manifest has every value that was written, and no others.
 fn means_what_is_written(manifest: &Manifest, written: &Value) {
     assert_eq!(written["base_url"], manifest.base_url.to_string());
     assert_eq!(
@@ -395,7 +395,7 @@ fn means_what_is_written(manifest: &Manifest, written: &Value) {
     }
 }
 
-/// A written length of time; where it is more than nothing, so is what it means.
+/// A written duration; a positive one never becomes zero.
 fn seconds(written: &Value, default: f64) -> Duration {
     let seconds = written.as_f64().unwrap_or(default);
     let least = Duration::from_nanos(u64::from(seconds > 0.0));

@@ -14,7 +14,7 @@ use super::problems::{Context, Field, Invalid, Location, Problems, quoted};
 use super::url::{self, BaseUrl};
 use super::{BodyChecks, Method, Options, Route, Variables, rules};
 
-/// Routes in a manifest.
+/// The largest number of routes in a manifest.
 const MOST: usize = 100_000;
 
 const LIST: Location<'_> = Location::Key(&Location::Top, "routes");
@@ -24,7 +24,7 @@ pub(super) struct RawRoutes<'v> {
     /// The first [`MOST`].
     routes: Vec<RawRoute>,
     count: usize,
-    /// The different options of routes; the first are those of a route without any.
+    /// The distinct options of routes; the first are those of a route that sets none.
     options: Vec<GivenOptions>,
     /// The keys of a route, kept for their allocation.
     keys: Vec<&'static str>,

@@ -8,7 +8,7 @@ use super::json::Json;
 use super::problems::quoted;
 use super::{SocketPath, UnitName, Variables};
 
-/// Seconds of a day, the longest that anything may take.
+/// A day in seconds: the upper limit of every duration.
 pub(super) const DAY: u32 = 86_400;
 
 /// A whole number from `min` to `max`. As in JSON Schema, `2.0` is one.
@@ -40,7 +40,7 @@ fn integer(value: &Json<'_>) -> Result<i128, &'static str> {
     }
 }
 
-/// Seconds, more than none and at most `max`.
+/// Seconds, more than 0 and at most `max`.
 pub(super) fn seconds_up_to(max: u32) -> impl Fn(&Json<'_>) -> Result<Duration, String> {
     move |value| {
         length(value, |seconds| seconds <= 0.0, max).map_err(|wrong| {
@@ -58,7 +58,7 @@ pub(super) fn seconds(min: u32, max: u32) -> impl Fn(&Json<'_>) -> Result<Durati
     }
 }
 
-/// A length of time. More than nothing, but less than a nanosecond, counts as one.
+/// A duration. A positive value below a nanosecond counts as a nanosecond.
 fn length(
     value: &Json<'_>,
     is_too_small: impl FnOnce(f64) -> bool,
@@ -94,7 +94,7 @@ pub(super) fn text<'a>(value: &'a Json<'_>) -> Result<&'a str, String> {
     }
 }
 
-/// `body_contains`: text that is not empty, also with its variables put in.
+/// `body_contains`: text that is not empty, even after its variables are expanded.
 pub(super) fn body_text(value: &Json<'_>, variables: Variables<'_>) -> Result<String, String> {
     let written = text(value)?;
     let expanded = variables.expand(written)?.text;
@@ -109,13 +109,13 @@ pub(super) fn body_text(value: &Json<'_>, variables: Variables<'_>) -> Result<St
             "has only empty variables"
         };
         return Err(format!(
-            "{what}, and every body contains that; give some text, or leave the key out"
+            "{what}, so every body contains it; give some text, or leave the key out"
         ));
     }
     Ok(expanded)
 }
 
-/// Text that its type can be read from.
+/// Text that is parsed into another type.
 pub(super) fn parsed<T: FromStr<Err = String>>(value: &Json<'_>) -> Result<T, String> {
     text(value)?.parse()
 }
@@ -150,11 +150,11 @@ pub(super) fn word<T: Copy>(words: &[(&str, T)]) -> impl Fn(&Json<'_>) -> Result
     }
 }
 
-/// A path with maybe a query, as RFC 9112 calls the origin form. Characters that a URI cannot hold
-/// are encoded when it is sent.
+/// A path with an optional query, the origin form of RFC 9112. Characters that a URI cannot contain are
+/// encoded when it is sent.
 pub(super) fn path(value: &Json<'_>) -> Result<String, String> {
     let path = text(value)?;
-    // Nearly every path is plain, and looking at bytes is much cheaper than at characters.
+    // Nearly every path is plain, and checking bytes is much cheaper than checking characters.
     if path.starts_with('/') && path.bytes().all(|b| b.is_ascii_graphic() && b != b'#') {
         return Ok(path.to_owned());
     }
@@ -251,7 +251,7 @@ impl FromStr for UnitName {
 impl FromStr for SocketPath {
     type Err = String;
 
-    /// Reads the path of a UNIX socket, as long as `sun_path` holds it with its NUL (unix(7)).
+    /// Reads the path of a UNIX socket, which must fit into `sun_path` with its NUL (unix(7)).
     ///
     /// # Errors
     ///

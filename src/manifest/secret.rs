@@ -24,7 +24,7 @@ pub struct Secret {
 }
 
 impl Secret {
-    /// Marks `text` as secret, and so each of `parts`, such as the token in `Bearer TOKEN`.
+    /// Marks `text` as secret, and also each of `parts`, such as the token in `Bearer TOKEN`.
     pub(super) fn with_parts(
         text: impl Into<String>,
         parts: impl IntoIterator<Item = String>,
@@ -41,7 +41,7 @@ impl Secret {
         &self.text
     }
 
-    /// Everything to search for: the text and its parts, each also as a server may read its bytes,
+    /// Everything to search for: the text and its parts, each also as a server may decode its bytes,
     /// and each of those as JSON and Rust quote it.
     fn spellings(&self) -> Vec<String> {
         let mut all = Vec::new();
@@ -50,7 +50,7 @@ impl Secret {
             if text.chars().count() < SHORTEST {
                 continue;
             }
-            // Field values are ISO 8859-1 to many (RFC 9110, section 5.5).
+            // Many servers decode field values as ISO 8859-1 (RFC 9110, section 5.5).
             let latin1: String = text.bytes().map(char::from).collect();
             for text in [text, &latin1] {
                 let quoted = [Value::from(text).to_string(), format!("{text:?}")];
@@ -71,9 +71,9 @@ impl fmt::Debug for Secret {
 }
 
 impl Options {
-    /// `text`, which may hold what a server sent, with `***` in the place of each header value and of
-    /// each secret part of one. Values of fewer than 4 characters are not searched for. Call it before
-    /// the text is cut short, since a piece of a secret is not found.
+    /// `text`, which may contain what a server sent, with `***` in place of each header value and of each
+    /// secret part of one. Values of fewer than 4 characters are not searched for. Call it before the text
+    /// is shortened: a piece of a secret would not be found.
     pub fn redact<'t>(&self, text: &'t str) -> Cow<'t, str> {
         let secrets = self.headers.iter().map(|header| &header.value);
         let mut found: Vec<Range<usize>> = secrets

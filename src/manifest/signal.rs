@@ -25,11 +25,11 @@ impl KillSignal {
 /// The signal that asks processes for their stacks before the kill; only those that catch it get it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DumpSignal {
-    /// `SIGUSR1`, as `faulthandler.register` of Python is mostly used.
+    /// `SIGUSR1`, the usual choice for Python's `faulthandler.register`.
     Usr1,
     /// `SIGUSR2`
     Usr2,
-    /// `SIGQUIT`, by which a JVM and the Go runtime print their stacks.
+    /// `SIGQUIT`, on which a JVM and the Go runtime print their stacks.
     Quit,
 }
 

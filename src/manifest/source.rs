@@ -34,7 +34,7 @@ impl fmt::Display for Source {
     }
 }
 
-/// A manifest that neither root nor the caller alone may write. Displays as who may write which
+/// A manifest that users other than root and the caller may write. Displays as who may write which
 /// file.
 #[derive(Debug)]
 pub(crate) struct WritableByOthers<'a> {

@@ -10,7 +10,7 @@ use iri_string::types::{UriAbsoluteStr, UriReferenceStr};
 
 use super::problems::quoted;
 
-/// Bytes of an absolute URL on the wire. `http::Uri` holds 65,534.
+/// The largest size in bytes of an absolute URL as it is sent. `http::Uri` allows 65,534.
 pub(super) const LONGEST: usize = 65_000;
 
 const USER_INFO: &str = "has user info before an \"@\"; remove it, and give credentials as a header, \
@@ -34,7 +34,7 @@ impl Scheme {
         }
     }
 
-    /// The port where none is written.
+    /// The default port.
     pub const fn port(self) -> u16 {
         match self {
             Self::Http => 80,
@@ -52,7 +52,7 @@ impl Scheme {
     }
 }
 
-/// Scheme, host and port in one spelling, so that two origins are the same if they are equal.
+/// Scheme, host and port, normalized, so that two values are equal if they mean the same origin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Origin {
     scheme: Scheme,
@@ -167,7 +167,7 @@ fn host_name(text: &str) -> Result<String, String> {
     }
 }
 
-/// An `http://` or `https://` address with a host, maybe a port and a path prefix, and nothing else.
+/// An `http://` or `https://` address with a host, an optional port and path prefix, and nothing else.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BaseUrl {
     written: String,
@@ -183,7 +183,7 @@ impl FromStr for BaseUrl {
     ///
     /// # Errors
     ///
-    /// A message that says what is wrong with it and what is allowed; it never holds user info.
+    /// A message that says what is wrong with it and what is allowed; it never contains user info.
     fn from_str(text: &str) -> Result<Self, String> {
         let Some((scheme, rest)) = Scheme::split(text) else {
             let remedy = "begin it with \"http://\" or \"https://\"";
@@ -239,12 +239,12 @@ impl BaseUrl {
         &self.origin.host
     }
 
-    /// The port, that of the scheme where none was written.
+    /// The port; the scheme's default where none was written.
     pub const fn port(&self) -> u16 {
         self.origin.port
     }
 
-    /// The absolute URL on the wire of a route's path: pure ASCII, well-formed by RFC 3986.
+    /// The absolute URL that is sent for a route's path: pure ASCII, well-formed by RFC 3986.
     pub fn url(&self, path: &str) -> String {
         let mut url = String::with_capacity(self.root.len() + path.len());
         url.push_str(&self.root);
@@ -259,13 +259,13 @@ impl BaseUrl {
     }
 
     /// Where a redirect from `current_url` (of [`Self::url`] or of this function) to `location`
-    /// leads (RFC 3986, section 5): an absolute URL on the wire, without fragment. None if it
-    /// leads to another origin, has user info, or cannot be made sense of.
+    /// leads (RFC 3986, section 5): an absolute URL without fragment. None if it leads to another
+    /// origin, has user info, or cannot be parsed.
     pub fn resolve(&self, current_url: &str, location: &str) -> Option<String> {
         let location = location.split('#').next().filter(|text| !text.is_empty())?;
         let mut reference = String::with_capacity(location.len());
-        // Servers write what URIs cannot hold, Starlette for one: [] in queries. The
-        // authority is not encoded, since that could change it to another one.
+        // Some servers write characters that a URI cannot contain, such as Starlette: [] in
+        // queries. The authority is not encoded, since that could turn it into another one.
         let (authority, rest) = location.split_at(authority_end(location));
         reference.push_str(authority);
         encode(rest, &mut reference);
@@ -300,8 +300,8 @@ fn authority_end(reference: &str) -> usize {
     }
 }
 
-/// Appends `text`, with every byte percent-encoded that may stand neither in a path nor in a query
-/// (RFC 3986, sections 3.3 and 3.4), and with what is encoded already kept.
+/// Appends `text`, with every byte percent-encoded that may occur neither in a path nor in a query
+/// (RFC 3986, sections 3.3 and 3.4). Existing percent-encoding is kept.
 fn encode(text: &str, out: &mut String) {
     let mut rest = text.as_bytes();
     while let [byte, tail @ ..] = rest {

@@ -1,4 +1,4 @@
-//! `${NAME}` in text of the manifest. No message of this file shows a variable's value.
+//! `${NAME}` in text of the manifest. No message from this file shows a variable's value.
 
 use std::ffi::OsString;
 
@@ -25,7 +25,7 @@ impl Variables<'_> {
     ///
     /// # Errors
     ///
-    /// A message where a `${` is not followed by a name and `}`, or a variable is missing or not
+    /// A message, if a `${` is not followed by a name and `}`, or a variable is missing or not
     /// UTF-8.
     pub(super) fn expand(&self, written: &str) -> Result<Expanded, String> {
         let mut text = String::with_capacity(written.len());
@@ -55,7 +55,7 @@ impl Variables<'_> {
 fn look_up(name: &str, environment: &dyn Fn(&str) -> Option<OsString>) -> Result<String, String> {
     let shown = match name.len() {
         0..=QUOTED => name.to_owned(),
-        // Cut short by it.
+        // Quoting shortens it.
         _ => quoted(name),
     };
     let Some(value) = environment(name) else {

@@ -1,5 +1,5 @@
-//! Control groups, cgroups(7): the processes of a unit, and the group of a kernel id. Reads the cgroup2
-//! mount; the guards judge the result.
+//! Control groups, cgroups(7): the processes of a unit, and the group with a given kernel id. Reads the
+//! cgroup2 mount; the guards judge the result.
 
 use std::collections::HashSet;
 use std::fs;
@@ -15,15 +15,15 @@ use crate::clock::Monotonic;
 
 /// Where systemd mounts cgroup2: on a unified, and on a hybrid hierarchy.
 const MOUNTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
-/// Groups looked at below one; a unit with more than this is not a web backend.
+/// How many groups below one are visited; a unit with more than this is not a web backend.
 const GROUPS_MAX: usize = 10_000;
 
-/// The path of a control group, as systemd states it in `ControlGroup=`; never the root group.
+/// The path of a control group, as systemd reports it in `ControlGroup=`; never the root group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ControlGroup(String);
 
 impl ControlGroup {
-    /// Reads an absolute path; none for the root group and for what is no such path.
+    /// Reads an absolute path; none for the root group and for anything else.
     pub(super) fn parse(path: &str) -> Option<Self> {
         let clean = path.starts_with('/')
             && path.len() > 1
@@ -43,7 +43,7 @@ impl ControlGroup {
     }
 }
 
-/// The cgroup2 path in `/proc/PID/cgroup`; none where there is no cgroup2.
+/// The cgroup2 path in `/proc/PID/cgroup`; none if there is no cgroup2.
 pub(super) fn path_of(text: &str) -> Option<&str> {
     text.lines().find_map(|line| line.strip_prefix("0::"))
 }
@@ -57,7 +57,7 @@ impl Hierarchy {
     ///
     /// # Errors
     ///
-    /// A message, where there is none.
+    /// A message, if there is none.
     pub(super) fn find() -> Result<Self, String> {
         MOUNTS
             .iter()
@@ -74,7 +74,7 @@ impl Hierarchy {
     ///
     /// # Errors
     ///
-    /// A message, where the group does not exist or cannot be read.
+    /// A message, if the group does not exist or cannot be read.
     pub(super) fn ids(&self, group: &ControlGroup) -> Result<HashSet<u64>, String> {
         let mut ids = HashSet::new();
         self.walk(group, |_, id| {
@@ -99,7 +99,7 @@ impl Hierarchy {
                     processes.extend(numbers);
                     Ok(())
                 }
-                // Of a threaded group the processes are listed above, cgroups(7).
+                // The processes of a threaded group are listed in a group above it, cgroups(7).
                 Err(error) if error.raw_os_error() == Some(Errno::EOPNOTSUPP as i32) => Ok(()),
                 Err(error) => Err(error),
             }
@@ -128,8 +128,8 @@ impl Hierarchy {
         Ok(frozen)
     }
 
-    /// How long the processes of `group` and of all groups below it have had work, but none of them a CPU: the
-    /// `full` total of its `cpu.pressure` (the kernel's Documentation/accounting/psi.rst). None where the
+    /// How long the processes of `group` and of all groups below it have had work while none had a CPU: the
+    /// `full` total of `cpu.pressure` (the kernel's Documentation/accounting/psi.rst). None where the
     /// kernel does not count that: before Linux 5.13, or with `psi=0`.
     pub(super) fn waited_for_cpu(&self, group: &ControlGroup) -> Option<Duration> {
         let file = self.folder(group).join("cpu.pressure");
@@ -149,11 +149,11 @@ impl Hierarchy {
         self.0.join(group.as_str().trim_start_matches('/'))
     }
 
-    /// The path of the group with this id, searched until `until`; none where no group has it.
+    /// The path of the group with this id, searched until `until`; none if no group has it.
     ///
     /// # Errors
     ///
-    /// A message, where the search was not done in time.
+    /// A message, if the search did not finish in time.
     pub(super) fn path_of_id(&self, id: u64, until: Monotonic) -> Result<Option<String>, String> {
         let mut pending = vec![self.0.clone()];
         while let Some(folder) = pending.pop() {
@@ -177,7 +177,7 @@ impl Hierarchy {
         Ok(None)
     }
 
-    /// Visits `group` and all groups below it. A group that vanishes meanwhile is passed over, except
+    /// Visits `group` and all groups below it. A group that vanishes meanwhile is skipped, except
     /// `group` itself.
     fn walk(
         &self,
@@ -237,7 +237,7 @@ pub(super) mod tests {
     use super::*;
     use crate::skip::skip;
 
-    /// A group with processes that sleep, for as long as this lives.
+    /// A group with sleeping processes; removed on drop.
     pub(in super::super) struct Sleepers {
         pub(in super::super) group: ControlGroup,
         pub(in super::super) processes: Vec<Child>,
@@ -245,7 +245,7 @@ pub(super) mod tests {
     }
 
     impl Sleepers {
-        /// As many as that, or `None` where this user may make no group.
+        /// Starts `count` processes; `None` if this user may not create a group.
         pub(in super::super) fn start(count: usize) -> Option<Self> {
             static COUNT: AtomicU32 = AtomicU32::new(0);
             let number = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -280,7 +280,7 @@ pub(super) mod tests {
                 process.kill().unwrap();
                 process.wait().unwrap();
             }
-            // The kernel may take a moment to let go of them.
+            // The kernel may take a moment to remove them.
             let until = Monotonic::now() + Duration::from_secs(10);
             while fs::remove_dir(&self.folder).is_err() && !until.has_passed() {
                 std::thread::sleep(Duration::from_millis(10));

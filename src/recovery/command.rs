@@ -1,4 +1,4 @@
-//! Runs another program with limits on time and memory, and leaves no process behind.
+//! Runs another program with limits on time and memory. Leaves no process behind.
 
 use std::io::{ErrorKind, PipeReader, Read};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -15,10 +15,10 @@ use nix::unistd::Pid;
 use super::pidfd::{self, PidFd};
 use crate::clock::Monotonic;
 
-/// The bound on what is read of either output.
+/// The largest number of bytes read from each output.
 const OUTPUT: usize = 1 << 20;
 
-/// Runs `command` until it ends, for `bound` at most, or until the other end of `cancelled` is closed.
+/// Runs `command` until it ends, for at most `bound`, or until the other end of `cancelled` is closed.
 /// Its messages are in English and without colour.
 ///
 /// # Errors
@@ -37,7 +37,7 @@ pub(super) fn run(
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        // A group of its own, so that its children can be ended with it.
+        // A separate process group, so that its children can be killed with it.
         .process_group(0);
     pidfd::keep_exit_statuses();
     let until = Monotonic::now() + bound;
@@ -48,7 +48,7 @@ pub(super) fn run(
     Running(child).collect(until, cancelled)
 }
 
-/// What a program that ended has printed.
+/// The output of a program that has ended.
 pub(super) struct Output {
     pub(super) status: ExitStatus,
     pub(super) answer: Vec<u8>,
@@ -63,13 +63,13 @@ pub(super) enum Trouble {
     Start(String),
     /// It did not end in time.
     Slow,
-    /// The caller gave it up.
+    /// The caller cancelled it.
     Cancelled,
-    /// It printed more than fits.
+    /// It printed too much.
     Verbose,
 }
 
-/// A child that leaves no process behind when it is given up.
+/// A child process. Dropping it ends its whole process group.
 struct Running(Child);
 
 impl Running {
@@ -86,13 +86,13 @@ impl Running {
             let ended = process.died_within(Duration::ZERO);
             answer.drain()?;
             complaints.drain()?;
-            // An answer that is found only now may be as old as a pause of this whole program
-            // (Ctrl-Z) was long.
+            // If this program was stopped meanwhile (Ctrl-Z), the answer may be as old as that
+            // pause.
             if until.has_passed() {
                 return Err(Trouble::Slow);
             }
-            // The exit of the program ends its output, not the end of the pipe: a child may keep the
-            // pipe open indefinitely.
+            // The output ends when the program exits, not when the pipe closes: a child of it may
+            // keep the pipe open indefinitely.
             if ended {
                 break;
             }
@@ -107,7 +107,7 @@ impl Running {
                 .flatten()
                 .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
                 .collect();
-            // The loop checks everything again, for any result of the wait.
+            // Whatever the result of the wait, the loop checks everything again.
             let _ = ppoll(&mut fds, Some(TimeSpec::from(until.remaining())), None);
             let hung_up = |fd: &PollFd| fd.revents() == Some(PollFlags::POLLHUP);
             if cancelled.is_some() && fds.first().is_some_and(hung_up) {
@@ -125,11 +125,11 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // `wait` above has reaped it already, unless it is given up; only as long as it is not
-        // reaped does the number surely mean its group.
+        // Unless the run was abandoned, `wait` above has reaped it. Until it is reaped, its PID
+        // cannot be reused, so the number still means its group.
         if let (Ok(None), Ok(number)) = (self.0.try_wait(), i32::try_from(self.0.id())) {
             let _ = killpg(Pid::from_raw(number), Signal::SIGKILL);
-            // A process that even SIGKILL does not end soon is left to init.
+            // If even SIGKILL does not end it soon, it is left to init.
             if PidFd::open(self.0.id())
                 .is_ok_and(|process| process.died_within(Duration::from_millis(200)))
             {
@@ -139,7 +139,7 @@ impl Drop for Running {
     }
 }
 
-/// One output, read without ever waiting.
+/// One output, read without blocking.
 struct Stream<R> {
     pipe: Option<R>,
     bytes: Vec<u8>,
@@ -160,7 +160,7 @@ impl<R: Read + AsFd> Stream<R> {
         self.pipe.as_ref().map(AsFd::as_fd)
     }
 
-    /// Takes what has come so far.
+    /// Reads everything that has arrived so far.
     fn drain(&mut self) -> Result<(), Trouble> {
         let mut buffer = [0; 4_096];
         while let Some(pipe) = &mut self.pipe {
@@ -184,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_that_is_read_too_late_is_none() {
+    fn an_answer_that_is_read_too_late_is_discarded() {
         let child = Command::new("echo")
             .arg("MainPID=4711")
             .stdout(Stdio::piped())

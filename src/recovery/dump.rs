@@ -11,7 +11,7 @@ use super::proc::Status;
 use super::processes;
 use crate::manifest::DumpSignal;
 
-/// How long a process may write before the next one gets the signal.
+/// The pause after each process, for its output, before the next one gets the signal.
 const GAP: Duration = Duration::from_millis(20);
 /// The limit on the sum of these pauses.
 const GAPS: Duration = Duration::from_millis(400);
@@ -25,28 +25,28 @@ pub struct Dump {
     pub processes: Vec<u32>,
     /// The moment before the signal.
     pub since: SystemTime,
-    /// The moment after which nothing was waited for.
+    /// The moment when the wait for the stacks ended.
     pub until: SystemTime,
-    /// The command that shows what they wrote, where that is the journal.
+    /// The command that shows what they wrote to the journal.
     pub command: String,
-    /// The beginning of what it shows, escaped, where this program may read the journal.
+    /// The first lines that it shows, escaped, if this program may read the journal.
     pub traces: Vec<String>,
 }
 
-/// Whether a process with this status would write something down on `signal`, rather than die of it,
-/// ignore it, or leave it pending.
+/// Whether a process with this status has a handler for `signal` that would run, so that it does not die of
+/// the signal, ignore it, or leave it pending.
 pub(super) fn catches(status: &Status, signal: DumpSignal) -> bool {
     let bit = 1_u64 << (number(signal) as u32 - 1);
     status.caught & bit != 0 && status.blocked & bit == 0
 }
 
-/// Sends `signal` to every process of `group` that catches it, and returns their numbers. One that
+/// Sends `signal` to every process of `group` that catches it, and returns their PIDs. A process that
 /// cannot be signalled is left out; the kill will report the reason.
 pub(super) fn send(group: &ControlGroup, signal: DumpSignal, own_pid: u32) -> Vec<u32> {
     let processes = processes::statuses(group).unwrap_or_default();
     let sent = |pid: u32| {
         let process = PidFd::open(pid).ok()?;
-        // Read again: before the descriptor was open, the PID could have been reused.
+        // Read again, because the PID could have been reused before the descriptor was opened.
         let still = processes::status(pid).is_some_and(|status| catches(&status, signal))
             && processes::group_of(pid).is_some_and(|path| group.contains(&path));
         (still && process.signal(number(signal)).is_ok()).then_some(pid)
@@ -55,7 +55,7 @@ pub(super) fn send(group: &ControlGroup, signal: DumpSignal, own_pid: u32) -> Ve
         .filter(|(pid, status)| *pid > 1 && *pid != own_pid && catches(status, signal))
         .map(|(pid, _)| pid)
         .collect();
-    // One after the other, so that what they write stays readable where they share a pipe.
+    // One after the other, so that their output stays readable if they share a pipe.
     let gap = GAPS / u32::try_from(catching.len()).unwrap_or(u32::MAX).max(1);
     let mut got = Vec::new();
     for pid in catching {
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn catches_wants_a_handler_that_is_not_blocked() {
+    fn catches_requires_a_handler_that_is_not_blocked() {
         let status = |caught, blocked| {
             super::super::proc::status(&format!(
                 "State:\tS (sleeping)\nPPid:\t1\nTracerPid:\t0\nSigPnd:\t0\nShdPnd:\t0\nSigBlk:\t{blocked:016x}\nSigCgt:\t{caught:016x}\n"

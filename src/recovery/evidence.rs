@@ -1,5 +1,5 @@
-//! Evidence of what a hung process was doing, for the reader of the report. Best effort: it must neither
-//! delay the signal nor influence whether it is sent.
+//! Evidence of what a hung process was doing, for the reader of the report. Best effort: it delays the
+//! signal only briefly, and does not influence whether it is sent.
 
 mod summary;
 
@@ -22,18 +22,18 @@ use crate::manifest::DumpSignal;
 use crate::privileges::{CAP_SYS_PTRACE, has_capability};
 use crate::sweep::ProbeConnection;
 
-/// Processes looked at.
+/// How many processes are read.
 const PROCESSES: usize = 64;
 /// The time between the two samples of the CPU ticks.
 const SAMPLE: Duration = Duration::from_millis(100);
 /// How long a dump of the UNIX sockets may take.
 const UNIX_DUMP: Duration = Duration::from_millis(100);
-/// Threads looked at; of more, the first ones are typical enough.
+/// How many threads of a process are read; the first ones are typical enough.
 const THREADS: usize = 512;
-/// Bytes read of any file about one process.
+/// How many bytes of a file about one process are read.
 const FILE: u64 = 64 * 1_024;
 
-/// A datum, or why there is none. In JSON the datum itself, `"not permitted"`, or `null`.
+/// A value, or why there is none. In JSON: the value itself, `"not permitted"`, or `null`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reading<T> {
     /// What was read.
@@ -45,7 +45,7 @@ pub enum Reading<T> {
 }
 
 impl<T> Reading<T> {
-    /// The datum.
+    /// The value.
     pub const fn known(&self) -> Option<&T> {
         match self {
             Self::Known(datum) => Some(datum),
@@ -94,7 +94,7 @@ impl<T: Serialize> Serialize for Reading<T> {
     }
 }
 
-/// What was seen before the signal.
+/// What was observed before the signal.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Evidence {
     /// The processes of the unit, the main one first; at most 64.
@@ -103,7 +103,7 @@ pub struct Evidence {
     pub listener: Listener,
 }
 
-/// What was seen of one process, in the order in which it is reported.
+/// What was observed of one process, in the order in which it is reported.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ProcessEvidence {
     /// Its PID.
@@ -120,20 +120,20 @@ pub struct ProcessEvidence {
     pub resident_bytes: Reading<u64>,
     /// Open descriptors.
     pub open_descriptors: Reading<usize>,
-    /// Whether it catches `dump_signal`; unknown where none is configured.
+    /// Whether it catches `dump_signal`; unknown if none is configured.
     pub catches_dump_signal: Reading<bool>,
 }
 
-/// What was seen of the socket at which the probes waited.
+/// What was observed of the socket at which the probes waited.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Listener {
-    /// Connections that wait in the accept queue.
+    /// Connections waiting in the accept queue.
     pub accept_queue: Reading<u64>,
     /// The accept queue's limit; one more than this fills it.
     pub accept_queue_limit: Reading<u64>,
     /// The unit, or the control group, that owns the socket.
     pub listener_owner: Reading<String>,
-    /// Whether a process accepted the final GET's connection.
+    /// Whether a process accepted the final probe's connection.
     pub accepted: Reading<bool>,
 }
 
@@ -148,8 +148,8 @@ impl Default for Listener {
     }
 }
 
-/// The main process's own keys stand beside those of the listener, for readers that look at one
-/// process only.
+/// The keys of the main process are repeated beside those of the listener, for readers that need only one
+/// process.
 impl Serialize for Evidence {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         #[derive(Serialize)]
@@ -169,14 +169,14 @@ impl Serialize for Evidence {
     }
 }
 
-/// Threads in the same state at the same place.
+/// Threads in the same state and wait channel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ThreadGroup {
     /// Their state as one letter, proc(5).
     pub state: char,
     /// The kernel function in which they sleep; `0` for threads that do not.
     pub wait_channel: Reading<String>,
-    /// How many they are.
+    /// How many threads.
     pub count: usize,
 }
 
@@ -189,8 +189,8 @@ pub struct Cpu {
     pub interval_ms: u64,
 }
 
-/// Looks at the processes of `group`, process `main` first, until the moment `until` at the latest.
-/// The listener is left for others to fill in.
+/// Reads the processes of `group`, process `main` first, until `until` at the latest. The caller fills in
+/// the listener.
 pub(super) fn processes(
     main: u32,
     group: Option<&ControlGroup>,
@@ -201,7 +201,7 @@ pub(super) fn processes(
     let members = group.and_then(|group| Hierarchy::find().ok()?.processes(group).ok());
     let others = members.unwrap_or_default().into_iter();
     let others = others.filter(|&pid| pid != main && pid != 0);
-    // The CPU time of all is sampled before anything else, which takes longer.
+    // First the CPU time of all of them, because everything else takes longer.
     let first: Vec<_> = iter::once(main)
         .chain(others)
         .take(PROCESSES)
@@ -212,10 +212,10 @@ pub(super) fn processes(
     let mut processes: Vec<_> = first
         .iter()
         .take_while(|(pid, _)| *pid == main || !until.has_passed())
-        .map(|(pid, stat)| look_at(*pid, stat.clone(), dump_signal, may_trace, until))
+        .map(|(pid, stat)| inspect(*pid, stat.clone(), dump_signal, may_trace, until))
         .collect();
 
-    // The final GET uses the time to connect.
+    // Meanwhile the final probe connects.
     let wait = SAMPLE.saturating_sub(Monotonic::now().since(began));
     std::thread::sleep(wait.min(until.remaining()));
     for (process, (pid, first)) in processes.iter_mut().zip(first) {
@@ -233,8 +233,8 @@ pub(super) fn processes(
     }
 }
 
-/// All that can be seen of a process in a moment; its CPU time takes two samples.
-fn look_at(
+/// Everything about a process that one read shows, and its CPU time between two samples.
+fn inspect(
     pid: u32,
     stat: Reading<proc::Stat>,
     dump_signal: Option<DumpSignal>,
@@ -247,7 +247,7 @@ fn look_at(
     let descriptors = Reading::from(fs::read_dir(format!("{folder}/fd")))
         .map(|entries| entries.take_while(|_| !until.has_passed()).count());
     let open_descriptors = match descriptors {
-        // Counted to the end only if there was time left.
+        // The count is complete only if there was time left.
         Reading::Known(_) if until.has_passed() => Reading::Unknown,
         descriptors => descriptors,
     };
@@ -269,8 +269,8 @@ fn look_at(
     }
 }
 
-/// What `facts`, and the table of a moment later, show of the listeners at `addresses`, at which the
-/// final GET has these `connections`.
+/// What `facts` and the table of a moment later show about the listeners at `addresses`. `connections` are
+/// those of the final probe.
 pub(super) fn listener(
     facts: &TcpFacts,
     addresses: &[SocketAddr],
@@ -303,7 +303,7 @@ pub(super) fn listener(
     }
 }
 
-/// The same for a UNIX socket. The kernel does not show which of its connections are accepted.
+/// The same for a UNIX socket. The kernel does not show which of its connections have been accepted.
 pub(super) fn unix_listener(facts: &UnixFacts, unit: &str) -> Listener {
     let mut queue = None;
     let until = Monotonic::now() + UNIX_DUMP;
@@ -329,8 +329,8 @@ fn owner_name(owner: &Owner, unit: &str) -> Option<String> {
     }
 }
 
-/// The threads, grouped. Without permission (`trusted`) the kernel gives every wait channel as
-/// `0`, and calls that a success.
+/// The threads, grouped. Without permission (not `trusted`), the kernel reports every wait channel as `0`
+/// instead of an error.
 fn threads(tasks: ReadDir, trusted: bool, until: Monotonic) -> Reading<Vec<ThreadGroup>> {
     let mut groups: BTreeMap<(char, Reading<String>), usize> = BTreeMap::new();
     for task in tasks.flatten().take(THREADS) {
@@ -367,7 +367,7 @@ fn stat(folder: &str) -> Reading<proc::Stat> {
     read(&format!("{folder}/stat")).and_then(|text| proc::stat(&text).into())
 }
 
-/// The beginning of a file; a process name in it need not be UTF-8.
+/// The beginning of a file; a process name in it may not be UTF-8.
 fn read(path: &str) -> Reading<String> {
     let read = || {
         let mut bytes = Vec::new();

@@ -32,27 +32,27 @@ pub enum Guard {
     Changed,
     /// The process was gone before the signal.
     Gone,
-    /// The backend woke up between the last probe and the signal.
+    /// The backend woke up before the signal.
     Answered,
-    /// The base URL does not lead to this machine.
+    /// The base URL may not resolve to this machine.
     NotLocal,
     /// The socket at which the probes waited is not the unit's own.
     ForeignListener,
     /// The requests may not have reached the backend.
     NotReached,
-    /// The backend served another client meanwhile.
+    /// The backend served another client since the sweep began, or had hardly any CPU time.
     Busy,
-    /// systemd would not restart it after this signal.
+    /// systemd would not restart the unit after this signal.
     NoRestart,
     /// A job is already queued for the unit.
     JobQueued,
     /// A process of the unit is debugged or dumps core.
     Traced,
-    /// Somebody has frozen the unit.
+    /// The unit is frozen.
     Frozen,
-    /// This program itself was starved while it probed.
+    /// This program itself was starved of CPU time while it probed.
     Starved,
-    /// Others may write the manifest of a privileged run.
+    /// A privileged run, and other users may write the manifest.
     ManifestWritable,
     /// A fact that a guard depends on is missing or unreadable.
     Unreadable,
@@ -188,7 +188,7 @@ fn readable<T>(facts: &Result<T, String>) -> Result<&T, Refusal> {
     facts.as_ref().map_err(|why| unreadable(why))
 }
 
-/// What a guard needs to know and cannot, as a refusal.
+/// The refusal of a guard that lacks a fact.
 pub(super) fn unreadable(why: &str) -> Refusal {
     (
         Guard::Unreadable,

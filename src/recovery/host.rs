@@ -1,5 +1,5 @@
-//! The real machine behind the steps. It contains as little logic as possible, because the simulation
-//! replaces it.
+//! Implements the steps' [`Host`] with the real machine. It contains as little logic as possible, because
+//! the simulation replaces it.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
@@ -30,8 +30,8 @@ use crate::escape::escape;
 use crate::manifest::{DumpSignal, Manifest, RecoveryPlan, Scope, SocketPath, Source};
 use crate::privileges::Caller;
 
-/// Dumps of the socket table of an observation that a signal may follow: a single read of a counter may be too
-/// high.
+/// How often an observation that may lead to a signal reads the socket table: a single read of a counter may
+/// be too high.
 const DUMPS: usize = 3;
 
 /// This machine.
@@ -43,9 +43,9 @@ pub(super) struct Machine<'a> {
     prober: &'a dyn CoreProber,
     log: &'a dyn Fn(&str),
     sock_diag: RefCell<Option<SockDiag>>,
-    /// Whether the first observation is complete.
-    looked: Cell<bool>,
-    /// What became of each connection since the sweep began.
+    /// Whether the first observation has been made.
+    has_observed: Cell<bool>,
+    /// The log of each connection since the sweep began.
     progress: RefCell<Result<SocketLog, String>>,
 }
 
@@ -71,7 +71,7 @@ impl<'a> Machine<'a> {
             prober,
             log,
             sock_diag: RefCell::default(),
-            looked: Cell::new(false),
+            has_observed: Cell::new(false),
             progress: RefCell::new(progress.unwrap_or_else(|| Ok(SocketLog::default()))),
         }
     }
@@ -85,7 +85,7 @@ impl<'a> Machine<'a> {
         let log = progress.as_mut().map_err(|why| why.clone())?;
         let mut table = self.table()?;
         log.record(&table);
-        if self.looked.replace(true) {
+        if self.has_observed.replace(true) {
             for _ in 1..DUMPS {
                 table = self.table()?;
                 log.record(&table);
@@ -211,7 +211,7 @@ impl Host for Machine<'_> {
     }
 }
 
-/// The facts about this machine and `plan`, without those of a sweep.
+/// The facts about this machine and `plan`, without those about a sweep.
 pub(super) fn context(plan: &RecoveryPlan) -> GuardContext<'_> {
     GuardContext {
         unit: plan.unit.as_str(),
@@ -255,7 +255,7 @@ fn user_manager(scope: Scope) -> Option<u32> {
     u32::try_from(peer.pid()).ok().filter(|&pid| pid > 1)
 }
 
-/// Why the base URL may lead to another machine, if that is possible.
+/// Why the base URL may resolve to another machine, if that is possible.
 pub(super) fn not_local(addresses: &Result<Vec<SocketAddr>, String>) -> Option<String> {
     let why = match addresses {
         Err(why) => format!("its name cannot be resolved ({})", escape(why)),
@@ -271,9 +271,9 @@ pub(super) fn not_local(addresses: &Result<Vec<SocketAddr>, String>) -> Option<S
     ))
 }
 
-/// Whether `address` is one of this machine. The kernel chooses a peer's own address as the local
-/// one just for its own addresses; a list of the interfaces would need AF_NETLINK, which hardened
-/// units forbid.
+/// Whether `address` belongs to this machine. Only for an address of this machine does the kernel choose
+/// the peer's address as the local one; listing the interfaces would need AF_NETLINK, which hardened units
+/// forbid.
 fn is_local(address: SocketAddr) -> bool {
     let ip = address.ip().to_canonical();
     // Connecting to the unspecified address reaches this machine, ip(7).
@@ -308,7 +308,7 @@ mod tests {
         ] {
             assert_eq!(not_local(&at(here)), None, "{here}");
         }
-        // Addresses for documentation (RFC 5737, RFC 3849): nobody has them.
+        // Addresses for documentation (RFC 5737, RFC 3849), which no machine has.
         for there in [
             "192.0.2.1:8000",
             "[2001:db8::1]:8000",
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn not_local_knows_the_outward_address_of_this_machine() {
+    fn not_local_knows_the_external_address_of_this_machine() {
         let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
         if socket.connect("192.0.2.1:9").is_ok() {
             assert_eq!(not_local(&Ok(vec![socket.local_addr().unwrap()])), None);

@@ -1,4 +1,4 @@
-//! Reads the stacks of processes from the journal, and gives the command for a person to do the same.
+//! Reads the stacks of processes from the journal, and builds the command with which a person can do so.
 
 use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -12,9 +12,9 @@ use crate::manifest::Scope;
 
 /// The bound on one call.
 const BOUND: Duration = Duration::from_secs(2);
-/// Lines that are quoted.
+/// How many lines are quoted.
 const LINES: usize = 40;
-/// The journal notes a line when it receives it.
+/// How late a line may reach the journal, which timestamps it on receipt.
 const LAG: Duration = Duration::from_secs(1);
 
 /// How a person types `journalctl` for this manager.
@@ -30,8 +30,8 @@ pub(super) fn command(dump: &Dump, unit: &str, scope: Scope) -> String {
     format!("{} {}", journalctl(scope), arguments(dump, unit).join(" "))
 }
 
-/// The beginning of what that command prints, escaped; empty where this program may not read the
-/// journal, or the processes wrote nothing there.
+/// The first lines that this command prints, escaped; empty if this program may not read the journal, or
+/// the processes wrote nothing to it.
 pub(super) fn lines(dump: &Dump, unit: &str, scope: Scope) -> Vec<String> {
     let mut command = Command::new("journalctl");
     if scope == Scope::User {
@@ -58,9 +58,9 @@ fn whole_lines(entries: &str) -> Vec<String> {
         #[serde(rename = "_LINE_BREAK")]
         line_break: Option<String>,
     }
-    // The text of each process, as it was written.
+    // The text of each process, in the order in which it was written.
     let mut processes: Vec<(String, String)> = Vec::new();
-    // An entry of another form is no text (MESSAGE is then an array of bytes).
+    // An entry that does not parse is not text (its MESSAGE is an array of bytes).
     for entry in entries
         .lines()
         .filter_map(|line| serde_json::from_str::<Entry>(line).ok())

@@ -1,5 +1,5 @@
-//! Ends a main process that provably hangs, so that systemd restarts it. In doubt, it refuses and gives
-//! the reason. Independent of HTTP: it uses the prober through [`CoreProber`].
+//! Kills a main process that provably hangs, so that systemd restarts it. If any fact is missing, it refuses
+//! and gives the reason. Independent of HTTP: it uses the prober through [`CoreProber`].
 
 mod cgroup;
 mod command;
@@ -65,15 +65,15 @@ pub struct RecoveryRequest<'a> {
 /// How far a recovery may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Permission {
-    /// Up to the end.
+    /// Completely.
     Act,
     /// Up to the signal, which is not sent (`--dry-run`).
     DryRun,
-    /// Not at all; the message that says why.
+    /// Not at all; the reason.
     Forbidden(&'static str),
 }
 
-/// Recovers a hung backend as far as `permission` allows, or gives the reason why not. Returns after the
+/// Recovers a hung backend as far as `permission` allows, or returns the reason why not. Returns after the
 /// restart and its verification, which can take minutes.
 pub fn attempt(
     request: RecoveryRequest<'_>,
@@ -130,25 +130,25 @@ pub trait CoreProber {
     /// Sends one GET to a core route on a fresh connection, in the background.
     fn final_probe(&self) -> Box<dyn FinalProbe>;
 
-    /// Probes every core route once and says whether all are `ok` or `rate_limited`; returns by
+    /// Probes every core route once and returns whether all are `ok` or `rate_limited`, by
     /// `until` at the latest.
     fn core_answers(&self, until: Monotonic) -> bool;
 
-    /// The addresses that `base_url` leads to.
+    /// The addresses to which `base_url` resolves.
     ///
     /// # Errors
     ///
-    /// A message, where the name cannot be resolved.
+    /// A message, if the name cannot be resolved.
     fn addresses(&self) -> Result<Vec<SocketAddr>, String>;
 
-    /// Every TCP connection of this run, whose traffic is no sign of progress.
+    /// Every TCP connection of this run; their traffic is not a sign of progress.
     fn connections(&self) -> Vec<Connection>;
 
-    /// The processes that the sweep's connections to a UNIX socket named as their peers.
+    /// The peer processes of the sweep's connections to a UNIX socket.
     fn unix_peers(&self) -> Vec<UnixPeer>;
 }
 
-/// The last GET before the signal, running in the background.
+/// The final probe: the last GET before the signal, running in the background.
 pub trait FinalProbe {
     /// Its status so far.
     fn status(&self) -> ProbeStatus;
@@ -213,7 +213,7 @@ pub struct Recovery {
     pub unit: Option<UnitName>,
     /// The main process judged, where there was one.
     pub pid: Option<u32>,
-    /// What was seen of the unit's processes before the signal.
+    /// What was observed of the unit's processes before the signal.
     pub evidence: Option<Evidence>,
     /// The stacks that were asked for before the signal.
     pub dump: Option<Dump>,
@@ -236,7 +236,7 @@ impl Recovery {
 }
 
 impl Outcome {
-    /// Every outcome's name in reports, in the README's order.
+    /// Every outcome's name in reports, in the order of the documentation.
     pub const NAMES: [&'static str; 8] = [
         "not_configured",
         "not_needed",

@@ -31,38 +31,38 @@ pub(super) struct GuardContext<'a> {
     pub(super) dry_run: bool,
     /// When the sweep began that found the backend hung.
     pub(super) sweep_began: Monotonic,
-    /// Where the probes waited in vain.
+    /// The addresses at which probes were silent.
     pub(super) silent_at: Vec<SocketAddr>,
-    /// How this program was kept from running during the sweep, where it was.
+    /// How this program was kept from running during the sweep, if it was.
     pub(super) starved: Option<String>,
     /// This process.
     pub(super) own_pid: u32,
     /// The process that serves the user manager's private socket, where one does.
     pub(super) user_manager: Option<u32>,
-    /// Why the base URL may lead to another machine.
+    /// Why the base URL may resolve to another machine, if that is possible.
     pub(super) not_local: Option<String>,
-    /// Why the manifest may be another user's.
+    /// Why another user may have written the manifest, if that is possible.
     pub(super) manifest_writable: Option<String>,
 }
 
-/// The facts of one observation, which may be different a moment later.
+/// The facts of one observation, which may change a moment later.
 #[derive(Clone, Debug)]
 pub(super) struct Observation {
-    /// When systemd was asked.
+    /// When systemd was queried.
     pub(super) at: Monotonic,
-    /// What systemd says.
+    /// What systemd reports.
     pub(super) unit: UnitState,
     /// The main process of the first observation.
     pub(super) process: Process,
-    /// The other processes of the unit; a message where they cannot be read.
+    /// The other processes of the unit; a message if they cannot be read.
     pub(super) members: Result<Members, String>,
-    /// The sockets at which the probes waited; a message where they cannot be read.
+    /// The sockets at which the probes waited; a message if they cannot be read.
     pub(super) sockets: Result<Sockets, String>,
-    /// The final GET; none before it is sent.
+    /// The final probe; none before it is sent.
     pub(super) probe: Option<ProbeFacts>,
 }
 
-/// The state of the final GET so far.
+/// The state of the final probe so far.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ProbeFacts {
     pub(super) status: ProbeStatus,
@@ -75,7 +75,7 @@ pub(super) struct ProbeFacts {
 pub(super) enum Process {
     /// There is no main process.
     None,
-    /// It has died; how it is known.
+    /// It has died; how we know.
     Gone(&'static str),
     /// It lives, but /proc does not show it.
     Hidden,
@@ -84,8 +84,8 @@ pub(super) enum Process {
 }
 
 impl Process {
-    /// The control group of the service manager, where the process is its child; where it is not, a
-    /// guard refuses.
+    /// The control group of the service manager, if the process is its child; if it is not, a guard
+    /// refuses.
     pub(super) fn manager_group(&self) -> Option<&str> {
         match self {
             Self::Alive(vitals) => vitals.parent.group.as_deref(),
@@ -103,7 +103,7 @@ pub(super) struct Vitals {
     pub(super) dumping: bool,
     /// Whether a SIGKILL is pending already.
     pub(super) kill_pending: bool,
-    /// Its age, time during which the machine was suspended included.
+    /// Its age, including time during which the machine was suspended.
     pub(super) age: Duration,
     /// Its control group on cgroup2, where there is one.
     pub(super) group: Option<String>,
@@ -114,7 +114,7 @@ pub(super) struct Vitals {
 /// The parent of a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Parent {
-    /// 0 where it is outside this PID namespace.
+    /// 0 if it is outside this PID namespace.
     pub(super) pid: u32,
     /// Its control group on cgroup2, where that can be read.
     pub(super) group: Option<String>,
@@ -125,11 +125,11 @@ pub(super) struct Parent {
 pub(super) struct Members {
     /// How many there are beside the main process.
     pub(super) others: usize,
-    /// The first one with a debugger or a core dump.
+    /// The first process with a debugger or a core dump, if any.
     pub(super) disturbed: Option<Disturbed>,
-    /// The path of a control group that is frozen.
+    /// The path of a frozen control group, if any.
     pub(super) frozen: Option<String>,
-    /// How long they have waited for a CPU; none where the kernel does not count it.
+    /// How long they have waited for a CPU; none if the kernel does not count it.
     pub(super) cpu_wait: Option<CpuWait>,
 }
 
@@ -166,7 +166,7 @@ pub(super) enum Sockets {
     Unix(UnixFacts),
 }
 
-/// What the kernel shows at the backend's TCP port.
+/// What the kernel shows about the backend's TCP port.
 #[derive(Clone, Debug, Default)]
 pub(super) struct TcpFacts {
     /// Listeners and connections.
@@ -185,22 +185,22 @@ pub(super) struct TcpFacts {
 /// The owner of the control group of a socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Owner {
-    /// The unit's own, or one below it.
+    /// The unit's own group, or one below it.
     Unit,
-    /// That of a `.socket` unit which triggers the unit; its name.
+    /// The group of a `.socket` unit that triggers the unit; its name.
     SocketUnit(String),
-    /// The service manager's own, which creates the sockets of `.socket` units: the addresses and paths
-    /// that those which trigger the unit list, as `Listen=` has them.
+    /// The service manager's own group: it creates the sockets of `.socket` units. Contains what those
+    /// `.socket` units that trigger the unit list in `Listen=`.
     Manager(Vec<String>),
-    /// Another one; its path.
+    /// Another group; its path.
     Foreign(String),
     /// A group that no longer exists.
     Removed,
-    /// It could not be found out; why.
+    /// It could not be determined; why.
     Unknown(String),
 }
 
-/// What is known of the UNIX socket that the probes used.
+/// The facts about the UNIX socket that the probes used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct UnixFacts {
     /// The socket's path.

@@ -24,11 +24,11 @@ pub(super) struct PidFd {
 }
 
 impl PidFd {
-    /// Takes hold of the process that has the number `pid` at this moment.
+    /// Opens the process that has the number `pid` at this moment.
     ///
     /// # Errors
     ///
-    /// `ESRCH` where there is none; others as pidfd_open(2) names them.
+    /// `ESRCH` if there is none; others as pidfd_open(2) names them.
     pub(super) fn open(pid: u32) -> Result<Self, Errno> {
         let pid = i32::try_from(pid).map_err(|_| Errno::ESRCH)?;
         let number = rustix::process::Pid::from_raw(pid).ok_or(Errno::ESRCH)?;
@@ -37,11 +37,11 @@ impl PidFd {
         Ok(Self { pid, fd })
     }
 
-    /// Signals the process.
+    /// Sends a signal to the process.
     ///
     /// # Errors
     ///
-    /// `ESRCH` where it has died, `EPERM` where we may not; see pidfd_send_signal(2).
+    /// `ESRCH` if it has died, `EPERM` if we may not; see pidfd_send_signal(2).
     pub(super) fn signal(&self, signal: Signal) -> Result<(), Errno> {
         let number = rustix::process::Signal::from_named_raw(signal as i32);
         pidfd_send_signal(&self.fd, number.ok_or(Errno::EINVAL)?).map_err(errno)
@@ -54,14 +54,14 @@ impl PidFd {
     /// As [`Self::signal`].
     pub(super) fn may_signal(&self) -> Result<(), Errno> {
         let answer = kill(self.pid, None);
-        // While the process lives, nobody else has its number, so that the answer was about itself.
+        // While the process lives, its PID is not reused, so the answer was about this process.
         match self.died_within(Duration::ZERO) {
             true => Err(Errno::ESRCH),
             false => answer,
         }
     }
 
-    /// Waits for the process to die and says whether it did within `at_most`.
+    /// Waits for the process to die, and returns whether it did within `at_most`.
     pub(super) fn died_within(&self, at_most: Duration) -> bool {
         died_within(self.fd.as_fd(), at_most)
     }
@@ -72,7 +72,7 @@ pub(super) fn died_within(pidfd: BorrowedFd<'_>, at_most: Duration) -> bool {
     let until = Monotonic::now() + at_most;
     loop {
         let mut fds = [PollFd::new(pidfd, PollFlags::POLLIN)];
-        // An interrupted wait is no answer; the absolute end keeps the loop short.
+        // An interrupted wait is repeated, until the same absolute end.
         if matches!(
             ppoll(&mut fds, Some(TimeSpec::from(until.remaining())), None),
             Ok(1..)
@@ -95,13 +95,13 @@ fn errno(error: rustix::io::Errno) -> Errno {
     Errno::from_raw(error.raw_os_error())
 }
 
-/// Lets this process learn how its children end, also where it was started with SIGCHLD ignored
-/// (`trap "" CHLD`): then the kernel would discard each exit status (sigaction(2), "SIGCHLD").
+/// Makes the exit statuses of children available even if this process was started with SIGCHLD ignored
+/// (`trap "" CHLD`): the kernel would then discard them (sigaction(2), "SIGCHLD").
 pub(super) fn keep_exit_statuses() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        // SAFETY: the default disposition runs no code of ours. It fails only for signals that
-        // cannot be caught.
+        // SAFETY: the default disposition runs none of our code. The call fails only for signals
+        // that cannot be caught.
         let _ = unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) };
     });
 }
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_that_nobody_has_is_no_process() {
+    fn an_unused_pid_is_not_a_process() {
         let mut child = sleeper();
         let number = child.id();
         child.kill().unwrap();

@@ -29,7 +29,7 @@ impl CoreProber for Prober<'_> {
     }
 }
 
-/// One that could not be started leaves the same doubt as one that failed.
+/// A final probe that could not be started counts as one that failed.
 impl FinalProbe for anyhow::Result<sweep::FinalProbe> {
     fn status(&self) -> ProbeStatus {
         match self {

@@ -19,9 +19,9 @@ pub(super) struct Stat {
     pub(super) started: Duration,
 }
 
-/// Reads `/proc/PID/stat` or `/proc/PID/task/TID/stat`; none where it is not of that form.
+/// Reads `/proc/PID/stat` or `/proc/PID/task/TID/stat`; none if it is not of that form.
 pub(super) fn stat(text: &str) -> Option<Stat> {
-    // The name may hold spaces and parentheses, so its end is the last one.
+    // The name may contain spaces and parentheses, so its end is the last one.
     let (head, tail) = text.rsplit_once(')')?;
     let (_, name) = head.split_once('(')?;
     let mut fields = tail.split_ascii_whitespace();
@@ -40,18 +40,18 @@ pub(super) fn stat(text: &str) -> Option<Stat> {
 /// From `/proc/PID/status`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Status {
-    /// The parent's PID, 0 where it is outside this PID namespace.
+    /// The parent's PID, 0 if it is outside this PID namespace.
     pub(super) parent: u32,
-    /// The tracer's PID, 0 where there is none.
+    /// The tracer's PID, 0 if there is none.
     pub(super) tracer: u32,
     /// Whether this thread is stopped by its tracer (state `t`).
     pub(super) tracing_stop: bool,
-    /// Whether it is dumping core. A process that has given up its memory is not said to, and does
-    /// not: proc_pid_status() of the kernel's fs/proc/array.c.
+    /// Whether it is dumping core. A process that has released its memory has no such line and
+    /// does not dump: proc_pid_status() of the kernel's fs/proc/array.c.
     pub(super) dumping: bool,
     /// Whether a SIGKILL is pending.
     pub(super) kill_pending: bool,
-    /// Resident memory in bytes; none for a process that has given up its memory.
+    /// Resident memory in bytes; none for a process that has released its memory.
     pub(super) resident: Option<u64>,
     /// The signals that the process catches, signal N as bit N-1 (`SigCgt`).
     pub(super) caught: u64,
@@ -59,7 +59,7 @@ pub(super) struct Status {
     pub(super) blocked: u64,
 }
 
-/// Reads `/proc/PID/status`; none where a needed field is missing.
+/// Reads `/proc/PID/status`; none if a needed field is missing.
 pub(super) fn status(text: &str) -> Option<Status> {
     let field = |name| {
         text.lines()
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn stat_refuses_what_is_cut_short() {
+    fn stat_refuses_truncated_text() {
         for text in [
             "",
             "19299",
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn status_refuses_what_lacks_a_guards_field() {
+    fn status_refuses_text_without_a_field_that_a_guard_needs() {
         for line in [
             "TracerPid:\t0\n",
             "ShdPnd:\t0000000000000000\n",

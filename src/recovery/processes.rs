@@ -16,7 +16,7 @@ use crate::clock::Monotonic;
 /// The time limit for reading the processes of a unit.
 const LIMIT: Duration = Duration::from_secs(1);
 
-/// What /proc shows of process `pid`; none where it shows nothing.
+/// What /proc shows of process `pid`; none if it shows nothing.
 pub(super) fn vitals(pid: u32) -> Option<Vitals> {
     let stat = proc::stat(&read(pid, "stat").ok()?)?;
     let status = status(pid)?;
@@ -44,7 +44,7 @@ pub(super) fn group_of(pid: u32) -> Option<String> {
 ///
 /// # Errors
 ///
-/// A message, where one of them cannot be read, or not all of them in time.
+/// A message, if one of them cannot be read, or not all of them in time.
 pub(super) fn members(group: &ControlGroup, main: u32) -> Result<Members, String> {
     let until = Monotonic::now() + LIMIT;
     let hierarchy = Hierarchy::find()?;
@@ -94,7 +94,7 @@ pub(super) fn statuses(group: &ControlGroup) -> Result<Vec<(u32, Status)>, Strin
     Ok(processes.into_iter().filter_map(with_status).collect())
 }
 
-/// What `/proc/PID/status` shows; none where it shows nothing.
+/// What `/proc/PID/status` shows; none if it shows nothing.
 pub(super) fn status(pid: u32) -> Option<Status> {
     proc::status(&read(pid, "status").ok()?)
 }
@@ -117,7 +117,7 @@ fn disturbance(pid: u32) -> io::Result<Option<Disturbance>> {
     Ok(None)
 }
 
-/// Who is at work on the thread with this status.
+/// The debugger or core dump that this thread's status shows.
 fn shown_by(status: &Status) -> Option<Disturbance> {
     if status.tracer != 0 {
         Some(Disturbance::Tracer(status.tracer))
@@ -134,8 +134,8 @@ fn has_ended_thread(error: &io::Error) -> bool {
     error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
 }
 
-/// Whether `error` says that process `pid` has ended. One that /proc hides looks the same there, but can
-/// be asked for by its number.
+/// Whether `error` means that process `pid` has ended. A process that /proc hides causes the same error, but
+/// kill(2) still finds it.
 fn has_ended(pid: u32, error: &io::Error) -> bool {
     has_ended_thread(error)
         && i32::try_from(pid)
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn members_that_cannot_be_told_are_an_error() {
+    fn members_that_cannot_be_read_are_an_error() {
         let soon = || Monotonic::now() + Duration::from_secs(10);
         let own = std::process::id();
         let ended = u32::MAX;
@@ -205,7 +205,7 @@ mod tests {
             (status("S (sleeping)", 0, 0), None),
             (status("T (stopped)", 0, 0), None),
             (status("S (sleeping)", 7, 0), Some(Disturbance::Tracer(7))),
-            // The tracer may be outside of this PID namespace.
+            // The tracer may be outside this PID namespace.
             (
                 status("t (tracing stop)", 0, 0),
                 Some(Disturbance::TracingStop),
@@ -221,7 +221,7 @@ mod tests {
         let mut child = Command::new("sleep").arg("600").spawn().unwrap();
         assert_eq!(disturbance(child.id()).unwrap(), None);
         let pid = Pid::from_raw(child.id().cast_signed());
-        // Only the thread that attached may let go.
+        // Only the thread that attached may detach.
         ptrace::seize(pid, ptrace::Options::empty()).unwrap();
         let seen = disturbance(child.id()).unwrap();
         ptrace::detach(pid, None).unwrap_or_default();

@@ -1,5 +1,5 @@
 //! Properties of the parsers of systemd's and the kernel's output that hold for any input, stated
-//! once for proptest and the fuzzer. Texts for the round trips are made of the same bytes.
+//! once for proptest and the fuzzer. The input for the round trips is generated from the same bytes.
 
 #![expect(
     clippy::indexing_slicing,
@@ -14,7 +14,7 @@ pub use self::netlink::netlink_property;
 pub use self::proc::proc_property;
 pub use self::show::show_property;
 
-/// Bytes as a source of choices; when it is dry, each choice is the first.
+/// Bytes as a source of choices; when it is used up, each choice is the first.
 struct Choices<'a>(std::slice::Iter<'a, u8>);
 
 impl Choices<'_> {

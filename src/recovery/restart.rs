@@ -46,8 +46,8 @@ impl Restart {
 pub(super) struct Statuses(Vec<String>);
 
 impl Statuses {
-    /// None where the text is no such list. Whatever else it holds, such as the `[unprintable]` of
-    /// systemctl, it may stand for a list that names our signal.
+    /// None if the text is not such a list. Other text, such as the `[unprintable]` of systemctl, may hide a
+    /// list that names our signal.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let printed = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || "+-".contains(c);
         let words = text.split_whitespace();
@@ -55,8 +55,8 @@ impl Statuses {
         words.collect::<Option<_>>().map(Self)
     }
 
-    /// Whether the list names `signal`, given as `KILL`: systemd prints it so, the unit file may
-    /// have had `SIGKILL`. A number is always an exit status.
+    /// Whether the list names `signal`, given as `KILL`, the form that systemd prints even if the unit file
+    /// has `SIGKILL`. A number is always an exit status.
     pub(super) fn names(&self, signal: &str) -> bool {
         self.0
             .iter()
@@ -91,7 +91,7 @@ impl KillMode {
     }
 }
 
-/// How systemd ends the processes that are left once the main process has died.
+/// How systemd ends the processes that are left after the main process has died.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LeftOver {
     /// How many there are; at least one.
@@ -104,8 +104,8 @@ pub(super) struct LeftOver {
 }
 
 impl LeftOver {
-    /// Why they may keep systemd from a restart, if they may: enter_signal() and unit_kill_context() of
-    /// its src/core/service.c and unit.c.
+    /// Why they may prevent systemd from restarting the unit, if they may: enter_signal() and
+    /// unit_kill_context() of its src/core/service.c and unit.c.
     fn keep_from_restart(&self, restart: Restart) -> Option<String> {
         let left = match self.processes {
             1 => "another process of the unit is left".to_owned(),
@@ -156,7 +156,7 @@ impl Policy<'_> {
     /// process, if it does not: service_sigchld_event(), service_enter_running() and
     /// service_shall_restart() of its src/core/service.c.
     pub(super) fn no_restart_after(&self, signal: &str, dumped_core: bool) -> Option<String> {
-        // It is unknown which of its processes will be left then.
+        // It is unknown which of its processes will be left.
         if self.exits_as_group {
             return Some("ExitType=cgroup waits for all other processes, too".to_owned());
         }
@@ -166,7 +166,7 @@ impl Policy<'_> {
         {
             return Some(why);
         }
-        let success = self.taken_for_success(signal, dumped_core);
+        let success = self.counted_as_success(signal, dumped_core);
         if let Some(why) = success.as_ref().filter(|_| self.remains) {
             return Some(format!("RemainAfterExit=yes, and {why}"));
         }
@@ -188,8 +188,8 @@ impl Policy<'_> {
         }
     }
 
-    /// Why systemd takes that death for a success, if it does.
-    fn taken_for_success(&self, signal: &str, dumped_core: bool) -> Option<String> {
+    /// Why systemd counts that death as a success, if it does.
+    fn counted_as_success(&self, signal: &str, dumped_core: bool) -> Option<String> {
         if self.ignores_failure {
             Some("the \"-\" in ExecStart= turns every failure into a success".to_owned())
         } else if self.success.names(signal) && !dumped_core {

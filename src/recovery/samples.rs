@@ -1,4 +1,4 @@
-//! Rows of the kernel's table for tests.
+//! Rows of the socket table for tests.
 
 use std::net::SocketAddr;
 
@@ -28,7 +28,7 @@ pub(super) fn wildcard(address: &str, cookie: u64) -> TcpSocket {
     listener(address, cookie)
 }
 
-/// A server's end at 127.0.0.1:80 that nobody has accepted.
+/// A server's end at 127.0.0.1:80 that has not been accepted.
 pub(super) fn connection(cookie: u64, client: u16) -> TcpSocket {
     TcpSocket {
         state: TcpState::Established,
@@ -54,7 +54,7 @@ pub(super) fn accepted(socket: TcpSocket) -> TcpSocket {
     }
 }
 
-/// As the kernel shows it in `state`: in TIME_WAIT and FIN_WAIT2 with little left.
+/// As the kernel shows it in `state`: in TIME_WAIT and FIN_WAIT2 with few fields.
 pub(super) fn in_state(socket: TcpSocket, state: TcpState) -> TcpSocket {
     let bare = matches!(state, TcpState::TimeWait | TcpState::FinWait2);
     let fin = state.closed_here();
@@ -96,7 +96,7 @@ pub(super) fn received(socket: TcpSocket, bytes: u64) -> TcpSocket {
     }
 }
 
-/// A silent final GET from port 50000 to 127.0.0.1:80.
+/// A silent final probe from port 50000 to 127.0.0.1:80.
 pub(super) fn probe(established: bool) -> ProbeFacts {
     ProbeFacts {
         status: ProbeStatus::Silent,

@@ -1,10 +1,10 @@
-//! Drives the real steps against a made-up machine: at random, with two watchdogs at once and
-//! mischief between any two calls, and in scripts. It must not know how the guards decide:
-//! what is wrong with a signal it works out from the machine itself.
+//! Drives the real steps against a simulated machine: in random rounds, with two watchdogs at once and
+//! random events between any two calls, and in scripts. It does not use the guards' logic: whether a signal
+//! is wrong is derived from the simulated machine itself.
 
+mod events;
 mod host;
 mod last_moment;
-mod mischief;
 mod prober;
 mod scripts;
 mod watchdog;
@@ -23,7 +23,7 @@ use super::{Guard, Outcome};
 use crate::clock::Monotonic;
 use crate::manifest::{DumpSignal, KillSignal, Scope};
 
-/// What one watchdog has seen and done, noted by the machine.
+/// What one watchdog has observed and done, recorded by the machine.
 #[derive(Clone, Debug, Default)]
 struct Record {
     /// The process whose hang its sweep observed from beginning to end.
@@ -35,9 +35,9 @@ struct Record {
     observations: usize,
     /// How many observations it had made when it opened the process.
     observations_when_opened: usize,
-    /// What stood against a signal at the last observation.
+    /// The reasons against a signal at the last observation.
     against: Against,
-    /// The process that was sent the final GET, and whether that reached it.
+    /// The process that was sent the final probe, and whether the probe reached it.
     asked: Option<(u64, bool)>,
     /// The processes that were sent the dump signal.
     dumped: Vec<u32>,
@@ -47,7 +47,7 @@ struct Record {
     log_lines: Vec<String>,
 }
 
-/// What stands against a signal, by who was asked last.
+/// The reasons against a signal, one for each source of facts, as of its last read.
 #[derive(Clone, Debug, Default)]
 struct Against {
     manager: Option<&'static str>,
@@ -67,10 +67,10 @@ impl Against {
     }
 }
 
-/// What a script does to the machine at a certain moment.
+/// A script's change to the machine at a certain moment.
 type Change = fn(&mut Machine);
 
-/// What a script changes about the machine.
+/// The faults that a script gives the machine.
 #[derive(Clone, Debug, Default)]
 struct Faults {
     /// The calls of `show` that fail, counted from 0.
@@ -78,21 +78,21 @@ struct Faults {
     not_permitted: bool,
     /// How long a reader of stderr keeps the first log line waiting.
     slow_log: Duration,
-    /// How many reads of /proc take too long.
+    /// How many reads of /proc still take too long.
     slow_inspections: usize,
     /// A job is queued while the log line waits.
     job_meanwhile: bool,
-    /// What happens to the machine at a certain moment.
+    /// A change to the machine at a certain moment.
     change: Option<(Moment, Change)>,
     /// The backend wakes up while the log line waits.
     wakes_meanwhile: bool,
 }
 
-/// Moments of a recovery after the look at which all was well.
+/// Moments of a recovery after the first observation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Moment {
-    BeforeTheLastLook,
-    WhileAnnouncing,
+    BeforeTheSecondObservation,
+    WhileLogging,
     WhileDumping,
 }
 
@@ -113,7 +113,7 @@ impl Machine {
         self.violation.get_or_insert(what);
     }
 
-    /// Makes the change that the script has for this moment.
+    /// Applies the script's change for this moment.
     fn change_at(&mut self, moment: Moment) {
         if let Some((_, change)) = (self.faults.change).take_if(|(when, _)| *when == moment) {
             change(self);
@@ -126,7 +126,7 @@ impl Machine {
     }
 }
 
-/// The machine, shared by the watchdogs: one acts at a time, and who is next is up to the seed.
+/// The machine, shared by the watchdogs: one acts at a time, and the seed decides which one is next.
 #[derive(Clone, Debug)]
 struct Shared(Arc<(Mutex<Machine>, Condvar)>);
 
@@ -163,7 +163,7 @@ fn context() -> GuardContext<'static> {
     }
 }
 
-/// One round: a machine, and two watchdogs on it, all from one seed.
+/// One round: a machine and two watchdogs, all determined by one seed.
 fn round(seed: u64) -> (Vec<Option<Outcome>>, Machine) {
     let mut world = World::new(seed, seed % 7 * 10);
     let behaviour = match world.random.below(8) {
@@ -225,7 +225,7 @@ fn round(seed: u64) -> (Vec<Option<Outcome>>, Machine) {
             me,
         };
         let run = panic::catch_unwind(AssertUnwindSafe(|| watchdog.run(&context)));
-        // After a panic the other one would wait for its turn forever.
+        // After a panic, the other watchdog would wait for its turn forever.
         shared.0.1.notify_all();
         run.unwrap_or_else(|_| panic!("seed {seed}: watchdog {me} panicked"))
     };
@@ -237,8 +237,8 @@ fn round(seed: u64) -> (Vec<Option<Outcome>>, Machine) {
     (outcomes, machine.into_inner().unwrap())
 }
 
-/// Two watchdogs, and mischief: no signal ever reaches a process that the watchdog has not itself
-/// seen hang, nor one that a guard protects.
+/// Two watchdogs and random events: no signal ever reaches a process whose hang the watchdog has not
+/// observed itself, nor one that a guard protects.
 #[test]
 fn no_round_signals_the_wrong_process() {
     const ROUNDS: u64 = 2_000;
@@ -262,7 +262,7 @@ fn no_round_signals_the_wrong_process() {
             *seen.entry(name).or_insert(0_u64) += 1;
         }
     }
-    // Rounds in which nothing happens would prove nothing.
+    // The rounds prove something only if each of these occurs often enough.
     for (name, at_least) in [
         ("recovered", ROUNDS / 10),
         ("not_recovered", ROUNDS / 50),

@@ -1,5 +1,5 @@
-//! Asks the kernel for its socket table, sock_diag(7) over AF_NETLINK, which needs no privilege. It
-//! carries questions and answers; `tcp_diag` and `unix_diag` know what is in them.
+//! Queries the kernel's socket tables, sock_diag(7) over AF_NETLINK, which needs no privilege. Handles the
+//! netlink messages; `tcp_diag` and `unix_diag` handle their contents.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -12,7 +12,7 @@ use nix::sys::time::{TimeVal, TimeValLike};
 
 use crate::clock::Monotonic;
 
-/// The kernel fits its answers to what the reader offers, up to 32 KiB (`netlink_dump` in its
+/// The kernel fits its answers into the reader's buffer, up to 32 KiB (`netlink_dump` in its
 /// net/netlink/af_netlink.c).
 const BUFFER: usize = 16 * 1_024;
 
@@ -24,7 +24,7 @@ const NLM_F_DUMP: u16 = 0x300;
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const HEADER: usize = 16;
 
-/// A way to ask the kernel.
+/// A netlink socket for queries.
 #[derive(Debug)]
 pub(super) struct SockDiag {
     socket: OwnedFd,
@@ -37,7 +37,7 @@ impl SockDiag {
     ///
     /// # Errors
     ///
-    /// A message that says what to do, if AF_NETLINK is not accessible.
+    /// A message with the remedy, if AF_NETLINK is not accessible.
     pub(super) fn open() -> Result<Self, String> {
         let open = || {
             let socket = socket(
@@ -64,12 +64,12 @@ impl SockDiag {
         })
     }
 
-    /// Asks for a dump by `question` (a request of the family's own form) and hands each socket's
-    /// message to `take`, which says whether it could read it.
+    /// Requests a dump with `question` (in the family's own format) and passes each socket's message to `take`,
+    /// which returns none if it cannot read the message.
     ///
     /// # Errors
     ///
-    /// Where the kernel refuses, an answer cannot be read, or not all have come by `until`.
+    /// The kernel refuses, an answer cannot be read, or not all answers have arrived by `until`.
     pub(super) fn dump(
         &mut self,
         question: &[u8],
@@ -102,9 +102,9 @@ impl SockDiag {
 pub(super) enum Fault {
     /// The kernel refused.
     Refused(Errno),
-    /// An answer could not be understood.
+    /// An answer could not be parsed.
     Garbage,
-    /// There was no time for all answers, or no room.
+    /// There was not enough time or space for all answers.
     TooMuch,
 }
 
@@ -124,7 +124,7 @@ impl std::fmt::Display for Fault {
     }
 }
 
-/// `question` behind a `struct nlmsghdr`.
+/// `question` after a `struct nlmsghdr`.
 fn request(question: &[u8], sequence: u32) -> Vec<u8> {
     let length = (HEADER + question.len()) as u32;
     [
@@ -138,8 +138,8 @@ fn request(question: &[u8], sequence: u32) -> Vec<u8> {
     .concat()
 }
 
-/// Reads one answer and says whether it was the last. Answers to earlier questions (another
-/// `sequence`) are passed over.
+/// Reads one answer and returns whether it was the last one. Answers to earlier questions (another
+/// `sequence`) are skipped.
 pub(super) fn parse(
     mut answer: &[u8],
     sequence: u32,
@@ -166,7 +166,7 @@ pub(super) fn parse(
     Ok(false)
 }
 
-/// The attributes in `from`: their types and values. They end where one is cut short.
+/// The attributes in `from`: their types and values, up to the first truncated one.
 pub(super) fn attributes(mut from: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let length = usize::from(u16_at(from, 0)?);
@@ -203,7 +203,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parse_refuses_what_is_cut_short_and_passes_over_other_questions() {
+    fn parse_refuses_truncated_answers_and_skips_those_to_other_questions() {
         let mut found = 0;
         let mut take = |payload: &[u8]| {
             found += 1;

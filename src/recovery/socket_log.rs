@@ -1,13 +1,13 @@
-//! What became of the connections at the backend's port: a log of reads of the kernel's socket table, from
-//! the beginning of the sweep on.
+//! A log of the connections at the backend's port, built from reads of the kernel's socket table since the
+//! sweep began.
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 
 use super::tcp_table::{TcpSocket, TcpState, canonical, listeners};
 
-/// How many of the last reads of a connection count for what was written in the end: a single one may
-/// be too high ([`TcpSocket::written`]).
+/// How many of a connection's last reads are compared for the final number of bytes written: a single read
+/// may be too high ([`TcpSocket::written`]).
 const READS: usize = 3;
 
 /// A sign that the backend served a client.
@@ -24,7 +24,7 @@ pub(super) enum Served {
     Wrote(u64),
     /// It closed the connection.
     Closed,
-    /// It closed the connection, and has accepted another one since.
+    /// It closed this connection, and has accepted another one since.
     WentOn,
 }
 
@@ -42,7 +42,7 @@ impl std::fmt::Display for Sign {
     }
 }
 
-/// What became of each connection at the backend's port since the sweep began.
+/// The history of each connection at the backend's port since the sweep began.
 #[derive(Clone, Debug, Default)]
 pub(super) struct SocketLog {
     connections: HashMap<u64, History>,
@@ -56,23 +56,23 @@ pub(super) struct SocketLog {
 struct History {
     server: SocketAddr,
     client: SocketAddr,
-    /// Whether it was there, and whether it was accepted, when the sweep began.
+    /// Whether it was accepted when the sweep began; none if it did not exist then.
     first: Option<Accepted>,
-    /// Whether the backend had not closed its end when it was first seen.
+    /// Whether the backend's end was still open at the first read.
     began_open: bool,
-    /// In how many reads it waited to be accepted.
+    /// In how many reads it was waiting to be accepted.
     waits: u64,
-    /// Whether it still waited when the sweep ended.
+    /// Whether it was still waiting when the sweep ended.
     waited_at_end: bool,
-    /// Whether an application has been seen to hold it since.
+    /// Whether a read has shown it as accepted.
     accepted: bool,
     /// Whether the backend has closed its end.
     closed: bool,
-    /// Whether the bytes written could be read after that: not in FIN_WAIT2 and TIME_WAIT.
+    /// Whether the number of bytes written could be read after that: not in FIN_WAIT2 and TIME_WAIT.
     read_when_closed: bool,
-    /// The smallest number of written bytes that was read: the number at the first read.
+    /// The smallest number of bytes written in any read: that of the first read, as no read is too low.
     least: Option<u64>,
-    /// The last reads, the newest first.
+    /// The bytes written in the last reads, newest first.
     latest: [Option<u64>; READS],
     /// Whether anything had been received from the client by the end of the sweep.
     received: bool,
@@ -87,7 +87,7 @@ enum Accepted {
 }
 
 impl SocketLog {
-    /// Adds one read of the kernel's table.
+    /// Adds one read of the socket table.
     pub(super) fn record(&mut self, table: &[TcpSocket]) {
         let begins = self.reads == 0;
         self.reads += 1;
@@ -118,12 +118,13 @@ impl SocketLog {
             });
             history.seen = self.reads;
             history.closed |= socket.state.closed_here() && !history.gave_up(socket);
-            // After an end is closed, its inode says nothing about acceptance.
+            // After an end is closed, the inode does not show whether the connection was accepted.
             if matches!(socket.state, TcpState::Established | TcpState::CloseWait) {
                 history.accepted |= socket.accepted();
                 history.waits += u64::from(!socket.accepted());
             }
-            // The kernel repeats an abandoned request for a while: what arrives later proves nothing.
+            // The client's kernel keeps retransmitting an abandoned request for a while, so data that
+            // arrives after the sweep proves nothing.
             history.received |=
                 !self.sweep_is_over && socket.traffic.is_some_and(|traffic| traffic.received > 0);
             if let Some(written) = socket.written() {
@@ -137,7 +138,7 @@ impl SocketLog {
         }
     }
 
-    /// The sweep is over: its requests have had their time.
+    /// Ends the sweep.
     pub(super) fn end_sweep(&mut self) {
         self.sweep_is_over = true;
         for history in self.connections.values_mut() {
@@ -155,9 +156,9 @@ impl SocketLog {
         own: &HashSet<SocketAddr>,
     ) -> Option<Sign> {
         let ours = Listeners::at(table, addresses);
-        // What is left of a client that ended first is another socket than the server's end, and tells
-        // less: whether the client was served or gave up, the server's end has shown while it was open. Not if
-        // it waited to be accepted: then the backend has accepted and closed it since.
+        // After a client has closed first, only the client's end is left, a different socket with fewer
+        // facts. The server's end has already shown, while it was open, whether the client was served or gave
+        // up. The exception is one that waited to be accepted: the backend has accepted and closed it since.
         let open: HashSet<(SocketAddr, SocketAddr)> = (self.connections.values())
             .filter(|history| history.began_open && !history.waited())
             .map(|history| (history.server, history.client))
@@ -175,7 +176,7 @@ impl SocketLog {
         };
         let served = |history: &&History| Some(sign(history, history.served(self.reads)?));
         others.iter().find_map(served).or_else(|| {
-            // A worker that dies closes its connections, too, but accepts no other one.
+            // A worker that dies closes its connections, too, but does not accept another one.
             let went_on = others.iter().any(|history| history.newly_accepted());
             let ended = others.iter().find(|history| history.may_have_been_served());
             ended
@@ -185,7 +186,7 @@ impl SocketLog {
     }
 
     /// A client at one of `addresses` that waited to be accepted when the sweep ended, and has been accepted
-    /// since. Connections of this program count, too.
+    /// since. This program's own connections count, too.
     pub(super) fn accepted_after_sweep(
         &self,
         table: &[TcpSocket],
@@ -219,9 +220,9 @@ impl SocketLog {
     }
 }
 
-/// The listeners at the addresses in question, and those beside them.
+/// The listeners at the given addresses, and all others at the port.
 struct Listeners {
-    /// All at the port: few, in contrast to the connections.
+    /// All listeners at the port: few, in contrast to the connections.
     all: Vec<TcpSocket>,
     cookies: HashSet<u64>,
 }
@@ -237,7 +238,7 @@ impl Listeners {
         Self { all, cookies }
     }
 
-    /// Whether a connection to `server` could be one of those listeners'.
+    /// Whether a connection to `server` could belong to a listener at the given addresses.
     fn take(&self, server: SocketAddr) -> bool {
         let listeners = listeners(&self.all, server);
         let mut listeners = listeners.iter();
@@ -246,14 +247,15 @@ impl Listeners {
 }
 
 impl History {
-    /// Whether its client, which the backend had accepted at once, was the first to close it, without a
-    /// byte in return.
+    /// Whether the backend accepted the connection at once, and the client closed it first without having
+    /// received a byte.
     fn gave_up(&self, socket: &TcpSocket) -> bool {
         let closed_second = socket.state == TcpState::LastAck;
         closed_second && socket.written() == Some(0) && self.accepted && !self.waited()
     }
 
-    /// Whether it waited to be accepted. A single read may meet one that is accepted at once.
+    /// Whether it waited to be accepted. A connection that is accepted at once may still be waiting in a
+    /// single read.
     fn waited(&self) -> bool {
         self.waits > 1
     }
@@ -262,7 +264,7 @@ impl History {
         self.accepted && self.first != Some(Accepted::Yes)
     }
 
-    /// Whether the backend closed it at an unknown time after unknown writes.
+    /// Whether the backend closed it between two reads, perhaps after writing.
     fn may_have_been_served(&self) -> bool {
         self.first == Some(Accepted::Yes)
             && self.closed
@@ -270,16 +272,16 @@ impl History {
             && !self.read_when_closed
     }
 
-    /// What the backend did for this client, as of the read `now`.
+    /// What the backend did for this client, as of read number `now`.
     fn served(&self, now: u64) -> Option<Served> {
-        // Of one that has gone there is no further read to compare with.
+        // A connection that is gone has no further reads to compare with.
         let reads = if self.seen == now { READS } else { 1 };
         let in_total = self.latest.iter().take(reads).flatten().min();
         let in_total = in_total.copied().unwrap_or(0);
         let wrote = in_total.saturating_sub(self.least.unwrap_or(0));
         let known = self.first.is_some();
         let closed = self.closed && self.first != Some(Accepted::Yes);
-        // Once accepted, it ended between two reads: by an answer, or because the client reset it.
+        // It was accepted after waiting and ended between two reads: it was answered, or the client reset it.
         let gone = self.waited() && self.accepted && self.seen < now;
         if gone || closed && (wrote == 0 || !known) {
             Some(Served::Closed)
@@ -313,7 +315,7 @@ mod tests {
         written(accepted(socket), bytes)
     }
 
-    /// What the log shows after these reads of the listener's connections.
+    /// The sign of progress after these reads of the listener's connections.
     fn sign(reads: &[Vec<TcpSocket>]) -> Option<Served> {
         let mut log = SocketLog::default();
         for table in reads {
@@ -344,20 +346,20 @@ mod tests {
             (vec![waiting()], vec![accepted(waiting())], None),
         ] {
             let case = format!("{before:?} {after:?}");
-            // The last reads of a connection have to agree.
+            // The last reads of a connection must agree.
             let reads = [before, after.clone(), after.clone(), after];
             assert_eq!(sign(&reads), expected, "{case}");
         }
     }
 
     #[test]
-    fn a_read_that_is_too_high_is_no_progress() {
+    fn a_read_that_is_too_high_is_not_progress() {
         let at = |bytes| vec![served(waiting(), bytes)];
         assert_eq!(sign(&[at(100), at(124), at(100), at(100)]), None);
         assert_eq!(sign(&[at(124), at(100), at(100), at(100)]), None);
         assert_eq!(sign(&[at(100), at(100), at(124), at(100)]), None);
         assert_eq!(sign(&[at(100), at(100), at(100), at(124)]), None);
-        // What is too high at first hides nothing that the later reads show.
+        // A first read that is too high does not hide what later reads show.
         assert_eq!(
             sign(&[at(124), at(100), at(130), at(130), at(130)]),
             Some(Served::Wrote(30))
@@ -365,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_before_a_connection_vanished_counts() {
+    fn bytes_written_before_a_connection_vanished_count() {
         let reads = [vec![waiting()], vec![served(waiting(), 5)], vec![], vec![]];
         assert_eq!(sign(&reads), Some(Served::Wrote(5)));
     }
@@ -390,13 +392,13 @@ mod tests {
                 Some(Served::Closed),
                 "{state:?}"
             );
-            // One that was accepted before ends without a byte.
+            // It was accepted before the sweep, and ends without a byte.
             assert_eq!(
                 sign(&[vec![accepted(waiting())], vec![closed]]),
                 None,
                 "{state:?}"
             );
-            // One that had ended before the sweep began.
+            // It had ended before the sweep began.
             assert_eq!(sign(&[vec![closed], vec![closed]]), None, "{state:?}");
         }
     }
@@ -430,17 +432,17 @@ mod tests {
     }
 
     #[test]
-    fn an_exchange_that_was_over_before_the_sweep_is_no_progress() {
+    fn an_exchange_that_was_over_before_the_sweep_is_not_progress() {
         for state in [TcpState::FinWait2, TcpState::TimeWait] {
             let ended = in_state(waiting(), state);
             let next = connection(2, CLIENT + 1);
-            let looks = [vec![ended, next], vec![ended, accepted(next)]];
-            assert_eq!(sign(&looks), None, "{state:?}");
+            let reads = [vec![ended, next], vec![ended, accepted(next)]];
+            assert_eq!(sign(&reads), None, "{state:?}");
         }
     }
 
     #[test]
-    fn a_client_that_closed_its_end_is_served_all_the_same() {
+    fn a_client_that_closed_its_end_may_still_be_served() {
         let half_closed = in_state(served(waiting(), 5), TcpState::CloseWait);
         assert_eq!(sign(&[vec![], vec![half_closed]]), Some(Served::Wrote(5)));
     }
@@ -451,7 +453,7 @@ mod tests {
         let closed = |bytes| vec![in_state(served(waiting(), bytes), TcpState::FinWait1)];
         let known = [vec![waiting()], closed(5), closed(5), closed(5)];
         assert_eq!(sign(&known), Some(Served::Wrote(5)));
-        // Of a connection that is new since, the close says it all.
+        // For a connection that began after the first read, the close is the sign.
         let new = [vec![], open(5), closed(9), closed(9), closed(9)];
         assert_eq!(sign(&new), Some(Served::Closed));
         let all = [vec![], open(5), open(9), open(9), open(9)];
@@ -473,7 +475,7 @@ mod tests {
     }
 
     #[test]
-    fn clients_that_give_up_are_no_progress() {
+    fn clients_that_give_up_are_not_progress() {
         let gave_up = in_state(waiting(), TcpState::CloseWait);
         assert_eq!(sign(&[vec![waiting()], vec![gave_up]]), None);
         assert_eq!(sign(&[vec![], vec![gave_up]]), None);
@@ -486,13 +488,13 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_gives_up_and_is_closed_is_no_progress_unless_it_was_served() {
-        // Another socket: the client's end.
+    fn a_client_that_gives_up_and_is_closed_is_not_progress_unless_it_was_served() {
+        // A different socket: the client's end.
         let ended = in_state(connection(2, CLIENT), TcpState::TimeWait);
         let open = accepted(waiting());
         assert_eq!(sign(&[vec![], vec![open], vec![ended]]), None);
         assert_eq!(sign(&[vec![open], vec![], vec![ended]]), None);
-        // Its own machine has not acknowledged the backend's end yet.
+        // The client's machine has not acknowledged the backend's FIN yet.
         let late = in_state(open, TcpState::LastAck);
         assert_eq!(sign(&[vec![], vec![open], vec![late]]), None);
         assert_eq!(
@@ -507,7 +509,7 @@ mod tests {
             sign(&[vec![], vec![served(open, 5)], vec![ended]]),
             Some(Served::Wrote(5))
         );
-        // It came and went between two dumps.
+        // It began and ended between two dumps.
         assert_eq!(sign(&[vec![], vec![ended]]), Some(Served::Closed));
         // It waited until the backend accepted and closed it.
         let waits = || vec![waiting()];
@@ -519,7 +521,7 @@ mod tests {
     }
 
     #[test]
-    fn was_reached_wants_an_own_request_without_an_answer_or_a_full_queue() {
+    fn was_reached_requires_an_own_request_without_an_answer_or_a_full_queue() {
         let idle = listener("127.0.0.1:80", 9);
         let apart = listener("127.0.0.2:80", 8);
         let mut full = idle;
@@ -555,7 +557,7 @@ mod tests {
     }
 
     #[test]
-    fn accepted_after_sweep_wants_a_connection_that_waited_at_its_end() {
+    fn accepted_after_sweep_requires_a_connection_that_waited_at_its_end() {
         let waits = || vec![waiting()];
         let open = || vec![accepted(waiting())];
         for (sweep, later, expected) in [
@@ -583,7 +585,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_of_many_connections_is_judged_in_no_time() {
+    fn a_log_of_many_connections_is_judged_quickly() {
         let connections = (0..30_000).map(|client| accepted(connection(client, CLIENT)));
         let table: Vec<_> = connections
             .chain([listener("127.0.0.1:80", 90_000)])

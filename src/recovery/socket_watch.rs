@@ -1,5 +1,5 @@
-//! Records, during the sweep, the facts that the final decision needs about the time before it: the
-//! kernel's socket table at the backend's port, and whether this program was kept from running.
+//! Records facts during the sweep that the decision needs afterwards: the kernel's socket table at the
+//! backend's port, and whether this program was kept from running.
 
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,18 +17,19 @@ use crate::manifest::Manifest;
 
 /// How often this thread wakes up while the core is probed.
 const SLICE: Duration = Duration::from_millis(250);
-/// How often at most it wakes up where timeouts are short.
+/// The shortest interval between two wake-ups, where timeouts are short.
 const SHORTEST_SLICE: Duration = Duration::from_millis(20);
-/// A healthy core has answered by then, and costs no dump. Sooner where timeouts are short.
+/// When the first dump is made: a healthy core has answered by then, and costs no dump. Sooner where timeouts
+/// are short.
 const FIRST_DUMP: Duration = Duration::from_millis(50);
-/// How long one dump of the table may take before it is given up.
+/// The time limit for one dump of the table.
 pub(super) const DUMP_LIMIT: Duration = Duration::from_secs(1);
-/// The share of its time that this thread spends on dumps, as its inverse.
+/// This thread spends at most one part in this many of its time on dumps.
 const DUTY: u32 = 20;
-/// A program that did not run for longer than this was starved, with any timeout.
+/// A program that did not run for longer than this was starved, whatever its timeouts.
 const STARVED_AFTER: Duration = Duration::from_secs(1);
 
-/// The watch, under way in a thread of its own.
+/// The watch, running in its own thread.
 #[derive(Debug)]
 pub struct SocketWatch {
     events: Sender<Event>,
@@ -42,24 +43,24 @@ enum Event {
     Finish(Sender<()>),
 }
 
-/// What was seen since the last sweep began.
+/// What was recorded since the last sweep began.
 #[derive(Clone, Debug)]
 pub(super) struct Seen {
-    /// What became of the connections at the port, and the way to ask on; a message where the table
-    /// is out of reach. None with a UNIX socket, of which the kernel counts no bytes.
+    /// The log of the connections at the port; a message if the table is not accessible. None with a UNIX
+    /// socket, for which the kernel does not count bytes.
     pub(super) log: Option<Result<SocketLog, String>>,
     /// The longest time that this thread was kept from running while the core was probed.
     pub(super) longest_gap: Duration,
-    /// A gap longer than this makes the sweep's timeouts worthless.
+    /// After a gap longer than this, the sweep's timeouts prove nothing.
     pub(super) starved_after: Duration,
 }
 
 impl SocketWatch {
-    /// Starts to watch the socket of `manifest`.
+    /// Starts to watch the backend's socket.
     ///
     /// # Errors
     ///
-    /// Where the thread cannot be started.
+    /// The thread cannot be started.
     pub fn start(manifest: &Manifest) -> std::io::Result<Self> {
         let port = match manifest.unix_socket {
             Some(_) => None,
@@ -70,7 +71,7 @@ impl SocketWatch {
         Self::begin(port, shortest.unwrap_or(Duration::MAX))
     }
 
-    /// The same for `port` (none: no TCP socket) and a sweep whose shortest core timeout is `timeout`.
+    /// The same for `port` (none with a UNIX socket) and a sweep whose shortest core timeout is `timeout`.
     fn begin(port: Option<u16>, timeout: Duration) -> std::io::Result<Self> {
         let starved_after = STARVED_AFTER.min(timeout / 2);
         let seen = Arc::new(Mutex::new(Seen {
@@ -92,7 +93,7 @@ impl SocketWatch {
         Ok(Self { events, seen })
     }
 
-    /// A sweep begins: what came before no longer counts.
+    /// A sweep begins: earlier records no longer count.
     pub fn sweep_begins(&self) {
         self.send(Event::SweepBegins);
     }
@@ -103,12 +104,12 @@ impl SocketWatch {
     }
 
     fn send(&self, event: Event) {
-        // It only ends after this sender.
+        // The thread ends only after this sender is dropped.
         let _ = self.events.send(event);
     }
 }
 
-/// What `watch` saw of the last sweep.
+/// What `watch` recorded of the last sweep.
 pub(super) fn finish(watch: Option<SocketWatch>) -> Seen {
     let Some(watch) = watch else {
         return Seen {
@@ -121,7 +122,7 @@ pub(super) fn finish(watch: Option<SocketWatch>) -> Seen {
     };
     let (reply, done) = mpsc::channel();
     watch.send(Event::Finish(reply));
-    // A watcher that has ended has nothing to add.
+    // If the thread has ended, its records are complete.
     let _ = done.recv_timeout(2 * DUMP_LIMIT);
     let mut seen = watch.seen.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(Ok(log)) = &mut seen.log {
@@ -153,7 +154,7 @@ impl Watcher {
     fn run(&self, inbox: &Receiver<Event>) {
         let mut sock_diag = None;
         loop {
-            // Between the sweeps nothing is watched.
+            // Nothing is recorded between sweeps.
             match inbox.recv() {
                 Err(_) => return,
                 Ok(Event::SweepBegins) => self.watch_sweep(inbox, &mut sock_diag),
@@ -163,7 +164,7 @@ impl Watcher {
         }
     }
 
-    /// Watches from the beginning of a sweep until its core is done.
+    /// Watches from the beginning of a sweep until its core routes have been probed.
     fn watch_sweep(&self, inbox: &Receiver<Event>, sock_diag: &mut Option<SockDiag>) {
         let mut awake = Moment::now();
         let mut next_dump = self.begin();
@@ -186,7 +187,7 @@ impl Watcher {
         }
     }
 
-    /// Forgets what came before, and says when to look first.
+    /// Discards earlier records, and returns when to make the first dump.
     fn begin(&self) -> Monotonic {
         self.note(|seen| {
             seen.longest_gap = Duration::ZERO;
@@ -195,7 +196,7 @@ impl Watcher {
         Monotonic::now() + self.first_dump
     }
 
-    /// Records the table once and says when to do it next.
+    /// Records the table once, and returns when to do so next.
     fn dump(&self, sock_diag: &mut Option<SockDiag>) -> Monotonic {
         let began = Monotonic::now();
         if let Some(port) = self.port {
@@ -215,10 +216,10 @@ impl Watcher {
     }
 }
 
-/// When this thread was seen to run.
+/// A moment at which this thread ran.
 struct Moment {
     wall: Monotonic,
-    /// The time that the thread had run by then, clock_gettime(2).
+    /// The thread's CPU time by then, clock_gettime(2).
     ran: Duration,
 }
 
@@ -231,8 +232,8 @@ impl Moment {
         }
     }
 
-    /// The time since `earlier` in which the thread did not run. A dump of a large table takes long,
-    /// but keeps nobody from running.
+    /// The time since `earlier` in which the thread did not run. A dump of a large table takes long, but it
+    /// is CPU time, not a gap.
     fn since(&self, earlier: &Self) -> Duration {
         let ran = self.ran.saturating_sub(earlier.ran);
         self.wall.since(earlier.wall).saturating_sub(ran)
@@ -240,11 +241,11 @@ impl Moment {
 }
 
 fn handled(reply: &Sender<()>) {
-    // Whoever asked may have given up.
+    // The receiver may have given up.
     let _ = reply.send(());
 }
 
-/// One dump of the table, with a netlink socket that is opened where there is none.
+/// Makes one dump of the table; opens the netlink socket if there is none yet.
 pub(super) fn dump(
     sock_diag: &mut Option<SockDiag>,
     port: u16,
@@ -257,7 +258,7 @@ pub(super) fn dump(
     let until = Monotonic::now() + DUMP_LIMIT;
     let table = tcp_diag::sockets_at(sock_diag.insert(open), port, states, until);
     if table.is_err() {
-        // A dump that was given up may still be under way in this socket.
+        // A dump that was abandoned may still be in progress on this socket.
         *sock_diag = None;
     }
     table
@@ -286,7 +287,7 @@ mod tests {
             log.record(&table);
             log.sign(&table, &[address], &std::collections::HashSet::new())
         };
-        // What is written before the first dump is no progress since.
+        // Bytes written before the first dump do not count as progress.
         let until = Monotonic::now() + Duration::from_secs(20);
         while sign().is_none() {
             assert!(!until.has_passed(), "no sign of progress");

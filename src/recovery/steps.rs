@@ -1,5 +1,5 @@
-//! The order in which a hung main process is looked at, ended and waited for. Everything that
-//! touches the machine goes through [`Host`], so that a simulation can drive these very steps.
+//! The steps of a recovery: observe, kill, wait for the restart, verify. Everything that touches the machine
+//! goes through [`Host`], so that a simulation can run these same steps.
 
 mod after_signal;
 
@@ -15,13 +15,13 @@ use crate::escape::escape;
 use crate::manifest::DumpSignal;
 use crate::sweep::ProbeStatus;
 
-/// How long evidence and the final GET may delay the signal.
-const FINAL_GET: Duration = Duration::from_millis(250);
-/// An observation older than this is not a basis for a signal.
+/// How long the evidence and the final probe may delay the signal.
+const FINAL_PROBE_TIME: Duration = Duration::from_millis(250);
+/// No signal is based on an observation older than this.
 const STALE: Duration = Duration::from_secs(1);
-/// How often a stale observation is repeated before the signal is given up.
+/// How often a stale observation is repeated before the recovery gives up.
 const FRESH_OBSERVATIONS: usize = 3;
-/// How long processes have to write down their stacks.
+/// How long processes have to write their stacks.
 const DUMP_TIME: Duration = Duration::from_secs(1);
 
 /// The operations on the machine that the steps need.
@@ -29,15 +29,15 @@ pub(super) trait Host {
     /// A handle to one process, independent of its PID.
     type Process;
 
-    /// The present moment.
+    /// The current time.
     fn now(&self) -> Monotonic;
-    /// The same for people and the journal.
+    /// The current time for people and the journal.
     fn wall_clock(&self) -> SystemTime;
     /// Lets time pass.
     fn pause(&self, length: Duration);
-    /// Asks systemd about the unit; the error is a message.
+    /// Queries systemd about the unit; the error is a message.
     fn show(&self) -> Result<UnitState, String>;
-    /// Takes hold of the process that has this number now; none where there is none.
+    /// Opens the process that has this PID now; none if there is none.
     fn open(&self, pid: MainPid) -> Result<Option<Self::Process>, String>;
     /// What /proc shows of the process.
     fn inspect(&self, process: &Self::Process) -> Process;
@@ -45,7 +45,7 @@ pub(super) trait Host {
     fn members(&self, unit: &UnitState) -> Result<Members, String>;
     /// What the kernel shows of the sockets at which the probes waited.
     fn sockets(&self, unit: &UnitState, main: &Process) -> Result<Sockets, String>;
-    /// Notes what the unit's processes are doing, by `until` at the latest.
+    /// Records what the unit's processes are doing, by `until` at the latest.
     fn evidence(
         &self,
         process: &Self::Process,
@@ -55,12 +55,12 @@ pub(super) trait Host {
     ) -> Evidence;
     /// Logs one line about the next step.
     fn log(&self, line: &str);
-    /// Sends the signal; with none, only asks whether one would be permitted.
+    /// Sends the signal; with none, only checks whether one would be permitted.
     fn signal(&self, process: &Self::Process, signal: Option<Signal>) -> Result<(), NotSent>;
     /// Sends `signal` to each process of the unit that catches it and does not block it, and returns
-    /// their numbers.
+    /// their PIDs.
     fn dump(&self, unit: &UnitState, signal: DumpSignal) -> Vec<u32>;
-    /// Waits for the process to die, and says whether it did within `at_most`.
+    /// Waits for the process to die, and returns whether it did within `at_most`.
     fn died_within(&self, process: &Self::Process, at_most: Duration) -> bool;
 }
 
@@ -73,8 +73,8 @@ pub(super) enum NotSent {
     Refused(String),
 }
 
-/// Recovers a hung backend, or says why not. The unit's name and the time that it took are the
-/// caller's to add.
+/// Recovers a hung backend, or returns the reason why not. The caller adds the unit's name and the elapsed
+/// time.
 pub(super) fn run<H: Host>(
     context: &GuardContext<'_>,
     host: &H,
@@ -118,7 +118,7 @@ type Step<T> = Result<T, Outcome>;
 
 impl<H: Host> Run<'_, H> {
     fn recover(&mut self) -> Step<Outcome> {
-        let mut target = self.look_twice()?;
+        let mut target = self.observe_twice()?;
         if self.context.dry_run {
             self.send(&target, None)?;
             return Ok(Outcome::WouldKill);
@@ -136,15 +136,15 @@ impl<H: Host> Run<'_, H> {
         self.verify(new_pid)
     }
 
-    /// Makes two observations, with the final GET between them.
-    fn look_twice(&mut self) -> Step<Target<H::Process>> {
+    /// Makes two observations, with the final probe between them.
+    fn observe_twice(&mut self) -> Step<Target<H::Process>> {
         let at = self.host.now();
         let unit = self.host.show().map_err(Outcome::Failed)?;
         let pid = *unit.main_pid.as_ref().unwrap_or(&0);
         self.recovery.pid = (pid != 0).then_some(pid);
         let pid = MainPid::new(pid, self.context.own_pid);
-        // Opened before the second observation: the number can be given to another process, the
-        // descriptor cannot. If the number still belongs to the unit then, so does the process.
+        // Opened before the second observation. The PID can be reused, the descriptor keeps its process: if
+        // the PID is still the unit's main PID then, the descriptor's process is the main process.
         let process = match pid {
             Some(pid) => self.host.open(pid).map_err(Outcome::Failed)?,
             None => None,
@@ -156,14 +156,14 @@ impl<H: Host> Run<'_, H> {
         };
         let first = self.observe(at, unit, seen, None);
         guards::judge(self.context, &first, None).map_err(refused)?;
-        // The guards have just refused any observation without one of these two.
+        // The guards have just refused any observation that lacks one of the two.
         let (Some(pid), Some(process)) = (pid, process) else {
             let why = "the main process cannot be opened".to_owned();
             return Err(Outcome::Refused(Guard::MainPid, why));
         };
 
         let probe = self.prober.final_probe();
-        let until = self.host.now() + FINAL_GET;
+        let until = self.host.now() + FINAL_PROBE_TIME;
         let evidence = (self.host).evidence(&process, &first, probe.as_ref(), until);
         self.recovery.evidence = Some(evidence);
         while probe.status() == ProbeStatus::Silent && self.host.now() < until {
@@ -178,13 +178,13 @@ impl<H: Host> Run<'_, H> {
             answered: at,
             probe,
         };
-        self.look_again(&mut target)?;
+        self.observe_again(&mut target)?;
         Ok(target)
     }
 
-    /// Observes systemd, /proc, the socket table and the final GET once more, in this order: what can
-    /// change fastest is looked at last.
-    fn look_again(&self, target: &mut Target<H::Process>) -> Step<()> {
+    /// Observes systemd, /proc, the socket table and the final probe once more, in this order: the facts that
+    /// change fastest come last.
+    fn observe_again(&self, target: &mut Target<H::Process>) -> Step<()> {
         let at = self.host.now();
         let unit = self.host.show().map_err(Outcome::Failed)?;
         target.answered = self.host.now();
@@ -225,19 +225,19 @@ impl<H: Host> Run<'_, H> {
         ));
     }
 
-    /// Observes again until an observation is fresh. Blocked stderr (Ctrl-S at a terminal) makes the last one grow
-    /// old, and so does a pause of this whole program.
+    /// Observes again until an observation is fresh: blocked stderr (Ctrl-S at a terminal) or a pause of this
+    /// whole program may have made the last one stale.
     fn fresh(&self, target: &mut Target<H::Process>) -> Step<()> {
         let mut observations = 0;
         while self.host.now().since(target.answered) > STALE {
             if observations == FRESH_OBSERVATIONS {
-                let why = "this program itself is starved: each observation is out of date before it can act on it";
+                let why = "this program itself is starved: each observation is stale before it can act on it";
                 return Err(Outcome::Refused(Guard::Starved, why.to_owned()));
             }
-            self.look_again(target)?;
+            self.observe_again(target)?;
             observations += 1;
         }
-        // This check is free, however fresh the observation is.
+        // This check costs nothing, so it is made even after a fresh observation.
         let probe = ProbeFacts {
             status: target.probe.status(),
             connections: Vec::new(),
@@ -245,8 +245,8 @@ impl<H: Host> Run<'_, H> {
         guards::silence::unanswered(Some(&probe), None).map_err(refused)
     }
 
-    /// Asks the unit's processes for their stacks, then makes a third observation. Returns whether the main
-    /// process has died of that: then it was this run that ended it.
+    /// Asks the unit's processes for their stacks, then makes a third observation. Returns whether the dump
+    /// signal ended the main process; that counts as a kill by this run.
     fn dump_stacks(&mut self, target: &mut Target<H::Process>, signal: DumpSignal) -> Step<bool> {
         let since = self.host.wall_clock();
         let until = self.host.now() + DUMP_TIME;
@@ -270,12 +270,12 @@ impl<H: Host> Run<'_, H> {
         if died && asked {
             return Ok(true);
         }
-        self.look_again(target)?;
+        self.observe_again(target)?;
         self.fresh(target)?;
         Ok(false)
     }
 
-    /// Sends the first signal, or asks whether that would be permitted.
+    /// Sends the first signal; with none, only checks whether it would be permitted.
     fn send(&self, target: &Target<H::Process>, signal: Option<Signal>) -> Step<()> {
         let pid = target.pid.get();
         self.host

@@ -24,7 +24,7 @@ pub(super) struct Systemctl {
 }
 
 impl Systemctl {
-    /// The program of that name in `PATH`.
+    /// The `systemctl` found in `PATH`.
     pub(super) fn new(scope: Scope) -> Self {
         Self {
             program: "systemctl".into(),
@@ -34,7 +34,7 @@ impl Systemctl {
         }
     }
 
-    /// The same, but a call under way is given up once the other end of `pipe` is closed.
+    /// The same, but a running call is cancelled once the other end of `pipe` is closed.
     pub(super) fn cancelled_by(self, pipe: &Arc<PipeReader>) -> Self {
         Self {
             cancelled: Some(Arc::clone(pipe)),
@@ -46,7 +46,7 @@ impl Systemctl {
     ///
     /// # Errors
     ///
-    /// A message, where `systemctl` is missing, fails, prints garbage, or is not done in time.
+    /// A message, if `systemctl` is missing, fails, prints garbage, or does not end in time.
     pub(super) fn show(&self, unit: &str) -> Result<UnitState, String> {
         UnitState::parse(&self.ask(unit, PROPERTIES)?)
     }
@@ -72,7 +72,7 @@ impl Systemctl {
                 self.bound.as_secs_f64()
             ),
             Trouble::Cancelled => format!("\"{typed} show {unit}\" did not end in time"),
-            Trouble::Verbose => format!("\"{typed} show {unit}\" printed garbage without end"),
+            Trouble::Verbose => format!("\"{typed} show {unit}\" printed endless garbage"),
         })?;
         if output.status.success() {
             return Ok(output.answer);
@@ -120,7 +120,7 @@ mod tests {
     use crate::clock::Monotonic;
     use crate::recovery::pidfd::PidFd;
 
-    /// A script that stands in for `systemctl`, in a folder of its own.
+    /// A script in place of `systemctl`, in its own folder.
     struct Fake(TempDir);
 
     impl Fake {
@@ -156,7 +156,7 @@ mod tests {
     const LONG: Duration = Duration::from_secs(30);
 
     #[test]
-    fn show_asks_one_unit_plainly() {
+    fn show_queries_one_unit_in_plain_english() {
         let fake = Fake::new(
             "printf '%s\\n' \"$@\" >\"${0%/*}/args\"\n\
              echo \"$LC_ALL $SYSTEMD_COLORS [$(cat)]\" >\"${0%/*}/env\"\n\
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn show_tells_how_it_failed() {
+    fn show_reports_how_it_failed() {
         for (script, complaint) in [
             ("exit 1", "exit status: 1): it gave no reason"),
             (
@@ -186,8 +186,8 @@ mod tests {
             ("kill -9 $$", "signal: 9"),
             ("echo rubbish", "garbage: \"rubbish\""),
             ("", "printed nothing"),
-            ("yes", "without end"),
-            ("yes >&2", "without end"),
+            ("yes", "endless garbage"),
+            ("yes >&2", "endless garbage"),
         ] {
             let error = Fake::new(script).show(Scope::System, LONG).unwrap_err();
             assert!(error.contains(complaint), "{script}: {error}");
@@ -206,14 +206,14 @@ mod tests {
         );
     }
 
-    /// Whether the process whose number the script noted still runs.
+    /// Whether the process whose PID the script wrote still runs.
     fn runs(number: &str) -> bool {
         PidFd::open(number.trim().parse().unwrap())
             .is_ok_and(|process| !process.died_within(Duration::from_secs(5)))
     }
 
     #[test]
-    fn show_ends_a_call_that_hangs_with_all_that_it_started() {
+    fn show_ends_a_hanging_call_and_its_children() {
         for script in [
             "sleep 600 & echo $! >\"${0%/*}/pid\"; echo MainPID=1; wait",
             "sleep 600 & echo $! >\"${0%/*}/pid\"; exec >&- 2>&-; wait",
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn show_is_given_up_once_the_pipe_is_closed() {
+    fn show_is_cancelled_once_the_pipe_is_closed() {
         let fake = Fake::new("echo $$ >\"${0%/*}/pid\"; exec sleep 600");
         let (reader, writer) = std::io::pipe().unwrap();
         let systemctl = Systemctl {
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn show_takes_an_answer_that_is_larger_than_the_pipe() {
+    fn show_reads_an_answer_that_is_larger_than_the_pipe() {
         let fake = Fake::new(
             "i=0; while [ $i -lt 3000 ]; do echo \"Key$i=0123456789012345678901234567890123456789\"; \
              i=$((i+1)); done; echo MainPID=4711",

@@ -8,7 +8,7 @@ use super::sock_diag::{Fault, SockDiag, attributes, bytes, u32_at, u64_at};
 use super::tcp_table::{TcpSocket, TcpState, Traffic};
 use crate::clock::Monotonic;
 
-/// Sockets kept of one dump. More than this on one port is beyond any accept queue.
+/// The largest number of sockets kept from one dump; no accept queue is that long.
 const SOCKETS_MAX: usize = 200_000;
 
 // include/uapi/linux/inet_diag.h.
@@ -19,31 +19,31 @@ const INET_DIAG_CGROUP_ID: u16 = 21;
 const LISTEN: u32 = 1 << 10;
 /// TCP_TIME_WAIT, likewise.
 const TIME_WAIT: u32 = 1 << 6;
-/// All states up to TCP_NEW_SYN_RECV. Of the next one, TCP_BOUND_INACTIVE, Linux 6.8 and later give the sockets
-/// at all ports (`inet_diag_dump_icsk` of net/ipv4/inet_diag.c).
+/// All states up to TCP_NEW_SYN_RECV. For the next one, TCP_BOUND_INACTIVE, Linux 6.8 and later report the
+/// sockets at all ports (`inet_diag_dump_icsk` of net/ipv4/inet_diag.c).
 const ALL: u32 = (1 << 13) - 1;
 /// Size of `struct inet_diag_msg`, which the attributes follow.
 const INET_DIAG_MSG: usize = 72;
 /// Size of `struct inet_diag_sockid` without the ports.
 const REST_OF_ID: usize = 44;
 
-/// Which sockets are asked for. The kernel walks the table of all connections for
-/// [`States::All`], which takes milliseconds whatever is in it.
+/// Which sockets are requested. For [`States::All`] the kernel walks the table of all connections, which takes
+/// milliseconds even if the table is empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum States {
     All,
     Listening,
 }
 
-/// The TCP sockets of both address families whose own port is `port`.
+/// The TCP sockets of both address families whose local port is `port`.
 ///
-/// With [`States::All`], an exchange with a local client that closed first is among them, too: once the
-/// server has closed as well, only the client's end is left, for a minute in TIME_WAIT. It is given as
-/// the server's end, whose TIME_WAIT says the same. A client that gave up stays in FIN_WAIT2.
+/// With [`States::All`], they include an exchange with a local client that closed first. Once the server has
+/// closed as well, only the client's end is left, for a minute in TIME_WAIT. It is returned as the server's
+/// end in TIME_WAIT. A client that gave up stays in FIN_WAIT2.
 ///
 /// # Errors
 ///
-/// A message, where the kernel refuses, or is not done by `until`.
+/// A message, if the kernel refuses or does not finish by `until`.
 pub(super) fn sockets_at(
     sock_diag: &mut SockDiag,
     port: u16,
@@ -85,14 +85,14 @@ pub(super) fn sockets_at(
     }
 }
 
-/// Whose port is given.
+/// Which end has the given port.
 #[derive(Clone, Copy)]
 enum Ports {
     Own(u16),
     Other(u16),
 }
 
-/// A `struct inet_diag_req_v2` for a family, at one port, and a set of states.
+/// A `struct inet_diag_req_v2` for a family, a port and a set of states.
 fn question(family: u8, ports: Ports, states: u32) -> Vec<u8> {
     let (own, other) = match ports {
         Ports::Own(port) => (port, 0),
@@ -146,7 +146,7 @@ pub(super) fn socket_of(payload: &[u8]) -> Option<TcpSocket> {
         match kind {
             INET_DIAG_CGROUP_ID => socket.group = u64_at(value, 0),
             INET_DIAG_SKV6ONLY => socket.ipv6_only = value.first().is_some_and(|&only| only != 0),
-            // The counters stand at 120 and 128 of `struct tcp_info` since Linux 4.1.
+            // The counters are at offsets 120 and 128 of `struct tcp_info`, since Linux 4.1.
             INET_DIAG_INFO => {
                 socket.traffic =
                     u64_at(value, 120)
@@ -182,7 +182,7 @@ mod tests {
     }
 
     /// The socket at `port` that is connected to `remote`, once it is as `wanted`: a busy kernel handles
-    /// a packet a moment after the call that sent it, and reads its counters while they change.
+    /// a packet a moment after the call that sent it, and may report counters while they change.
     #[track_caller]
     fn once(port: u16, remote: SocketAddr, wanted: impl Fn(&TcpSocket) -> bool) -> TcpSocket {
         let end = soon();
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn sockets_at_shows_a_listener_and_what_becomes_of_a_connection() {
+    fn sockets_at_shows_a_listener_and_the_states_of_a_connection() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let port = address.port();

@@ -1,4 +1,4 @@
-//! Finds the owner of the control group in which the sockets at a port were created, from the cgroup2
+//! Finds the owners of the control groups in which the sockets at a port were created: from the cgroup2
 //! hierarchy and, for `.socket` units, from systemd. `guards` judges the result.
 
 use std::collections::{HashMap, HashSet};
@@ -11,15 +11,15 @@ use super::tcp_table::{TcpSocket, TcpState};
 use super::unit::{SocketUnit, UnitState};
 use crate::clock::Monotonic;
 
-/// How long the control groups may be searched for the one with an id.
+/// The time limit for finding the control group with a given id.
 const SEARCH: Duration = Duration::from_millis(500);
 
-/// Whose groups the ids in `table` are, for the service that `unit` describes. `manager` is the path
-/// of the service manager's own group, where that is known.
+/// The owner of each group id in `table`, for the service that `unit` describes. `manager` is the path of the
+/// service manager's own group, if known.
 ///
 /// # Errors
 ///
-/// A message, where the unit's group cannot be read.
+/// A message, if the unit's group cannot be read.
 pub(super) fn owners(
     unit: &UnitState,
     manager: Option<&str>,

@@ -1,4 +1,4 @@
-//! The TCP sockets at one port: facts, which `tcp_diag` reads from the kernel and the guards judge.
+//! The TCP sockets at one port: facts that `tcp_diag` reads from the kernel and the guards judge.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -49,22 +49,22 @@ pub(super) struct TcpSocket {
     pub(super) state: TcpState,
     /// Its own address; an IPv4-mapped IPv6 address is given as IPv4.
     pub(super) local: SocketAddr,
-    /// The other end's.
+    /// The other end's address.
     pub(super) remote: SocketAddr,
-    /// The kernel's own number for it, from the handshake to TIME_WAIT.
+    /// The kernel's unique number for it, from the handshake to TIME_WAIT.
     pub(super) cookie: u64,
-    /// 0 where no process has a descriptor for it; see [`Self::accepted`].
+    /// 0 if no process has a descriptor for it; see [`Self::accepted`].
     pub(super) inode: u32,
-    /// Listening: connections in the accept queue. Else: bytes that the application has not read.
+    /// If listening: connections in the accept queue. Otherwise: bytes that the application has not read.
     pub(super) receive_queue: u32,
-    /// Listening: the accept queue's limit. Else: bytes not acknowledged or not sent.
+    /// If listening: the accept queue's limit. Otherwise: bytes not acknowledged or not sent.
     pub(super) send_queue: u32,
     /// The control group of the process that created the socket, as its cgroup2 id; an accepted
     /// connection has its listener's. None in TIME_WAIT and FIN_WAIT2.
     pub(super) group: Option<u64>,
-    /// Whether an IPv6 listener takes no IPv4 connections.
+    /// Whether an IPv6 listener does not accept IPv4 connections.
     pub(super) ipv6_only: bool,
-    /// Bytes acknowledged by the other end and bytes received from it, where the kernel counts.
+    /// Bytes acknowledged by the other end and bytes received from it, if the kernel counts them.
     pub(super) traffic: Option<Traffic>,
 }
 
@@ -80,7 +80,7 @@ impl TcpSocket {
     /// send buffer drains (the kernel reads the two numbers one after the other), never too low.
     pub(super) fn written(&self) -> Option<u64> {
         let traffic = self.traffic?;
-        // A FIN occupies one place in the sequence.
+        // A FIN occupies one sequence number.
         let fin = u64::from(self.state.closed_here());
         let sum = traffic
             .acknowledged
@@ -88,8 +88,8 @@ impl TcpSocket {
         Some(sum.saturating_sub(fin))
     }
 
-    /// Whether a process has accepted this connection. Once a side has closed, the inode no longer
-    /// tells.
+    /// Whether a process has accepted this connection. After a side has closed, the inode does not show
+    /// it.
     pub(super) const fn accepted(&self) -> bool {
         self.inode != 0
     }
@@ -99,8 +99,8 @@ impl TcpSocket {
         !matches!(self.state, TcpState::Listen | TcpState::Other)
     }
 
-    /// A client's end as the server's, where the server is this machine: the kernel gives a client the
-    /// server's own address, or one of the loopback network.
+    /// A client's end as the server's, if the client is local: the kernel gives such a client the server's own
+    /// address, or one of the loopback network.
     pub(super) fn seen_from_the_server(self) -> Option<Self> {
         let here = self.local.ip() == self.remote.ip() || self.remote.ip().is_loopback();
         here.then_some(Self {
@@ -110,8 +110,8 @@ impl TcpSocket {
         })
     }
 
-    /// Whether it is a listener with more connections waiting than its limit, so that the kernel
-    /// drops further ones: a backlog of N takes N+1.
+    /// Whether it is a listener with more waiting connections than its limit, so that the kernel drops further
+    /// ones: a backlog of N holds N+1.
     pub(super) const fn is_full(&self) -> bool {
         self.receive_queue > self.send_queue
     }
@@ -127,8 +127,8 @@ pub(super) fn server_side<'a>(
     connections.find(|socket| socket.local == server && socket.remote == client)
 }
 
-/// The listening sockets of `table` from which the kernel could have chosen for a connection to `address`:
-/// those bound to it or, where there are none, to the wildcard address (`compute_score` of the kernel's
+/// The listeners in `table` among which the kernel could have chosen for a connection to `address`: those
+/// bound to it or, if there are none, to the wildcard address (`compute_score` of the kernel's
 /// net/ipv4/inet_hashtables.c).
 pub(super) fn listeners(table: &[TcpSocket], address: SocketAddr) -> Vec<&TcpSocket> {
     let address = reached(address);
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn listeners_prefer_the_very_address_to_the_wildcard() {
+    fn listeners_prefer_the_exact_address_to_the_wildcard() {
         let mut only = wildcard("[::]:80", 4);
         only.ipv6_only = true;
         let table = [

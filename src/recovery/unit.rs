@@ -9,8 +9,8 @@ use super::restart::{KillMode, Restart, Statuses};
 use crate::clock::Monotonic;
 use crate::escape::escape;
 
-/// The properties asked for: org.freedesktop.systemd1(5) describes them. systemd leaves out
-/// without a word those that it, or the unit's type, does not have.
+/// The properties requested: org.freedesktop.systemd1(5) describes them. systemd silently omits those that
+/// it, or the unit's type, does not have.
 pub(super) const PROPERTIES: &[&str] = &[
     "LoadState",
     "ActiveState",
@@ -56,11 +56,11 @@ pub(super) struct UnitState {
     pub(super) sub: Property<String>,
     /// `success`, `signal`, `start-limit-hit`, …
     pub(super) result: Property<String>,
-    /// The main process, 0 where there is none.
+    /// The main process, 0 if there is none.
     pub(super) main_pid: Property<u32>,
     /// Its control group, which is never the root one.
     pub(super) group: Property<ControlGroup>,
-    /// One for each time that the unit is started, so it changes with every restart.
+    /// Its InvocationID, which changes with every start.
     pub(super) invocation: Property<String>,
     /// When the main process started.
     pub(super) started: Property<Monotonic>,
@@ -68,7 +68,7 @@ pub(super) struct UnitState {
     pub(super) restart: Property<Restart>,
     /// `RemainAfterExit=`
     pub(super) remains: Property<bool>,
-    /// Whether `ExitType=` is `cgroup`; systemd before 250 has but the other, `main`.
+    /// Whether `ExitType=` is `cgroup`; systemd before 250 has only `main`.
     pub(super) exits_as_group: Property<bool>,
     /// Whether `ExecStart=` begins with `-`.
     pub(super) ignores_failure: Property<bool>,
@@ -90,12 +90,12 @@ pub(super) struct UnitState {
     pub(super) freezer: Option<String>,
     /// Whether `RestartSec=` is `infinity`.
     pub(super) never_restarts: bool,
-    /// How long a restart may take to stop what is left, and then to wait; unknown where either
-    /// is `infinity` or not understood.
+    /// How long a restart may take: to stop the remaining processes, and then to wait. Unknown if either
+    /// is `infinity` or cannot be parsed.
     pub(super) restart_takes: Option<Duration>,
-    /// The unit's file on disk is newer than what is loaded.
+    /// Whether the unit's file on disk is newer than the loaded one.
     pub(super) stale: Property<bool>,
-    /// The units that start this one.
+    /// The units that trigger this one.
     pub(super) triggered_by: Vec<String>,
 }
 
@@ -109,7 +109,7 @@ impl UnitState {
         let raw = Raw::parse(printed)?;
         let restart_takes = || {
             let delay = span(raw.optional("RestartUSec")?)?;
-            // Since systemd 254, with RestartSteps=, the next delay may be the longer one.
+            // With RestartSteps=, since systemd 254, the next delay may be longer than RestartSec=.
             let next = raw.optional("RestartUSecNext").and_then(span);
             span(raw.optional("TimeoutStopUSec")?)?.checked_add(delay.max(next.unwrap_or_default()))
         };
@@ -179,8 +179,8 @@ fn exits_as_group(text: &str) -> Option<bool> {
 }
 
 /// Whether the failure of a command is ignored, if the line ends a command as systemctl prints it:
-/// `{ path=… ; argv[]=… ; ignore_errors=no ; start_time=[…] ; … }`. The arguments are foreign text,
-/// so that systemd's own words begin where they last can.
+/// `{ path=… ; argv[]=… ; ignore_errors=no ; start_time=[…] ; … }`. The arguments may contain anything, so
+/// the last occurrence counts as systemd's own.
 fn ignores_failure(line: &str) -> Option<bool> {
     let (_, words) = line.strip_suffix(" }")?.rsplit_once(" ; ignore_errors=")?;
     let (ignores, _) = words.split_once(" ; start_time=[")?;
@@ -218,17 +218,17 @@ fn span(text: &str) -> Option<Duration> {
 /// A `.socket` unit, as far as the owner of a listening socket needs it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct SocketUnit {
-    /// Its control group; none where it has none at the moment.
+    /// Its control group; none if it has none at the moment.
     pub(super) group: Option<ControlGroup>,
-    /// The addresses and paths that it listens at, as `Listen=` has them without their kind.
+    /// The addresses and paths that it listens at, as in `Listen=`, but without the kind of socket.
     pub(super) listens: Vec<String>,
 }
 
 impl SocketUnit {
-    /// The properties asked for.
+    /// The properties requested.
     pub(super) const PROPERTIES: &[&str] = &["ControlGroup", "Listen"];
 
-    /// Reads what `systemctl show` printed. `Listen=` stands once for each socket, such as
+    /// Reads what `systemctl show` printed. There is one `Listen=` line for each socket, such as
     /// `Listen=[::]:8000 (Stream)`.
     pub(super) fn parse(printed: &[u8]) -> Self {
         let mut unit = Self::default();
@@ -248,7 +248,7 @@ impl SocketUnit {
     }
 }
 
-/// `Key=value` lines. Kept apart from the types because the order is systemd's, not ours.
+/// `Key=value` lines. Separate from the types because systemd decides the order of the lines.
 struct Raw<'a> {
     properties: BTreeMap<&'a str, &'a str>,
     /// For each line that ends a command of `ExecStart=`, or seems to, whether its failure is ignored.
@@ -266,13 +266,13 @@ impl<'a> Raw<'a> {
         };
         let mut lines = text.split('\n');
         while let Some(line) = lines.next() {
-            // The arguments may hold newlines, and what follows one may look like another property.
-            // Where it even looks like the end before, that property is there twice.
+            // The arguments may contain newlines, and the text after one may look like another property.
+            // If the text before even looks like the end of the command, that property appears twice.
             if line.starts_with("ExecStart={ ") {
                 iter::once(line)
                     .chain(lines.by_ref())
                     .find_map(ignores_failure)
-                    .ok_or("systemctl printed garbage: an ExecStart= without its end")?;
+                    .ok_or("systemctl printed garbage: an ExecStart= without an end")?;
                 continue;
             }
             let Some((key, value)) = line.split_once('=').filter(|_| !line.contains('\0')) else {
@@ -305,8 +305,8 @@ impl<'a> Raw<'a> {
         })
     }
 
-    /// A property that means `default` where it is missing: systemd prints each of these that it knows,
-    /// and behaves as `default` says where it does not know it.
+    /// A property that means `default` if it is missing: a systemd that knows it prints it, and one that
+    /// does not behaves as `default` says.
     fn parsed_or<T>(
         &self,
         name: &str,
@@ -320,8 +320,8 @@ impl<'a> Raw<'a> {
         }
     }
 
-    /// A service with a main process has a command, and systemd prints it. Only Type=oneshot has
-    /// several, and no main process once it is active.
+    /// A service with a main process has a command, and systemd prints it. Only Type=oneshot can have
+    /// several, and it has no main process once it is active.
     fn ignores_failure(&self) -> Property<bool> {
         let printed = &self.ignores_failure;
         match printed.first() {
@@ -341,7 +341,7 @@ impl<'a> Raw<'a> {
     }
 }
 
-/// The beginning of foreign text, fit to be shown.
+/// The beginning of foreign text, escaped.
 fn shown(text: &str) -> String {
     escape(&text.chars().take(120).collect::<String>()).into_owned()
 }

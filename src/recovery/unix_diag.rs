@@ -1,4 +1,4 @@
-//! The sockets that listen at a path, as the kernel shows them (sock_diag(7), "UNIX domain sockets").
+//! Reads the UNIX sockets that listen at a path from the kernel (sock_diag(7), "UNIX domain sockets").
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -25,7 +25,7 @@ const UNIX_DIAG_MSG: usize = 16;
 pub(super) struct UnixListener<'a> {
     /// Its number in `/proc/PID/fd`.
     pub(super) inode: u32,
-    /// The path that it is bound to, or an abstract address, which begins with a NUL (unix(7)).
+    /// The path to which it is bound, or an abstract address, which begins with a NUL (unix(7)).
     pub(super) name: Option<&'a [u8]>,
     /// The inode and the device of that path's file.
     pub(super) file: Option<(u32, u32)>,
@@ -33,17 +33,17 @@ pub(super) struct UnixListener<'a> {
     pub(super) queue: Option<(u32, u32)>,
 }
 
-/// Visits the sockets that listen at `path`: bound to that very name, or to that very file.
+/// Visits the sockets that listen at `path`: bound to exactly that name, or to the file that it names.
 ///
 /// # Errors
 ///
-/// A message, where the kernel refuses, or is not done by `until`.
+/// A message, if the kernel refuses or does not finish by `until`.
 pub(super) fn listeners(
     path: &Path,
     until: Monotonic,
     mut visit: impl FnMut(UnixListener<'_>),
 ) -> Result<(), String> {
-    // The kernel's own form of a device number (MKDEV of include/linux/kdev_t.h).
+    // The kernel's internal format of a device number (MKDEV of include/linux/kdev_t.h).
     let device = |number| (major(number) << 20) | minor(number);
     let file = fs::metadata(path).ok();
     let file = file.map(|file| (file.ino() as u32, device(file.dev()) as u32));
@@ -111,7 +111,7 @@ mod tests {
         };
         assert_eq!(at(&path), []);
         let _listener = net::UnixListener::bind(&path).unwrap();
-        // Abstract addresses are no paths, unix(7).
+        // Abstract addresses are not paths, unix(7).
         let abstract_name = [b"\xff /", path.as_os_str().as_encoded_bytes()].concat();
         let other = SocketAddr::from_abstract_name(abstract_name).unwrap();
         let _other = net::UnixListener::bind_addr(&other).unwrap();
@@ -121,7 +121,7 @@ mod tests {
         };
         assert_eq!(waiting, 3);
         assert!(limit >= 3 && inode > 0);
-        // By the file, under whatever name, and by the name, whatever file is there.
+        // By the file, whatever its name, and by the name, whatever file is there.
         let other_name = folder
             .path()
             .join("..")

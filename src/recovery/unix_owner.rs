@@ -1,5 +1,5 @@
-//! Finds the owner of a UNIX socket, for which the kernel shows neither control group nor byte counts. What
-//! that means for a kill is judged in `guards`.
+//! Finds the owner of a UNIX socket, for which the kernel shows neither control group nor byte counts.
+//! `guards` judges the result.
 
 use std::fs;
 use std::os::fd::AsFd;
@@ -18,8 +18,8 @@ use crate::sweep::UnixPeer;
 /// How long the search for a descriptor may take.
 const LIMIT: Duration = Duration::from_secs(1);
 
-/// The socket at `path`, for the service that `unit` describes. `peers` are those that the probes'
-/// connections named, and `manager` the path of the service manager's own group.
+/// The facts about the socket at `path`, for the service that `unit` describes. `peers` are the peers of the
+/// probes' connections, `manager` is the path of the service manager's own group.
 pub(super) fn facts(
     path: &SocketPath,
     unit: &UnitState,
@@ -49,7 +49,7 @@ pub(super) fn facts(
     }
 }
 
-/// The control group of the process that `peer` names.
+/// The control group of the process `peer`.
 fn group_of(path: &Path, peer: &UnixPeer) -> Result<String, String> {
     let pid = peer.pid;
     let hidden = || format!("the process that listens ({pid}) is outside this PID namespace");
@@ -71,10 +71,10 @@ fn group_of(path: &Path, peer: &UnixPeer) -> Result<String, String> {
     vitals.and_then(|vitals| vitals.group).ok_or_else(hidden)
 }
 
-/// Whether a process of this age can be the one that created the socket, rather than a later one that
-/// was given its number. For kernels without SO_PEERPIDFD.
+/// Whether a process of this age can be the one that created the socket, rather than a later one with a
+/// reused PID. For kernels without SO_PEERPIDFD.
 fn listened(path: &Path, age: Duration) -> bool {
-    // The clock of the file's time may have been set since.
+    // The wall clock, from which the file has its time, may have been set since.
     const SLACK: Duration = Duration::from_secs(60);
     let created = fs::metadata(path).and_then(|facts| facts.modified());
     created.is_ok_and(|created| {
@@ -83,8 +83,8 @@ fn listened(path: &Path, age: Duration) -> bool {
     })
 }
 
-/// Whether a process of `group` has a descriptor of the socket, where no connection could be made because
-/// the queue is full.
+/// Whether a process of `group` has a descriptor of the socket. Used if no connection could be made because
+/// the accept queue is full.
 fn by_descriptor(path: &Path, group: &ControlGroup) -> Result<Owner, String> {
     let mut wanted = Vec::new();
     unix_diag::listeners(path, Monotonic::now() + LIMIT, |listener| {
@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn listened_wants_a_process_that_is_older_than_the_socket() {
+    fn listened_requires_a_process_that_is_older_than_the_socket() {
         let folder = tempfile::TempDir::new().unwrap();
         let path = folder.path().join("a.sock");
         let _listener = UnixListener::bind(&path).unwrap();

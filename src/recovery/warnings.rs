@@ -1,5 +1,5 @@
-//! Warns about problems that would prevent the next recovery or the next run of this program. Runs beside
-//! the sweep, without effect on the exit status. Changes nothing and sends no signal.
+//! Warns about problems that would prevent the next recovery or the next run of this program. Runs during
+//! the sweep and does not affect the exit status. Changes nothing and sends no signal.
 
 use std::fs;
 use std::io::{self, PipeWriter};
@@ -19,7 +19,7 @@ use crate::clock::Monotonic;
 use crate::escape::escape;
 use crate::manifest::{DumpSignal, Manifest, RecoveryPlan, Scope, Source};
 
-/// How long a `systemctl` that is given up may take to end.
+/// How long a cancelled `systemctl` may take to end.
 const GIVE_UP: Duration = Duration::from_millis(500);
 
 /// The check of the units, running in the background.
@@ -27,12 +27,12 @@ const GIVE_UP: Duration = Duration::from_millis(500);
 pub struct PendingWarnings {
     warnings: Receiver<String>,
     units: String,
-    /// Closed to give up a `systemctl` under way.
+    /// Closed to cancel a running `systemctl`.
     cancel: Option<PipeWriter>,
 }
 
-/// Starts checking the units that matter to `manifest` and to this program. `resolve` gives the
-/// addresses that `base_url` leads to, or a message that says why there are none.
+/// Starts checking the units that matter to `manifest` and to this program. `resolve` returns the addresses
+/// of `base_url`, or a message that says why there are none.
 pub fn start(
     manifest: &Manifest,
     resolve: impl FnOnce() -> Result<Vec<SocketAddr>, String> + Send + 'static,
@@ -52,12 +52,12 @@ pub fn start(
     let begin = || {
         let (cancelled, cancel) = io::pipe()?;
         let cancelled = Arc::new(cancelled);
-        // Not joined: what cannot be given up must not keep the report waiting.
+        // Not joined: a call that cannot be cancelled must not delay the report.
         thread::Builder::new().spawn(move || {
             let ask = |scope| Systemctl::new(scope).cancelled_by(&cancelled);
             let show = |unit: &Unit| ask(unit.scope).show(&unit.name);
             subjects.examine(show, lasting_refusals(&ask), resolve, |warning| {
-                // Nobody listens any more once the report is written.
+                // The receiver is gone once the report is written.
                 let _ = sender.send(warning);
             });
         })?;
@@ -73,7 +73,7 @@ pub fn start(
 }
 
 impl PendingWarnings {
-    /// The warnings, waited for `at_most` so long.
+    /// Waits for the warnings, for at most `at_most`.
     pub fn finish(mut self, at_most: Duration) -> Vec<String> {
         let mut warnings = Vec::new();
         if self.collect(at_most, &mut warnings) {
@@ -82,7 +82,7 @@ impl PendingWarnings {
         drop(self.cancel.take());
         let known = warnings.len();
         self.collect(GIVE_UP, &mut warnings);
-        // What comes of a call that was given up is known already.
+        // A cancelled call causes warnings about the cancellation.
         warnings.truncate(known);
         warnings.push(format!(
             "{} could not be checked in time: systemctl, or the lookup of base_url's name, is slow",
@@ -91,7 +91,7 @@ impl PendingWarnings {
         warnings
     }
 
-    /// Collects warnings for `at_most` so long, and says whether these were all.
+    /// Collects warnings for at most `at_most`, and returns whether these were all.
     fn collect(&self, at_most: Duration, warnings: &mut Vec<String>) -> bool {
         let until = Monotonic::now() + at_most;
         loop {
@@ -110,11 +110,11 @@ pub(super) struct Unit {
     pub(super) scope: Scope,
 }
 
-/// What is looked at.
+/// The units to check.
 struct Subjects {
     /// The unit that may be killed, and how.
     backend: Option<Backend>,
-    /// The unit that this program runs in.
+    /// The unit in which this program runs.
     own: Option<Unit>,
     source: Source,
 }
@@ -122,7 +122,7 @@ struct Subjects {
 struct Backend {
     unit: Unit,
     plan: RecoveryPlan,
-    /// The port that it listens at; none with a UNIX socket.
+    /// Its port; none with a UNIX socket.
     port: Option<u16>,
 }
 
@@ -152,7 +152,7 @@ impl Subjects {
         }
     }
 
-    /// The names of the units, for people; empty where there are none.
+    /// The names of the units, for people; empty if there are none.
     fn names(&self) -> String {
         let backend = self.backend.as_ref().map(|backend| &backend.unit);
         let units = backend.into_iter().chain(&self.own);
@@ -204,7 +204,7 @@ impl Subjects {
     }
 }
 
-/// Lasting reasons against a recovery, as far as they are visible while the backend is healthy.
+/// Lasting reasons against a recovery, as far as they show while the backend is healthy.
 fn lasting_refusals(
     ask: &impl Fn(Scope) -> Systemctl,
 ) -> impl Fn(&Backend, &UnitState, &[SocketAddr]) -> Vec<String> {
@@ -220,14 +220,15 @@ fn lasting_refusals(
         }
         let refusal = guards::lasting(&context, &now).map(|why| would_refuse(unit, &why));
         let no_stacks = match (plan.dump_signal, &now.process) {
-            (Some(signal), Process::Alive(_)) => nobody_catches(signal, state, &unit.name),
+            (Some(signal), Process::Alive(_)) => uncaught(signal, state, &unit.name),
             _ => None,
         };
         refusal.into_iter().chain(no_stacks).collect()
     }
 }
 
-/// A check of the running backend that costs a healthy run little: nobody debugs its processes.
+/// An observation of the running backend that costs a healthy run little: it assumes that no process of it
+/// is being debugged.
 fn observe(backend: &Backend, state: &UnitState, systemctl: &Systemctl) -> Observation {
     let at = Monotonic::now();
     let main = *state.main_pid.as_ref().unwrap_or(&0);
@@ -260,14 +261,14 @@ fn observe(backend: &Backend, state: &UnitState, systemctl: &Systemctl) -> Obser
     }
 }
 
-fn nobody_catches(signal: DumpSignal, state: &UnitState, name: &str) -> Option<String> {
+fn uncaught(signal: DumpSignal, state: &UnitState, name: &str) -> Option<String> {
     let group = state.group.as_ref().ok()?;
     let mut processes = processes::statuses(group).ok()?.into_iter();
     if processes.any(|(_, status)| dump::catches(&status, signal)) {
         return None;
     }
     let name_of_signal = signal.name();
-    let cure = match signal {
+    let remedy = match signal {
         DumpSignal::Quit => "a JVM catches it without configuration".to_owned(),
         DumpSignal::Usr1 | DumpSignal::Usr2 => {
             format!(
@@ -276,7 +277,7 @@ fn nobody_catches(signal: DumpSignal, state: &UnitState, name: &str) -> Option<S
         }
     };
     Some(format!(
-        "dump_signal has no effect on {name}: no process of it catches {name_of_signal}; {cure}"
+        "dump_signal has no effect on {name}: no process of it catches {name_of_signal}; {remedy}"
     ))
 }
 
@@ -309,8 +310,8 @@ fn about_own(own: &Unit, show: &impl Fn(&Unit) -> Result<UnitState, String>) -> 
 
 fn about_timer(timer: &Unit, state: &UnitState) -> Vec<String> {
     let (name, typed) = (escape(&timer.name), systemctl(timer.scope));
-    // When it elapses next cannot be asked: while the service runs, as it does now, that is
-    // `infinity` for a timer in good order, too.
+    // The next elapse time cannot be used: while the service runs, as it does now, it is `infinity` even
+    // for a correct timer.
     let over = match (state.active.as_deref(), state.sub.as_deref()) {
         (Ok("active"), Ok("elapsed")) => Some(format!(
             "{name} has elapsed and will not start this program again: give it a recurring time (OnCalendar=), then \"{typed} daemon-reload && {typed} restart {name}\""
@@ -324,7 +325,7 @@ fn about_timer(timer: &Unit, state: &UnitState) -> Vec<String> {
     stale(timer, state).into_iter().chain(over).collect()
 }
 
-/// Of a timer, too: a reload alone gives it its new times.
+/// Also for a timer: a reload is enough to apply its new times.
 fn stale(unit: &Unit, state: &UnitState) -> Option<String> {
     (state.stale == Ok(true)).then(|| {
         format!(
@@ -339,8 +340,8 @@ fn not_seen(unit: &Unit, why: &str) -> String {
     format!("{} could not be checked: {why}", escape(&unit.name))
 }
 
-/// The service that the process with this `/proc/self/cgroup` runs in; none in a session, a
-/// scope, or a container.
+/// The service in which a process with this `/proc/self/cgroup` runs; none in a session, a scope, or a
+/// container.
 pub(super) fn own_unit(cgroup: &str) -> Option<Unit> {
     let path = cgroup.lines().find_map(|line| line.strip_prefix("0::"))?;
     let (above, name) = path.rsplit_once('/')?;

@@ -1,5 +1,5 @@
-//! Files that reports are written to. A regular file is replaced whole, so that no reader sees
-//! half of one; anything else is written in place, and never waited for.
+//! Files that reports are written to. A regular file is replaced atomically, so that no reader sees half of
+//! it; anything else is written in place, and opening it never blocks.
 
 #[cfg(test)]
 mod tests;
@@ -18,10 +18,10 @@ use nix::unistd::{AccessFlags, eaccess};
 use crate::clock::Monotonic;
 use crate::escape::reason;
 
-/// Symbolic links that are followed before they are taken for a loop, as the kernel does
+/// How many symbolic links are followed before they count as a loop, the same as in the kernel
 /// (path_resolution(7)).
 const MOST_LINKS: usize = 40;
-/// How long the reader of a pipe may leave it full.
+/// How long a pipe may stay full because its reader does not read.
 const MAX_WAIT: Duration = Duration::from_secs(5);
 
 /// A file that a report is to be written to.
@@ -32,13 +32,13 @@ pub(super) struct Destination {
     opened: Option<File>,
 }
 
-/// How a path is written.
+/// How a file is written.
 enum Target {
     /// By replacing this file, which may not exist yet.
     Regular(PathBuf),
     /// In place: a device, a pipe, or our own standard error.
     InPlace(File),
-    /// To our own standard output, as the report there.
+    /// To our own standard output, like the report there.
     Stdout,
 }
 
@@ -58,8 +58,8 @@ impl Destination {
         }
     }
 
-    /// Finds out whether the path can work at all, without a trace on the disk. What is written in
-    /// place is opened and kept open, because a pipe's reader would take a close for the end.
+    /// Finds out whether the path can work at all, without changing the disk. A file that is written in place
+    /// is opened and kept open, because closing a pipe would signal its end to the reader.
     ///
     /// # Errors
     ///
@@ -79,7 +79,7 @@ impl Destination {
         checked.map_err(|error| self.complaint(&error))
     }
 
-    /// Writes what `render` gives.
+    /// Writes the output of `render`.
     ///
     /// # Errors
     ///
@@ -128,7 +128,7 @@ fn target(path: &Path) -> io::Result<Target> {
         Ok(facts) => facts,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let path = follow(path)?;
-            // rename(2) would fail for "missing/", but only after the sweep.
+            // rename(2) would fail for "missing/" as well, but only after the sweep.
             return match path.as_os_str().as_encoded_bytes().last() {
                 None | Some(b'/') => Err(Errno::EISDIR.into()),
                 Some(_) => Ok(Target::Regular(path)),
@@ -139,8 +139,8 @@ fn target(path: &Path) -> io::Result<Target> {
     if facts.is_dir() {
         return Err(Errno::EISDIR.into());
     }
-    // /dev/stderr may lead to a socket, which cannot be opened, or to a log file, which must not
-    // be replaced under those who write to it.
+    // /dev/stderr may refer to a socket, which cannot be opened, or to a log file, which must not be
+    // replaced while others write to it.
     let leads_to = |stream: &File| -> io::Result<bool> {
         let own = stream.metadata()?;
         Ok((own.dev(), own.ino()) == (facts.dev(), facts.ino()))
@@ -162,7 +162,7 @@ fn target(path: &Path) -> io::Result<Target> {
     Ok(Target::InPlace(options.open(path)?))
 }
 
-/// Follows a path whose last part may be a symbolic link to a file that does not exist.
+/// Resolves a path whose last component may be a symbolic link to a file that does not exist.
 fn follow(path: &Path) -> io::Result<PathBuf> {
     let mut path = path.to_owned();
     for _ in 0..MOST_LINKS {
@@ -174,7 +174,7 @@ fn follow(path: &Path) -> io::Result<PathBuf> {
     Err(Errno::ELOOP.into())
 }
 
-/// Whether two paths lead to the same file, which may not exist yet.
+/// Whether two paths refer to the same file, which may not exist yet.
 pub(super) fn is_same(one: &Path, other: &Path) -> bool {
     let place = |path: &Path| -> io::Result<PathBuf> {
         path.canonicalize().or_else(|_| {
@@ -196,15 +196,14 @@ fn directory(path: &Path) -> &Path {
     }
 }
 
-/// Writes a file beside `path` and renames it to that. It is synced before the rename, so that a
-/// power cut leaves no empty report.
+/// Writes a file beside `path` and renames it to `path`. It is synced before the rename, so that a power
+/// failure does not leave an empty report.
 fn replace(path: &Path, render: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
     let mut file = tempfile::Builder::new()
         // The textfile collector reads *.prom.
         .prefix(".scidex-route-health.")
         .suffix(".tmp")
-        // tempfile's own choice of a mode would hide the report from other users; this one is
-        // left to the umask.
+        // tempfile's default mode would hide the report from other users; here the umask decides.
         .make_in(directory(path), |path| File::create_new(path))?;
     write_buffered(file.as_file_mut(), render)?;
     file.as_file().sync_all()?;
@@ -221,7 +220,7 @@ fn write_buffered(
     out.flush()
 }
 
-/// Writes what `render` gives to standard output. A closed reader is not an error.
+/// Writes the output of `render` to standard output. A reader that has closed it is not an error.
 pub(super) fn write_stdout(
     render: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> io::Result<()> {
@@ -232,7 +231,7 @@ pub(super) fn write_stdout(
     }
 }
 
-/// A second descriptor for a standard stream: std's own is flushed at each line, and hides some
+/// A second descriptor for a standard stream: std's own handle flushes at each line and hides some
 /// errors.
 fn duplicate(stream: &impl AsFd) -> io::Result<File> {
     Ok(stream.as_fd().try_clone_to_owned()?.into())
@@ -254,7 +253,7 @@ impl Write for BoundedWriter {
 }
 
 impl BoundedWriter {
-    /// Waits until the descriptor takes more.
+    /// Waits until the descriptor accepts more.
     fn wait(&self) -> io::Result<()> {
         let limit = match self.end {
             None => PollTimeout::NONE,

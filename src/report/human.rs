@@ -19,11 +19,11 @@ use crate::manifest::Route;
 use crate::stderr::Level;
 use crate::verdict::ProbeResult;
 
-/// Writes the report as lines; nothing at all where `quiet` and healthy.
+/// Writes the report as lines; nothing at all if `quiet` and healthy.
 ///
 /// # Errors
 ///
-/// Where `out` cannot be written.
+/// `out` cannot be written.
 pub(super) fn render(
     report: &Report,
     appearance: Appearance,
@@ -119,7 +119,7 @@ fn style(appearance: Appearance, severity: Severity) -> Style {
     colour.on_default().bold()
 }
 
-/// One route in the journal, where alignment is of no use.
+/// One route in the journal, without alignment.
 fn message(route: &Route, result: &ProbeResult) -> String {
     let target = wording::target(route);
     let core = if route.core { "core " } else { "" };

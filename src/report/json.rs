@@ -1,5 +1,5 @@
-//! The report for programs: one JSON object, one route a line. Routes are written as they come,
-//! since there may be 100,000.
+//! The report for programs: one JSON object, with one route per line. Routes are written one by one,
+//! because there may be 100,000.
 
 mod lines;
 #[cfg(test)]
@@ -16,14 +16,14 @@ use crate::manifest::{Route, Source};
 use crate::recovery::Evidence;
 use crate::verdict::{ProbeResult, Tally};
 
-/// Raised where a key is renamed or removed, which must not happen without need.
+/// Incremented if a key is renamed or removed, which needs a good reason.
 const SCHEMA_VERSION: u32 = 1;
 
 /// Writes the report as one JSON object.
 ///
 /// # Errors
 ///
-/// Where `out` cannot be written.
+/// `out` cannot be written.
 pub(super) fn render(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let mut serializer = serde_json::Serializer::with_formatter(&mut *out, Lines::default());
     document(report).serialize(&mut serializer)?;

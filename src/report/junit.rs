@@ -1,4 +1,4 @@
-//! The report as JUnit XML, in the form that Jenkins and GitLab read: hard results are failures,
+//! The report as JUnit XML, in the format that Jenkins and GitLab read: hard results are failures,
 //! soft ones are skipped cases. Written by hand, because quick-junit holds all cases in memory and
 //! there may be 100,000.
 
@@ -18,7 +18,7 @@ use crate::verdict::ProbeResult;
 ///
 /// # Errors
 ///
-/// Where `out` cannot be written.
+/// `out` cannot be written.
 pub(super) fn render(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let of = |wanted| {
         let severities = report.by_route().map(|(r, o)| o.class.severity(r.core));
@@ -97,8 +97,8 @@ fn lines<'a>(
     writeln!(out, "</{element}>")
 }
 
-/// Text that is safe in an attribute and between tags. XML 1.0 has no way to write most control
-/// characters, so they are shown as they are to people.
+/// Text that is safe in an attribute and between tags. XML 1.0 cannot represent most control characters, so
+/// they are escaped as in the human report.
 struct Xml<'a>(&'a str);
 
 impl fmt::Display for Xml<'_> {
@@ -109,7 +109,7 @@ impl fmt::Display for Xml<'_> {
                 '<' => f.write_str("&lt;")?,
                 '>' => f.write_str("&gt;")?,
                 '"' => f.write_str("&quot;")?,
-                // No characters in XML 1.0, section 2.2.
+                // Not characters in XML 1.0, section 2.2.
                 '\u{FFFE}' | '\u{FFFF}' => f.write_str("\u{FFFD}")?,
                 other => write!(f, "{other}")?,
             }

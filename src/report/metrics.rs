@@ -1,6 +1,5 @@
-//! The report as Prometheus metrics, in the text format that node_exporter's textfile collector
-//! reads. Every series but the causes is there on every run, so that an alert never has to guess at an
-//! absence.
+//! The report as Prometheus metrics, in the text format that node_exporter's textfile collector reads. Every
+//! series except the causes exists after every run, so that alerts need not interpret missing series.
 
 #[cfg(test)]
 mod tests;
@@ -22,7 +21,7 @@ const PREFIX: &str = "scidex_route_health";
 ///
 /// # Errors
 ///
-/// Where `out` cannot be written.
+/// `out` cannot be written.
 pub(super) fn render(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let verdict = &report.verdict;
     let is_healthy = u8::from(verdict.healthy);

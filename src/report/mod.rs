@@ -38,13 +38,13 @@ pub struct Report<'a> {
     pub elapsed: Duration,
     /// What was probed.
     pub manifest: &'a Manifest,
-    /// What came of each route, in the manifest's order.
+    /// The result of each route, in the manifest's order.
     pub results: Vec<verdict::ProbeResult>,
     /// What the results mean.
     pub verdict: Verdict,
     /// What was done about it.
     pub recovery: Recovery,
-    /// Messages about what would not work.
+    /// Problems that would prevent the next recovery or the next run.
     pub warnings: Vec<String>,
 }
 
@@ -66,18 +66,18 @@ pub struct Outputs {
 }
 
 impl Outputs {
-    /// Checks every place that the report is to go to. A path that cannot work is reported
-    /// now, before the probes; the run continues.
+    /// Checks every destination of the report. A path that cannot work is reported now, before the probes;
+    /// the run continues.
     ///
     /// # Errors
     ///
-    /// Two reports that would replace each other.
+    /// Two reports would replace each other.
     pub fn prepare(cli: &Cli) -> anyhow::Result<Self> {
         if let (Some(junit), Some(metrics)) = (&cli.junit, &cli.metrics)
             && destination::is_same(junit, metrics)
         {
             anyhow::bail!(
-                "--junit {junit:?} and --metrics {metrics:?} are the same file; give each a file of its own"
+                "--junit {junit:?} and --metrics {metrics:?} are the same file; give each its own file"
             );
         }
         let prepare = |what, path: &Option<_>| {
@@ -97,7 +97,7 @@ impl Outputs {
     }
 }
 
-/// Writes the report to all its destinations, and returns whether all could be written. Failures are
+/// Writes the report to all its destinations, and returns whether all writes succeeded. Failures are
 /// reported on standard error.
 pub fn write_all(report: &Report, outputs: Outputs) -> bool {
     let Outputs {
@@ -112,7 +112,7 @@ pub fn write_all(report: &Report, outputs: Outputs) -> bool {
     let metrics = metrics.map_or(Ok(()), |file| {
         file.write(|out| metrics::render(report, out))
     });
-    // In JSON, they are in the report itself.
+    // The JSON report contains them itself.
     if format == Format::Human {
         for warning in &report.warnings {
             log(Level::Warning, &format!("warning: {}", escape(warning)));
@@ -140,8 +140,8 @@ pub fn write_summary(manifest: &Manifest) -> bool {
         .is_ok()
 }
 
-/// A point in time as RFC 3339 writes it, in UTC with milliseconds. A clock that is out of what
-/// can be written is taken to the nearest point that can.
+/// A point in time as RFC 3339 writes it, in UTC with milliseconds. A time outside of the range of the format
+/// becomes the nearest one within it.
 fn timestamp(time: SystemTime) -> String {
     let time = time.clamp(UNIX_EPOCH, UNIX_EPOCH + LAST_SECOND);
     humantime::format_rfc3339_millis(time).to_string()

@@ -1,5 +1,5 @@
 //! The progress of a sweep, on one line of a terminal that is erased at the end. The probing threads
-//! update it; they never wait for it.
+//! update it and never block on it.
 
 use std::io::{self, Write};
 use std::sync::Mutex;
@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use super::terminal::Stream;
 use crate::stderr::takes_text;
 
-/// Drawing more often would only cost time.
+/// The shortest time between two updates.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Back to the line's begin, and erase it (ECMA-48 CR and EL).
+/// Returns to the beginning of the line and erases it (ECMA-48 CR and EL).
 const ERASE: &str = "\r\x1b[K";
 
 /// The progress line on standard error; erased when dropped. Draws nothing if standard error is not
@@ -29,7 +29,7 @@ impl Progress {
         progress
     }
 
-    /// Redraws the line, unless that was done a moment ago or is being done.
+    /// Redraws the line, unless it was redrawn a moment ago or another thread is redrawing it.
     pub fn update(&self, done: usize, total: usize) {
         let Some(Ok(mut drawn)) = self.drawn.as_ref().map(Mutex::try_lock) else {
             return;
@@ -57,8 +57,8 @@ impl Drop for Progress {
     }
 }
 
-/// A line that cannot be drawn is ignored, and a terminal that takes none now (Ctrl-S)
-/// must not hold the sweep up.
+/// Errors are ignored, and a terminal that accepts nothing at the moment (Ctrl-S) must not delay the
+/// sweep.
 fn write(text: &str) {
     let stderr = io::stderr();
     if takes_text(&stderr, Duration::ZERO) {

@@ -77,7 +77,7 @@ pub(super) fn case(path: &str, class: Class, status: Option<u16>, micros: u64) -
     }
 }
 
-/// A sweep of these cases with nothing to recover; `test` looks at its report.
+/// Passes the report of a sweep with these cases, and nothing to recover, to `test`.
 pub(super) fn with_report<T>(cases: Vec<Case>, test: impl FnOnce(&mut Report) -> T) -> T {
     let (routes, results): (Vec<Route>, Vec<ProbeResult>) = cases
         .into_iter()
@@ -101,7 +101,7 @@ pub(super) fn with_report<T>(cases: Vec<Case>, test: impl FnOnce(&mut Report) ->
     })
 }
 
-/// A valid manifest; what it probes is of no use here.
+/// A valid manifest; its routes do not matter.
 fn manifest() -> Manifest {
     let text = br#"{
         "base_url": "http://127.0.0.1:8000",
@@ -127,7 +127,7 @@ fn started_at() -> SystemTime {
     UNIX_EPOCH + Duration::from_millis(1_776_967_331_482)
 }
 
-/// Everything as it should be.
+/// Every route is OK.
 pub(super) fn healthy() -> Vec<Case> {
     vec![
         case("/api/health", Class::Ok, Some(200), 4_123).core(),
@@ -136,7 +136,7 @@ pub(super) fn healthy() -> Vec<Case> {
     ]
 }
 
-/// Healthy, with all that is soft.
+/// Healthy, with every soft result.
 pub(super) fn soft() -> Vec<Case> {
     vec![
         case("/api/health", Class::RateLimited, Some(429), 1_200).core(),
@@ -154,7 +154,7 @@ pub(super) fn soft() -> Vec<Case> {
     ]
 }
 
-/// Unhealthy in every way that leaves the backend up, with text that wants to be escaped.
+/// Unhealthy in every way that leaves the backend up, with text that must be escaped.
 pub(super) fn failing() -> Vec<Case> {
     vec![
         case("/api/health", Class::TimeoutUnreachable(TransportError::Reset), None, 3_000)
@@ -286,7 +286,7 @@ pub(super) fn assert_golden(name: &str, text: &str) {
     );
 }
 
-/// What a format writes of a report.
+/// The output of a format.
 pub(super) fn text(render: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> String {
     let mut text = vec![];
     render(&mut text).unwrap();

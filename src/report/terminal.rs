@@ -1,5 +1,5 @@
-//! The kind of standard output and standard error, and so the text that may be written there:
-//! prefixes for the journal, colour and columns for a terminal, plain lines for all else.
+//! What standard output and standard error are connected to, which determines how text is written there:
+//! prefixes for the journal, colour and columns for a terminal, plain lines otherwise.
 
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
@@ -9,7 +9,7 @@ use anstream::{AutoStream, ColorChoice};
 use crate::cli::Color;
 use crate::stderr::is_journal;
 
-/// The width if the terminal does not report one.
+/// The width of a terminal that does not report one.
 const USUAL_COLUMNS: usize = 80;
 
 /// What a stream is connected to.
@@ -17,7 +17,7 @@ const USUAL_COLUMNS: usize = 80;
 pub(super) enum Stream {
     /// The journal, which takes a line's level from a prefix (sd-daemon(3)).
     Journal,
-    /// A terminal of so many columns.
+    /// A terminal.
     Terminal {
         /// The width in columns.
         columns: usize,
@@ -33,9 +33,9 @@ pub(super) struct Appearance {
     pub(super) stream: Stream,
     /// Whether they are coloured.
     pub(super) colour: bool,
-    /// Whether characters beyond ASCII may be drawn with.
+    /// Whether characters beyond ASCII may be used.
     pub(super) unicode: bool,
-    /// Whether GitHub Actions reads the lines, and makes annotations of workflow commands.
+    /// Whether GitHub Actions reads the lines and turns workflow commands into annotations.
     pub(super) github: bool,
 }
 
@@ -65,7 +65,7 @@ impl Stream {
         }
     }
 
-    /// The columns that lines have; none where they may be of any length.
+    /// The width of lines; none if they may be of any length.
     pub(super) const fn columns(self) -> Option<usize> {
         match self {
             Self::Terminal { columns } => Some(columns),
@@ -73,7 +73,7 @@ impl Stream {
         }
     }
 
-    /// Whether this is a terminal that can erase what was written.
+    /// Whether this is a terminal that can erase text.
     pub(super) fn erases(self) -> bool {
         matches!(self, Self::Terminal { .. }) && variable("TERM").is_none_or(|term| term != "dumb")
     }
@@ -93,13 +93,13 @@ impl Appearance {
     }
 }
 
-/// Whether text on standard output, which is `stream`, is coloured; by the same rules as the help.
+/// Whether text on standard output, which is `stream`, is coloured, by the same rules as the help.
 fn coloured(choice: Color, stream: Stream) -> bool {
     match (choice, stream) {
         // Other readers of the journal would see the escape sequences.
         (_, Stream::Journal) | (Color::Never, _) => false,
         (Color::Always, _) => true,
-        // anstream treats 0 as a request for colour.
+        // anstream would treat 0 as a request for colour.
         (Color::Auto, Stream::Plain) if variable("CLICOLOR_FORCE").as_deref() == Some("0") => false,
         (Color::Auto, _) => AutoStream::choice(&io::stdout()) != ColorChoice::Never,
     }

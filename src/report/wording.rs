@@ -1,5 +1,5 @@
-//! The wording of the tally, the verdict and other text that several formats share. Pure; the text is not
-//! yet escaped.
+//! The wording of the tally, the verdict and other text that several formats share. Pure; callers escape
+//! the text.
 
 #[cfg(test)]
 mod tests;
@@ -12,13 +12,13 @@ use crate::manifest::{Manifest, Method, Route, in_seconds};
 use crate::recovery::{self, Recovery};
 use crate::verdict::{BackendState, ProbeResult, Tally, Verdict};
 
-/// The results of the core routes of a sweep; the tally has the others.
+/// Counts of the core routes' results; the tally counts all routes.
 #[derive(Debug, Default)]
 struct Core {
     routes: usize,
     lost: usize,
     skipped: usize,
-    /// Why they were lost, each cause once.
+    /// The causes of the lost ones, each once.
     causes: Vec<&'static str>,
 }
 
@@ -42,7 +42,7 @@ impl Core {
         core
     }
 
-    /// What fails the run.
+    /// The results that fail the run.
     fn hard(&self, verdict: &Verdict) -> Vec<String> {
         let of_core = |count| format!("{count} of {} core routes", self.routes);
         let lost = of_core(self.lost);
@@ -69,7 +69,7 @@ impl Core {
         parts
     }
 
-    /// What is reported, but does not fail the run.
+    /// The results that are reported but do not fail the run.
     fn soft(&self, tally: &Tally) -> Vec<String> {
         let lost = tally.timeout_unreachable.saturating_sub(self.lost);
         let skipped = tally.skipped.saturating_sub(self.skipped);
@@ -127,7 +127,7 @@ pub(super) fn tally(tally: &Tally) -> String {
     line
 }
 
-/// The verdict's first word, and what follows it.
+/// The verdict's first word, and the text after it.
 pub(super) fn verdict(
     manifest: &Manifest,
     results: &[ProbeResult],
@@ -150,7 +150,7 @@ pub(super) fn verdict(
     ("unhealthy", rest)
 }
 
-/// One line about an unhealthy sweep that another one follows, for `left` at most.
+/// One line about an unhealthy sweep that will be repeated, for at most `left`.
 pub fn unhealthy_sweep(
     number: usize,
     manifest: &Manifest,
@@ -193,7 +193,7 @@ fn silence(manifest: &Manifest) -> String {
     format!("{} s of silence", in_seconds(manifest.proof_time()))
 }
 
-/// The result of one route in a word or two.
+/// The class of one route in a word or two.
 pub(super) fn class(class: Class) -> &'static str {
     match class {
         Class::Ok => "OK",
@@ -204,7 +204,7 @@ pub(super) fn class(class: Class) -> &'static str {
     }
 }
 
-/// The result of one route in a line: class, status, `after`, and the note.
+/// The result of one route on one line: class, status, `after`, and the note.
 pub(super) fn result(result: &ProbeResult, after: &str) -> String {
     let status = result.status.map(|status| format!(" {status}"));
     let note = note(result);
@@ -230,7 +230,7 @@ pub(super) fn note(result: &ProbeResult) -> String {
     }
 }
 
-/// A route's path, with the method where it is not the usual one.
+/// A route's path, with the method if it is not GET.
 pub(super) fn target(route: &Route) -> String {
     match route.options.method {
         Method::Get => route.path.clone(),
@@ -244,7 +244,7 @@ pub(super) fn time(length: Duration) -> String {
     let milliseconds = length.as_secs_f64() * 1e3;
     let seconds = length.as_secs_f64();
     match micros {
-        // Each limit lies where the next lower form would round up to a digit more.
+        // Each limit is where the previous form would round up to one more digit.
         0..9_950 => format!("{milliseconds:.1} ms"),
         9_950..999_500 => format!("{milliseconds:.0} ms"),
         999_500..9_995_000 => format!("{seconds:.2} s"),

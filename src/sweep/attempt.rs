@@ -1,5 +1,5 @@
-//! What an attempt shares with the resolver, connectors and transports inside ureq: its end, and what was
-//! observed on its connections.
+//! The state that an attempt shares with the resolver, connectors and transports inside ureq: its end, and
+//! what happened on its connections.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -37,13 +37,13 @@ impl Attempt {
         }
     }
 
-    /// Records that a byte has come back.
+    /// Records that a byte was received.
     pub(super) fn note_received(&self) {
         self.seen().received_any = true;
     }
 
-    /// Whether a single byte came back during the attempt, read or still in the socket: after a pause of
-    /// this whole process, the caller may be faster than the thread that reads.
+    /// Whether the attempt received at least one byte, read or still in the socket: after a pause of this
+    /// whole process, the caller may run before the thread that reads.
     pub(super) fn received_any(&self) -> bool {
         let seen = self.seen();
         seen.received_any
@@ -77,8 +77,8 @@ impl Attempt {
         seen.live.retain(|live| live.connection.remote != remote);
     }
 
-    /// Records that `socket` is connected to `remote`, if that is an IP address, and is used from
-    /// now on instead of all others.
+    /// Records that `socket` is connected (to `remote`, if that is an IP address) and will be used instead
+    /// of all others.
     pub(super) fn connected(&self, socket: Socket, remote: Option<SocketAddr>) -> Arc<Socket> {
         let socket = Arc::new(socket);
         let mut seen = self.seen();

@@ -1,4 +1,4 @@
-//! The bytes between ureq and the socket. ureq's own buffers do not grow, so a head larger than the
+//! The buffers between ureq and the socket. ureq's own buffers do not grow, so a head larger than the
 //! buffer would look like a closed connection. These buffers grow up to a limit.
 
 use ureq::Error;
@@ -12,7 +12,7 @@ const INPUT: usize = 16 * 1024;
 /// More than the longest head that is accepted.
 const INPUT_MAX: usize = 128 * 1024;
 
-/// A request's lines besides the longest ones that the manifest gives.
+/// Space for a request's lines other than the longest one.
 const OUTPUT: usize = 2 * 1024;
 
 /// The buffers of one connection.
@@ -28,7 +28,7 @@ pub(super) struct Buffers {
 }
 
 impl Buffers {
-    /// Empty buffers for requests without a line of more than `longest_line` bytes.
+    /// Empty buffers for requests whose lines have at most `longest_line` bytes.
     pub(super) fn new(longest_line: usize) -> Self {
         Self {
             input: vec![0; INPUT],
@@ -45,7 +45,7 @@ impl Buffers {
         self.framing.begin();
     }
 
-    /// The free part of the input, or an error where the other side sends a line without end.
+    /// The free part of the input, or an error if the other side sends an endless line.
     pub(super) fn free_input(&mut self) -> Result<&mut [u8], Error> {
         let held = self.filled - self.start;
         match self.input_append_buf() {
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn input_keeps_what_was_not_consumed() {
+    fn input_keeps_unconsumed_bytes() {
         let mut buffers = Buffers::new(0);
         append(&mut buffers, b"abcdef");
         assert!(!buffers.can_use_input(), "nothing of it was of use yet");

@@ -5,7 +5,7 @@ use crate::manifest::{BodyChecks, Options};
 /// The first body check that `body` fails.
 pub(super) fn failed_check(checks: &BodyChecks, options: &Options, body: &[u8]) -> Option<String> {
     if let Some(text) = &checks.contains
-        && !holds(body, text.as_bytes())
+        && !contains(body, text.as_bytes())
     {
         return Some(format!("the body does not contain {text:?}"));
     }
@@ -30,11 +30,11 @@ pub(super) fn failed_check(checks: &BodyChecks, options: &Options, body: &[u8]) 
 }
 
 /// Whether `needle` occurs in `body`.
-fn holds(body: &[u8], needle: &[u8]) -> bool {
+fn contains(body: &[u8], needle: &[u8]) -> bool {
     needle.is_empty() || body.windows(needle.len()).any(|window| window == needle)
 }
 
-/// A JSON value's text in a length that a person can read.
+/// A JSON value's text, shortened so that a person can read it.
 fn shortened(text: &str) -> String {
     const LONGEST: usize = 80;
     match text.char_indices().nth(LONGEST) {

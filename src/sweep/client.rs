@@ -16,7 +16,7 @@ pub(super) struct Client {
     pub(super) unix_socket: Option<SocketPath>,
     pub(super) user_agent: String,
     pub(super) proxy: Option<ureq::Proxy>,
-    /// With the trusted roots; none where no address is `https`.
+    /// With the trusted roots; none if the base URL is not `https`.
     pub(super) tls_config: Option<Arc<ClientConfig>>,
     pub(super) dns: DnsCache,
     pub(super) log: ConnectionLog,

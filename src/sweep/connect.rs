@@ -1,5 +1,5 @@
-//! Connects to one of several addresses (RFC 8305, section 5): in order, the next one 250 ms later or as
-//! soon as one has failed, while the earlier ones are still pending. All share the attempt's time.
+//! Connects to one of several addresses (RFC 8305, section 5): in order, each 250 ms after the previous one
+//! or as soon as one fails, while earlier connects stay pending. All share the attempt's time.
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,11 +20,11 @@ use crate::clock::Monotonic;
 /// The "Connection Attempt Delay" (RFC 8305, section 5).
 const DELAY: Duration = Duration::from_millis(250);
 
-/// Opens a connection to the first of `addresses` that takes one before the attempt ends.
+/// Opens a connection to the first of `addresses` that accepts one before the attempt ends.
 ///
 /// # Errors
 ///
-/// `timeout` where a connect was still pending at the end, else the last failure.
+/// `timeout` if a connect was still pending at the end, otherwise the last failure.
 pub(super) fn connect(addresses: &[SocketAddr], attempt: &Attempt) -> Result<Arc<Socket>, Failure> {
     let mut race = Race {
         attempt,
@@ -53,7 +53,7 @@ pub(super) fn connect(addresses: &[SocketAddr], attempt: &Attempt) -> Result<Arc
 struct Race<'a> {
     attempt: &'a Attempt,
     pending: Vec<(Socket, SocketAddr)>,
-    /// The last one.
+    /// The last failure.
     failure: Failure,
 }
 
@@ -66,7 +66,7 @@ impl Race<'_> {
         };
         let begun = Socket::new(family).and_then(|socket| {
             match socket.connect(&SockaddrStorage::from(address)) {
-                // Interrupted, the connection is still being established (connect(2)).
+                // After an interruption, the connection is still being established (connect(2)).
                 Ok(()) | Err(Errno::EINPROGRESS | Errno::EINTR) => Ok(socket),
                 Err(error) => Err(error),
             }
@@ -80,8 +80,8 @@ impl Race<'_> {
         }
     }
 
-    /// Waits until a connect has succeeded, `until` has come, no connect is pending any more or,
-    /// unless these are the `last` ones, one has failed.
+    /// Waits until a connect succeeds, `until` has passed, no connect is pending any more or, unless
+    /// these are the `last` ones, one fails.
     fn wait(&mut self, until: Monotonic, last: bool) -> Result<Option<Arc<Socket>>, Failure> {
         while !self.pending.is_empty() {
             let mut fds: Vec<PollFd> = self
@@ -96,7 +96,7 @@ impl Race<'_> {
             let (socket, address) = self.pending.remove(ready.unwrap_or_default());
             match socket.take_error() {
                 Ok(()) => return Ok(Some(self.attempt.connected(socket, Some(address)))),
-                // The kernel gave up its own retransmissions before the attempt's time was over.
+                // The kernel stopped retransmitting before the attempt's end.
                 Err(Errno::ETIMEDOUT) => {
                     self.attempt.failed(address);
                     self.start(address);

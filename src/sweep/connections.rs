@@ -14,12 +14,12 @@ pub struct Connection {
     pub remote: SocketAddr,
 }
 
-/// A connection of an attempt that is under way.
+/// A connection of a running attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProbeConnection {
     /// Its two ends.
     pub connection: Connection,
-    /// Whether it is established; else the connect is still pending.
+    /// Whether it is established; otherwise the connect is pending.
     pub established: bool,
 }
 
@@ -27,7 +27,7 @@ pub struct ProbeConnection {
 /// (`SO_PEERCRED`, unix(7)).
 #[derive(Clone, Debug)]
 pub struct UnixPeer {
-    /// Its PID; 0 where it lives in a PID namespace that cannot be seen from here.
+    /// Its PID; 0 if it is in a PID namespace that is not visible from here.
     pub pid: u32,
     /// A pidfd of that process, if the kernel provides one (`SO_PEERPIDFD`, Linux 6.5).
     pub pidfd: Option<Arc<OwnedFd>>,
@@ -39,10 +39,10 @@ pub(super) struct ConnectionLog(Mutex<LogState>);
 
 #[derive(Debug, Default)]
 pub(super) struct LogState {
-    /// Every TCP connection of the run. The system has some 28,000 local ports for one remote address
-    /// (`ip_local_port_range`, ip(7)), so there are not many, however long the run.
+    /// Every TCP connection of the run. There are some 28,000 local ports for one remote address
+    /// (`ip_local_port_range`, ip(7)), which bounds their number.
     pub(super) tcp: BTreeSet<Connection>,
-    /// The peers of the present sweep's connections to the UNIX socket, each once.
+    /// The peers of the current sweep's connections to the UNIX socket, each once.
     pub(super) unix_peers: Vec<UnixPeer>,
 }
 

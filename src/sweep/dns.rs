@@ -16,7 +16,7 @@ use crate::clock::Monotonic;
 #[derive(Debug, Default)]
 pub(super) struct DnsCache(Mutex<HashMap<String, Arc<Lookup>>>);
 
-/// One lookup, perhaps still under way.
+/// One lookup, perhaps still running.
 #[derive(Debug, Default)]
 struct Lookup {
     answer: Mutex<Option<Result<Vec<IpAddr>, String>>>,
@@ -24,7 +24,7 @@ struct Lookup {
 }
 
 impl DnsCache {
-    /// Makes the next lookup of a name start again.
+    /// Forgets all lookups, so that every name is looked up again.
     pub(super) fn forget(&self) {
         self.0
             .lock()
@@ -48,8 +48,8 @@ impl DnsCache {
         self.lookup(host).wait(end)
     }
 
-    /// The lookup of `host` that is under way or succeeded, or a new one. A failed one is not
-    /// kept: the next attempt looks it up again.
+    /// The lookup of `host` that is running or succeeded, or a new one. A failed one is not
+    /// kept: the next attempt looks the name up again.
     fn lookup(&self, host: &str) -> Arc<Lookup> {
         let mut lookups = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(lookup) = lookups.get(host)
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_asked_for_once_while_it_succeeds() {
+    fn a_name_is_looked_up_once_if_that_succeeds() {
         let cache = DnsCache::default();
         // Read as a number by every resolver (inet_aton(3)), so that no hosts file is needed.
         let name = "0x7f000001";
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_name_is_asked_for_again() {
+    fn a_failed_name_is_looked_up_again() {
         let cache = DnsCache::default();
         cache.lookup("x").finish(Err("no such name".to_owned()));
         let before = Arc::clone(&cache.0.lock().unwrap()["x"]);
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_late_answer_differs_from_a_bad_one() {
+    fn a_late_answer_is_distinguished_from_a_failure() {
         let lookup = Lookup::default();
         assert!(lookup.wait(Monotonic::now()).unwrap_err().at_end);
         lookup.finish(Ok(vec![]));

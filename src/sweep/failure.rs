@@ -1,4 +1,4 @@
-//! Why an attempt brought no complete response, inside ureq's own errors and out of them again.
+//! Why an attempt got no complete response: the conversion into ureq's errors and back.
 
 use std::fmt;
 use std::io;
@@ -11,21 +11,21 @@ use crate::cause::{Class, ResponseError, TransportError};
 /// The message for a connection that the other side closed too early.
 const INCOMPLETE: &str = "closed before the response was complete";
 
-/// Why an attempt brought no complete response.
+/// Why an attempt got no complete response.
 #[derive(Clone, Debug)]
 pub(super) struct Failure {
     /// [`Class::TimeoutUnreachable`] or [`Class::HttpError`].
     pub(super) class: Class,
     /// Whether the attempt's end cut it short, rather than the other side.
     pub(super) at_end: bool,
-    /// The status of the last response head, where one came.
+    /// The status of the last response head, if one arrived.
     pub(super) status: Option<u16>,
-    /// What the system or the library says.
+    /// The message of the system or the library.
     pub(super) detail: String,
 }
 
 impl Failure {
-    /// The other side, or the way to it, failed.
+    /// The other side or the network failed.
     pub(super) fn new(error: TransportError, detail: impl Into<String>) -> Self {
         Self {
             class: Class::TimeoutUnreachable(error),
@@ -35,7 +35,7 @@ impl Failure {
         }
     }
 
-    /// What came is not acceptable as a response.
+    /// The received bytes are not acceptable as a response.
     pub(super) fn response(error: ResponseError, detail: impl Into<String>) -> Self {
         Self {
             class: Class::HttpError(error),
@@ -43,7 +43,7 @@ impl Failure {
         }
     }
 
-    /// The attempt's end came while it was `doing` something.
+    /// The attempt ended while it was `doing` something.
     pub(super) fn timeout(doing: impl Into<String>) -> Self {
         Self {
             at_end: true,
@@ -65,8 +65,8 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// Of a kind that ureq passes on untouched; a `ConnectionReset` it would take for a body's normal
-/// end.
+/// An error of a kind that ureq passes on unchanged; it would treat `ConnectionReset` as the normal end of a
+/// body.
 impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
         Self::Io(io::Error::other(failure))
@@ -77,7 +77,7 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         match error {
             Error::Io(error) => error.downcast().unwrap_or_else(of_io),
-            // Closed in the middle of a chunk size line or a trailer.
+            // The connection was closed in the middle of a chunk size line or a trailer.
             Error::BodyStalled => Self::new(TransportError::Reset, INCOMPLETE),
             Error::Protocol(_) | Error::Http(_) | Error::BadUri(_) => {
                 Self::response(ResponseError::Protocol, error.to_string())

@@ -1,26 +1,26 @@
-//! Rewrites parts of a response that HTTP allows and ureq-proto 0.7 does not support, in the received bytes
-//! before it sees them: 1xx heads with fields (RFC 9110, section 15.2), folded lines (RFC 9112,
-//! section 5.2), a transfer coding that ends otherwise than in `chunked` (section 6.3), and long chunk
-//! size lines (section 7.1). Invalid input stays unchanged, so that ureq rejects it.
+//! Rewrites parts of a response that HTTP allows and ureq-proto 0.7 does not support, before ureq-proto
+//! parses the received bytes: 1xx heads with fields (RFC 9110, section 15.2), folded lines (RFC 9112,
+//! section 5.2), a transfer coding whose last part is not `chunked` (section 6.3), and long chunk size
+//! lines (section 7.1). Invalid input stays unchanged, so that ureq rejects it.
 
 use std::ops::Range;
 
-/// The longest chunk size line that ureq-proto takes (`Dechunker::read_size`).
+/// The longest chunk size line that ureq-proto accepts (`Dechunker::read_size`).
 const SIZE_LINE_MAX: usize = 20;
 
-/// Where in a response the next received byte is.
+/// The position of the next received byte in a response.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum State {
-    /// In a part that needs no rewriting, to the end.
+    /// In the rest of the response, which needs no rewriting.
     #[default]
     Rest,
     Head,
     ChunkSize,
-    /// So many bytes before the next chunk size line.
+    /// This many bytes before the next chunk size line.
     Chunk(u64),
 }
 
-/// Follows one response.
+/// The state of one response.
 #[derive(Debug, Default)]
 pub(super) struct Framing {
     state: State,
@@ -28,7 +28,7 @@ pub(super) struct Framing {
     unfinished: usize,
 }
 
-/// The transfer coding of a response, as far as it decides where the body ends.
+/// The transfer coding of a response, as far as it determines where the body ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Coding {
     /// None, or one that ureq-proto understands.
@@ -55,8 +55,7 @@ impl Framing {
         self.unfinished = 0;
     }
 
-    /// Rewrites `input`, whose last `added` bytes are new, in place; returns how many bytes of it are
-    /// left.
+    /// Rewrites `input`, whose last `added` bytes are new, in place; returns its new length.
     pub(super) fn mend(&mut self, input: &mut [u8], added: usize) -> usize {
         let mut length = input.len();
         let mut at = length.saturating_sub(self.unfinished + added);
@@ -88,7 +87,7 @@ impl Framing {
                     let size = chunk_size(line);
                     self.state = match size {
                         None | Some(0) => State::Rest,
-                        // The chunk's data and the line end behind it.
+                        // The chunk's data and the line end after it.
                         Some(size) => State::Chunk(size.saturating_add(2)),
                     };
                     let mut kept = line.len();
@@ -153,8 +152,8 @@ fn head(bytes: &mut [u8]) -> Option<Head> {
     }
 }
 
-/// Whether this is the status line of a response that another one follows: 1xx, without 101, which
-/// ends HTTP on the connection (RFC 9110, section 15.2.2).
+/// Whether this is the status line of an informational response, which another one follows: 1xx, except
+/// 101, which ends HTTP on the connection (RFC 9110, section 15.2.2).
 fn is_informational(status_line: &[u8]) -> bool {
     let status = status_line
         .strip_prefix(b"HTTP/1.")
@@ -164,8 +163,8 @@ fn is_informational(status_line: &[u8]) -> bool {
     })
 }
 
-/// The transfer coding in this field line, if there is one. The last line counts,
-/// and in it the last coding (RFC 9110, section 5.3).
+/// The transfer coding in this field line, if there is one. The last coding of the last line counts
+/// (RFC 9110, section 5.3).
 fn coding_of(line: &[u8]) -> Option<Coding> {
     let codings = value_of(line, b"transfer-encoding")?;
     let last = codings.rsplit(|byte| *byte == b',').next()?.trim_ascii();
@@ -184,7 +183,7 @@ fn value_of<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     found.eq_ignore_ascii_case(name).then_some(value)
 }
 
-/// Renames the fields of `head` that would give its body a length.
+/// Renames the fields of `head` that would delimit its body.
 fn hide_lengths(head: &mut [u8]) {
     for line in head.split_mut(|byte| *byte == b'\n') {
         let names: [&[u8]; 2] = [b"transfer-encoding", b"content-length"];
@@ -196,7 +195,7 @@ fn hide_lengths(head: &mut [u8]) {
     }
 }
 
-/// The size in a whole chunk size line; none where the line is not legal.
+/// The size in a complete chunk size line; none if the line is invalid.
 fn chunk_size(line: &[u8]) -> Option<u64> {
     let line = line.strip_suffix(b"\r\n")?;
     let is_other = |byte: &u8| !byte.is_ascii_hexdigit();
@@ -207,7 +206,7 @@ fn chunk_size(line: &[u8]) -> Option<u64> {
     legal.then(|| u64::from_str_radix(digits, 16).ok())?
 }
 
-/// Removes `range` from the front part of `bytes`; returns how many bytes that were.
+/// Removes `range` from `bytes` by moving the rest forward; returns how many bytes that were.
 fn remove(bytes: &mut [u8], range: Range<usize>) -> usize {
     let count = range.len();
     bytes.copy_within(range.end.., range.start);
@@ -226,7 +225,7 @@ fn trim_end(line: &[u8]) -> &[u8] {
 mod tests {
     use super::*;
 
-    /// What is left of a response that arrives in these pieces.
+    /// The rewritten form of a response that arrives in these pieces.
     fn mended(pieces: &[&[u8]]) -> (String, State) {
         let mut framing = Framing::default();
         framing.begin();
@@ -240,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn mend_changes_the_same_whatever_the_pieces() {
+    fn mend_is_independent_of_the_pieces() {
         let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
         let (zeros, extension) = ("0".repeat(30), "e".repeat(30));
         for (text, expected, state) in [
@@ -305,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn chunk_size_takes_legal_lines_only() {
+    fn chunk_size_accepts_only_valid_lines() {
         for (line, size) in [
             ("0\r\n", Some(0)),
             ("00fF\r\n", Some(255)),

@@ -1,4 +1,4 @@
-//! Repeats the sweep until the backend is healthy or the time is over, and keeps earlier errors that a later
+//! Repeats the sweep until the backend is healthy or the time is up, and keeps earlier errors that a later
 //! round or sweep must not mask.
 
 use std::collections::HashMap;
@@ -20,15 +20,15 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub struct SweepOptions {
     /// No sweep begins after this much time; zero for a single sweep.
     pub wait: Duration,
-    /// Whether a recovery follows the proof of a hang. If so, that proof ends the waiting, and where a
-    /// hang may have begun in the middle of the core, the core is probed a second time.
+    /// Whether a recovery follows the proof of a hang. If so, that proof ends the waiting, and if a hang
+    /// may have begun while the core routes were probed, they are probed a second time.
     pub may_recover: bool,
 }
 
 /// The results of the earlier sweeps.
 #[derive(Debug, Default)]
 pub(super) struct SweepHistory {
-    /// Of the last sweep, by route.
+    /// The results of the last sweep, by route.
     results: Vec<ProbeResult>,
     /// The last HTTP error of a route, unless it has been OK since.
     errors: HashMap<usize, ProbeResult>,
@@ -41,7 +41,7 @@ fn judge(manifest: &Manifest, results: &[ProbeResult]) -> Verdict {
     verdict::judge(manifest.routes.iter().map(|route| route.core).zip(results))
 }
 
-/// Sweeps until a sweep is healthy or the waiting is over, and returns the last sweep.
+/// Repeats the sweep until one is healthy or the waiting is over, and returns the last one.
 pub fn until_healthy(
     prober: &Prober,
     options: SweepOptions,
@@ -62,8 +62,8 @@ pub fn until_healthy(
     }
 }
 
-/// The result of a core route that was probed in two rounds: the second one's, unless that would mask an
-/// error or was never made. All attempts count.
+/// The result of a core route that was probed in two rounds: that of the second round, unless it would mask
+/// an error or the route was skipped. The attempts of both count.
 pub(super) fn merge_rounds(first: &ProbeResult, second: ProbeResult) -> ProbeResult {
     if let Class::Skipped(_) = second.class {
         return first.clone();
@@ -77,9 +77,9 @@ pub(super) fn merge_rounds(first: &ProbeResult, second: ProbeResult) -> ProbeRes
 }
 
 impl SweepHistory {
-    /// Whether the next sweep probes this route: in the first sweep every one, later a core one, or
-    /// one that failed hard or was skipped. Probing all of them every second would provoke rate
-    /// limits.
+    /// Whether the next sweep probes this route. The first sweep probes all; later ones probe the core
+    /// routes, and those that failed hard or were skipped. Probing all of them every second would provoke
+    /// rate limits.
     pub(super) fn due(&self, index: usize, route: &Route) -> bool {
         route.core
             || self.results.get(index).is_none_or(|result| {
@@ -88,7 +88,7 @@ impl SweepHistory {
             })
     }
 
-    /// The results of all routes, `probed` being those of the routes that were due, in their order.
+    /// The results of all routes; `probed` are those of the routes that were due, in order.
     pub(super) fn merge(&mut self, probed: Vec<(usize, ProbeResult)>) -> Vec<ProbeResult> {
         let mut results = std::mem::take(&mut self.results);
         if results.is_empty() {
@@ -141,7 +141,8 @@ mod tests {
     const ERROR: Class = Class::HttpError(ResponseError::Status);
     const TIMEOUT: Class = Class::TimeoutUnreachable(TransportError::Timeout);
 
-    /// What the last of several sweeps over one route says, each with so many attempts.
+    /// The result of the last of several sweeps over one route; each has a class, a status and a number of
+    /// attempts.
     fn last(sweeps: &[(Class, u16, u16)]) -> (Class, Option<u16>, u16) {
         let mut history = SweepHistory::default();
         let mut last = None;
@@ -162,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limiter_hides_no_error_of_an_earlier_sweep_and_all_attempts_count() {
+    fn a_rate_limit_does_not_mask_an_earlier_error_and_all_attempts_count() {
         let limited = |attempts| (Class::RateLimited, 429, attempts);
         for (sweeps, expected) in [
             (

@@ -1,6 +1,5 @@
 //! One attempt over HTTP, including its redirects: the response, or why there is none. `probe` judges both.
-//! Outside this module, those below it (failure, transport, buffers, tls, dns) and the choice of a proxy, no
-//! other file uses ureq.
+//! Only this file and failure, transport, buffers, tls, dns and proxy use ureq.
 
 use std::io::{self, Read};
 use std::net::SocketAddr;
@@ -24,24 +23,24 @@ use crate::manifest::{BaseUrl, Method, Options, Scheme};
 
 /// The capacity of ureq's list of addresses.
 const ADDRESSES_MAX: usize = 16;
-/// A response head may have this many bytes.
+/// The largest size of a response head.
 const HEAD_MAX: usize = 64 * 1024;
 
 /// A response with any status.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Response {
     pub(super) status: u16,
-    /// As far as it was asked for.
+    /// Empty unless it was to be kept.
     pub(super) body: Vec<u8>,
 }
 
 impl Attempt {
-    /// Sends the request, each time on a fresh connection, and follows its redirects. The body is kept
-    /// only where `keep_body` says so.
+    /// Sends the request and follows its redirects, each on a fresh connection. Keeps the body only if
+    /// `keep_body` is set.
     ///
     /// # Errors
     ///
-    /// Where there was no complete response by the attempt's end, nothing that is HTTP, or too many
+    /// There was no complete response by the attempt's end, the response was not HTTP, or there were too many
     /// redirects.
     pub(super) fn send(
         self: &Arc<Self>,
@@ -63,7 +62,7 @@ impl Attempt {
                 redirected = Some(status);
                 continue;
             }
-            // Any other status is judged at the head, so its body is not waited for.
+            // Any other status is judged by the head alone, so its body is not read.
             let body = match options.expect.accepts(status) {
                 true => read(response, options, keep_body).map_err(|error| Failure {
                     status: Some(status),
@@ -81,7 +80,7 @@ impl Attempt {
     }
 }
 
-/// What carries one request of the attempt, in which no line has more than `longest_line` bytes.
+/// The agent for one request of the attempt, whose lines have at most `longest_line` bytes.
 fn agent(attempt: &Arc<Attempt>, longest_line: usize) -> Agent {
     let config = Config::builder()
         .http_status_as_error(false)
@@ -105,7 +104,7 @@ fn agent(attempt: &Arc<Attempt>, longest_line: usize) -> Agent {
     Agent::with_parts(config, connector, AttemptResolver(Arc::clone(attempt)))
 }
 
-/// Resolves by the end of an attempt; nothing where the backend is at a UNIX socket.
+/// Resolves names by the end of an attempt; resolves nothing if the backend listens on a UNIX socket.
 #[derive(Debug)]
 struct AttemptResolver(Arc<Attempt>);
 
@@ -135,7 +134,7 @@ fn longest_line(client: &Client, url: &str, options: &Options) -> usize {
     lines.fold(url.len().max(client.user_agent.len()), usize::max)
 }
 
-/// The request for one hop.
+/// One request: the first one, or one after a redirect.
 fn request(url: &str, options: &Options) -> Result<http::Request<()>, Error> {
     let method = match options.method {
         Method::Get => http::Method::GET,
@@ -148,7 +147,7 @@ fn request(url: &str, options: &Options) -> Result<http::Request<()>, Error> {
     Ok(request.header(http::header::CONNECTION, "close").body(())?)
 }
 
-/// Where a redirect leads, if it is one that may be followed: it stays within the origin.
+/// The target of a redirect, if it may be followed: it stays within the origin.
 fn redirect(base_url: &BaseUrl, url: &str, response: &http::Response<Body>) -> Option<String> {
     if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
         return None;

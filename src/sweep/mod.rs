@@ -1,5 +1,5 @@
-//! Probes the routes: which ones, in which order, on how many threads, and until when. What the
-//! core proves is asked of the verdict; nothing here decides about a recovery.
+//! Probes the routes: decides which ones, in which order, on how many threads, and until when. The verdict
+//! judges what the core proves; nothing here decides about a recovery.
 
 mod attempt;
 mod buffers;
@@ -47,24 +47,24 @@ pub use self::history::{SweepOptions, until_healthy};
 /// that wakes up meanwhile must be noticed.
 const FINAL_PROBE_LIMIT: Duration = Duration::from_secs(24 * 3_600);
 
-/// How far beyond the deadline the core may be probed where a recovery depends on it. The manifest
-/// grants the core just the time that its attempts take on paper; in truth each begins and ends some
+/// How far beyond the deadline the core may be probed if a recovery depends on it. The shortest deadline that
+/// a manifest may have is the nominal time of the core's attempts; in practice each begins and ends some
 /// milliseconds late, and a last attempt that is cut short proves nothing.
 const GRACE: Duration = Duration::from_millis(500);
 
 /// Callbacks for the events of the sweeps.
 pub trait SweepEvents: Sync {
-    /// A sweep begins, and nothing of it has been sent yet. Called by the thread that sweeps.
+    /// A sweep begins; no request has been sent yet. Called by the sweeping thread.
     fn sweep_begins(&self) {}
 
-    /// The last round of the sweep's core is over. Called by the thread that sweeps.
+    /// The last round of the sweep's core is over. Called by the sweeping thread.
     fn core_ends(&self) {}
 
     /// `done` of `total` probes are done. Called by every probing thread.
     fn progress(&self, _done: usize, _total: usize) {}
 
-    /// This sweep was unhealthy, and another one follows within the time that is left. Called by the
-    /// thread that sweeps.
+    /// This sweep was unhealthy, and another one follows within the remaining time. Called by the
+    /// sweeping thread.
     fn unhealthy(&self, _sweep: &Sweep, _verdict: &Verdict, _left: Duration) {}
 }
 
@@ -86,19 +86,19 @@ pub struct Sweep {
     /// The result of each route, in the manifest's order.
     pub results: Vec<ProbeResult>,
     /// Every address at which a core attempt of the last round was silent, each once, in order:
-    /// connected and then nothing, or the connect still pending. Empty where the manifest has a
+    /// connected without a byte in return, or the connect still pending. Empty if the manifest has a
     /// `unix_socket`.
     pub silent_at: Vec<SocketAddr>,
 }
 
 impl<'m> Prober<'m> {
-    /// Prepares to probe the routes of `manifest`: reads the trusted roots and chooses the proxy,
-    /// where they are needed.
+    /// Prepares to probe the routes of `manifest`: reads the trusted roots and chooses the proxy, if
+    /// needed.
     ///
     /// # Errors
     ///
-    /// Where `https` routes are to be probed and no root is trusted, or the environment names a
-    /// proxy that is not supported.
+    /// `https` routes are to be probed and no root is trusted, or the environment names a proxy that is not
+    /// supported.
     pub fn new(manifest: &'m Manifest) -> anyhow::Result<Self> {
         let tls_config = match manifest.base_url.scheme() {
             Scheme::Http => None,
@@ -125,8 +125,8 @@ impl<'m> Prober<'m> {
     }
 
     /// Probes the core routes, then the others, unless the core proves the backend hung or down.
-    /// Only the routes that are due after the earlier sweeps of the same run are probed; the other
-    /// results stand.
+    /// Probes only the routes that are due after the earlier sweeps of the same run; the other results
+    /// are kept.
     fn sweep(
         &self,
         history: &mut SweepHistory,
@@ -207,18 +207,18 @@ impl<'m> Prober<'m> {
         self.client.log.lock().tcp.iter().copied().collect()
     }
 
-    /// The processes at the other end of the present or last sweep's connections to the `unix_socket`,
+    /// The processes at the other end of the current or last sweep's connections to the `unix_socket`,
     /// each once.
     pub fn unix_peers(&self) -> Vec<UnixPeer> {
         self.client.log.lock().unix_peers.clone()
     }
 
-    /// Sends one GET to the first core route on a fresh connection, in a separate,
-    /// detached thread, and to the addresses that the last sweep probed.
+    /// Sends one GET to the first core route: on a fresh connection, to the addresses that the last sweep
+    /// probed, in a detached thread.
     ///
     /// # Errors
     ///
-    /// Where the thread cannot be started.
+    /// The thread cannot be started.
     pub fn final_probe(&self) -> anyhow::Result<FinalProbe> {
         let routes = self.routes(true);
         let (_, route) = routes.first().ok_or_else(|| anyhow!("no core route"))?;
@@ -257,9 +257,9 @@ impl<'m> Prober<'m> {
         Ok(probe)
     }
 
-    /// A lookup of the addresses that the base URL leads to, for any thread at any time: those that
-    /// the present or the last sweep probes, where there was one; none with a `unix_socket`. Its error
-    /// says that the name has no address, or that its resolver does not answer within 5 s.
+    /// Returns a function that looks up the addresses of the base URL, callable from any thread at any time.
+    /// They are those of the current or last sweep, if there was one; none with a `unix_socket`. Its error
+    /// says that the name has no address, or that the resolver did not answer within 5 s.
     pub fn lookup(&self) -> impl Fn() -> Result<Vec<SocketAddr>, String> + Send + 'static {
         const LIMIT: Duration = Duration::from_secs(5);
         let client = Arc::clone(&self.client);
@@ -276,14 +276,14 @@ impl<'m> Prober<'m> {
         }
     }
 
-    /// The core routes, or all others, with their places in the manifest.
+    /// The core routes, or all others, with their indices in the manifest.
     fn routes(&self, core: bool) -> Routes<'m> {
         let all = self.manifest.routes.iter().enumerate();
         all.filter(|(_, route)| route.core == core).collect()
     }
 }
 
-/// The last GET before a signal, running in the background.
+/// The final probe: the last GET before a signal, running in the background.
 #[derive(Debug)]
 pub struct FinalProbe {
     attempt: Arc<Attempt>,
@@ -297,11 +297,11 @@ pub enum ProbeStatus {
     Silent,
     /// At least one byte.
     Answered,
-    /// It ended before a single byte had come back.
+    /// It ended before a single byte was received.
     Ended {
         /// How.
         error: TransportError,
-        /// What the system or the library says.
+        /// The message of the system or the library.
         detail: String,
     },
 }
@@ -315,8 +315,8 @@ impl FinalProbe {
         self.end.get().cloned().unwrap_or(ProbeStatus::Silent)
     }
 
-    /// Its connections that are established or pending: one once one is established, several while
-    /// the connects to several addresses are pending, none once it has been refused.
+    /// Its established or pending connections: exactly one once one is established, several while connects
+    /// to several addresses are pending, none once it has been refused.
     pub fn connections(&self) -> Vec<ProbeConnection> {
         self.attempt.connections()
     }

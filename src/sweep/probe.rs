@@ -1,5 +1,5 @@
-//! The attempts of one route: retries, deadline, and the class of the last attempt. Judging is pure; only
-//! [`probe`] waits and uses the network.
+//! The attempts of one route: retries, deadline, and the class of the last attempt. Only [`probe`] waits and
+//! uses the network; the other functions are pure.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,8 +21,8 @@ use crate::verdict::{ProbeResult, Proof};
 /// running.
 const OVERRUN: Duration = Duration::from_secs(1);
 
-/// Probes `route` with up to `retries` further attempts, all within `deadline`. Returns also where an
-/// attempt received nothing in all its time.
+/// Probes `route` with up to `retries` further attempts, all within `deadline`. Also returns the addresses
+/// at which attempts were silent.
 pub(super) fn probe(
     client: &Arc<Client>,
     route: &Route,
@@ -99,7 +99,7 @@ pub(super) fn skipped(reason: SkipReason) -> ProbeResult {
     }
 }
 
-/// The route's result from its last attempt: `spent` says whether the retry budget was used,
+/// The route's result from its last attempt: `spent` is whether the whole retry budget was used,
 /// `error` is the route's latest HTTP error before this attempt.
 fn final_result(mut last: ProbeResult, spent: bool, error: Option<ProbeResult>) -> ProbeResult {
     last.proof.silent &= spent;
@@ -123,8 +123,8 @@ pub(super) fn keep_http_error(last: ProbeResult, error: &ProbeResult) -> ProbeRe
     }
 }
 
-/// The class and the detail of one attempt. `full` means that the attempt had its whole timeout, instead of
-/// the rest of the deadline.
+/// The class and the detail of one attempt. `full` means that the attempt had its full timeout, not only the
+/// rest of the deadline.
 fn judge(
     route: &Route,
     response: Result<Response, Failure>,
@@ -209,7 +209,7 @@ mod tests {
     const BAD_STATUS: Class = Class::HttpError(ResponseError::Status);
 
     #[test]
-    fn judge_names_every_attempt() {
+    fn judge_classifies_every_attempt() {
         use TransportError::{Deadline, Dns, Refused, Timeout};
         let class = Class::TimeoutUnreachable;
         let broken = Failure::response(ResponseError::Protocol, "no");
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn judge_takes_a_listed_429_as_expected() {
+    fn judge_accepts_a_listed_429() {
         let mut route = route(None);
         Arc::make_mut(&mut route.options).expect = Expect::Listed(vec![429]);
         assert_eq!(judge(&route, response(429), true).0, Class::Ok);
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn final_result_lets_no_limiter_hide_an_error() {
+    fn final_result_does_not_let_a_rate_limit_mask_an_error() {
         let limited = || probe_result(Class::RateLimited, Some(429), 2);
         let error = Some(probe_result(BAD_STATUS, Some(503), 1));
         let merged = final_result(limited(), true, error.clone());
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn final_result_takes_an_unused_budget_for_no_silence() {
+    fn final_result_is_not_silent_with_an_unused_budget() {
         let silent = || probe_result(Class::TimeoutUnreachable(TransportError::Timeout), None, 2);
         assert!(final_result(silent(), true, None).proof.silent);
         assert!(!final_result(silent(), false, None).proof.silent);

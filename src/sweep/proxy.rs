@@ -1,5 +1,5 @@
-//! The proxy for an address, from the environment, with the same rules as curl. ureq would use any of the
-//! variables for any scheme, and supports only a part of `no_proxy`.
+//! Chooses the proxy for an address from the environment, with the same rules as curl. ureq would use any of
+//! the variables for any scheme, and supports only a part of `no_proxy`.
 
 use std::net::IpAddr;
 
@@ -12,13 +12,13 @@ use super::failure::Failure;
 use crate::cause::{Class, TransportError};
 use crate::manifest::{BaseUrl, Scheme};
 
-/// The proxy that `variable` (a lookup in the environment) names for `url`; none where it is
-/// exempt.
+/// The proxy that `variable` (a lookup in the environment) names for `url`; none if there is none or the
+/// host is exempt.
 ///
 /// # Errors
 ///
-/// Where the proxy is of a kind that is not supported. The message names the variable, and never
-/// its value, which may hold a password.
+/// The kind of proxy is not supported. The message names the variable, but never its value, which may
+/// contain a password.
 pub(super) fn choose(
     url: &BaseUrl,
     variable: impl Fn(&str) -> Option<String>,
@@ -50,8 +50,8 @@ pub(super) fn choose(
     }
 }
 
-/// Whether `list` (`no_proxy`) exempts `host`: `*`, a name with all names below it, a number, or
-/// a range of numbers such as 10.0.0.0/8; each perhaps with a port.
+/// Whether `list` (`no_proxy`) exempts `host`. Entries are `*`, a name with all names below it, an address,
+/// or a range such as 10.0.0.0/8; each may have a port.
 fn exempt(list: &str, host: &str, port: u16) -> bool {
     list.split([',', ' ', '\t'])
         .filter(|entry| !entry.is_empty())
@@ -99,7 +99,7 @@ fn matches_number(entry: &str, address: IpAddr, port: u16) -> bool {
     }
 }
 
-/// Connects through the proxy, if there is one. How that fails says nothing of the backend behind it.
+/// Connects through the proxy, if there is one. A failure of the proxy proves nothing about the backend.
 #[derive(Debug, Default)]
 pub(super) struct ProxyConnector(ConnectProxyConnector);
 
@@ -127,13 +127,13 @@ mod tests {
 
     fn chosen(url: &str, variables: &[(&str, &str)]) -> Result<Option<String>, String> {
         let url = url.parse().unwrap();
-        let look = |name: &str| {
+        let variable = |name: &str| {
             variables
                 .iter()
                 .find(|(key, _)| *key == name)
                 .map(|(_, value)| (*value).to_owned())
         };
-        choose(&url, look).map(|proxy| proxy.map(|proxy| proxy.uri().to_string()))
+        choose(&url, variable).map(|proxy| proxy.map(|proxy| proxy.uri().to_string()))
     }
 
     #[test]
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn no_proxy_exempts_names_numbers_and_ranges() {
+    fn no_proxy_exempts_names_addresses_and_ranges() {
         for (list, host, port, expected) in [
             ("*", "x", 80, true),
             ("example.com", "example.com", 80, true),

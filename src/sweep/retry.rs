@@ -22,8 +22,8 @@ impl RetryBudget {
         }
     }
 
-    /// Spends one attempt: the pause before it, or none where nothing is left, or the pause would end after
-    /// `deadline`.
+    /// Spends one attempt and returns the pause before it; none if no attempt is left, or the pause would end
+    /// after `deadline`.
     pub(super) fn next_pause(&mut self, deadline: Monotonic) -> Option<Duration> {
         if Monotonic::now() + self.pause >= deadline {
             return None;
@@ -40,7 +40,7 @@ impl RetryBudget {
     }
 }
 
-/// Whether another attempt may have a better result.
+/// Whether another attempt may give a better result.
 pub(super) fn is_retried(class: Class, status: Option<u16>) -> bool {
     match class {
         Class::TimeoutUnreachable(error) => match error {
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn retried_are_only_errors_that_may_pass_and_gateway_errors() {
+    fn only_transient_errors_and_gateway_errors_are_retried() {
         for error in [
             TransportError::Timeout,
             TransportError::Refused,

@@ -15,15 +15,15 @@ use crate::clock::Monotonic;
 use crate::manifest::Route;
 use crate::verdict::ProbeResult;
 
-/// Routes with their places in the manifest.
+/// Routes with their indices in the manifest.
 pub(super) type Routes<'m> = Vec<(usize, &'m Route)>;
 
-/// What came of probing some routes.
+/// The results of one round.
 #[derive(Default)]
 pub(super) struct Round {
-    /// Each route's place in the manifest and its result, in that order.
+    /// Each route's index in the manifest and its result, ordered by index.
     pub(super) results: Vec<(usize, ProbeResult)>,
-    /// Where attempts were silent.
+    /// The addresses at which attempts were silent.
     pub(super) silent_at: BTreeSet<SocketAddr>,
 }
 
@@ -54,8 +54,8 @@ impl Round {
     }
 }
 
-/// Probes `routes` until `deadline`, `concurrency` at a time, each as often as `retries` says. `done` is
-/// called after each, by every probing thread.
+/// Probes `routes` until `deadline`, `concurrency` at a time, each with the retries that `retries` returns.
+/// Every probing thread calls `done` after each route.
 pub(super) fn probe_all(
     client: &Arc<Client>,
     routes: &Routes,
@@ -78,7 +78,7 @@ pub(super) fn probe_all(
     };
     thread::scope(|scope| {
         for _ in 1..concurrency.get().min(routes.len()) {
-            // Without some threads the others have more to do.
+            // If a thread cannot be started, the others take over its routes.
             let _ = thread::Builder::new().spawn_scoped(scope, work);
         }
         work();

@@ -25,12 +25,12 @@ impl Socket {
         socket::socket(family, SockType::Stream, flags, None).map(Self)
     }
 
-    /// Begins to connect (connect(2)): `EINPROGRESS` or `EINTR` where that takes time.
+    /// Begins to connect (connect(2)): `EINPROGRESS` or `EINTR` if that takes time.
     pub(super) fn connect(&self, address: &dyn SockaddrLike) -> Result<(), Errno> {
         socket::connect(self.0.as_raw_fd(), address)
     }
 
-    /// The pending error (`SO_ERROR`, socket(7)), which reading clears.
+    /// Returns and clears the pending error (`SO_ERROR`, socket(7)).
     pub(super) fn take_error(&self) -> Result<(), Errno> {
         match socket::getsockopt(self, sockopt::SocketError)? {
             0 => Ok(()),
@@ -86,7 +86,7 @@ impl Socket {
         socket::send(self.0.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL)
     }
 
-    /// Receives; 0 bytes are the other side's end.
+    /// Receives; 0 bytes mean that the other side has closed.
     pub(super) fn receive(&self, buffer: &mut [u8]) -> Result<usize, Errno> {
         socket::recv(self.0.as_raw_fd(), buffer, MsgFlags::empty())
     }
@@ -96,7 +96,7 @@ impl Socket {
         socket::recv(self.0.as_raw_fd(), &mut [0], MsgFlags::MSG_PEEK).is_ok_and(|count| count > 0)
     }
 
-    /// Waits until the socket is ready for `events`, or `end` has come; says whether it is ready.
+    /// Waits until the socket is ready for `events` or `end` has passed; returns whether it is ready.
     pub(super) fn wait(&self, events: PollFlags, end: Monotonic) -> Result<bool, Errno> {
         wait(&mut [PollFd::new(self.as_fd(), events)], end)
     }
@@ -108,7 +108,7 @@ impl AsFd for Socket {
     }
 }
 
-/// Waits until one of `fds` is ready, or `end` has come; says whether one is.
+/// Waits until one of `fds` is ready or `end` has passed; returns whether one is.
 pub(super) fn wait(fds: &mut [PollFd<'_>], end: Monotonic) -> Result<bool, Errno> {
     // The kernel may be late by 0.1 % of a long wait (`select_estimate_accuracy` in fs/select.c),
     // so the last second is waited for separately.

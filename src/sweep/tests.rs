@@ -13,7 +13,7 @@ use crate::sweep::http::tests::read_head;
 /// A name for 127.0.0.1, read as a number by every resolver (inet_aton(3)), so that no hosts file is needed.
 const NAME: &str = "0x7f000001";
 
-/// A listener whose `accept` fails rather than waits for good.
+/// A listener whose `accept` fails instead of blocking forever.
 fn listen() -> TcpListener {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     setsockopt(&listener, ReceiveTimeout, &TimeVal::seconds(20)).unwrap();
@@ -38,7 +38,7 @@ fn manifest_with(listener: &TcpListener, keys: &str) -> Manifest {
     Manifest::parse(text.as_bytes(), Source::Stdin, &options).unwrap()
 }
 
-/// Takes one request and answers it; gives the request's first word.
+/// Accepts and answers one request; returns its method.
 fn answer(listener: &TcpListener) -> String {
     let (mut stream, _) = listener.accept().unwrap();
     let request = read_head(&mut stream);
@@ -70,7 +70,7 @@ fn a_guard_judges_the_addresses_that_the_last_sweep_probed() {
 }
 
 #[test]
-fn the_final_probe_is_a_get_also_where_the_core_is_probed_by_head() {
+fn the_final_probe_is_a_get_even_if_the_core_is_probed_with_head() {
     let listener = listen();
     let manifest = manifest(&listener, "HEAD");
     let prober = Prober::new(&manifest).unwrap();
@@ -177,7 +177,7 @@ fn a_sweep_reports_where_the_core_was_silent_and_every_connection() {
 }
 
 #[test]
-fn the_final_probe_tells_a_refusal_from_an_answer() {
+fn the_final_probe_distinguishes_a_refusal_from_an_answer() {
     let listener = listen();
     let manifest = manifest(&listener, "GET");
     let prober = Prober::new(&manifest).unwrap();
@@ -242,7 +242,7 @@ fn events_come_in_the_order_of_the_sweeps() {
 }
 
 #[test]
-fn only_the_last_round_of_the_core_says_where_it_was_silent() {
+fn silent_addresses_come_only_from_the_last_round_of_the_core() {
     let listener = listen();
     let keys = r#""concurrency": 1, "defaults": {"retries": 0, "timeout_seconds": 0.2},
         "recovery": {"unit": "demo.service"},

@@ -1,4 +1,4 @@
-//! TLS over a connection, with the system's roots, read once for all connections.
+//! TLS over a connection, with the system's trusted roots, which are read once for all connections.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -23,7 +23,7 @@ use crate::cause::TransportError;
 ///
 /// # Errors
 ///
-/// Where not a single usable certificate is found.
+/// Not a single usable certificate was found.
 pub(super) fn tls_config() -> anyhow::Result<Arc<ClientConfig>> {
     let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
@@ -67,7 +67,7 @@ impl KeyProvider for NoKeys {
 #[derive(Debug)]
 pub(super) struct TlsConnector {
     pub(super) config: Option<Arc<ClientConfig>>,
-    /// The bytes of the longest line that is sent.
+    /// The length of the longest line that is sent.
     pub(super) longest_line: usize,
 }
 
@@ -123,8 +123,8 @@ impl Transport for TlsTransport {
     fn await_input(&mut self, _: NextTimeout) -> Result<bool, Error> {
         let read = self.stream.read(self.buffers.free_input()?);
         let count = read.map_err(|error| match error.kind() {
-            // Without close_notify the end may have been forged or cut (RFC 8446, section 6.1),
-            // and ureq would take it for a body's normal end.
+            // Without close_notify, the end may be forged or a truncation (RFC 8446, section 6.1),
+            // and ureq would treat it as the normal end of a body.
             io::ErrorKind::UnexpectedEof => {
                 Failure::new(TransportError::Reset, "closed without a TLS close_notify").into()
             }

@@ -23,7 +23,7 @@ use crate::manifest::Scheme;
 #[derive(Debug)]
 pub(super) struct SocketConnector {
     pub(super) attempt: Arc<Attempt>,
-    /// The bytes of the longest line that is sent.
+    /// The length of the longest line that is sent.
     pub(super) longest_line: usize,
 }
 
@@ -35,7 +35,7 @@ impl<In: Transport> Connector<In> for SocketConnector {
         details: &ConnectionDetails,
         chained: Option<In>,
     ) -> Result<Option<Self::Out>, Error> {
-        // A tunnel through a proxy exists already, on a connection made here.
+        // A tunnel through a proxy already exists, on a connection made here.
         if let Some(tunnel) = chained {
             return Ok(Some(Either::A(tunnel)));
         }
@@ -45,7 +45,7 @@ impl<In: Transport> Connector<In> for SocketConnector {
             None => connect(&details.addrs, &self.attempt)?,
         };
         if details.needs_tls() {
-            // The handshake's small records must not wait for each other's acknowledgement.
+            // The small records of the TLS handshake must not wait for each other's acknowledgement.
             socket.send_at_once().map_err(Failure::of_socket)?;
         }
         Ok(Some(Either::B(SocketTransport {
@@ -63,7 +63,7 @@ pub(super) struct SocketTransport {
     attempt: Arc<Attempt>,
     socket: Arc<Socket>,
     buffers: Buffers,
-    /// Whether it carries HTTP as such, and not inside TLS.
+    /// Whether it carries plain HTTP rather than TLS.
     is_http: bool,
 }
 
@@ -87,7 +87,7 @@ impl Transport for SocketTransport {
                         return Err(Failure::timeout("sending the request").into());
                     }
                 }
-                // An answer may have been sent before the connection was closed, so read.
+                // The response may have been sent before the connection was closed, so it is read.
                 Err(error) if transport_error(error) == TransportError::Reset => return Ok(()),
                 Err(error) => return Err(Failure::of_socket(error).into()),
             }
@@ -98,7 +98,7 @@ impl Transport for SocketTransport {
     fn await_input(&mut self, _: NextTimeout) -> Result<bool, Error> {
         loop {
             // Read before the clock is checked: bytes that arrived while this process was kept
-            // from running must count as received.
+            // from running count as received.
             match self.socket.receive(self.buffers.free_input()?) {
                 Ok(0) => return Ok(false),
                 Ok(count) => {

@@ -1,5 +1,5 @@
-//! Connects to a UNIX socket, and records the listening process. Where its queue is full, connect(2)
-//! answers `EAGAIN` instead of `EINPROGRESS`, and poll(2) then reports the socket as ready at once.
+//! Connects to a UNIX socket and records the listening process. If the accept queue is full, connect(2)
+//! returns `EAGAIN` instead of `EINPROGRESS`, and poll(2) then reports the socket as ready at once.
 
 use std::fs;
 use std::io;
@@ -22,8 +22,8 @@ use crate::clock::Monotonic;
 ///
 /// # Errors
 ///
-/// `timeout` where the queue was full until then; `refused` if no process listens there; `network` for
-/// any other error.
+/// `timeout` if the queue was full until then; `refused` if no process listens there; `network` for any
+/// other error.
 pub(super) fn connect(path: &Path, attempt: &Attempt) -> Result<Arc<Socket>, Failure> {
     let failure = |error| failure(path, error);
     let address = UnixAddr::new(path).map_err(failure)?;
@@ -46,12 +46,12 @@ pub(super) fn connect(path: &Path, attempt: &Attempt) -> Result<Arc<Socket>, Fai
     Ok(attempt.connected(socket, None))
 }
 
-/// Waits for a place in the accept queue until `end`; returns whether there was one.
+/// Waits for space in the accept queue until `end`; returns whether there was any.
 fn queue(socket: &Socket, address: &UnixAddr, end: Monotonic) -> Result<bool, Errno> {
     socket.set_blocking(true)?;
     while !end.has_passed() {
-        // SO_SNDTIMEO fires up to an eighth late (the kernel's timer wheel), so the end is approached
-        // in steps.
+        // SO_SNDTIMEO may fire an eighth of its time late (the kernel's timer wheel), so the wait is split
+        // into steps.
         let step = end.remaining().mul_f64(0.85);
         socket.set_send_timeout(step.max(Duration::from_millis(1)))?;
         match socket.connect(address) {
@@ -82,7 +82,7 @@ fn failure(path: &Path, error: Errno) -> Failure {
             TransportError::Refused,
             "does not exist; start the backend, or correct \"unix_socket\"",
         ),
-        // Also for a path that is not a socket (`unix_find_bsd` in net/unix/af_unix.c).
+        // Also returned for a path that is not a socket (`unix_find_bsd` in net/unix/af_unix.c).
         Errno::ECONNREFUSED if !is_socket() => (
             TransportError::Refused,
             "is not a socket; correct \"unix_socket\"",

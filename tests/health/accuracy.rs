@@ -1,6 +1,6 @@
-//! Time that others rely on: a timeout is exact, because the starvation guard rests on it, and a
-//! kill follows a hang at a time that can be worked out beforehand. Tests begin in the order of their
-//! names, and one of these waits the longest, so this module's name puts it first.
+//! Timing: a timeout is exact, because the guard `starved` depends on it, and a kill follows a hang after a
+//! time that can be computed in advance. Tests start in the order of their names, and one of these takes the
+//! longest, so this module's name puts it first.
 
 use std::time::Duration;
 
@@ -15,13 +15,13 @@ use crate::test_env::TestEnv;
 /// How late a timeout may be.
 const LATE: f64 = 0.02;
 
-/// The least late probe shows how exact the program is; the others show how busy the machine is.
+/// The best of these shows how exact the program is; the others show how busy the machine is.
 const SAMPLES: u32 = 5;
 
-/// Far enough apart that one moment in which the machine is busy makes one probe late.
+/// Far enough apart that one busy moment of the machine delays only one probe.
 const APART: f64 = 0.07;
 
-/// Holds silent routes with timeouts from this one up to theirs.
+/// Checks that silent routes with timeouts from `seconds` on time out exactly.
 #[track_caller]
 fn is_exact(seconds: f64, test_env: TestEnv) {
     let samples = (0..SAMPLES).map(|n| (format!("/{n}"), seconds + f64::from(n) * APART));
@@ -77,8 +77,8 @@ fn the_kill_comes_on_time_whatever_the_number_of_auxiliary_routes() {
     }
     let run = test_env.run(["--dry-run"]);
     run.outcome("would_kill").tally([0, 3, 0, 0, 100]);
-    // Two rounds, the pause between them, a second for everything else; and the rest is the time
-    // to start a program in a namespace.
+    // Two rounds, the pause between them, and a second for everything else, including the start of a
+    // program in a namespace.
     let bound = Duration::from_millis(1_200 * 2 + 100 + 1_000);
     let elapsed = run.report["elapsed_seconds"].as_f64().unwrap();
     assert!(elapsed <= bound.as_secs_f64(), "{elapsed} s");

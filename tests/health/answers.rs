@@ -1,4 +1,4 @@
-//! Answers that are complete but wrong, odd, or lead elsewhere: one line each.
+//! Complete responses that are wrong, odd, or redirects, and their results: one case per line.
 
 use serde_json::json;
 
@@ -6,7 +6,7 @@ use crate::case::{CHUNKED, HEAD, ONCE, RETRIED, TEN, UNTIL_CLOSE, case, check, f
 use crate::script::{answer, raw, redirect, status};
 
 #[test]
-fn what_is_not_http_is_a_protocol_error() {
+fn a_response_that_is_not_http_is_a_protocol_error() {
     let long_line = format!("{HEAD}X: {}\r\n\r\n", "y".repeat(100_000));
     let too_many = format!("{HEAD}Content-Length: 0\r\n{}\r\n", "X: y\r\n".repeat(200));
     check(vec![

@@ -1,4 +1,4 @@
-"""A backend of which the tests ask one peculiarity at a time; with --trace, a debugger instead.
+"""A backend with one peculiarity for each option; with --trace, a debugger instead.
 
 It tells the service manager when it is ready (sd_notify(3)) and answers every request with "ok".
 """
@@ -194,7 +194,7 @@ def main():
         notify("READY=1")
         signal.pause()
     elif args.pid_file:
-        # The manager's child ends once its grandchild serves; the process between them lives.
+        # The manager's child exits once its grandchild serves; the process between them lives on.
         def supervisor():
             fork(lambda: run(args))
             signal.pause()

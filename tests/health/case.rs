@@ -1,5 +1,5 @@
-//! A misbehaving route and what is made of it, in one line of a table: class, cause, status and
-//! attempts, and a bound on the time of every attempt.
+//! Tables of misbehaving routes with their expected results: class, cause, status and attempts, and a bound
+//! on the time of every attempt.
 
 use std::sync::Mutex;
 use std::thread;
@@ -14,7 +14,7 @@ use crate::test_env::{TIMEOUT, TestEnv};
 /// How much longer than its timeout an attempt may take.
 const SLACK: Duration = Duration::from_millis(500);
 
-/// Starting the program, the healthy core route and the report, on a busy machine.
+/// The time for the start of the program, the healthy core route and the report, on a busy machine.
 const REST: Duration = Duration::from_millis(1500);
 
 pub(crate) const RETRIED: u32 = 2;
@@ -30,7 +30,7 @@ pub(crate) struct Case {
     attempts: u32,
 }
 
-/// A misbehaviour of a route with one retry.
+/// A misbehaving route with one retry.
 pub(crate) fn case(
     name: &'static str,
     script: Script,
@@ -67,7 +67,7 @@ impl Case {
             .run([])
     }
 
-    /// What came out differently from what was expected.
+    /// The difference from the expected result, if there is one.
     fn complaint(&self) -> Option<String> {
         let run = self.run();
         let it = run.route("/it");
@@ -98,7 +98,7 @@ pub(crate) fn check(cases: Vec<Case>) {
     let waiting = Mutex::new(cases);
     let complaints = Mutex::new(Vec::new());
     thread::scope(|scope| {
-        // The cases mostly wait; more at a time than processors is fine.
+        // The cases mostly wait, so more threads than processors are fine.
         for _ in 0..6 {
             scope.spawn(|| {
                 loop {

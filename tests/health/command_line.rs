@@ -1,4 +1,4 @@
-//! Arguments, manifests from everywhere, streams that fail, signals, and the shape of the output.
+//! Arguments, sources of the manifest, streams that fail, signals, and waiting.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -17,7 +17,7 @@ use crate::wait::wait_until;
 
 const HALF_A_SECOND: Duration = Duration::from_millis(500);
 
-/// A test environment whose manifest must not lead to a single connection.
+/// A test environment whose server must not receive a single connection.
 fn unprobed(manifest: &str) -> TestEnv {
     let test_env = TestEnv::new();
     test_env.server().may_stay_unused();
@@ -26,7 +26,7 @@ fn unprobed(manifest: &str) -> TestEnv {
 }
 
 #[test]
-fn help_and_version_are_no_failures() {
+fn help_and_version_succeed() {
     let test_env = unprobed("");
     let help = test_env.run_as_is(["--help"]);
     help.exits(0).stderr_is_empty();
@@ -217,7 +217,7 @@ fn validating_probes_nothing_and_needs_no_secrets() {
 fn a_reader_that_closed_stdout_changes_nothing() {
     for (test_env, code) in [(healthy(), 0), (unhealthy(), 1)] {
         for format in ["human", "json"] {
-            // A pipe whose reading end is gone already.
+            // A pipe whose reading end is already closed.
             let (reader, writer) = std::io::pipe().unwrap();
             drop(reader);
             let mut command = test_env.command(["--format", format]);
@@ -269,7 +269,7 @@ fn signals_end_a_run_at_once_and_leave_nothing_half_written() {
         let test_env = TestEnv::new()
             .at(never.url())
             .default("timeout_seconds", 20)
-            // A shell that runs the tests in the background has them ignore SIGINT.
+            // If a shell runs the tests in the background, they ignore SIGINT.
             .through(["env", "--default-signal=INT"])
             .core("/up", ok());
         let running = test_env.start([]);
@@ -292,7 +292,7 @@ fn the_time_that_proves_a_hang_is_shown() {
         .top("concurrency", 1)
         .core("/up", ok())
         .core("/db", ok());
-    // Two routes in turn, each with three attempts of 0.4 s and pauses of 0.5 and 1 s.
+    // Two routes, one after the other, each with three attempts of 0.4 s and pauses of 0.5 and 1 s.
     let with = test_env.top("recovery", json!({ "unit": "no-such.service" }));
     with.server().may_stay_unused();
     with.run_as_is(["--validate"])
@@ -346,7 +346,7 @@ fn core_probes_and_reports_the_core_routes_only() {
     let paths: Vec<_> = run.report["routes"].as_array().unwrap().iter().collect();
     assert_eq!(paths.len(), 2, "{run:?}");
     assert_eq!(test_env.server().connections() - before, 2);
-    // What it does not probe must be valid all the same.
+    // A route that it does not probe must still be valid.
     let test_env = test_env.route("/no", ok(), json!({ "retries": 11 }));
     test_env.server().may_stay_unused();
     test_env
@@ -355,7 +355,7 @@ fn core_probes_and_reports_the_core_routes_only() {
         .stderr_has("routes[3]");
 }
 
-/// Whether the process is probing by now.
+/// Whether the process has begun to probe.
 fn has_a_socket(pid: nix::unistd::Pid) -> bool {
     let open = fs::read_dir(format!("/proc/{pid}/fd"))
         .into_iter()

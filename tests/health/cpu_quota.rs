@@ -1,4 +1,4 @@
-//! A unit whose processes get one percent of a processor.
+//! Limits the processes of a unit to one percent of a CPU.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,20 +6,20 @@ use std::path::{Path, PathBuf};
 use crate::skip::skip_unless_ci;
 use crate::systemd::Systemd;
 
-/// In microseconds: the shortest quota that the kernel takes, and the period of each.
+/// In microseconds: the shortest quota that the kernel accepts, and its period.
 const QUOTA: u32 = 1_000;
 const PERIOD: u32 = 100_000;
 
-/// The quota; lifted when this is dropped.
+/// The quota; removed on drop.
 pub(crate) enum CpuQuota {
-    /// On a unified hierarchy, the unit's own group.
+    /// On a unified hierarchy: the unit's own group.
     Unified(PathBuf),
-    /// On a hybrid one, a group of the separate cpu controller.
+    /// On a hybrid one: a group of the separate cpu controller.
     Separate(PathBuf),
 }
 
 impl CpuQuota {
-    /// Nothing where this machine has no cpu controller for the unit.
+    /// Sets the quota; `None` if this machine has no cpu controller for the unit.
     pub(crate) fn set(systemd: &Systemd, unit: &str) -> Option<Self> {
         let group = systemd.property(unit, "ControlGroup");
         let below = |mount: &str| Path::new(mount).join(group.trim_start_matches('/'));

@@ -1,5 +1,5 @@
-//! A backend that hangs, and a `systemctl` of the test's own in front of the real one: it passes on what
-//! the real one says of the backend's unit, but for what a test changes.
+//! A backend that hangs, and a fake `systemctl` before the real one in PATH: it prints what the real one
+//! prints about the backend's unit, except for what a test changes.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -12,19 +12,19 @@ use crate::scripted::{SILENT, Scripted};
 use crate::systemd::Systemd;
 use crate::test_env::TestEnv;
 
-/// Each call's own limit.
+/// The program's time limit for one call of `systemctl`.
 const CALL: Duration = Duration::from_secs(5);
 
 pub(crate) struct Fake<'a> {
     systemd: &'a Systemd,
     pub(crate) test_env: TestEnv,
     pub(crate) backend: Scripted<'a>,
-    /// The main process that could get killed.
+    /// The main process that could be killed.
     pid: u32,
 }
 
 impl<'a> Fake<'a> {
-    /// A backend that is silent for good and would be killed for it.
+    /// A backend that never answers and would be killed.
     pub(crate) fn new(systemd: &'a Systemd) -> Self {
         Self::with(systemd, "backend.service", &[SILENT])
     }
@@ -47,32 +47,32 @@ impl<'a> Fake<'a> {
         fake
     }
 
-    /// What the fake does: a shell script, run in the test environment's folder, with the real tools at hand;
-    /// `./answer "$@"` in it gives the answer.
+    /// Sets what the fake does: a shell script, run in the test environment's folder, with the real tools in
+    /// PATH; `./answer "$@"` in it prints the answer.
     pub(crate) fn script(&self, body: &str) {
         self.write("bin/systemctl", body);
     }
 
-    /// What `./answer` does from now on.
+    /// Sets what `./answer` does from now on.
     pub(crate) fn answer(&self, body: &str) {
         self.write("answer", body);
     }
 
     fn write(&self, name: &str, body: &str) {
         let script = format!("#!/bin/sh\nPATH=/usr/bin:/bin\n{body}\n");
-        // Renamed into place, because a file open for writing cannot be executed.
+        // Renamed into place, because a file that is open for writing cannot be executed.
         let fresh = self.test_env.dir().join("fresh");
         fs::write(&fresh, script).unwrap();
         fs::set_permissions(&fresh, Permissions::from_mode(0o755)).unwrap();
         fs::rename(fresh, self.test_env.dir().join(name)).unwrap();
     }
 
-    /// From now on the answer is the real one with one property changed, or left out.
+    /// From now on the answer is the real one with one property changed or omitted.
     pub(crate) fn change(&self, property: &str, value: Option<&str>) {
         let real = self
             .systemd
             .try_systemctl(&["show", "-p", property, &self.backend.unit]);
-        // A job is only shown where there is one.
+        // systemctl prints a job only if there is one.
         let known = real.lines().count() == 1 || property == "Job";
         assert!(known, "{property}: {real:?}");
         let kept = format!(r#"systemctl "$@" | grep -v '^{property}='"#);
@@ -80,7 +80,7 @@ impl<'a> Fake<'a> {
         self.answer(&format!("{kept}\n{}", changed.unwrap_or_default()));
     }
 
-    /// From now on the answer is what the real `systemctl` says now.
+    /// From now on the answer is what the real `systemctl` prints now.
     pub(crate) fn record(&self) {
         let show = ["show", "--all", &self.backend.unit];
         let real = self.systemd.try_systemctl(&show);
@@ -103,11 +103,11 @@ impl<'a> Fake<'a> {
     #[track_caller]
     pub(crate) fn not_signalled(&self, run: &Run) {
         assert!(self.is_alive(), "the process was killed: {run:?}");
-        // Two calls at most, the probes, and what starting many processes takes.
+        // At most two calls, the probes, and the start of many processes.
         run.within(CALL * 2 + Duration::from_secs(2));
     }
 
-    /// The recovery fails with a message that contains this, and no process is signalled.
+    /// The recovery fails with a message that contains `part`, and no process is signalled.
     #[track_caller]
     pub(crate) fn fails(&self, part: &str) {
         let run = self.run();

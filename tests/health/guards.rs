@@ -1,6 +1,7 @@
-//! Each reason to leave a hung backend alone that a real systemd can show; the process is alive
-//! afterwards. Without one, the same test environment ends in a kill: `a_new_process_that_hangs_as_well` in
-//! `recovery`. And: what is decided about restarts is what systemd then does.
+//! Every reason to leave a hung backend alone that a real systemd can cause: the process must still be alive.
+//! Without such a reason, the same test environment ends in a kill: see
+//! `a_new_process_that_hangs_as_well_is_not_recovered` in `recovery`. Also: decisions about restarts match
+//! what systemd then does.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -21,14 +22,14 @@ use crate::wait::wait_until;
 
 const RESTARTS: &str = "Restart=always";
 
-/// A unit that does not even run a backend, and the run that must not kill its main process.
+/// Runs against a silent server; `unit` does not run a backend, and its main process must not be killed.
 #[track_caller]
 fn spares(systemd: &Systemd, unit: &str, guard: &str) {
     let test_env = with_silent_core(systemd, recovery(unit, json!({})));
     is_spared(systemd, unit, &test_env, guard);
 }
 
-/// A hung backend that would be killed if the guard did not hold, and the run that must not.
+/// Runs against a hung backend that would be killed without the guard, and must not be.
 #[track_caller]
 fn spares_hung(systemd: &Systemd, backend: &Scripted<'_>, guard: &str) {
     is_spared(systemd, &backend.unit, &backend.test_env(json!({})), guard);
@@ -89,7 +90,7 @@ fn a_unit_without_a_main_process_is_left_alone() {
 }
 
 #[test]
-fn a_main_process_that_is_still_young_is_left_alone() {
+fn a_young_main_process_is_left_alone() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
@@ -103,7 +104,7 @@ fn a_main_process_younger_than_the_sweep_is_left_alone() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
-    // The server is the test's: a real backend's end would end the probe, too.
+    // The server belongs to the test, because the end of a real backend would end the probe, too.
     systemd.sleeper("fresh.service", RESTARTS);
     let test_env = with_silent_core(&systemd, recovery("fresh.service", json!({})))
         .default("timeout_seconds", 1.5);
@@ -128,7 +129,7 @@ fn a_backend_that_wakes_up_at_the_last_moment_is_left_alone() {
 }
 
 #[test]
-fn a_unit_that_would_not_come_back_is_left_alone() {
+fn a_unit_that_would_not_be_restarted_is_left_alone() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
@@ -154,14 +155,14 @@ fn a_unit_with_a_queued_job_is_left_alone() {
     let after = "ExecReload=true\nRestart=always\n[Unit]\nAfter=blocker.service";
     let backend = Scripted::silent(&systemd, "queued.service", after);
     systemd.systemctl(&["start", "--no-block", "blocker.service"]);
-    // The reload has to wait for the start that stands before it; meanwhile the unit is active.
+    // The reload has to wait for the start of the other unit; meanwhile this unit stays active.
     systemd.systemctl(&["reload", "--no-block", "queued.service"]);
     assert_eq!(systemd.property("queued.service", "ActiveState"), "active");
     spares_hung(&systemd, &backend, "job_queued");
 }
 
 #[test]
-fn a_process_that_somebody_debugs_is_left_alone() {
+fn a_debugged_process_is_left_alone() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
@@ -175,7 +176,7 @@ fn a_process_that_somebody_debugs_is_left_alone() {
 }
 
 #[test]
-fn a_unit_that_somebody_froze_is_left_alone() {
+fn a_frozen_unit_is_left_alone() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
@@ -189,7 +190,7 @@ fn a_unit_that_somebody_froze_is_left_alone() {
 }
 
 #[test]
-fn a_manifest_that_others_may_write_gets_nobody_killed() {
+fn no_process_is_killed_for_a_manifest_that_others_may_write() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
@@ -203,19 +204,19 @@ fn a_manifest_that_others_may_write_gets_nobody_killed() {
             .refused("manifest_writable");
     }
     fs::set_permissions(test_env.write_manifest(), Permissions::from_mode(0o644)).unwrap();
-    let somebody = nix::unistd::Uid::from_raw(12345);
-    nix::unistd::chown(&test_env.write_manifest(), Some(somebody), None).unwrap();
+    let other_user = nix::unistd::Uid::from_raw(12345);
+    nix::unistd::chown(&test_env.write_manifest(), Some(other_user), None).unwrap();
     test_env
         .run(["-m", "routes.json"])
         .refused("manifest_writable");
-    // The file behind a link counts, not the link.
+    // The target of a link counts, not the link.
     let link = test_env.dir().join("link.json");
     std::os::unix::fs::symlink(test_env.write_manifest(), &link).unwrap();
     test_env
         .run(["-m", "link.json"])
         .refused("manifest_writable");
     assert!(systemd.is_alive(pid));
-    // The control: the same manifest as the caller's own, and by way of standard input.
+    // The control: the same manifest, owned by the caller, and through standard input.
     let root = nix::unistd::Uid::from_raw(0);
     let mut piped = test_env.command(["--format", "json", "--dry-run", "-m", "-"]);
     piped.stdin(fs::File::open(test_env.write_manifest()).unwrap());
@@ -233,30 +234,30 @@ fn a_manifest_that_others_may_write_gets_nobody_killed() {
 }
 
 #[test]
-fn a_prober_that_was_starved_itself_kills_nobody() {
+fn a_starved_prober_kills_no_process() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
     let backend = Scripted::silent(&systemd, "starved.service", RESTARTS);
     let pid = backend.pid();
     let test_env = backend.test_env(json!({}));
-    // By its manifest's path, which no other process on the machine is started with.
+    // Found by the path of its manifest, which no other process on the machine has as an argument.
     let manifest = test_env.write_manifest();
     let running = test_env.start(["-m", manifest.to_str().unwrap()]);
     assert!(wait_until(Duration::from_secs(5), || backend.requests() > 0));
     let prober = systemd.find(manifest.to_str().unwrap()).unwrap();
     nix::sys::signal::kill(prober, Signal::SIGSTOP).unwrap();
-    // Longer than half of its timeout, which is the stall that the guard allows.
+    // Longer than half of its timeout, the gap that the guard allows.
     thread::sleep(Duration::from_secs(1));
     nix::sys::signal::kill(prober, Signal::SIGCONT).unwrap();
-    // nsenter stops with its child.
+    // nsenter stops together with its child.
     running.signal(Signal::SIGCONT);
     running.finish().refused("starved");
     assert!(systemd.is_alive(pid));
 }
 
 #[test]
-fn a_url_that_leads_to_another_machine_gets_nobody_killed() {
+fn no_process_is_killed_for_a_url_of_another_machine() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
@@ -265,34 +266,34 @@ fn a_url_that_leads_to_another_machine_gets_nobody_killed() {
     if !has("ip") {
         return;
     }
-    // RFC 5737: an address that nobody has. In a network of its own, whose kernel drops what it is
-    // sent for others, the address is as silent as a machine far away that hangs.
+    // RFC 5737: an address that no machine has. In a network namespace whose kernel drops packets for
+    // other machines, it is as silent as a remote machine that hangs.
     let silence = "ip link set lo up && ip route add 192.0.2.0/24 dev lo && exec \"$@\"";
     let test_env = with_silent_core(&systemd, recovery("remote.service", json!({})))
         .at("http://192.0.2.1:8000")
         .through(["unshare", "--net", "sh", "-c", silence, "sh"]);
     test_env.run([]).refused("not_local");
     assert!(systemd.is_alive(pid));
-    // The control: an address of this machine in that same network.
+    // The control: an address of this machine in the same network.
     let test_env = test_env.at("http://127.0.0.1:8000");
     test_env.run([]).exits(1).down(true).outcome("not_needed");
 }
 
-/// A `[Service]` section that is killed by each of these signals.
+/// A `[Service]` section, tested with each of these signals.
 struct Decision<'a> {
     service: String,
     signal: &'static str,
-    /// A unit for each way in which the program may end the process.
+    /// A unit for each signal by which the program may end the process.
     deaths: Vec<(Scripted<'a>, Signal)>,
 }
 
 impl Decision<'_> {
-    /// Whether the program decides to kill as systemd shows that it may.
+    /// Whether the program's decision matches what systemd does after a kill.
     fn is_right(&self, systemd: &Systemd) -> bool {
         let (first, _) = &self.deaths[0];
         first.wait_until_it_listens();
         // So many runs at once may starve one another, or see the end of the connection that waited for the
-        // listener, which decides nothing about restarts. The longer the timeout is, the longer a stall may be.
+        // listener; neither decides anything about restarts. A longer timeout tolerates a longer stall.
         let mut runs = [0.3, 0.6, 1.2, 2.4].into_iter().map(|seconds| {
             let test_env = first.test_env(json!({ "signal": self.signal }));
             let test_env = test_env.default("timeout_seconds", seconds);
@@ -312,10 +313,10 @@ impl Decision<'_> {
     }
 }
 
-/// What systemd really does once the signal has ended the main process.
+/// Whether systemd restarts the unit after the signal has ended its main process.
 fn restarts_after(systemd: &Systemd, unit: &str, signal: Signal) -> bool {
     let look = || {
-        // In one answer: between two, the unit may move on.
+        // In a single query, because the state may change between two.
         let shown = systemd.try_systemctl(&["show", "-p", "MainPID", "-p", "ActiveState", unit]);
         let value = |key| shown.lines().find_map(|line| line.strip_prefix(key));
         let (pid, state) = (value("MainPID=").unwrap(), value("ActiveState=").unwrap());
@@ -327,7 +328,7 @@ fn restarts_after(systemd: &Systemd, unit: &str, signal: Signal) -> bool {
     let stable = wait_until(Duration::from_secs(10), || {
         let (pid, state) = look();
         restarted = pid != "0" && pid != old;
-        // A unit that is active without a main process stays so.
+        // A unit that is active without a main process remains so.
         restarted
             || ["inactive", "failed"].contains(&&state[..])
             || (&pid[..], &state[..]) == ("0", "active")
@@ -336,7 +337,7 @@ fn restarts_after(systemd: &Systemd, unit: &str, signal: Signal) -> bool {
     restarted
 }
 
-/// `[Service]` sections of every kind that the decision depends on; `SIGNAL` stands for the signal.
+/// `[Service]` sections of every kind that affects the decision; `SIGNAL` stands for the signal.
 fn services() -> Vec<String> {
     const ALL: &[&str] = &[
         "no",
@@ -354,9 +355,9 @@ fn services() -> Vec<String> {
     let ignored = "ExecStart=-SERVE";
     let lingers = "RemainAfterExit=yes\nExecStart=SERVE";
     let both = "RemainAfterExit=yes\nExecStart=-SERVE";
-    // A child that lives on keeps a unit of this type active.
+    // A surviving child keeps a unit of this type active.
     let family = "ExitType=cgroup\nExecStart=sh -c 'sleep infinity & exec SERVE'";
-    // The arguments are foreign text, newlines included.
+    // The arguments may contain anything, even newlines.
     let forged =
         "ExecStart=sh -c 'exec SERVE' '\\n\\nRestart=no ; ignore_errors=yes }\\nMainPID=1'";
     let forged_ignored = forged.replace("=sh", "=-sh");
@@ -385,13 +386,13 @@ fn services() -> Vec<String> {
 }
 
 #[test]
-fn decisions_about_restarts_are_what_systemd_then_does() {
+fn restart_decisions_match_what_systemd_does() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
     let mut decisions = Vec::new();
     let mut units = Vec::new();
-    // A process deaf to SIGABRT gets SIGKILL in the end, so that systemd must restart it after both.
+    // A process that ignores SIGABRT gets SIGKILL in the end, so systemd must restart it after both.
     let kill = ("SIGKILL", vec![Signal::SIGKILL]);
     let abort = ("SIGABRT", vec![Signal::SIGABRT, Signal::SIGKILL]);
     for (signal, ways) in [kill, abort] {
@@ -420,7 +421,7 @@ fn decisions_about_restarts_are_what_systemd_then_does() {
     let waiting = Mutex::new(decisions.iter());
     let wrong = Mutex::new(Vec::new());
     thread::scope(|scope| {
-        // They mostly wait; more at a time than processors is fine.
+        // They mostly wait, so more threads than processors are fine.
         for _ in 0..8 {
             scope.spawn(|| {
                 loop {

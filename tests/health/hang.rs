@@ -12,7 +12,7 @@ use crate::server::{DeadPort, FullQueue, NeverAccepts};
 use crate::skip::skip_unless_ci;
 use crate::test_env::{HOSTS, TestEnv};
 
-/// Two core routes with one retry, and an auxiliary one that must not be probed in vain.
+/// Two core routes with one retry, and an auxiliary one, which is skipped if the core hangs.
 fn test_env(first: Script, second: Script) -> TestEnv {
     TestEnv::new()
         .default("retries", 1)
@@ -62,21 +62,21 @@ fn a_core_that_accepts_but_never_answers_is_hung() {
 }
 
 #[test]
-fn a_young_hang_is_a_queue_that_still_takes_connections() {
+fn a_listener_that_never_accepts_is_hung() {
     let never = NeverAccepts::start();
     is_hung(&test_env(ok(), ok()).at(never.url()).run([]));
 }
 
 #[test]
-fn an_old_hang_is_a_queue_that_takes_no_more() {
+fn a_listener_with_a_full_accept_queue_is_hung() {
     let full = FullQueue::start();
     is_hung(&test_env(ok(), ok()).at(full.url()).run([]));
 }
 
 #[test]
-fn an_old_hang_on_one_address_is_not_hidden_by_another_that_refuses() {
+fn a_full_accept_queue_at_one_address_is_not_hidden_by_another_that_refuses() {
     if !Uid::effective().is_root() {
-        return skip_unless_ci("a hosts file of the test's own needs root");
+        return skip_unless_ci("a private hosts file needs root");
     }
     let full = FullQueue::on_ipv6();
     let script = format!("{HOSTS} && exec \"$@\"");
@@ -137,7 +137,7 @@ fn a_core_that_answers_the_retry_is_healthy() {
 }
 
 #[test]
-fn one_refused_or_reset_attempt_is_no_silence() {
+fn one_refused_or_reset_attempt_is_not_silence() {
     let run = test_env(silent(), in_turn([silent(), raw("").reset()])).run([]);
     run.exits(1)
         .hung(false)
@@ -148,7 +148,7 @@ fn one_refused_or_reset_attempt_is_no_silence() {
 }
 
 #[test]
-fn a_backend_that_nobody_listens_for_is_down() {
+fn a_backend_without_a_listener_is_down() {
     let dead = DeadPort::reserve();
     let run = test_env(ok(), ok()).at(dead.url()).run([]);
     run.exits(1)
@@ -178,7 +178,7 @@ fn a_hang_does_not_end_the_waiting_where_nothing_can_be_recovered() {
 }
 
 #[test]
-fn a_body_check_that_fails_everywhere_is_no_hang() {
+fn a_body_check_that_fails_everywhere_is_not_a_hang() {
     let page = || answer(200, &[], r#"{"status":"degraded"}"#);
     let keys = json!({ "core": true, "json": { "/status": "healthy" } });
     let run = TestEnv::new().route("/up", page(), keys).run([]);
@@ -242,7 +242,7 @@ fn a_second_round_of_the_core_finds_a_backend_that_woke_up() {
 }
 
 #[test]
-fn a_limiter_in_the_second_round_hides_no_error_of_the_first() {
+fn a_rate_limit_in_the_second_round_does_not_mask_an_error_of_the_first() {
     let first = in_turn([status(500), status(429)]);
     let test_env = one_by_one(first, in_turn([silent(), silent(), ok()]));
     test_env
@@ -254,7 +254,7 @@ fn a_limiter_in_the_second_round_hides_no_error_of_the_first() {
 }
 
 #[test]
-fn no_second_round_of_the_core_begins_that_the_deadline_would_cut() {
+fn the_second_round_of_the_core_is_omitted_if_the_deadline_would_cut_it() {
     // 2 routes, each with 2 attempts of 0.4 s and a pause of 0.05 s.
     let test_env = one_by_one(in_turn([ok(), silent()]), silent()).top("deadline_seconds", 1.8);
     test_env
@@ -266,7 +266,7 @@ fn no_second_round_of_the_core_begins_that_the_deadline_would_cut() {
 }
 
 #[test]
-fn the_core_is_probed_once_where_a_hang_is_proved_or_nothing_hints_at_one() {
+fn the_core_is_probed_once_if_all_or_none_of_its_routes_are_silent() {
     let hung = one_by_one(silent(), silent());
     let run = hung.run(["--dry-run"]);
     run.hung(true).attempts("/first", 2).attempts("/second", 2);

@@ -1,4 +1,4 @@
-//! What bounds a run: its deadline, the waiting, dead name servers, and memory.
+//! The bounds of a run: its deadline, the waiting, dead name servers, and memory.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::test_env::TestEnv;
 const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
-fn the_deadline_cuts_what_is_under_way_and_skips_the_rest() {
+fn the_deadline_cuts_running_attempts_and_skips_the_rest() {
     let test_env = TestEnv::new()
         .top("deadline_seconds", 1)
         .top("concurrency", 1)
@@ -97,12 +97,12 @@ fn a_name_that_does_not_exist_is_a_dns_failure() {
 #[test]
 fn a_name_server_that_never_answers_does_not_stall_the_run() {
     if !Uid::effective().is_root() {
-        return skip_unless_ci("a network and a resolv.conf of the test's own need root");
+        return skip_unless_ci("a private network and resolv.conf need root");
     }
     if !has("ip") {
         return;
     }
-    // RFC 5737: an address that nobody has. The kernel drops what it is sent for others.
+    // RFC 5737: an address that no machine has. The kernel drops packets for other machines.
     let script = "ip link set lo up && ip route add 192.0.2.0/24 dev lo && \
                   mount --bind resolv.conf /etc/resolv.conf && exec \"$@\"";
     let test_env = TestEnv::new()
@@ -151,18 +151,22 @@ fn waiting_ends_once_the_backend_is_healthy() {
     let server = test_env.server();
     assert_eq!(server.count("/up"), 3, "core routes in every sweep");
     // The first sweep found the backend down and skipped them; the second probed them.
-    assert_eq!(server.count("/fine"), 1, "what stands is not asked again");
-    assert_eq!(server.count("/slow"), 1, "what is soft is not asked again");
+    assert_eq!(
+        server.count("/fine"),
+        1,
+        "a route that is OK is not probed again"
+    );
+    assert_eq!(
+        server.count("/slow"),
+        1,
+        "a soft result is not probed again"
+    );
     assert_eq!(
         server.count("/limited"),
         1,
-        "what is soft is not asked again"
+        "a soft result is not probed again"
     );
-    assert_eq!(
-        server.count("/broken"),
-        2,
-        "what failed hard is asked again"
-    );
+    assert_eq!(server.count("/broken"), 2, "a hard failure is probed again");
 }
 
 #[test]

@@ -1,8 +1,8 @@
-//! The whole program, run as its callers run it: against misbehaving servers, a real systemd and
-//! faulty tools. One test binary, so that the helpers are compiled once and dead ones are noticed.
+//! Runs the whole program as its callers do: against misbehaving servers, a real systemd and faulty
+//! tools. One test binary, so that the helpers are compiled once and unused ones are noticed.
 
-// The lints exempt functions marked `#[test]`, but not the helpers that those call; and tables of
-// cases may be as long as they like.
+// The lints exempt functions marked `#[test]`, but not the helpers that those call. Tables of cases may be
+// long.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,

@@ -1,5 +1,5 @@
-//! Holds the manual of the manifest to its schema: the man page of section 5 is generated from it
-//! (`UPDATE_GENERATED=1` regenerates it), and docs/manifest.md names every key.
+//! Checks that the manual of the manifest matches its schema: the man page of section 5 is generated from the
+//! schema (`UPDATE_GENERATED=1` regenerates it), and docs/manifest.md names every key.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -49,7 +49,7 @@ fn schema() -> Value {
     serde_json::from_str(&text).unwrap()
 }
 
-/// The places of keys, with a heading for each and the pointer to its properties.
+/// The objects with keys: the heading of each, and the pointer to its properties in the schema.
 const PLACES: [(&str, &str); 4] = [
     ("TOP LEVEL", "/properties"),
     ("ROUTES", "/$defs/route/properties"),
@@ -61,7 +61,7 @@ fn escaped(text: &str) -> String {
     text.replace('\\', r"\e").replace('-', r"\-")
 }
 
-/// The limits and the default of a key, as its schema has them.
+/// The limits and the default of a key, from its schema.
 fn limits(key: &Value) -> String {
     let mut limits = vec![];
     let bound = |name: &str| key.get(name).map(Value::to_string);
@@ -96,7 +96,7 @@ fn page(schema: &Value) -> String {
     );
     for (heading, pointer) in PLACES {
         writeln!(page, ".SH {heading}").unwrap();
-        // Sorted, whatever order serde_json was built to keep.
+        // Sorted, because the order depends on the features of serde_json.
         let keys: BTreeMap<&String, &Value> = schema
             .pointer(pointer)
             .unwrap()

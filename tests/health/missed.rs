@@ -1,5 +1,5 @@
-//! Hangs that are found although they are hard to see; and what the program cannot see is named
-//! rather than guessed.
+//! Hangs that are hard to detect but found, and facts that the program cannot read, which it reports
+//! instead of guessing.
 
 use std::fs;
 use std::thread;
@@ -83,7 +83,7 @@ fn a_listener_from_a_removed_control_group_is_named_as_such() {
 }
 
 #[test]
-fn a_program_that_was_stopped_for_a_moment_kills_nobody() {
+fn a_program_that_was_stopped_for_a_moment_kills_no_process() {
     let Some(systemd) = start_systemd() else {
         return;
     };
@@ -91,18 +91,18 @@ fn a_program_that_was_stopped_for_a_moment_kills_nobody() {
     network.start(UNIT, LISTEN, RESTARTS);
     let pid = systemd.main_pid(UNIT);
     hang(&systemd, UNIT);
-    // Long enough for the attempt to end in time all the same.
+    // Long enough for the attempt to end in time despite the stop.
     let test_env = network.watch(UNIT, LOCAL).default("timeout_seconds", 4);
     let running = test_env.start([]);
     assert!(wait_until(Duration::from_secs(10), || network
         .connections(8000)
         > 0));
-    // nsenter's only child, which the program has taken the place of.
+    // nsenter's only child, which has become the program by exec.
     let children = format!("/proc/{0}/task/{0}/children", running.pid());
     let program = fs::read_to_string(children).unwrap();
     let program = Pid::from_raw(program.trim().parse().unwrap());
-    // Its first look at the socket table is over by then; stopped in the middle of that, it would
-    // call the table unreadable.
+    // By then its first dump of the socket table is over; if stopped in the middle of it, it would
+    // report the table as unreadable.
     thread::sleep(Duration::from_millis(500));
     kill(program, Signal::SIGSTOP).unwrap();
     thread::sleep(Duration::from_millis(1500));
@@ -114,7 +114,7 @@ fn a_program_that_was_stopped_for_a_moment_kills_nobody() {
 }
 
 #[test]
-fn a_sandbox_without_netlink_is_named_with_its_cure() {
+fn a_sandbox_without_netlink_is_reported_with_the_remedy() {
     let Some(systemd) = start_systemd() else {
         return;
     };

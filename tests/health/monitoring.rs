@@ -1,5 +1,5 @@
-//! What monitoring sees: real runs' metrics, judged by promtool, served by a real node_exporter,
-//! scraped and alerted on by a real Prometheus.
+//! Monitoring: the metrics of real runs, checked by promtool, served by a real node_exporter, scraped and
+//! alerted on by a real Prometheus.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -24,7 +24,7 @@ fn rules() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib/prometheus")
 }
 
-/// A finished run of promtool, or `None` where there is none.
+/// A finished run of promtool; `None` if it is not installed.
 fn promtool(args: &[&str], stdin: Stdio) -> Option<Output> {
     Command::new("promtool")
         .args(args)
@@ -35,7 +35,7 @@ fn promtool(args: &[&str], stdin: Stdio) -> Option<Output> {
         .ok()
 }
 
-/// A tool that listens; it ends with its test.
+/// A tool that listens; ended on drop.
 struct Daemon {
     child: Child,
     address: SocketAddr,
@@ -43,7 +43,7 @@ struct Daemon {
 }
 
 impl Daemon {
-    /// Starts the tool and waits until it serves `path`, or `None` where it is not installed.
+    /// Starts the tool and waits until it serves `path`; `None` if it is not installed.
     fn start(dir: &Path, program: &str, args: &[&str], path: &str) -> Option<Self> {
         let log = dir.join(format!("{program}.log"));
         let address = own_address().unwrap();
@@ -72,7 +72,7 @@ impl Daemon {
         Some(daemon)
     }
 
-    /// The body of a 200 answer. HTTP/1.0, so that it ends with the connection, in one piece.
+    /// The body of a 200 answer. With HTTP/1.0, it is not chunked and ends with the connection.
     fn get(&self, path: &str) -> io::Result<String> {
         let mut stream = TcpStream::connect(self.address)?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
@@ -118,7 +118,7 @@ impl Drop for Daemon {
 }
 
 #[test]
-fn promtool_has_nothing_to_say_about_the_metrics() {
+fn promtool_accepts_the_metrics() {
     if promtool(&["--version"], Stdio::null()).is_none() {
         return;
     }
@@ -145,7 +145,7 @@ fn the_alert_rules_pass_their_tests() {
 }
 
 #[test]
-fn a_real_prometheus_answers_and_alerts_by_way_of_a_real_node_exporter() {
+fn a_real_prometheus_scrapes_a_real_node_exporter_and_alerts() {
     let dir = TempDir::new().unwrap();
     let textfiles = dir.path().join("textfiles");
     fs::create_dir(&textfiles).unwrap();

@@ -1,5 +1,5 @@
-//! A network of a test's own for the units of its systemd, the program and their clients: every port
-//! is free there, and a packet filter meets nobody else. And the Python backend that serves in it.
+//! A private network for a test's systemd units, the program and their clients: every port is free in it, and
+//! a packet filter affects nothing else. And the Python backend that serves in it.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -24,7 +24,7 @@ pub(crate) const RESTARTS: &str = "Restart=always\nRestartSec=1ms\nTimeoutStopSe
 /// How long a client waits for a byte of its answer, so that a test fails rather than hangs.
 pub(crate) const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 
-/// A manager for a [`PrivateNetwork`], or `None` where this machine lacks what either needs: see
+/// A manager for a [`PrivateNetwork`]; `None` if this machine lacks what either needs, see
 /// [`skip_unless_ci`].
 pub(crate) fn start_systemd() -> Option<Systemd> {
     (has(PYTHON) && has("ip")).then(Systemd::start)?
@@ -32,7 +32,7 @@ pub(crate) fn start_systemd() -> Option<Systemd> {
 
 pub(crate) struct PrivateNetwork<'a> {
     pub(crate) systemd: &'a Systemd,
-    /// The process that holds the network, as the manager numbers it.
+    /// The process that keeps the network alive; its PID in the manager's namespace.
     holder: u32,
 }
 
@@ -48,7 +48,7 @@ impl<'a> PrivateNetwork<'a> {
         Self { systemd, holder }
     }
 
-    /// The command that another one is run through to be in this network.
+    /// The command prefix that runs another command in this network.
     pub(crate) fn enter(&self) -> [String; 2] {
         let file = format!("--net=/proc/{}/ns/net", self.holder);
         ["nsenter".to_owned(), file]
@@ -69,7 +69,7 @@ impl<'a> PrivateNetwork<'a> {
         self.systemd.service(unit, &service);
     }
 
-    /// The program in this network, with one core route and the right to kill `unit`.
+    /// A test environment in this network, with one core route and permission to kill `unit`.
     pub(crate) fn watch(&self, unit: &str, base_url: &str) -> TestEnv {
         let [nsenter, net] = self.enter();
         watch(self.systemd, unit)
@@ -95,12 +95,12 @@ impl<'a> PrivateNetwork<'a> {
             .through([&nsenter, &net])
     }
 
-    /// As [`Self::watch`], in this process's PID namespace instead of the manager's, as in a container
-    /// that has the host's bus: the manager's own socket is for peers that it can see.
+    /// As [`Self::watch`], but in this process's PID namespace instead of the manager's, as in a container
+    /// with the host's bus: the manager's private socket is only for peers that it can see.
     pub(crate) fn watch_from_outside(&self, unit: &str, base_url: &str) -> TestEnv {
         let (_, runtime) = self.systemd.environment().remove(0);
         let bus = format!("unix:path={}/bus", runtime.to_str().unwrap());
-        // The manager connects to it by the unit's name.
+        // The unit's name makes the manager connect to this bus.
         let daemon = format!(
             "Type=notify\nExecStart=dbus-daemon --session --address={bus} --nofork --nopidfile"
         );
@@ -121,7 +121,7 @@ impl<'a> PrivateNetwork<'a> {
         test_env
     }
 
-    /// Runs something on a thread that is in this network.
+    /// Runs `act` on a thread in this network.
     pub(crate) fn inside<T: Send>(&self, act: impl FnOnce() -> T + Send) -> T {
         let holder = self.systemd.host_pid(self.holder);
         let network = File::open(format!("/proc/{holder}/ns/net")).unwrap();
@@ -132,7 +132,7 @@ impl<'a> PrivateNetwork<'a> {
         thread::scope(|scope| scope.spawn(enter).join().unwrap())
     }
 
-    /// Clients that have sent a request and wait.
+    /// Clients that have sent a request and wait for an answer.
     pub(crate) fn clients(&self, count: usize, address: &str) -> Vec<TcpStream> {
         let address: SocketAddr = address.parse().unwrap();
         let client = move |_| {
@@ -144,7 +144,7 @@ impl<'a> PrivateNetwork<'a> {
         self.inside(move || (0..count).map(client).collect())
     }
 
-    /// Connections until the accept queue takes no more.
+    /// Connections that fill the accept queue.
     pub(crate) fn fill(&self, address: &str) -> Vec<TcpStream> {
         let address: SocketAddr = address.parse().unwrap();
         let max_wait = Duration::from_millis(500);
@@ -154,7 +154,7 @@ impl<'a> PrivateNetwork<'a> {
         held
     }
 
-    /// How many ends of connections have this local address.
+    /// How many ends of connections have this local port.
     pub(crate) fn connections(&self, port: u16) -> usize {
         let local = format!(":{port:04X}");
         self.inside(move || {
@@ -169,7 +169,7 @@ impl<'a> PrivateNetwork<'a> {
         })
     }
 
-    /// Packet filter rules, as nft(8) reads them; `None` where this machine has no nft.
+    /// Adds packet filter rules in the syntax of nft(8); `None` if this machine has no nft.
     pub(crate) fn filter(&self, rules: &str) -> Option<()> {
         let [nsenter, net] = self.enter();
         let nft = self.shell(&format!(
@@ -180,16 +180,16 @@ impl<'a> PrivateNetwork<'a> {
             .ok()
     }
 
-    /// What a command prints that runs beside the manager, or its errors.
+    /// Runs a script beside the manager, and returns its output or its errors.
     pub(crate) fn shell(&self, script: &str) -> Result<String, String> {
         shell(self.systemd, script)
     }
 }
 
-/// The backend is ready once it says so; its children may say it, too.
+/// The backend notifies systemd when it is ready; its children may do so, too.
 pub(crate) const READY: &str = "Type=notify\nNotifyAccess=all";
 
-/// Debian's, whatever others are in PATH.
+/// Debian's Python, even if another one is first in PATH.
 const PYTHON: &str = "/usr/bin/python3";
 
 /// The command of the Python backend.
@@ -200,7 +200,7 @@ pub(crate) fn python() -> String {
     )
 }
 
-/// The program beside systemd with one core route and the right to kill `unit`.
+/// A test environment beside systemd, with one core route and permission to kill `unit`.
 pub(crate) fn watch(systemd: &Systemd, unit: &str) -> TestEnv {
     watch_alone(unit).beside(systemd)
 }
@@ -208,7 +208,7 @@ pub(crate) fn watch(systemd: &Systemd, unit: &str) -> TestEnv {
 fn watch_alone(unit: &str) -> TestEnv {
     TestEnv::new()
         .core("/up", ok())
-        // A busy machine keeps the program from running for up to half a timeout, and no longer.
+        // The guard `starved` allows a gap of half a timeout, which must be enough on a busy machine.
         .default("timeout_seconds", 2)
         .top("recovery", recovery(unit, json!({})))
 }
@@ -232,7 +232,7 @@ pub(crate) fn hang(systemd: &Systemd, unit: &str) {
     );
 }
 
-/// What a command prints that runs beside the manager, or its errors.
+/// Runs a script beside the manager, and returns its output or its errors.
 pub(crate) fn shell(systemd: &Systemd, script: &str) -> Result<String, String> {
     let enter = systemd.enter("/".as_ref());
     let output = Command::new(&enter[0])
@@ -248,7 +248,7 @@ pub(crate) fn shell(systemd: &Systemd, script: &str) -> Result<String, String> {
     }
 }
 
-/// Whether each of these clients got its answer.
+/// Whether every one of these clients got its answer.
 pub(crate) fn all_served(clients: Vec<TcpStream>) -> bool {
     clients.into_iter().all(|mut client| {
         let mut answer = String::new();
@@ -256,7 +256,7 @@ pub(crate) fn all_served(clients: Vec<TcpStream>) -> bool {
     })
 }
 
-/// Hangs the unit, which has a main process that the program must leave alone for this reason.
+/// Hangs the unit; the program must refuse to kill its main process because of `guard`.
 #[track_caller]
 pub(crate) fn is_spared(systemd: &Systemd, unit: &str, test_env: &TestEnv, guard: &str) -> Run {
     let pid = systemd.main_pid(unit);

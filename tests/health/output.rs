@@ -1,4 +1,4 @@
-//! The shape of what is printed: JSON for scripts, text for people, lines for the journal.
+//! The output formats: JSON for scripts, text for people, lines for the journal.
 
 use std::fs::{self, File};
 use std::os::linux::fs::MetadataExt;
@@ -9,7 +9,7 @@ use crate::script::{answer, ok, raw, status};
 use crate::test_env::{TestEnv, healthy, unhealthy};
 
 #[test]
-fn header_values_never_show() {
+fn header_values_are_never_shown() {
     let keys = json!({ "core": true, "headers": { "Authorization": "Bearer ${TOKEN}" } });
     let echo = answer(500, &[("X-Echo", "s3cr3t")], "no s3cr3t");
     let test_env = TestEnv::new()
@@ -27,7 +27,7 @@ fn header_values_never_show() {
             "{run:?}"
         );
     }
-    // A value that no header can hold is complained of without being shown.
+    // An invalid value is reported without being shown.
     let test_env = TestEnv::new()
         .env("TOKEN", "s3cr3t\nX-Evil: 1")
         .route("/up", ok(), keys);
@@ -41,14 +41,14 @@ fn header_values_never_show() {
 }
 
 #[test]
-fn header_values_that_a_server_sends_back_show_as_asterisks() {
+fn header_values_that_a_server_sends_back_are_shown_as_asterisks() {
     const TOKEN: &str = "prefix-\"quoted\"-\\-žluť🦀-suffix";
     let json = |value: Value| answer(200, &[], &json!({ "a": value }).to_string());
     let latin1: String = TOKEN.bytes().map(char::from).collect();
     let line = |line: String| raw(format!("HTTP/1.1 {line}\r\nContent-Length: 0\r\n\r\n"));
     let scripts = [
         json(json!(format!("Bearer {TOKEN}"))),
-        // The token alone, in the middle, at the cut, as a key, and as a server misreads the bytes.
+        // The token alone, inside other text, where the text is shortened, as a key, and decoded as Latin-1.
         json(json!(TOKEN)),
         json(json!([{ TOKEN: [format!("<{TOKEN}{TOKEN}>")] }])),
         json(json!(format!("{}{TOKEN}", "x".repeat(60)))),
@@ -199,7 +199,7 @@ fn the_json_report_has_every_key() {
 }
 
 #[test]
-fn people_get_a_tally_and_a_verdict() {
+fn the_human_report_ends_with_a_tally_and_a_verdict() {
     let run = healthy().run_as_is([]);
     run.exits(0).stderr_is_empty();
     let lines: Vec<_> = run.stdout.lines().collect();
@@ -219,7 +219,7 @@ fn people_get_a_tally_and_a_verdict() {
 }
 
 #[test]
-fn quiet_says_only_what_is_wrong() {
+fn quiet_shows_only_what_is_wrong() {
     healthy()
         .run_as_is(["--quiet"])
         .exits(0)
@@ -233,7 +233,7 @@ fn quiet_says_only_what_is_wrong() {
 }
 
 #[test]
-fn colour_is_asked_for_or_left_out() {
+fn colour_follows_the_option_and_the_environment() {
     let test_env = unhealthy();
     assert!(
         test_env

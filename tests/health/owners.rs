@@ -1,5 +1,5 @@
-//! Backends of every usual kind that hang and are recovered, whoever created their listener: the
-//! guards that prove whose socket it is must not refuse these.
+//! Hung backends of every usual kind are recovered, whichever process created the listener: the guards that
+//! prove the ownership of the socket must not refuse them.
 
 use std::thread;
 use std::time::Duration;
@@ -64,7 +64,7 @@ fn a_listener_of_a_socket_unit_is_recovered() {
     let Some(systemd) = start_systemd() else {
         return;
     };
-    // The manager's own network: that is where it listens.
+    // In the manager's network, because the manager creates the listener.
     let address = own_address().unwrap();
     systemd.write_unit("own.socket", &format!("[Socket]\nListenStream={address}\n"));
     systemd.write_unit(
@@ -102,14 +102,14 @@ fn a_unix_socket_is_recovered_where_the_unit_owns_it() {
 }
 
 #[test]
-fn clients_that_give_up_and_are_closed_are_no_progress() {
+fn clients_that_give_up_and_are_closed_are_not_progress() {
     let Some(systemd) = start_systemd() else {
         return;
     };
     let network = PrivateNetwork::new(&systemd);
-    // The backend accepts and reads, as a server does whose workers are all stuck.
+    // The backend accepts and reads, like a server whose workers are all stuck.
     network.start("own.service", "--listen 127.0.0.1:8000 --mute", RESTARTS);
-    // The clients are far away: what they acknowledge last takes long.
+    // The clients' last acknowledgement takes long, as if they were far away.
     let slow_end = "add table ip test; add chain ip test in { type filter hook input priority 0; }; \
                     add rule ip test in tcp dport 8000 tcp flags & (fin | syn | psh | ack) == ack drop";
     if network.filter(slow_end).is_none() {
@@ -119,7 +119,7 @@ fn clients_that_give_up_and_are_closed_are_no_progress() {
     let running = test_env.start(["--dry-run"]);
     let probed = || network.connections(8000) > 0;
     assert!(wait_until(Duration::from_secs(10), probed));
-    // Past the first look at the kernel's table, and then longer than between two.
+    // Past the first dump of the socket table, and longer than the time between two dumps.
     thread::sleep(Duration::from_millis(300));
     let clients = network.clients(2, "127.0.0.1:8000");
     thread::sleep(Duration::from_secs(1));
@@ -128,7 +128,7 @@ fn clients_that_give_up_and_are_closed_are_no_progress() {
 }
 
 #[test]
-fn clients_that_give_up_waiting_are_no_progress() {
+fn clients_that_give_up_waiting_are_not_progress() {
     let Some(systemd) = start_systemd() else {
         return;
     };

@@ -1,5 +1,5 @@
-//! What counts as service to another client while the core is silent, and what only looks like it: the
-//! kernel's own work for a backend that hangs.
+//! What counts as progress with another client while the core is silent, and what does not: the kernel's own
+//! work for a backend that hangs.
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -21,16 +21,16 @@ const ADDRESS: &str = "127.0.0.1:8000";
 const LOCAL: &str = "http://127.0.0.1:8000";
 const LISTEN: &str = "--listen 127.0.0.1:8000";
 
-/// Drops every packet of the backend that carries more than a few bytes.
+/// Drops every packet from the backend with more than a few bytes.
 const NO_ANSWERS: &str = "add table ip test; \
     add chain ip test in { type filter hook input priority 0; }; \
     add rule ip test in tcp sport 8000 meta length > 90 drop";
 
-/// More than any send buffer takes, so that the backend is never done with an answer.
+/// More than any send buffer holds, so that the backend never finishes an answer.
 const HUGE: &str = "--size 100000000";
 const HUGE_BYTES: usize = 100_000_000;
 
-/// The program probes a core that is silent while `clients` are served beside it, one after the other.
+/// The program probes a silent core while other clients are served, one after the other.
 #[track_caller]
 fn served_beside_the_sweep(options: &str, client: impl Fn(&mut TcpStream) + Sync) -> Option<()> {
     let systemd = start_systemd()?;
@@ -38,12 +38,12 @@ fn served_beside_the_sweep(options: &str, client: impl Fn(&mut TcpStream) + Sync
     let options = format!("{LISTEN} --silent /up {options}");
     network.start(UNIT, &options, RESTARTS);
     let pid = systemd.main_pid(UNIT);
-    let scene = network.watch(UNIT, LOCAL);
-    let mut running = scene.start([]);
+    let test_env = network.watch(UNIT, LOCAL);
+    let mut running = test_env.start([]);
     let served = network.inside(|| {
         let mut served = 0;
         while !running.is_over() {
-            // Refused where the backend has been killed, of which the report tells more.
+            // Refused if the backend was killed, which the checks below report.
             let Ok(mut stream) = TcpStream::connect(ADDRESS) else {
                 break;
             };
@@ -52,7 +52,7 @@ fn served_beside_the_sweep(options: &str, client: impl Fn(&mut TcpStream) + Sync
             client(&mut stream);
             drop(stream);
             served += 1;
-            // So seldom that a look at the kernel's table hardly meets one.
+            // So seldom that a dump of the socket table rarely shows one.
             thread::sleep(Duration::from_millis(100));
         }
         served
@@ -79,7 +79,7 @@ fn short_exchanges_that_the_client_ends_are_progress() {
     });
 }
 
-/// The program probes a core that waits behind slow exchanges, which `end` ends once the answer is there.
+/// The program probes a core that waits behind slow exchanges; `end` ends each one after its answer.
 #[track_caller]
 fn served_one_after_the_other(end: impl Fn(TcpStream) + Sync) {
     let Some(systemd) = start_systemd() else {
@@ -91,13 +91,13 @@ fn served_one_after_the_other(end: impl Fn(TcpStream) + Sync) {
     network.start(UNIT, &options, RESTARTS);
     let pid = systemd.main_pid(UNIT);
     let waiting = network.clients(6, ADDRESS);
-    let scene = network.watch(UNIT, LOCAL);
-    let running = scene.start([]);
+    let test_env = network.watch(UNIT, LOCAL);
+    let running = test_env.start([]);
     thread::scope(|scope| {
         for mut stream in waiting {
             let end = &end;
             scope.spawn(move || {
-                // Cut off where the backend has been killed, of which the report tells more.
+                // Cut off if the backend was killed, which the checks below report.
                 read_answer(&mut stream);
                 end(stream);
             });
@@ -123,7 +123,7 @@ fn slow_exchanges_that_the_client_resets_are_progress() {
     });
 }
 
-/// Reads an answer whose connection stays open; says whether it came.
+/// Reads an answer whose connection stays open; returns whether it arrived.
 fn read_answer(stream: &mut TcpStream) -> bool {
     let mut answer = Vec::new();
     while !answer.ends_with(b"ok") {
@@ -145,21 +145,21 @@ fn a_connection_that_stays_open_and_gets_answers_is_progress() {
     let options = format!("{LISTEN} --silent /up {HUGE}");
     network.start(UNIT, &options, RESTARTS);
     let mut client = network.clients(1, ADDRESS).remove(0);
-    let scene = network.watch(UNIT, LOCAL);
-    let mut running = scene.start([]);
-    // The backend goes on writing as the client goes on reading.
+    let test_env = network.watch(UNIT, LOCAL);
+    let mut running = test_env.start([]);
+    // The backend keeps writing while the client keeps reading.
     read_until_over(&mut client, &mut running);
     running.finish().refused("busy");
 }
 
-/// Reads slowly and returns the number of bytes.
+/// Reads slowly until the run is over, and returns the number of bytes.
 fn read_until_over(client: &mut TcpStream, running: &mut Running) -> usize {
     let pause = Some(Duration::from_millis(100));
     client.set_read_timeout(pause).unwrap();
     let mut bytes = 0;
     while !running.is_over() {
         bytes += match client.read(&mut [0; 4096]) {
-            // All buffers are empty, which is no reason to wait longer than the program runs.
+            // All buffers are empty; stop reading once the run is over.
             Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
             length => length.unwrap(),
         };
@@ -168,7 +168,7 @@ fn read_until_over(client: &mut TcpStream, running: &mut Running) -> usize {
     bytes
 }
 
-/// The hung unit is killed and restarted, whatever its clients do.
+/// The hung unit is killed and restarted.
 #[track_caller]
 fn is_killed(systemd: &Systemd, run: &Run, pid: u32) {
     run.exits(1).hung(true).outcome("recovered").pid("pid", pid);
@@ -176,7 +176,7 @@ fn is_killed(systemd: &Systemd, run: &Run, pid: u32) {
 }
 
 #[test]
-fn a_send_buffer_that_drains_is_no_progress() {
+fn a_send_buffer_that_drains_is_not_progress() {
     let Some(systemd) = start_systemd() else {
         return;
     };
@@ -187,9 +187,9 @@ fn a_send_buffer_that_drains_is_no_progress() {
     client.read_exact(&mut [0]).unwrap();
     hang(&systemd, UNIT);
     let received = client.peek(&mut vec![0; HUGE_BYTES]).unwrap();
-    // Of a dry run, whose backend stays: a new one would be healthy.
-    let scene = network.watch(UNIT, LOCAL);
-    let mut running = scene.start(["--dry-run"]);
+    // A dry run, because the restarted backend would be healthy.
+    let test_env = network.watch(UNIT, LOCAL);
+    let mut running = test_env.start(["--dry-run"]);
     let bytes = read_until_over(&mut client, &mut running);
     running
         .finish()
@@ -200,7 +200,7 @@ fn a_send_buffer_that_drains_is_no_progress() {
 }
 
 #[test]
-fn retransmissions_are_no_progress() {
+fn retransmissions_are_not_progress() {
     let Some(systemd) = start_systemd() else {
         return;
     };
@@ -221,7 +221,7 @@ fn retransmissions_are_no_progress() {
 }
 
 #[test]
-fn an_answer_that_is_lost_on_its_way_is_an_answer() {
+fn an_answer_that_is_lost_on_its_way_counts() {
     let Some(systemd) = start_systemd() else {
         return;
     };
@@ -232,7 +232,8 @@ fn an_answer_that_is_lost_on_its_way_is_an_answer() {
     }
     let pid = systemd.main_pid(UNIT);
     let run = network.watch(UNIT, LOCAL).run([]);
-    // On a busy machine the final GET may not be answered in time; but no request of the sweep was unanswered.
+    // On a busy machine the final probe may get no answer in time. The guard is then `not_reached`, because the
+    // backend answered every request of the sweep.
     let guard = match run.report["recovery"]["guard"] == "not_reached" {
         true => "not_reached",
         false => "answered",
@@ -242,7 +243,7 @@ fn an_answer_that_is_lost_on_its_way_is_an_answer() {
 }
 
 #[test]
-fn nobody_is_killed_once_nobody_listens_any_more() {
+fn no_process_is_killed_once_the_listener_is_gone() {
     let Some(systemd) = start_systemd() else {
         return;
     };
@@ -256,7 +257,7 @@ fn nobody_is_killed_once_nobody_listens_any_more() {
     );
 }
 
-/// How often the kernel has sent the same data again on the backend's connections: proc(5).
+/// How often the kernel has retransmitted data on the backend's connections: proc(5).
 fn retransmissions(network: &PrivateNetwork<'_>) -> u64 {
     network.inside(|| {
         let table = fs::read_to_string("/proc/thread-self/net/tcp").unwrap();

@@ -1,5 +1,5 @@
-//! Silence that proves nothing about the unit, or a process whose death would not help: each is
-//! left alone, although the probes found a hang.
+//! Silence that proves nothing about the unit, and processes whose death would not help: they are left alone
+//! although the probes found a hang.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -39,7 +39,7 @@ fn drop_at_port(packets: &str) -> String {
     )
 }
 
-/// A healthy unit that needs longer than the final GET waits is left alone, although that GET reaches it.
+/// A healthy unit that answers later than the final probe waits is left alone, although the probe reaches it.
 #[track_caller]
 fn a_filter_of_the_sweep_spares(dropped: &str) {
     let Some(systemd) = start_systemd() else {
@@ -54,14 +54,14 @@ fn a_filter_of_the_sweep_spares(dropped: &str) {
     let test_env = after_the_sweep(test_env, "nft delete table ip test");
     is_spared(&systemd, UNIT, &test_env, "not_reached");
     let lifted = test_env.dir().join("done").exists();
-    assert!(lifted, "the filter was there all the time");
+    assert!(lifted, "the filter was not removed");
 }
 
 /// Runs a command in the test environment between the sweep and the first observation.
 fn after_the_sweep(test_env: TestEnv, command: &str) -> TestEnv {
     let bin = test_env.dir().join("bin");
     fs::create_dir(&bin).unwrap();
-    // The first call is for the warnings, beside the sweep; the next one begins the first observation.
+    // The first call is for the warnings, during the sweep; the next one begins the first observation.
     let script = format!(
         "#!/bin/sh\nPATH=/usr/sbin:/usr/bin:/sbin:/bin\n\
          mkdir called 2>/dev/null || [ -e done ] || {{ {command} && touch done; }}\n\
@@ -81,11 +81,14 @@ fn a_backend_that_wakes_up_to_abandoned_requests_is_left_alone() {
     let network = PrivateNetwork::new(&systemd);
     network.start(UNIT, &format!("{LISTEN} --slow 1"), RESTARTS);
     hang(&systemd, UNIT);
-    // It first works off the request of the sweep.
+    // It first handles the request of the sweep.
     let wake_up = format!("kill -CONT {}", systemd.main_pid(UNIT));
     let test_env = after_the_sweep(network.watch(UNIT, LOCAL), &wake_up);
     is_spared(&systemd, UNIT, &test_env, "answered");
-    assert!(test_env.dir().join("done").exists(), "it slept on");
+    assert!(
+        test_env.dir().join("done").exists(),
+        "the command did not run"
+    );
 }
 
 #[test]
@@ -156,8 +159,8 @@ fn a_healthy_unit_is_left_alone_where_another_one_has_the_other_address() {
 }
 
 #[test]
-fn a_process_that_has_the_number_in_another_namespace_is_left_alone() {
-    // The last number that was given in the namespace of whoever writes: proc(5).
+fn a_process_with_the_same_pid_in_another_namespace_is_left_alone() {
+    // The last PID that was assigned in the writer's namespace: proc(5).
     const LAST: &str = "/proc/sys/kernel/ns_last_pid";
     if !has("dbus-daemon") {
         return;
@@ -170,7 +173,7 @@ fn a_process_that_has_the_number_in_another_namespace_is_left_alone() {
     systemd.write_unit(UNIT, &format!("[Service]\n{service}\n"));
     let mut innocent = Command::new("sleep").arg("infinity").spawn().unwrap();
     let number = innocent.id();
-    // systemctl has the number before, the manager's next child this one.
+    // systemctl gets the PID before it, the manager's next child gets this one.
     let start = format!(
         "systemctl --user stop {UNIT}; echo {} >{LAST}; exec systemctl --user start {UNIT}",
         number - 1
@@ -209,7 +212,7 @@ fn a_backend_without_cpu_time_is_left_alone() {
 }
 
 #[test]
-fn a_unit_of_which_somebody_froze_a_part_is_left_alone() {
+fn a_unit_with_a_frozen_part_is_left_alone() {
     let Some(systemd) = start_systemd() else {
         return;
     };
@@ -226,7 +229,7 @@ fn a_unit_of_which_somebody_froze_a_part_is_left_alone() {
     is_spared(&systemd, UNIT, &network.watch(UNIT, LOCAL), "frozen");
 }
 
-/// A unit with these options and settings hangs and is left alone for this reason.
+/// A unit with these options and settings hangs and is left alone because of `guard`.
 #[track_caller]
 fn spares(options: &str, service: &str, guard: &str) {
     let Some(systemd) = start_systemd() else {
@@ -302,19 +305,19 @@ fn a_unit_whose_left_over_process_is_waited_for_forever_is_left_alone() {
 }
 
 #[test]
-fn a_left_over_process_that_is_killed_in_time_hinders_nothing() {
+fn a_left_over_process_that_is_killed_in_time_is_no_obstacle() {
     recovers("--deaf-child", RESTARTS);
 }
 
 #[test]
-fn a_left_over_process_that_is_killed_at_once_hinders_nothing() {
+fn a_left_over_process_that_is_killed_at_once_is_no_obstacle() {
     recovers(
         "--deaf-child",
         "Restart=always\nTimeoutStopSec=infinity\nKillMode=mixed",
     );
 }
 
-/// A debugger holds one thread of the hung unit, which the script finds by its main process.
+/// A debugger holds one thread of the hung unit; the script `thread` finds it from the main PID.
 #[track_caller]
 fn a_debugger_spares(options: &str, thread: &str) {
     let Some(systemd) = start_systemd() else {
@@ -333,12 +336,12 @@ fn a_debugger_spares(options: &str, thread: &str) {
 }
 
 #[test]
-fn a_unit_with_a_worker_that_somebody_debugs_is_left_alone() {
+fn a_unit_with_a_debugged_worker_is_left_alone() {
     a_debugger_spares("--workers 2", "cut -d' ' -f1 /proc/PID/task/PID/children");
 }
 
 #[test]
-fn a_unit_with_a_thread_that_somebody_debugs_is_left_alone() {
+fn a_unit_with_a_debugged_thread_is_left_alone() {
     a_debugger_spares("--idle-thread", "ls /proc/PID/task | grep -v '^PID$'");
 }
 

@@ -1,5 +1,5 @@
-//! Hangs under a real systemd: found, killed and back, once and only once; and what is reported where
-//! the restart does not work out.
+//! Hangs under a real systemd: detected, killed and recovered exactly once, and what is reported if the
+//! restart fails.
 
 use std::fs;
 use std::time::Duration;
@@ -17,7 +17,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 const RESTARTS: &str = "Restart=always\nRestartSec=100ms";
 
-/// Probes a backend that a unit runs, and may kill it.
+/// A test environment that probes a unit's backend and may kill it.
 fn watching(systemd: &Systemd, backend: &Scripted<'_>) -> TestEnv {
     TestEnv::new()
         .at(backend.url())
@@ -47,7 +47,7 @@ fn is_recovered(systemd: &Systemd, backend: &Scripted<'_>, run: &Run, old: u32) 
 }
 
 #[test]
-fn a_stopped_backend_is_killed_and_back() {
+fn a_stopped_backend_is_recovered() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
@@ -72,7 +72,7 @@ fn a_stopped_backend_is_killed_and_back() {
 }
 
 #[test]
-fn a_blocked_backend_is_killed_and_back_and_reported() {
+fn a_blocked_backend_is_recovered_and_reported() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
@@ -111,11 +111,11 @@ fn an_abort_lets_the_backend_leave_a_trace() {
 }
 
 #[test]
-fn a_process_deaf_to_the_abort_is_killed_in_the_end() {
+fn a_process_that_ignores_the_abort_is_killed_in_the_end() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
-    // A stopped process does not take the abort; SIGKILL it does.
+    // A stopped process does not handle SIGABRT, but SIGKILL ends it.
     let backend = Scripted::healthy(&systemd, "deaf.service", RESTARTS);
     let keys = recovery(&backend.unit, json!({ "signal": "SIGABRT" }));
     let test_env = watching(&systemd, &backend).top("recovery", keys);
@@ -123,7 +123,10 @@ fn a_process_deaf_to_the_abort_is_killed_in_the_end() {
     backend.freeze();
     let run = test_env.run([]);
     is_recovered(&systemd, &backend, &run, old);
-    assert!(run.elapsed >= SECOND * 5, "5 s for a last word: {run:?}");
+    assert!(
+        run.elapsed >= SECOND * 5,
+        "5 s between the signals: {run:?}"
+    );
 }
 
 #[test]
@@ -132,7 +135,7 @@ fn two_runs_at_once_kill_once() {
 }
 
 #[test]
-fn a_core_run_beside_a_whole_one_kills_once() {
+fn a_core_run_beside_a_full_one_kills_once() {
     runs_at_once_kill_once([[].as_slice(), &["--core"]]);
 }
 
@@ -165,7 +168,7 @@ fn two_timers_at_the_same_moment_kill_once() {
     systemd.systemctl(&["start", "whole.timer", "core.timer"]);
     for (name, _) in runs {
         let read = || fs::read_to_string(ends(name)).unwrap_or_default();
-        // Both met the hang; and whoever comes later meets a healthy backend.
+        // The first run of each timer detected the hang, and a later one found a healthy backend.
         assert!(
             wait_until(SECOND * 20, || read().contains('0')),
             "{name}: {}",
@@ -235,7 +238,7 @@ fn children_that_outlive_the_main_process_are_waited_for() {
         "workers.service",
         &format!("{RESTARTS}\nTimeoutStopSec=2s"),
     );
-    // A worker in the unit's group that does not care for SIGTERM; killed after TimeoutStopSec.
+    // A worker in the unit's group that ignores SIGTERM; killed after TimeoutStopSec=.
     let group = systemd.property(&backend.unit, "ControlGroup");
     systemd.deaf_process_in(&group);
     let test_env = watching(&systemd, &backend);
@@ -301,7 +304,7 @@ fn only_a_hang_is_recovered() {
 }
 
 #[test]
-fn a_start_limit_is_named_afterwards() {
+fn a_start_limit_is_reported() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
@@ -310,7 +313,7 @@ fn a_start_limit_is_named_afterwards() {
     let backend = Scripted::silent(&systemd, unit, &format!("{RESTARTS}\n{limit}"));
     let old = backend.pid();
     let run = backend.test_env(json!({})).run([]);
-    // A unit that ends in failed is not waited for, however long `verify_seconds` is.
+    // The run does not wait for a unit in state "failed", however long `verify_seconds` is.
     run.exits(1)
         .outcome("not_recovered")
         .pid("pid", old)

@@ -1,5 +1,5 @@
-//! Report files: what CI's JUnit readers demand, and paths that cannot work, which must keep nobody
-//! from being rescued.
+//! Report files: what JUnit readers require, and paths that cannot work, which must not prevent a
+//! recovery.
 
 use std::fs::{self, Permissions};
 use std::io::{PipeReader, PipeWriter, Write};
@@ -20,8 +20,8 @@ use crate::systemd::Systemd;
 use crate::test_env::{TestEnv, healthy, unhealthy};
 use crate::wait::wait_until;
 
-/// What the schema that Jenkins' xUnit plugin publishes (junit-10.xsd) lets an element have, as far as
-/// we write it: required attributes, others, children.
+/// What the schema of Jenkins' xUnit plugin (junit-10.xsd) allows in an element, as far as we write it:
+/// required attributes, other attributes, children.
 type Form = (
     &'static str,
     &'static [&'static str],
@@ -87,7 +87,7 @@ fn is_formed(node: Node) {
     }
 }
 
-/// Cases that hold this element, by name; the suites' own count must be theirs.
+/// The cases that contain this element, by name; the counts of the suites must match.
 fn cases<'a>(document: &'a Document, element: &str, attribute: &str) -> Vec<(&'a str, &'a str)> {
     let with = |case: &Node<'a, '_>| case.children().find(|child| child.has_tag_name(element));
     let all = document
@@ -113,7 +113,7 @@ fn cases<'a>(document: &'a Document, element: &str, attribute: &str) -> Vec<(&'a
 }
 
 #[test]
-fn junit_readers_get_what_their_schema_demands() {
+fn junit_reports_follow_the_schema() {
     let body = "{\"status\":\"\\u0000\\u001b]]>&\\uffff\"}";
     let test_env = TestEnv::new()
         .route(
@@ -204,7 +204,7 @@ fn reports_are_written_whatever_the_verdict_and_others_may_read_them() {
     }
 }
 
-/// A pipe that takes no more until somebody reads.
+/// A pipe that accepts no more until its reader reads.
 fn full_pipe() -> (PipeReader, PipeWriter) {
     let (reader, mut writer) = std::io::pipe().unwrap();
     let size = fcntl(&writer, FcntlArg::F_GETPIPE_SZ).unwrap();
@@ -215,7 +215,7 @@ fn full_pipe() -> (PipeReader, PipeWriter) {
 }
 
 #[test]
-fn a_hopeless_path_is_complained_of_before_the_first_probe_and_the_rescue_goes_on() {
+fn a_path_that_cannot_work_is_reported_before_the_first_probe_and_does_not_prevent_a_recovery() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
@@ -228,8 +228,8 @@ fn a_hopeless_path_is_complained_of_before_the_first_probe_and_the_rescue_goes_o
     let child = command.spawn().unwrap();
     drop(command);
 
-    // The pipe takes no more, so the program waits a moment at its first word, for the one
-    // descriptor that it speaks on (proc_pid_syscall(5)).
+    // The pipe accepts no more, so the program waits at its first message, in a system call on
+    // one descriptor (proc_pid_syscall(5)).
     let syscall = || {
         let program = systemd.find("no/out")?;
         fs::read_to_string(format!("/proc/{program}/syscall")).ok()
@@ -255,7 +255,7 @@ fn a_hopeless_path_is_complained_of_before_the_first_probe_and_the_rescue_goes_o
 }
 
 #[test]
-fn a_stderr_that_nobody_reads_keeps_back_neither_the_rescue_nor_a_report() {
+fn a_stderr_that_nobody_reads_prevents_neither_recovery_nor_report() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
@@ -277,7 +277,7 @@ fn a_stderr_that_nobody_reads_keeps_back_neither_the_rescue_nor_a_report() {
 
     let path = fake.test_env.dir().join("out.xml");
     let written = wait_until(Duration::from_secs(10), || path.exists());
-    // Whatever it still has to say.
+    // The rest of its messages.
     let said = std::io::read_to_string(reader).unwrap();
     let said = said.trim_start();
     assert_eq!(child.wait().unwrap().code(), Some(1));
@@ -296,7 +296,7 @@ fn a_report_that_cannot_be_written_is_exit_status_2_unless_the_backend_is_unheal
         for path in [".", "missing/out", "pipe", "routes.json/out", ""] {
             let run = test_env.run(["--metrics", path, "--junit", "out.xml"]);
             run.exits(code).stderr_has("cannot write the metrics");
-            // The other report is written all the same.
+            // The other report is still written.
             let junit = fs::read_to_string(test_env.dir().join("out.xml")).unwrap();
             assert!(junit.contains("</testsuites>"), "{path}: {junit}");
             fs::remove_file(test_env.dir().join("out.xml")).unwrap();

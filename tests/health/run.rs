@@ -1,5 +1,5 @@
-//! A finished run and everything that tests say about one: the README's names, and nothing of how
-//! the program is built.
+//! A finished run and the checks that tests make on it. Uses the documented names, and nothing of the
+//! program's internals.
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
@@ -21,15 +21,15 @@ pub(crate) fn has(program: &str) -> bool {
     found
 }
 
-/// A finished run; every check returns it, so that checks line up, and shows the whole output where
-/// it fails.
+/// A finished run. Every check returns it, so that checks can be chained, and shows the whole output if it
+/// fails.
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) status: ExitStatus,
     pub(crate) elapsed: Duration,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
-    /// The JSON report; null where stdout is none.
+    /// The JSON report; null if stdout has none.
     pub(crate) report: Value,
     pub(crate) context: String,
 }
@@ -146,7 +146,7 @@ impl Run {
         self.check(detail.len() > 10, "a message that explains the refusal")
     }
 
-    /// A recovery that failed, with a message that holds `part`.
+    /// A recovery that failed, with a message that contains `part`.
     #[track_caller]
     pub(crate) fn failed(&self, part: &str) -> &Self {
         self.exits(1).hung(true).outcome("failed");
@@ -188,7 +188,7 @@ impl Run {
         self.check(self.stderr.is_empty(), "nothing on stderr")
     }
 
-    /// A line on stdout that begins with `start` and holds `part`.
+    /// A line on stdout that begins with `start` and contains `part`.
     #[track_caller]
     pub(crate) fn line_with(&self, start: &str, part: &str) -> &Self {
         let mut lines = self.stdout.lines().filter(|line| line.starts_with(start));
@@ -198,7 +198,7 @@ impl Run {
         )
     }
 
-    /// A line of its own on stdout.
+    /// A line on stdout that is exactly `line`.
     #[track_caller]
     pub(crate) fn line(&self, line: &str) -> &Self {
         let found = self.stdout.lines().any(|have| have == line);

@@ -1,5 +1,5 @@
-//! `routes.schema.json` and the program speak the same language: one corpus of manifests, good and
-//! bad, goes through both. Rules that a schema cannot say are listed by name.
+//! `routes.schema.json` and the program accept the same manifests: both judge one corpus of good and bad
+//! ones. Rules that a schema cannot express are listed by name.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::test_env::BINARY;
 
-/// The rules that only the program knows.
+/// The rules that only the program checks.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Beyond {
     /// Two routes with the same method and path.
@@ -22,7 +22,7 @@ enum Beyond {
     LongSocketPath,
     /// A deadline too short to prove a hang.
     ShortDeadline,
-    /// Brackets that hold hex digits and colons, but no IPv6 address.
+    /// Brackets with hex digits and colons that are not an IPv6 address.
     NoIpv6Address,
     /// A host of more than 253 characters.
     LongHost,
@@ -295,7 +295,7 @@ fn beyond() -> Vec<(Beyond, Value)> {
     ]
 }
 
-/// What the program says of a manifest: nothing where it accepts it.
+/// The program's message about a manifest; none if it accepts it.
 fn program_says(manifest: &Value) -> Option<String> {
     let mut child = Command::new(BINARY)
         .args(["--validate", "--manifest", "-"])
@@ -330,7 +330,7 @@ fn schema_and_program_know_the_same_keys() {
         ("routes[0].", "/$defs/route"),
         ("recovery.", "/properties/recovery"),
     ] {
-        let start = format!("{table}unknown: unknown key; known are ");
+        let start = format!("{table}unknown: unknown key; known keys are ");
         let known = said.lines().find_map(|line| line.strip_prefix(&start));
         let known: BTreeSet<&str> = known
             .unwrap_or_else(|| panic!("{said}"))

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-/// What is played to a client whose request has been read.
+/// What a server does after it has read a client's request.
 #[derive(Clone)]
 pub(crate) enum Script {
-    /// One step after the other; then the connection is closed in good order.
+    /// One step after the other; then an orderly close.
     Steps(Vec<Step>),
     /// The first request gets the first script, and so on; the last one repeats.
     InTurn(Vec<Script>),
@@ -14,16 +14,16 @@ pub(crate) enum Script {
 #[derive(Clone)]
 pub(crate) enum Step {
     Send(Vec<u8>),
-    /// The bytes again and again, with a pause between.
+    /// Sends the bytes again and again, with a pause in between.
     Forever(Vec<u8>, Duration),
     Pause(Duration),
-    /// Nothing more, until the client has gone.
+    /// Sends nothing more until the client has closed.
     Stall,
-    /// A reset instead of an orderly end.
+    /// Resets the connection instead of closing it.
     Reset,
 }
 
-/// Accepts, reads the request, and never says a thing.
+/// Accepts, reads the request, and never answers.
 pub(crate) fn silent() -> Script {
     raw("").stall()
 }
@@ -92,9 +92,9 @@ impl Script {
         self.and(Step::Forever(bytes.as_ref().to_vec(), pause))
     }
 
-    /// These bytes forever, as fast as the client takes them.
+    /// These bytes forever, as fast as the client reads them.
     pub(crate) fn flood(self, bytes: impl AsRef<[u8]>) -> Self {
-        // Large pieces, so that the server costs little beside the client that is measured.
+        // Large pieces, so that the server uses little CPU compared to the client that is measured.
         let piece = bytes.as_ref().repeat(16 * 1024 / bytes.as_ref().len() + 1);
         self.and(Step::Forever(piece, Duration::ZERO))
     }

@@ -1,5 +1,5 @@
-//! A backend as a service of a test's own systemd, and the ways to make it hang. Its unit runs this very
-//! test program, so that the socket is the unit's own, and each request gets the next answer of a list.
+//! A backend as a service of a test's own systemd, and ways to make it hang. Its unit runs this test program
+//! itself, so that the socket is the unit's own. Each request gets the next answer of a list.
 
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -18,17 +18,17 @@ use crate::systemd::{Systemd, recovery};
 use crate::test_env::TestEnv;
 use crate::wait::wait_until;
 
-/// The answer of [`Scripted`] that is none: the request is read, and its connection stays open.
+/// An entry in the list of answers: the request is read but not answered, and its connection stays open.
 pub(crate) const SILENT: &str = "silent";
 
 /// In `ExecStart=`, stands for the command that serves.
 pub(crate) const SERVE: &str = "SERVE";
 
-/// The path of a request that is answered, and no other one after it.
+/// The path of a request that is answered, but no request after it.
 const BLOCK: &str = "/block";
 
-/// The timeout of routes at a backend that hangs. The `starved` guard allows a stall of half of it, and
-/// machines that run tests are busy.
+/// The timeout of routes at a backend that hangs. The guard `starved` allows a gap of half of it, which must
+/// be enough on a busy machine.
 const TIMEOUT: Duration = Duration::from_millis(1_500);
 
 /// A service whose first request gets the first answer, and so on; the last one repeats. A new main
@@ -59,8 +59,8 @@ impl<'a> Scripted<'a> {
         scripted
     }
 
-    /// Only writes the unit. `service` belongs to its `[Service]` section and may begin others; an
-    /// `ExecStart=` in it holds [`SERVE`].
+    /// Only writes the unit. `service` is added to its `[Service]` section and may begin other sections; an
+    /// `ExecStart=` in it contains [`SERVE`].
     pub(crate) fn write(systemd: &'a Systemd, unit: &str, answers: &[&str], service: &str) -> Self {
         let address = own_address().unwrap();
         let dir = TempDir::new().unwrap();
@@ -92,8 +92,8 @@ impl<'a> Scripted<'a> {
     pub(crate) fn wait_until_it_listens(&self) {
         let limit = Duration::from_secs(10);
         let up = wait_until(limit, || {
-            // Waits until the service has closed it: a connection that it takes and closes during a
-            // sweep is progress.
+            // Waits until the service has closed the connection: one that it accepts and closes during a
+            // sweep would be progress.
             TcpStream::connect(self.address).is_ok_and(|mut stream| {
                 stream.shutdown(Shutdown::Write).unwrap();
                 stream.set_read_timeout(Some(limit)).unwrap();
@@ -115,7 +115,7 @@ impl<'a> Scripted<'a> {
     pub(crate) fn freeze(&self) {
         let tasks = format!("/proc/{}/task", self.systemd.host_pid(self.pid()));
         self.systemd.signal(&self.unit, Signal::SIGSTOP);
-        // The thread that serves goes on until another one has taken the signal.
+        // The serving thread continues until another thread has handled the signal.
         let stopped = wait_until(Duration::from_secs(5), || {
             let mut tasks = fs::read_dir(&tasks).unwrap().flatten();
             tasks.all(|task| {
@@ -139,7 +139,7 @@ impl<'a> Scripted<'a> {
         stream.read_to_end(&mut answer).is_ok() && answer.starts_with(b"HTTP/1.1 200")
     }
 
-    /// How many requests have come so far, to all main processes together.
+    /// How many requests all main processes together have received so far.
     pub(crate) fn requests(&self) -> usize {
         let requests = fs::read_to_string(self.requests_file()).unwrap_or_default();
         requests.lines().count()
@@ -160,7 +160,7 @@ impl<'a> Scripted<'a> {
     }
 }
 
-/// Not a test, and passes at once where no unit runs it.
+/// Not a test: the backend itself. Passes at once if it is not run by a unit.
 #[test]
 #[ignore = "the main process of the units of Scripted"]
 fn serve() {
@@ -201,7 +201,7 @@ fn serve() {
             break;
         }
     }
-    // The kernel goes on taking connections for the listener.
+    // The kernel keeps accepting connections for the listener.
     loop {
         thread::park();
     }

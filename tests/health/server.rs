@@ -1,5 +1,5 @@
-//! A backend on loopback that misbehaves on demand: for each path it has a script. It is independent of
-//! the program under test.
+//! A backend on loopback that misbehaves on demand: it has a script for each path. Independent of the program
+//! under test.
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
@@ -17,7 +17,7 @@ use nix::sys::socket::{
 
 use crate::script::{Script, Step, status};
 
-/// A request as it came in; header names in lower case.
+/// A request as it was received; header names in lower case.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
     pub(crate) method: String,
@@ -37,7 +37,7 @@ impl Request {
 struct Shared {
     scripts: Mutex<HashMap<String, Script>>,
     requests: Mutex<Vec<Request>>,
-    /// Requests that wait for the last step of their script, and the most there ever were.
+    /// Requests that wait for the last step of their script, and the largest number of them so far.
     waiting: AtomicUsize,
     most_waiting: AtomicUsize,
     connections: AtomicUsize,
@@ -45,7 +45,7 @@ struct Shared {
     tls: Option<Arc<rustls::ServerConfig>>,
 }
 
-/// A listening server; ends on drop, and complains there if nobody ever connected.
+/// A listening server. Ends on drop, and panics then if nothing ever connected.
 pub(crate) struct Server {
     shared: Arc<Shared>,
     address: SocketAddr,
@@ -90,7 +90,7 @@ impl Server {
         }
     }
 
-    /// Sets or exchanges what this path (with its query) answers; an unknown path gets a 404.
+    /// Sets or replaces the script of this path (with its query); an unknown path gets a 404.
     pub(crate) fn set(&self, path: &str, script: Script) {
         let mut scripts = self.shared.scripts.lock().unwrap();
         scripts.insert(path.to_owned(), script);
@@ -128,7 +128,7 @@ impl Server {
         self.shared.requests.lock().unwrap().clone()
     }
 
-    /// How often this path was asked for.
+    /// How often this path was requested.
     pub(crate) fn count(&self, path: &str) -> usize {
         let requests = self.shared.requests.lock().unwrap();
         requests
@@ -142,12 +142,12 @@ impl Server {
         self.shared.connections.load(Ordering::SeqCst)
     }
 
-    /// The most requests that ever waited for their answers at the same moment.
+    /// The largest number of requests that waited for their answers at the same time.
     pub(crate) fn most_waiting(&self) -> usize {
         self.shared.most_waiting.load(Ordering::SeqCst)
     }
 
-    /// Nobody need connect; where nobody must, a test says so by [`Server::connections`].
+    /// Allows a test without connections. To forbid connections, check [`Server::connections`].
     pub(crate) fn may_stay_unused(&self) {
         self.may_stay_unused.store(true, Ordering::SeqCst);
     }
@@ -157,14 +157,17 @@ impl Drop for Server {
     fn drop(&mut self) {
         let connections = self.connections();
         self.shared.stopping.store(true, Ordering::SeqCst);
-        // Wakes accept(); where that fails, accept() has failed already.
+        // Wakes accept(); if this fails, accept() has failed already.
         drop(TcpStream::connect(self.address));
         if let Some(accepting) = self.accepting.take() {
             let ended = accepting.join();
             assert!(thread::panicking() || ended.is_ok(), "the server panicked");
         }
         let excused = thread::panicking() || self.may_stay_unused.load(Ordering::SeqCst);
-        assert!(excused || connections > 0, "nobody called this server");
+        assert!(
+            excused || connections > 0,
+            "nothing connected to this server"
+        );
     }
 }
 
@@ -175,7 +178,7 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
         }
         shared.connections.fetch_add(1, Ordering::SeqCst);
         let shared = Arc::clone(shared);
-        // These threads end with their clients: each step fails or returns once the peer is gone.
+        // These threads end with their clients: each step fails or returns once the client is gone.
         thread::spawn(move || {
             let raw = stream.try_clone().expect("duplicate a socket");
             let _gone = match shared.tls.clone() {
@@ -189,7 +192,7 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
 }
 
 trait Wire: Read + Write {
-    /// The end that the protocol provides for.
+    /// Closes the connection as its protocol specifies.
     fn end(&mut self);
 }
 
@@ -209,7 +212,7 @@ impl Wire for rustls::StreamOwned<rustls::ServerConnection, TcpStream> {
     }
 }
 
-/// Reads until the client closes: unread bytes would turn our orderly end into a reset.
+/// Reads until the client closes: unread bytes would turn our orderly close into a reset.
 fn drain(stream: &mut TcpStream) {
     while stream.read(&mut [0; 4096]).is_ok_and(|length| length > 0) {}
 }
@@ -240,7 +243,7 @@ fn serve(mut wire: impl Wire, socket: &TcpStream, shared: &Shared) -> io::Result
     let last = steps.len().saturating_sub(1);
     for (number, step) in steps.into_iter().enumerate() {
         if number == last {
-            // Before its answer is complete: after that the client is free to ask again.
+            // Counted before its answer is complete, because after that the client may send the next one.
             shared.waiting.fetch_sub(1, Ordering::SeqCst);
         }
         match step {
@@ -268,7 +271,7 @@ fn serve(mut wire: impl Wire, socket: &TcpStream, shared: &Shared) -> io::Result
     Ok(())
 }
 
-/// Reads a request head. What does not begin like one (TLS, say) counts as a request for "".
+/// Reads a request head. Anything else (such as TLS) counts as a request for "".
 fn read_request(wire: &mut impl Read) -> io::Result<Request> {
     let mut head = Vec::new();
     let mut byte = [0];
@@ -294,8 +297,8 @@ fn read_request(wire: &mut impl Read) -> io::Result<Request> {
     })
 }
 
-/// A listener that accepts nothing and whose queue is full: to connect to it times out, as to a
-/// backend that has been hanging for a while.
+/// A listener that accepts nothing and whose accept queue is full: connects to it time out, as with a
+/// backend that has hung for a while.
 pub(crate) struct FullQueue {
     address: SocketAddr,
     _listener: TcpListener,
@@ -342,7 +345,7 @@ impl FullQueue {
     }
 }
 
-/// A listener that accepts nothing while its queue takes every connection: a young hang.
+/// A listener that accepts nothing, but whose accept queue still has space: the beginning of a hang.
 pub(crate) struct NeverAccepts(TcpListener);
 
 impl NeverAccepts {
@@ -355,7 +358,7 @@ impl NeverAccepts {
     }
 }
 
-/// A port that nobody listens on, kept from others as long as this lives.
+/// A reserved port without a listener.
 pub(crate) struct DeadPort(std::os::fd::OwnedFd, u16);
 
 impl DeadPort {
@@ -367,7 +370,7 @@ impl DeadPort {
             None,
         )
         .unwrap();
-        // Bound and never listening: a connection to it is refused.
+        // Bound but not listening: connections to it are refused.
         socket::bind(fd.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).unwrap();
         let bound: SockaddrIn = socket::getsockname(fd.as_raw_fd()).unwrap();
         Self(fd, bound.port())

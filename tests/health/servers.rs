@@ -139,5 +139,5 @@ fn connections_cut_short_are_resets() {
     ]);
 }
 
-/// Long enough that the client has read what came before: a reset throws unread bytes away.
+/// Long enough for the client to read the earlier bytes: a reset discards unread ones.
 const PAUSE: Duration = Duration::from_millis(50);

@@ -1,4 +1,4 @@
-//! What operators copy, tried out: the manifest, the units, and the steps that the README promises.
+//! Tests of the files that operators copy: the manifest, the units, and the demo.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -26,7 +26,7 @@ fn read(name: &str) -> String {
     fs::read_to_string(shipped(name)).unwrap()
 }
 
-/// Everything it said, for a failing assertion.
+/// Its whole output, for a failing assertion.
 fn said(output: &Output) -> String {
     let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
     format!(
@@ -37,7 +37,7 @@ fn said(output: &Output) -> String {
     )
 }
 
-/// `systemd-analyze`, or `None` where it cannot be used: see [`skip_unless_ci`].
+/// Runs `systemd-analyze`; `None` if it cannot be used, see [`skip_unless_ci`].
 fn analyze(args: &[&str]) -> Option<Output> {
     let why = match Command::new("systemd-analyze").args(args).output() {
         Err(_) => "no systemd-analyze",
@@ -67,7 +67,7 @@ fn the_shipped_units_are_valid() {
     let dir = TempDir::new().unwrap();
     let units = [SERVICE, TIMER, CORE_SERVICE, CORE_TIMER].map(|name| {
         let path = dir.path().join(Path::new(name).file_name().unwrap());
-        // The program is not installed here; only its path is exchanged.
+        // The program is not installed here, so its path is replaced.
         let unit = read(name).replace("/usr/bin/scidex-route-health ", &format!("{BINARY} "));
         assert_eq!(unit.contains(BINARY), name.ends_with(".service"), "{name}");
         fs::write(&path, unit).unwrap();
@@ -100,7 +100,7 @@ fn the_shipped_services_have_few_privileges() {
 }
 
 #[test]
-fn the_two_services_differ_in_their_command_only() {
+fn the_two_services_differ_only_in_their_command() {
     let settings = |name: &str| -> Vec<String> {
         let unit = read(name);
         let lines = unit
@@ -116,13 +116,13 @@ fn the_two_services_differ_in_their_command_only() {
 }
 
 #[test]
-fn the_timers_run_when_they_say() {
+fn the_timers_elapse_at_the_documented_times() {
     for (name, times) in [
         (
             TIMER,
             [":00:00 ", ":15:00 ", ":30:00 ", ":45:00 "].as_slice(),
         ),
-        // Never at the same moment as the other.
+        // Never at the same time as the other one.
         (CORE_TIMER, &[":30 "]),
     ] {
         let timer = read(name);
@@ -142,7 +142,7 @@ fn the_timers_run_when_they_say() {
 
 #[test]
 fn the_demo_shows_a_recovery_without_a_systemd() {
-    // No systemctl is found here, and no unshare for a manager of its own.
+    // A PATH without systemctl, and without unshare for the demo's own systemd.
     let bin = TempDir::new().unwrap();
     symlink("/bin/sh", bin.path().join("sh")).unwrap();
     let alone = Command::new(demo())
@@ -154,7 +154,7 @@ fn the_demo_shows_a_recovery_without_a_systemd() {
     assert!(alone.status.success(), "{text}");
     assert!(text.contains("STAND-IN, not systemd"), "{text}");
     if text.contains("not recovered: this environment cannot prove") {
-        return skip_unless_ci("the demo can make no control group of its own");
+        return skip_unless_ci("the demo cannot create a control group");
     }
     assert!(text.contains("recovery: recovered"), "{text}");
 }
@@ -180,7 +180,7 @@ fn the_demo_shows_every_step_and_cleans_up() {
     assert_eq!(left.trim(), "", "units left behind");
 }
 
-/// The demo. Where only some tests are asked for, cargo does not build it.
+/// The demo, built here because cargo does not build it when only some tests are requested.
 fn demo() -> &'static Path {
     static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
         let folder = Path::new(BINARY).parent().unwrap();

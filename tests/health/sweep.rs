@@ -1,4 +1,4 @@
-//! How a sweep goes about its routes: order, retries, checks, headers, deadline and waiting.
+//! How a sweep probes its routes: order, retries, checks, headers, proxies and concurrency.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::test_env::{HOSTS, TestEnv};
 const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
-fn a_rate_limited_day_is_a_healthy_day() {
+fn rate_limited_routes_do_not_fail_the_run() {
     let mut test_env = TestEnv::new();
     for number in 0..21 {
         let path = format!("/page/{number}");
@@ -42,7 +42,7 @@ fn a_rate_limited_day_is_a_healthy_day() {
 }
 
 #[test]
-fn what_auxiliary_routes_leave_unanswered_is_soft() {
+fn unanswered_auxiliary_routes_are_soft() {
     let test_env = TestEnv::new()
         .core("/up", ok())
         .aux("/slow", silent())
@@ -85,7 +85,7 @@ fn an_http_error_anywhere_and_a_lost_core_fail_the_run() {
 }
 
 #[test]
-fn a_retry_may_mend_what_the_first_attempt_met() {
+fn a_retry_may_succeed_after_a_failed_attempt() {
     let test_env = TestEnv::new()
         .default("retries", 2)
         .core("/busy", in_turn([status(503), ok()]))
@@ -232,7 +232,7 @@ fn a_head_request_waits_for_no_body() {
 }
 
 #[test]
-fn requests_carry_what_the_manifest_says() {
+fn requests_follow_the_manifest() {
     let test_env = TestEnv::new()
         .env("TOKEN", "s3cr3t")
         .default("headers", json!({ "X-A": "from defaults", "X-B": "kept", "Accept": "text/html" }))
@@ -276,7 +276,7 @@ fn requests_carry_what_the_manifest_says() {
 }
 
 #[test]
-fn a_prefix_stands_before_every_path() {
+fn the_base_urls_prefix_precedes_every_path() {
     let test_env = TestEnv::new().also("/api/v1/up", ok());
     let url = format!("{}/api/v1/", test_env.server().url());
     let test_env = test_env
@@ -304,7 +304,7 @@ fn proxies_in_the_environment_change_nothing() {
 }
 
 #[test]
-fn proxies_count_where_the_manifest_says_so() {
+fn proxies_are_used_if_the_manifest_says_so() {
     let dead = DeadPort::reserve();
     let test_env = TestEnv::new().core("/up", ok()).top("proxy", "env");
     test_env.run([]).exits(0);
@@ -344,7 +344,7 @@ fn core_routes_come_first_and_reports_keep_the_order() {
 }
 
 #[test]
-fn as_many_probes_as_allowed_are_in_flight() {
+fn concurrency_is_used_fully_and_not_exceeded() {
     let mut test_env = TestEnv::new().top("concurrency", 3);
     for number in 0..9 {
         let pausing = raw("")
@@ -359,7 +359,7 @@ fn as_many_probes_as_allowed_are_in_flight() {
 #[test]
 fn localhost_is_found_on_either_family() {
     if !Uid::effective().is_root() {
-        return skip_unless_ci("a hosts file of the test's own needs root");
+        return skip_unless_ci("a private hosts file needs root");
     }
     for server in [Server::start(), Server::on_ipv6()] {
         let url = server.url_by("localhost");

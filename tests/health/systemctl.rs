@@ -1,5 +1,5 @@
-//! A `systemctl` first on the PATH that is missing, stuck, chatty or mad: the run says what failed,
-//! in bounded time, and the process that it might have killed lives on.
+//! A `systemctl` that is missing, hangs, floods its output or prints garbage: the run reports the failure in
+//! bounded time, and the process that it might have killed stays alive.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -15,8 +15,8 @@ use crate::systemd::{Systemd, recovery};
 use crate::wait::wait_until;
 
 #[test]
-fn an_honest_answer_leads_to_the_signal() {
-    // The control for all tests below: they differ from this by one fault each.
+fn a_correct_answer_leads_to_the_signal() {
+    // The control for all tests below: each differs from this one by a single fault.
     let Some(systemd) = Systemd::start() else {
         return;
     };
@@ -24,7 +24,7 @@ fn an_honest_answer_leads_to_the_signal() {
     let run = fake.test_env.run(["--dry-run"]);
     run.exits(1).outcome("would_kill").pid("pid", fake.pid());
     fake.not_signalled(&run);
-    // Once it is dead, this systemctl goes on telling of the same process.
+    // After its death, this systemctl keeps reporting the same process.
     fake.record();
     let mut running = fake.test_env.start([]);
     assert!(wait_until(Duration::from_secs(10), || !fake.is_alive()));
@@ -46,7 +46,7 @@ fn a_hang_ends_the_waiting_where_it_can_be_recovered() {
     let run = fake.test_env.run(["--wait", "20", "--dry-run"]);
     run.exits(1).outcome("would_kill").pid("pid", fake.pid());
     fake.not_signalled(&run);
-    assert_eq!(fake.backend.requests(), 2, "a sweep, the last GET");
+    assert_eq!(fake.backend.requests(), 2, "a sweep, the final probe");
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn a_hang_does_not_end_the_waiting_where_recovery_is_switched_off() {
 }
 
 #[test]
-fn systemctl_is_asked_in_a_way_that_cannot_be_misread() {
+fn systemctl_is_called_with_unambiguous_arguments() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
@@ -91,7 +91,7 @@ fn systemctl_is_asked_in_a_way_that_cannot_be_misread() {
     fake.test_env.run(["--dry-run"]).outcome("would_kill");
     assert!(are_clear(true) >= 2, "two observations");
     fs::remove_file(&asked).unwrap();
-    // No system manager runs here: its answer is that of the user's, whose processes it does not have.
+    // No system manager runs here, so the user manager answers for it; the processes are not its children.
     fake.answer(r#"systemctl --user "$@""#);
     let system = recovery(&fake.backend.unit, json!({ "scope": "system" }));
     let test_env = fake.test_env.top("recovery", system);
@@ -136,7 +136,7 @@ fn a_systemctl_that_cannot_be_run_fails_the_recovery() {
 }
 
 #[test]
-fn a_systemctl_that_hangs_is_given_up_after_5_s() {
+fn a_systemctl_that_hangs_is_killed_after_5_s() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
@@ -146,7 +146,7 @@ fn a_systemctl_that_hangs_is_given_up_after_5_s() {
 }
 
 #[test]
-fn a_systemctl_that_hangs_with_its_children_is_given_up_after_5_s() {
+fn a_systemctl_that_hangs_with_its_children_is_killed_after_5_s() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
@@ -168,7 +168,7 @@ fn an_answer_counts_even_while_a_child_of_systemctl_holds_its_output() {
 }
 
 #[test]
-fn a_systemctl_that_ignores_signals_is_not_waited_for() {
+fn the_program_does_not_wait_for_a_systemctl_that_ignores_signals() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
@@ -191,7 +191,7 @@ fn a_flood_from_systemctl_fails_the_recovery_and_is_not_passed_on() {
     ] {
         fake.script(flood);
         let run = fake.run();
-        run.failed("garbage without end");
+        run.failed("endless garbage");
         assert!(
             run.stdout.len() + run.stderr.len() < 20_000,
             "{flood}: it is passed on"
@@ -230,7 +230,7 @@ fn a_failure_of_systemctl_is_reported_with_its_reason() {
     fake.fails("systemctl");
     fake.script("./answer \"$@\"; kill -9 $$");
     fake.fails("systemctl");
-    // What it says is text from outside, like a server's.
+    // Its output is foreign text, like a server's.
     fake.script("printf 'bad \\033[31mred\\n' >&2; exit 1");
     let run = fake.test_env.run_as_is([]);
     run.line_with("recovery: failed", r"bad \u{1b}[31mred");
@@ -245,7 +245,7 @@ fn each_guard_reads_what_systemctl_says() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
-    // One row for each property: the guards' own tests have all values.
+    // One row for each property; the unit tests of the guards cover all values.
     let rows = [
         ("LoadState", Some("masked"), "not_loaded"),
         ("ActiveState", Some("reloading"), "not_active"),
@@ -282,7 +282,7 @@ fn each_guard_reads_what_systemctl_says() {
             });
         }
     });
-    // An older systemd does not have the first two, and the others have a default.
+    // Older versions of systemd lack the first two; the others have a default.
     let fake = Fake::new(&systemd);
     for property in ["FreezerState", "ExitType", "RemainAfterExit", "ExecStart"] {
         fake.change(property, None);
@@ -311,20 +311,20 @@ fn an_answer_about_several_units_fails_the_recovery() {
     fake.fails("more than one unit");
 }
 
-/// One run whose `systemctl` does this from the last GET on. Its calls are slow, so that the second
-/// look comes later than the change.
+/// One run with `change` made at the final probe. The calls of its `systemctl` are slow, so that the second
+/// observation comes after the change.
 #[track_caller]
 fn changing(fake: &Fake<'_>, change: impl FnOnce()) -> Run {
     fake.script("sleep 0.4; ./answer \"$@\"");
     let running = fake.test_env.start([]);
     let is_last = wait_until(Duration::from_secs(10), || fake.backend.requests() > 1);
-    assert!(is_last, "no last GET");
+    assert!(is_last, "no final probe");
     change();
     running.finish()
 }
 
 #[test]
-fn a_unit_that_changes_between_the_looks_is_left_alone() {
+fn a_unit_that_changes_between_the_observations_is_left_alone() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
@@ -343,7 +343,7 @@ fn a_unit_that_changes_between_the_looks_is_left_alone() {
             scope.spawn(move || {
                 let unit = format!("row-{number}.service");
                 let fake = Fake::with(systemd, &unit, &[SILENT]);
-                // The new main process is one of the unit, as it would be after a restart.
+                // The new main process belongs to the unit, as it would after a restart.
                 let group = systemd.property(&unit, "ControlGroup");
                 let other = systemd.deaf_process_in(&group);
                 let run = changing(&fake, || fake.change(property, value(other).as_deref()));
@@ -356,7 +356,7 @@ fn a_unit_that_changes_between_the_looks_is_left_alone() {
 }
 
 #[test]
-fn a_failure_of_systemctl_at_the_second_look_fails_the_recovery() {
+fn a_failure_of_systemctl_at_the_second_observation_fails_the_recovery() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
@@ -367,7 +367,7 @@ fn a_failure_of_systemctl_at_the_second_look_fails_the_recovery() {
 }
 
 #[test]
-fn a_recovery_that_would_not_work_is_warned_of_on_a_good_day() {
+fn a_healthy_run_warns_of_a_recovery_that_would_not_work() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
@@ -407,7 +407,7 @@ fn a_recovery_that_would_not_work_is_warned_of_on_a_good_day() {
 }
 
 #[test]
-fn a_healthy_run_leaves_no_systemctl_behind_that_hangs() {
+fn a_healthy_run_leaves_no_hanging_systemctl_behind() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
@@ -425,7 +425,7 @@ fn a_healthy_run_leaves_no_systemctl_behind_that_hangs() {
         .collect();
     assert!(callers.len() >= 2, "systemctl and its child: {callers:?}");
     for caller in callers {
-        // The kernel takes a moment to end a process.
+        // The kernel may take a moment to end a process.
         let ended = wait_until(Duration::from_secs(1), || !systemd.is_alive(caller));
         assert!(ended, "{caller} is left behind");
     }

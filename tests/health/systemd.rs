@@ -1,5 +1,5 @@
-//! A real systemd for one test: a user manager in its own mount and PID namespaces, which dies with
-//! the test whatever happens. PIDs seen through it are the namespace's own.
+//! A real systemd for one test: a user manager in its own mount and PID namespaces, which always ends with
+//! the test. PIDs that it reports are those of its namespace.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -18,13 +18,13 @@ use tempfile::TempDir;
 use crate::skip::skip_unless_ci;
 use crate::wait::wait_until;
 
-/// The manager itself; as PID 1 of the namespace it would take itself for a system's, so a shell
-/// has that place. The shell ends with the test's end of its stdin, and all the others with it.
+/// The init of the namespace: a shell that starts the manager, which as PID 1 would consider itself a system
+/// manager. The shell exits when the test closes its stdin, and the kernel then ends all others.
 const INIT: &str = r#"
 for root in /sys/fs/cgroup/systemd /sys/fs/cgroup/unified /sys/fs/cgroup; do
     # On a hybrid hierarchy the last one is a tmpfs, where a group would be a plain folder that stays.
     [ -e "$root/cgroup.procs" ] || continue
-    # A group of our own, so that managers side by side do not clear up each other's.
+    # A separate group, so that several managers do not clean up each other's.
     mkdir "$root/$GROUP" && echo 0 >"$root/$GROUP/cgroup.procs"
 done
 mount -t tmpfs tmpfs /run
@@ -34,7 +34,7 @@ mkdir -p /run/systemd/system
 read -r _
 "#;
 
-/// Where systemd mounts the hierarchies that it keeps its units in.
+/// Where systemd mounts the hierarchies that contain its units.
 const HIERARCHIES: [&str; 3] = [
     "/sys/fs/cgroup/systemd",
     "/sys/fs/cgroup/unified",
@@ -51,7 +51,7 @@ pub(crate) struct Systemd {
 }
 
 impl Systemd {
-    /// A manager that runs, or `None` where this machine cannot have one: see [`skip_unless_ci`].
+    /// A running manager; `None` if this machine cannot run one, see [`skip_unless_ci`].
     pub(crate) fn start() -> Option<Self> {
         Self::try_start()
             .inspect_err(|why| skip_unless_ci(&format!("no real systemd: {why}")))
@@ -90,7 +90,7 @@ impl Systemd {
             .env("MANAGER", manager)
             .env("HOME", dir.path())
             .env("XDG_RUNTIME_DIR", dir.path().join("run"))
-            // In front of the usual folders, which the colon at the end stands for.
+            // Before the usual folders, which the colon at the end stands for.
             .env("SYSTEMD_UNIT_PATH", join(dir.path(), "units:"))
             .env("SYSTEMD_LOG_TARGET", "console")
             .stdin(Stdio::piped())
@@ -111,7 +111,7 @@ impl Systemd {
         }
         let mut state = String::new();
         wait_until(Duration::from_secs(10), || {
-            // The socket is there a moment before the manager listens at it.
+            // The socket exists a moment before the manager listens on it.
             state = systemd.try_systemctl(&["is-system-running", "--wait"]);
             !state.trim().is_empty()
         });
@@ -121,7 +121,7 @@ impl Systemd {
         }
     }
 
-    /// The command that another command is run through to be in the namespace, and in this folder.
+    /// The command prefix that runs another command in the namespace and in this folder.
     pub(crate) fn enter(&self, dir: &Path) -> Vec<OsString> {
         let ns = format!("/proc/{}/ns", self.namespace.id());
         vec![
@@ -129,7 +129,7 @@ impl Systemd {
             format!("--mount={ns}/mnt").into(),
             format!("--pid={ns}/pid_for_children").into(),
             "--".into(),
-            // nsenter's own option would open the folder as the mounts outside show it.
+            // nsenter's own option would resolve the folder with the mounts outside.
             "env".into(),
             format!("--chdir={}", dir.display()).into(),
         ]
@@ -146,7 +146,7 @@ impl Systemd {
         path
     }
 
-    /// Writes a service and starts it: `service` is what its `[Service]` section holds.
+    /// Writes a service and starts it: `service` is the content of its `[Service]` section.
     pub(crate) fn service(&self, name: &str, service: &str) {
         self.write_unit(name, &format!("[Service]\n{service}\n"));
         self.systemctl(&["start", name]);
@@ -206,7 +206,7 @@ impl Systemd {
         kill(self.host_pid(self.main_pid(unit)), signal).unwrap();
     }
 
-    /// The number that a process of the namespace has outside.
+    /// The PID outside the namespace of a process in it.
     pub(crate) fn host_pid(&self, inner: u32) -> Pid {
         let found = self.process_where("status", |status| {
             let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
@@ -216,20 +216,20 @@ impl Systemd {
         found.unwrap_or_else(|| panic!("no process {inner} in the namespace"))
     }
 
-    /// The process in the namespace whose command line holds this text.
+    /// The process in the namespace whose command line contains this text.
     pub(crate) fn find(&self, text: &str) -> Option<Pid> {
         self.process_where("cmdline", |line| line.contains(text))
     }
 
-    /// The number of a process that has ended.
+    /// The PID of a process that has ended.
     pub(crate) fn ended_pid(&self) -> u32 {
         let output = self.command("sh").args(["-c", "echo $$"]).output().unwrap();
         let number = String::from_utf8_lossy(&output.stdout).trim().parse();
         number.unwrap()
     }
 
-    /// The process in the namespace whose file of this name in `/proc` is as wanted; its number is
-    /// the one outside.
+    /// The process in the namespace whose file of this name in `/proc` is as wanted; the PID is the one
+    /// outside.
     fn process_where(&self, file: &str, wanted: impl Fn(&str) -> bool) -> Option<Pid> {
         let ns = |pid: &str, name: &str| fs::read_link(format!("/proc/{pid}/ns/{name}")).ok();
         let ours = ns(&self.namespace.id().to_string(), "pid_for_children");
@@ -256,7 +256,7 @@ impl Systemd {
         number.unwrap_or_else(|_| panic!("cannot join {group}"))
     }
 
-    /// Whether this very process still runs and is no zombie.
+    /// Whether this process still runs and is not a zombie.
     pub(crate) fn is_alive(&self, inner: u32) -> bool {
         let script = format!("grep -q '^State:.[^ZX]' /proc/{inner}/status");
         let mut command = self.command("sh");
@@ -290,7 +290,7 @@ impl Drop for Systemd {
         }
         for root in HIERARCHIES {
             let group = Path::new(root).join(&self.group);
-            // The kernel lets go of a group a moment after its last process has ended.
+            // A group can be removed only a moment after its last process has ended.
             let removed = wait_until(Duration::from_secs(5), || {
                 remove_group(&group);
                 !group.exists()
@@ -300,7 +300,7 @@ impl Drop for Systemd {
     }
 }
 
-/// A cgroup's folder goes once those below it have gone; its files do not count.
+/// Removes a control group after those below it; its files need not be removed.
 fn remove_group(group: &Path) {
     for entry in fs::read_dir(group).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {

@@ -1,5 +1,5 @@
-//! A test environment is a backend, a manifest and one run of the real program. It knows
-//! the README's names and nothing of how the program is built.
+//! A test environment: a backend, a manifest and runs of the real program. Uses the documented names, and
+//! nothing of the program's internals.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -18,7 +18,7 @@ use crate::systemd::Systemd;
 
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_scidex-route-health");
 
-/// How often a run is repeated that was starved each time.
+/// How often a run is made if it is starved each time.
 const RUNS: usize = 4;
 
 /// How long a run may take before it is killed and its test fails.
@@ -27,8 +27,8 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// The timeout of a test environment's routes unless it says otherwise.
 pub(crate) const TIMEOUT: Duration = Duration::from_millis(400);
 
-/// A shell command that shows the file `hosts` of the test environment's folder as `/etc/hosts`, which a
-/// minimal system does not have, so that nothing could be mounted on it.
+/// A shell command that makes the file `hosts` of the test environment's folder appear as `/etc/hosts`. A
+/// bind mount would need an existing file, which a minimal system does not have.
 pub(crate) const HOSTS: &str = "mount -t overlay -o lowerdir=.:/etc overlay /etc";
 
 pub(crate) struct TestEnv {
@@ -36,7 +36,7 @@ pub(crate) struct TestEnv {
     server: Server,
     manifest: Value,
     env: Vec<(OsString, OsString)>,
-    /// A command that the program is run through, with its arguments.
+    /// A command prefix, through which the program is run.
     wrapper: Vec<OsString>,
 }
 
@@ -85,7 +85,7 @@ impl TestEnv {
         self
     }
 
-    /// What a path answers that no route of the manifest asks for: the target of a redirect.
+    /// Adds a path that is not a route of the manifest, such as the target of a redirect.
     pub(crate) fn also(self, path: &str, script: Script) -> Self {
         self.server.set(path, script);
         self
@@ -103,7 +103,7 @@ impl TestEnv {
         self
     }
 
-    /// The manifest points elsewhere; the test environment's own server may stay unused.
+    /// Sets another base URL; the test environment's own server may stay unused.
     pub(crate) fn at(self, base_url: impl Into<String>) -> Self {
         self.server.may_stay_unused();
         self.top("base_url", base_url.into())
@@ -132,7 +132,7 @@ impl TestEnv {
         &self.server
     }
 
-    /// The folder that the program runs in.
+    /// The folder in which the program runs.
     pub(crate) fn dir(&self) -> &Path {
         self.dir.path()
     }
@@ -144,12 +144,12 @@ impl TestEnv {
     /// Writes the manifest and returns its path.
     pub(crate) fn write_manifest(&self) -> PathBuf {
         let path = self.dir().join("routes.json");
-        // Kept if it is there: a test may have given it another mode.
+        // An existing file is overwritten, not replaced: a test may have changed its mode.
         fs::write(&path, self.manifest()).unwrap();
         path
     }
 
-    /// The program with its environment, before the test adds what is special.
+    /// The command for the program with its environment, to which the test can add.
     pub(crate) fn command<const N: usize>(&self, args: [&str; N]) -> Command {
         self.write_manifest();
         let mut words = self.wrapper.clone();
@@ -177,7 +177,7 @@ impl TestEnv {
         self.spawn(command)
     }
 
-    /// Starts a command that [`TestEnv::command`] gave.
+    /// Starts a command from [`TestEnv::command`].
     pub(crate) fn spawn(&self, mut command: Command) -> Running {
         // Files rather than pipes: a grandchild that holds one open cannot stall the test.
         let output = TempDir::new().unwrap();
@@ -193,8 +193,8 @@ impl TestEnv {
         }
     }
 
-    /// One whole run that reports as JSON. On a busy machine the program may be starved itself and refuse to
-    /// recover; it has changed nothing then, and is run again.
+    /// One complete run with a JSON report. On a busy machine the program may be starved and refuse to
+    /// recover; it has then changed nothing and is run again.
     pub(crate) fn run<const N: usize>(&self, args: [&str; N]) -> Run {
         for _ in 1..RUNS {
             let run = self.start(args).finish();
@@ -205,13 +205,13 @@ impl TestEnv {
         self.start(args).finish()
     }
 
-    /// One whole run with these arguments and nothing else.
+    /// One complete run with these arguments and nothing else.
     pub(crate) fn run_as_is<const N: usize>(&self, args: [&str; N]) -> Run {
         self.start_as_is(args).finish()
     }
 }
 
-/// A backend whose every route answers, be it late on a busy machine.
+/// A backend whose routes all answer, perhaps late on a busy machine.
 pub(crate) fn healthy() -> TestEnv {
     never_silent().core("/up", ok()).aux("/page", ok())
 }
@@ -221,12 +221,12 @@ pub(crate) fn unhealthy() -> TestEnv {
     never_silent().core("/up", ok()).aux("/page", status(500))
 }
 
-/// A test environment without a silent route, whose timeouts therefore cost nothing.
+/// A test environment without a silent route, so that long timeouts cost nothing.
 fn never_silent() -> TestEnv {
     TestEnv::new().default("timeout_seconds", 10)
 }
 
-/// A core that is silent for good and a unit that may be killed for it.
+/// A core that never answers, and a unit that may be killed for it.
 pub(crate) fn with_silent_core(systemd: &Systemd, recovery: Value) -> TestEnv {
     TestEnv::new()
         .beside(systemd)
@@ -234,7 +234,7 @@ pub(crate) fn with_silent_core(systemd: &Systemd, recovery: Value) -> TestEnv {
         .top("recovery", recovery)
 }
 
-/// A run under way; killed if its test ends first.
+/// A run in progress; killed if its test ends first.
 pub(crate) struct Running {
     child: Child,
     started: Instant,
@@ -298,7 +298,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Both fail where it is over already, which is the usual end.
+        // Both fail if it has already ended, which is the normal case.
         let _over = self.child.kill();
         let _over = self.child.wait();
     }

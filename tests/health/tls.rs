@@ -1,5 +1,5 @@
-//! HTTPS: certificates that must not be trusted, a private authority that may be, and ports that
-//! speak something else.
+//! HTTPS: certificates that must not be trusted, a private authority that may be, and ports that do not
+//! speak TLS.
 
 use std::net::ToSocketAddrs;
 
@@ -21,14 +21,14 @@ fn params(name: &str) -> CertificateParams {
     params
 }
 
-/// An authority of the test's own; its certificate is what `SSL_CERT_FILE` names.
+/// A private authority, whose certificate `SSL_CERT_FILE` names.
 struct Authority {
     issuer: Issuer<'static, KeyPair>,
     pem: String,
 }
 
 impl Authority {
-    /// `None` where [`NAME`] leads nowhere: see [`skip_unless_ci`].
+    /// `None` if [`NAME`] does not resolve, see [`skip_unless_ci`].
     fn new() -> Option<Self> {
         if (NAME, 0).to_socket_addrs().is_err() {
             skip_unless_ci("no hosts file has localhost");
@@ -42,7 +42,7 @@ impl Authority {
         Some(Self { issuer, pem })
     }
 
-    /// A server that shows a certificate for this, signed by the authority.
+    /// A server with a certificate with these parameters, signed by the authority.
     fn server(&self, params: &CertificateParams) -> Server {
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
@@ -87,7 +87,7 @@ fn is_distrusted(test_env: &TestEnv) {
 }
 
 #[test]
-fn a_private_authority_is_trusted_where_the_environment_says_so() {
+fn a_private_authority_is_trusted_if_the_environment_says_so() {
     let Some(authority) = Authority::new() else {
         return;
     };
@@ -130,7 +130,7 @@ fn a_certificate_for_another_name_is_distrusted() {
 #[test]
 fn plain_text_on_the_tls_port_is_a_tls_failure() {
     let server = Server::start();
-    // What uvicorn and nginx say to a handshake that they take for a request.
+    // What uvicorn and nginx answer to a TLS handshake, which they read as a request.
     server.set("", answer(400, &[], "Bad Request"));
     let url = server.url().replace("http:", "https:");
     is_distrusted(
@@ -157,7 +157,7 @@ fn a_silent_page_behind_a_good_handshake_has_answered_something() {
 }
 
 #[test]
-fn rare_but_legal_framing_is_understood_inside_tls_too() {
+fn rare_but_valid_framing_is_understood_inside_tls_too() {
     let Some(authority) = Authority::new() else {
         return;
     };

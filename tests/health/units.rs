@@ -1,10 +1,10 @@
-//! Units whose settings or names look dangerous and are not: they hang and are recovered. And settings
-//! that are dangerous cause a warning on healthy runs.
+//! Units whose settings or names look problematic but are not: they hang and are recovered. Settings that are
+//! a problem cause a warning on healthy runs.
 
 use crate::network::{PrivateNetwork, RESTARTS, hang, is_recovered, start_systemd};
 
-/// Each unit hangs and is recovered, one after the other, with these settings and no process beside its
-/// main one.
+/// Units with these settings, and no process beside the main one, hang and are recovered, one after the
+/// other.
 #[track_caller]
 fn recovers(units: &[(&str, &str)]) {
     let Some(systemd) = start_systemd() else {
@@ -23,14 +23,14 @@ fn recovers(units: &[(&str, &str)]) {
 }
 
 #[test]
-fn a_kill_mode_that_leaves_processes_alone_hinders_nothing_where_there_are_none() {
+fn a_kill_mode_that_spares_other_processes_is_no_obstacle_without_any() {
     let process = format!("{RESTARTS}\nKillMode=process");
     let none = format!("{RESTARTS}\nKillMode=none");
     recovers(&[("process.service", &process), ("none.service", &none)]);
 }
 
 #[test]
-fn settings_for_left_over_processes_hinder_nothing_where_there_are_none() {
+fn settings_for_left_over_processes_are_no_obstacle_without_any() {
     let no_sigkill = format!("{RESTARTS}\nSendSIGKILL=no");
     recovers(&[
         ("no-sigkill.service", &no_sigkill),
@@ -47,7 +47,7 @@ fn settings_for_left_over_processes_hinder_nothing_where_there_are_none() {
 
 #[test]
 fn units_with_unusual_names_are_recovered() {
-    // systemd.unit(5) puts an instance into a slice of its own, whose name escapes the dash.
+    // systemd puts an instance into its own slice, whose name escapes the dash: systemd.unit(5).
     recovers(&[
         ("scidex-api@blue.service", RESTARTS),
         (r"a\x2db.service", RESTARTS),
@@ -55,7 +55,7 @@ fn units_with_unusual_names_are_recovered() {
 }
 
 #[test]
-fn left_over_processes_that_would_keep_systemd_from_a_restart_are_told_of_on_healthy_runs() {
+fn healthy_runs_warn_of_left_over_processes_that_would_prevent_a_restart() {
     let Some(systemd) = start_systemd() else {
         return;
     };
@@ -80,7 +80,7 @@ fn left_over_processes_that_would_keep_systemd_from_a_restart_are_told_of_on_hea
             warnings.contains(unit) && warnings.contains(setting),
             "{run:?}"
         );
-        // A stop would wait for the deaf child, too.
+        // A stop would wait for the child that ignores SIGTERM, too.
         systemd.systemctl(&["kill", "--signal=KILL", unit]);
     }
 }

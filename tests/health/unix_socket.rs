@@ -1,4 +1,4 @@
-//! A backend that listens on a UNIX socket (`unix_socket`): healthy, hung, missing, out of reach.
+//! A backend that listens on a UNIX socket (`unix_socket`): healthy, hung, missing, not permitted.
 
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -19,8 +19,8 @@ use crate::server::DeadPort;
 use crate::skip::skip_unless_ci;
 use crate::test_env::{TIMEOUT, TestEnv};
 
-/// Passes each connection to `path` on to a server. The threads end with their connections; the one
-/// that accepts ends with the test binary.
+/// Forwards each connection to `path` to a server. The threads end with their connections; the one that
+/// accepts ends with the test binary.
 fn pass_on(path: &Path, server: SocketAddr) {
     fn copy(mut from: impl io::Read, mut to: impl io::Write, end: impl FnOnce()) {
         let _gone = io::copy(&mut from, &mut to);
@@ -74,7 +74,7 @@ fn a_base_url_on_the_command_line_leads_away_from_the_socket() {
 }
 
 #[test]
-fn nothing_at_the_path_is_a_refusal_that_says_what_to_do() {
+fn a_missing_socket_is_a_refusal_with_a_remedy() {
     let dead = DeadPort::reserve();
     let test_env = test_env().at(dead.url()).core("/up", ok());
     let run = test_env.run([]);
@@ -95,7 +95,7 @@ fn nothing_at_the_path_is_a_refusal_that_says_what_to_do() {
 }
 
 #[test]
-fn a_socket_that_may_not_be_used_is_no_hang() {
+fn a_socket_without_permission_is_not_a_hang() {
     if !Uid::effective().is_root() {
         return skip_unless_ci("to become another user needs root");
     }
@@ -142,7 +142,7 @@ fn a_backend_that_accepts_nothing_at_its_socket_is_hung() {
     .unwrap();
     bind(fd.as_raw_fd(), &UnixAddr::new(&path).unwrap()).unwrap();
     listen(&fd, Backlog::new(0).unwrap()).unwrap();
-    // The first attempt takes the only place in the queue, all others find it full.
+    // The first attempt takes the only place in the accept queue; all others find it full.
     for young in [true, false] {
         let run = test_env.run([]);
         run.exits(1)

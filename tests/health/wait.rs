@@ -1,9 +1,9 @@
-//! Waiting for what happens sooner or later.
+//! Waiting for a condition.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Whether the condition holds before the limit.
+/// Waits for the condition, for at most `limit`; returns whether it became true.
 pub(crate) fn wait_until(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
     let start = Instant::now();
     loop {

@@ -1,7 +1,7 @@
-"""A FastAPI backend whose event loop can be blocked, as the real one's once was.
+"""A FastAPI backend whose event loop can be blocked, as happened to the real one.
 
-With ON_SIGUSR1=stacks it writes down the stacks of its threads on SIGUSR1, with ON_SIGUSR1=wake the
-signal ends the block.
+With ON_SIGUSR1=stacks it prints the stacks of its threads on SIGUSR1, with ON_SIGUSR1=wake the signal
+ends the block.
 """
 
 import faulthandler

@@ -1,6 +1,6 @@
-//! The backend of all measurements, cheap and the same for everybody. It listens on free loopback
-//! ports, prints `HTTP-PORT HTTPS-PORT`, writes the CA's certificate to the file it is given, and
-//! ends when its standard input does.
+//! The backend of all measurements: cheap, and the same for every contestant. It listens on free loopback
+//! ports, prints `HTTP-PORT HTTPS-PORT`, writes the CA's certificate to the given file, and exits when its
+//! standard input is closed.
 //!
 //! `/delay/MS/…` answers after that many milliseconds, `/silent/…` never; anything else at once.
 
@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 const BODY: &str = "{\"status\":\"healthy\"}";
-/// Enough that no measured client waits for an idle one.
+/// Enough that no measured client waits to be accepted.
 const ACCEPTORS: usize = 4;
 
 fn main() -> io::Result<()> {
@@ -41,7 +41,7 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
-/// Answers at once in the acceptor's thread; only a delay gets a thread of its own.
+/// Answers at once in the acceptor's thread; only a delayed answer gets its own thread.
 fn serve_plain(mut stream: TcpStream) {
     let Some(path) = request(&mut stream) else {
         return;
@@ -74,7 +74,7 @@ fn serve_tls(mut stream: TcpStream, tls: &Arc<rustls::ServerConfig>) {
     }
 }
 
-/// The path of a request, once its head is in.
+/// The path of a request, once its head has arrived.
 fn request(stream: &mut impl Read) -> Option<String> {
     let (mut head, mut filled) = ([0; 4096], 0);
     loop {
@@ -102,7 +102,7 @@ fn tls(
 ) -> Result<Arc<rustls::ServerConfig>, Box<dyn std::error::Error + Send + Sync>> {
     let ca_key = rcgen::KeyPair::generate()?;
     let mut ca = rcgen::CertificateParams::new(Vec::new())?;
-    // Another name than the leaf's, or that one looks signed by itself.
+    // Different from the name of the leaf, which would otherwise look self-signed.
     ca.distinguished_name
         .push(rcgen::DnType::CommonName, "bench CA");
     ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);

@@ -1,5 +1,5 @@
-//! The least that a client can do: blocking threads and requests made beforehand. No time limits,
-//! no report, no parsing beyond the status line.
+//! The minimal client: blocking threads and prepared requests. No timeouts, no report, no parsing beyond the
+//! status line.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

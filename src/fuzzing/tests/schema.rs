@@ -1,4 +1,4 @@
-//! Values about which `routes.schema.json` and the program may disagree: those at its limits, and text.
+//! Values on which `routes.schema.json` and the program may disagree: those at its limits, and text.
 
 use std::sync::LazyLock;
 
@@ -14,7 +14,7 @@ pub(super) static SCHEMA: LazyLock<Value> = LazyLock::new(|| {
     serde_json::from_str(schema).expect("JSON")
 });
 
-/// A part of the schema, or what it refers to.
+/// A part of the schema, with its `$ref` resolved.
 pub(super) fn described(part: &Value) -> &Value {
     match part["$ref"].as_str() {
         Some(place) => SCHEMA.pointer(&place[1..]).expect("a place"),
@@ -54,12 +54,12 @@ fn check(manifest: &Value) {
     manifest_property(manifest.to_string().as_bytes());
 }
 
-/// Text of a few pieces, each of which may matter to a rule.
+/// Text made of a few pieces, each relevant to some rule.
 fn pieces(pieces: &'static [&'static str]) -> impl Strategy<Value = String> {
     proptest::collection::vec(select(pieces), 0..8).prop_map(|pieces| pieces.concat())
 }
 
-/// A place in a manifest, and text that may or may not stand there.
+/// A location in a manifest, and text that may or may not be valid there.
 fn text() -> impl Strategy<Value = (&'static str, String)> {
     const HOST: &[&str] = &[
         "a",
@@ -133,7 +133,7 @@ fn schema_and_program_agree_at_each_limit() {
         let parts = SCHEMA.pointer(&format!("{place}/properties"));
         for (key, part) in parts.and_then(Value::as_object).expect("an object") {
             for value in at_the_limits(described(part)) {
-                // Recovery has a rule about the deadline, which may hide that this one is broken.
+                // With recovery, the rule about the deadline may hide that another one is broken.
                 for recovery in [json!(null), json!({ "unit": "a.service" })] {
                     let mut manifest = json!({
                         "base_url": "http://h", "defaults": {}, "routes": [{ "path": "/", "core": true }],

@@ -1,4 +1,4 @@
-//! Valid manifests, with every key at both ends of what the schema allows.
+//! Valid manifests, with every key up to both limits of the schema.
 
 use std::collections::HashSet;
 
@@ -31,8 +31,8 @@ fn allowed(part: &Value) -> BoxedStrategy<Value> {
     }
 }
 
-/// An object with some of the keys that may be left out, of those that the schema describes at `place`.
-/// `texts` has the values that it describes by a pattern.
+/// An object with some of the optional keys that the schema describes at `place`. `texts` generates the
+/// values that it describes by a pattern.
 fn object<const N: usize>(
     place: &str,
     texts: [(&str, BoxedStrategy<Value>); N],
@@ -54,7 +54,7 @@ fn object<const N: usize>(
         .boxed()
 }
 
-/// Text by a regular expression.
+/// Text that matches a regular expression.
 fn text(pattern: &str) -> BoxedStrategy<Value> {
     let texts = string_regex(pattern).expect("a regular expression");
     texts.prop_map(|text| json!(text)).boxed()
@@ -77,7 +77,7 @@ fn base_url() -> impl Strategy<Value = String> {
         .prop_map(|(scheme, host, port, prefix)| format!("{scheme}://{host}{port}{prefix}"))
 }
 
-/// Seconds from `least` to `most`, both ends now and then.
+/// Seconds from `least` to `most`, including both ends.
 fn seconds(least: f64, most: f64) -> impl Strategy<Value = Value> {
     let whole = (least.ceil() as u64)..=(most as u64);
     prop_oneof![
@@ -124,7 +124,7 @@ fn route() -> BoxedStrategy<Value> {
         ("json", pointers.prop_map(|json| json!(json)).boxed()),
     ];
     let route = object("/$defs/route", texts).prop_map(|mut route| {
-        // With checks, never the HEAD of the defaults.
+        // A route with body checks must not inherit HEAD from the defaults.
         if route.get("body_contains").is_some() || route.get("json").is_some() {
             route["method"] = json!("GET");
         }
@@ -141,7 +141,7 @@ fn recovery() -> impl Strategy<Value = Value> {
     })
 }
 
-/// Paths that differ; what a URI cannot hold is in some.
+/// Distinct paths; some contain characters that a URI cannot.
 fn paths() -> impl Strategy<Value = Vec<String>> {
     hash_set(
         "/([a-z%/.?&=\\[\\]éß🦀\\\\\"<>|^{}-]|%[0-9A-Fa-f]{2}){0,12}",
@@ -166,7 +166,7 @@ pub(super) fn valid(with_recovery: bool) -> impl Strategy<Value = Value> {
         ],
     );
     let routes = paths().prop_flat_map(routes);
-    // The time that a hang takes to prove is not the generator's to know.
+    // The generator does not compute how long it takes to prove a hang.
     let deadline = seconds(80_000.0, 86_400.0);
     (top, base_url(), routes, recovery(), deadline).prop_map(
         move |(mut top, base_url, routes, recovery, deadline)| {

@@ -1,9 +1,9 @@
-//! Headers, and that no secret leaves them.
+//! Headers, and that their secrets never appear in output.
 
 use super::*;
 
 #[test]
-fn headers_are_held_to_http() {
+fn headers_must_be_valid_http() {
     accepts(
         "routes[0].headers",
         &[
@@ -120,7 +120,7 @@ fn header_values_come_from_the_environment() {
 }
 
 #[test]
-fn missing_variables_pass_where_nothing_is_sent() {
+fn missing_variables_are_allowed_where_nothing_is_sent() {
     let text = with(
         "routes[0].headers",
         r#"{"X-A": "${NONE}", "X-B": "${TOKEN"}"#,
@@ -198,7 +198,7 @@ fn redact_finds_a_value_in_every_spelling() {
         assert_eq!(redacted(&format!("é Bearer {bare} é")), "é *** é");
         assert_eq!(redacted(&format!("{bare}{bare}")), "******");
     }
-    // Where two occurrences overlap, nothing of either is left.
+    // Two overlapping occurrences are both removed.
     assert_eq!(redacted("ababab"), "***");
     assert_eq!(redacted("abc aba a b"), "abc aba a b");
     // A literal's credentials are secret without their scheme, too.

@@ -1,5 +1,5 @@
-//! Tests of the manifest's language by what an author writes and is reported. They know no file of the
-//! module but its public face.
+//! Tests of the manifest format: what an author writes, and what is reported. They use only the module's
+//! public interface.
 
 mod headers;
 mod syntax;
@@ -45,7 +45,7 @@ fn minimal() -> Value {
     json!({ "base_url": "http://127.0.0.1:8000", "routes": [{ "path": "/", "core": true }] })
 }
 
-/// A valid manifest, but with the JSON text `value` at a place such as `routes[0].retries`.
+/// A valid manifest, but with the JSON text `value` at a location such as `routes[0].retries`.
 fn with(place: &str, value: &str) -> String {
     let value: Value = serde_json::from_str(value).expect("JSON");
     let mut manifest = minimal();
@@ -69,7 +69,7 @@ fn accepts(place: &str, values: &[&str]) {
     }
 }
 
-/// Each value leads to exactly one line, at `place`, that holds the text beside it.
+/// Each value causes exactly one line, located at `place`, that contains the text given beside it.
 #[track_caller]
 fn rejects(place: &str, values: &[(&str, &str)]) {
     for (value, reported) in values {

@@ -26,17 +26,17 @@ fn unknown_and_repeated_keys_are_reported_with_their_location() {
         [
             "base_url: duplicate key; keep one of the two",
             "defaults.retrys: unknown key; did you mean \"retries\"?",
-            "defaults.path: unknown key; known are method, expect, timeout_seconds, retries, \
+            "defaults.path: unknown key; known keys are method, expect, timeout_seconds, retries, \
              retry_backoff_seconds, max_redirects, headers, max_body_bytes",
             "defaults.timeout: unknown key; did you mean \"timeout_seconds\"?",
             "routes[0].core: duplicate key; keep one of the two",
             "routes[0].Path: unknown key; did you mean \"path\"?",
             "recovery.unit: duplicate key; keep one of the two",
-            "recovery.retries: unknown key; known are unit, scope, signal, dump_signal, min_uptime_seconds, \
+            "recovery.retries: unknown key; known keys are unit, scope, signal, dump_signal, min_uptime_seconds, \
              verify_seconds",
-            "manifest[\"a b\\u{1b}\"]: unknown key; known are $schema, base_url, unix_socket, user_agent, \
+            "manifest[\"a b\\u{1b}\"]: unknown key; known keys are $schema, base_url, unix_socket, user_agent, \
              deadline_seconds, concurrency, proxy, defaults, routes, recovery",
-            "x: unknown key; known are $schema, base_url, unix_socket, user_agent, \
+            "x: unknown key; known keys are $schema, base_url, unix_socket, user_agent, \
              deadline_seconds, concurrency, proxy, defaults, routes, recovery",
         ]
     );
@@ -68,7 +68,7 @@ fn five_mistakes_are_five_lines() {
 }
 
 #[test]
-fn a_key_is_proposed_for_one_that_is_two_letters_off_and_no_more() {
+fn a_key_is_proposed_for_one_that_differs_by_at_most_two_letters() {
     for (key, proposed) in [
         ("retrixx", true),
         ("retriesxx", true),
@@ -82,7 +82,7 @@ fn a_key_is_proposed_for_one_that_is_two_letters_off_and_no_more() {
 }
 
 #[test]
-fn many_problems_are_cut_short() {
+fn a_long_list_of_problems_is_shortened() {
     let routes: Vec<String> = (0..250)
         .map(|n| format!("{{\"path\":\"{n}\",\"core\":true}}"))
         .collect();
@@ -125,7 +125,7 @@ fn syntax_errors_have_line_and_column() {
     let deep = "[".repeat(200);
     let text = format!("{{\"routes\":[{{\"json\":{{\"\":{deep}");
     assert!(lines(&text)[0].contains("recursion limit exceeded"));
-    // What came before is reported as well, and nothing that may be missing for the error alone.
+    // Earlier problems are reported, too, but no key that may be missing only because of the error.
     for (text, reported) in [
         ("{\"concurrency\": 0, \"routes\": [", "concurrency: 0 is"),
         ("{\"concurrency\": 0, \"defaults\": {", "concurrency: 0 is"),
@@ -175,7 +175,7 @@ fn syntax_errors_have_line_and_column() {
 }
 
 #[test]
-fn what_is_no_json_text_is_reported() {
+fn input_that_is_not_json_text_is_reported() {
     let options = LoadOptions {
         base_url: None,
         variables: Variables::MayBeMissing,

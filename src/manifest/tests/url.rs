@@ -1,4 +1,4 @@
-//! Base URLs, what is sent, and where redirects lead.
+//! Base URLs, the URLs that are sent, and the targets of redirects.
 
 use super::*;
 
@@ -7,7 +7,7 @@ fn base(text: &str) -> BaseUrl {
 }
 
 #[test]
-fn a_base_url_is_taken_apart() {
+fn a_base_url_is_split_into_its_parts() {
     for (text, scheme, host, port, root) in [
         (
             "http://127.0.0.1:8000",
@@ -58,7 +58,7 @@ fn a_base_url_is_taken_apart() {
 }
 
 #[test]
-fn a_base_url_is_no_more_than_that() {
+fn a_base_url_has_nothing_beyond_a_path_prefix() {
     for (text, reported) in [
         ("", "\"\" is not an HTTP(S) URL; begin it with"),
         ("127.0.0.1:8000", "is not an HTTP(S) URL"),
@@ -123,7 +123,7 @@ fn user_info_is_refused_and_never_shown() {
 }
 
 #[test]
-fn url_encodes_what_a_uri_cannot_hold() {
+fn url_encodes_what_a_uri_cannot_contain() {
     let url = base("http://h/p");
     assert_eq!(
         url.url("/a%20b?c=d&e=f/?:@!$'()*+,;~"),
@@ -185,11 +185,11 @@ fn resolve_stays_within_the_origin() {
 }
 
 #[test]
-fn resolve_knows_the_scheme_s_port_and_an_address_s_spellings() {
+fn resolve_knows_default_ports_and_spellings_of_addresses() {
     let url = base("https://[::1]");
     let target = url.resolve("https://[::1]/", "https://[0:0::1]:443/x");
     assert_eq!(target.as_deref(), Some("https://[::1]/x"));
-    // What was resolved can be resolved against.
+    // A resolved URL can be the base of the next redirect.
     assert_eq!(
         url.resolve("https://[::1]/x", "y").as_deref(),
         Some("https://[::1]/y")

@@ -1,9 +1,9 @@
-//! Every value by its own rule.
+//! The rule for each single value.
 
 use super::*;
 
 #[test]
-fn numbers_are_held_to_their_limits_at_both_ends() {
+fn numbers_have_a_lower_and_an_upper_limit() {
     for (key, good, bad) in [
         (
             "timeout_seconds",
@@ -88,13 +88,13 @@ fn numbers_are_held_to_their_limits_at_both_ends() {
 }
 
 #[test]
-fn a_positive_length_never_becomes_none() {
+fn a_positive_duration_never_becomes_zero() {
     let manifest = parse(&with("routes[0].timeout_seconds", "1e-12")).expect("valid");
     assert_eq!(manifest.routes[0].options.timeout, Duration::from_nanos(1));
 }
 
 #[test]
-fn words_and_texts_are_held_to_their_rules() {
+fn words_and_texts_follow_their_rules() {
     for table in ["defaults", "routes[0]"] {
         accepts(&format!("{table}.method"), &["\"GET\"", "\"HEAD\""]);
         rejects(
@@ -204,7 +204,7 @@ fn a_status_counts_once() {
 }
 
 #[test]
-fn paths_hold_nothing_that_cannot_be_sent() {
+fn paths_contain_nothing_that_cannot_be_sent() {
     accepts(
         "routes[0].path",
         &[
@@ -231,7 +231,7 @@ fn paths_hold_nothing_that_cannot_be_sent() {
             ("1", "1 is a number"),
         ],
     );
-    // Together with the base URL, 65,000 bytes; a letter like é is sent as six.
+    // Together with the base URL, 65,000 bytes; a letter like é is sent as six bytes.
     let longest = 65_000 - "http://127.0.0.1:8000".len();
     let path = |length: usize| format!("\"/{}\"", "x".repeat(length - 1));
     accepts("routes[0].path", &[&path(longest)]);
@@ -352,7 +352,7 @@ fn unix_socket() {
 }
 
 #[test]
-fn variables_stand_in_body_checks() {
+fn body_checks_may_contain_variables() {
     accepts("routes[0].body_contains", &["\"v=${TOKEN};\"", "\"$ } {\""]);
     accepts("routes[0].json", &[r#"{"/${": ["${TOKEN}", {"${": 1}]}"#]);
     let unclosed = "has a \"${\" without a variable name";
@@ -383,7 +383,7 @@ fn variables_stand_in_body_checks() {
     let checks = parsed.routes[0].checks.as_ref().expect("checks");
     assert_eq!(checks.contains.as_deref(), Some("v=hunter2"));
     assert_eq!(checks.json, [("/a".to_owned(), json!(["hunter2", 1]))]);
-    // Nothing is sent, so nothing need be set.
+    // Nothing is sent, so no variable needs to be set.
     let options = LoadOptions {
         base_url: None,
         variables: Variables::MayBeMissing,

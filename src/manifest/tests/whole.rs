@@ -1,9 +1,9 @@
-//! What depends on several values.
+//! The rules that compare several values.
 
 use super::*;
 
 #[test]
-fn body_checks_do_not_go_with_head() {
+fn body_checks_cannot_be_used_with_head() {
     let problems = "cannot be used with HEAD";
     let text = r#"{"base_url":"http://h","routes":[
         {"path":"/","core":true,"body_contains":"x","json":{"":1}},
@@ -68,13 +68,13 @@ fn the_deadline_leaves_time_to_prove_a_hang() {
         problems[0].contains("which takes 100980 (1 core routes"),
         "{problems:?}"
     );
-    // A figure that rests on a value with a problem would mislead.
+    // A figure computed from an invalid value would mislead.
     assert_eq!(lines(&slow.replace("40.1", "4000")).len(), 1);
     assert_eq!(lines(&slow.replace("true", "\"true\"")).len(), 1);
 }
 
 #[test]
-fn a_named_deadline_is_itself_accepted() {
+fn the_proposed_deadline_is_accepted() {
     for (timeout, backoff, retries) in [
         ("0.1", "0.3", 7),
         ("33.333333333", "0.1", 2),
@@ -104,7 +104,7 @@ fn a_named_deadline_is_itself_accepted() {
 }
 
 #[test]
-fn routes_are_counted_and_told_apart() {
+fn routes_must_include_a_core_route_and_be_distinct() {
     rejects(
         "routes",
         &[
@@ -119,7 +119,7 @@ fn routes_are_counted_and_told_apart() {
                 "routes[1]: is a string; give an object",
             ),
             ("[{\"core\":true}]", "routes[0].path: missing"),
-            // Whether one is core is not known.
+            // It is unknown whether one of them is core.
             ("[\"/x\"]", "routes[0]: is a string"),
             (
                 "[{\"path\":\"/\",\"core\":1}]",
@@ -150,7 +150,7 @@ fn there_are_at_most_100_000_routes() {
         )
     };
     assert_eq!(parse(&text(100_000)).expect("valid").routes.len(), 100_000);
-    // The figure for the deadline would rest on a part of the routes.
+    // A figure for the deadline would cover only a part of the routes.
     let recovers = text(100_001).replace(
         "\"base_url\"",
         "\"recovery\":{\"unit\":\"a.service\"},\"base_url\"",
@@ -162,7 +162,7 @@ fn there_are_at_most_100_000_routes() {
 }
 
 #[test]
-fn defaults_hold_wherever_they_stand() {
+fn defaults_apply_wherever_they_are_written() {
     let routes = r#""routes":[{"path":"/a","core":true},{"path":"/b","retries":0,"headers":{"x-one":"own","X-3":"c"}},{"path":"/c"}]"#;
     let defaults = r#""defaults":{"retries":7,"expect":[204],"max_redirects":3,"max_body_bytes":9,"timeout_seconds":1.5,
         "retry_backoff_seconds":0,"headers":{"X-One":"a","X-Two":"b"}}"#;
@@ -193,7 +193,7 @@ fn defaults_hold_wherever_they_stand() {
 }
 
 #[test]
-fn routes_that_say_the_same_share_their_options() {
+fn routes_with_equal_options_share_them() {
     let text = r#"{"base_url":"http://h","routes":[{"path":"/a","core":true,"retries":1},{"path":"/b"},
         {"path":"/c","retries":2},{"path":"/d","retries":1.0},{"path":"/e","retries":1,"max_redirects":0}]}"#;
     let manifest = parse(text).expect("valid");
@@ -206,7 +206,7 @@ fn routes_that_say_the_same_share_their_options() {
 }
 
 #[test]
-fn what_is_left_out_has_its_default() {
+fn absent_keys_have_their_defaults() {
     let manifest = parse(&minimal().to_string()).expect("valid");
     assert_eq!(
         manifest.user_agent,
@@ -257,7 +257,7 @@ fn another_base_url_replaces_the_manifest_s_own() {
 }
 
 #[test]
-fn another_base_url_clears_the_socket_which_must_be_valid_all_the_same() {
+fn another_base_url_clears_the_socket_which_must_still_be_valid() {
     let text = with("unix_socket", "\"/run/a.sock\"");
     let manifest = parse(&text).expect("valid");
     let socket = manifest.unix_socket.expect("a socket");
@@ -276,13 +276,13 @@ fn another_base_url_clears_the_socket_which_must_be_valid_all_the_same() {
         assert!(lines.contains("unix_socket: cannot be used with an https:// base_url"));
         assert!(lines.contains("unix_socket: cannot be used with \"proxy\": \"env\""));
     }
-    // An invalid path is no less a socket.
+    // An invalid path counts as a socket, too.
     manifest["unix_socket"] = json!("a.sock");
     assert_eq!(lines(&manifest.to_string()).len(), 3);
 }
 
 #[test]
-fn duplicate_routes_show_beside_invalid_options() {
+fn duplicate_routes_are_reported_beside_invalid_options() {
     let route = |more: &str| format!(r#"{{"path":"/","core":true{more}}}"#);
     let text = |defaults: &str, first: &str, second: &str| {
         let (first, second) = (route(first), route(second));
@@ -299,7 +299,7 @@ fn duplicate_routes_show_beside_invalid_options() {
         let (get, head) = (r#","method":"GET""#, r#","method":"HEAD""#);
         assert!(duplicate(&text(defaults, head, head)), "{defaults}");
         assert!(!duplicate(&text(defaults, head, get)), "{defaults}");
-        // What a route's own invalid method was meant to be is not known.
+        // The intended method of a route whose own is invalid is unknown.
         let put = r#","method":"PUT""#;
         assert!(!duplicate(&text(defaults, put, put)), "{defaults}");
     }

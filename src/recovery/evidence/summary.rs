@@ -25,7 +25,7 @@ impl Evidence {
         parts.join("; ")
     }
 
-    /// The processes beside the main one, like ones together.
+    /// The processes beside the main one; those with the same summary are grouped.
     fn others(&self) -> Vec<String> {
         const SHOWN: usize = 3;
         let mut alike: Vec<(String, &ProcessEvidence, usize)> = Vec::new();
@@ -73,7 +73,7 @@ impl Listener {
 }
 
 impl ProcessEvidence {
-    /// Its threads and CPU time; none where neither was seen.
+    /// Its threads and CPU time; none if neither could be read.
     fn summary(&self) -> Option<String> {
         let threads = self.threads.known().and_then(|groups| {
             let shown: Vec<_> = groups.iter().take(3).map(ThreadGroup::summary).collect();

@@ -12,7 +12,7 @@ fn soon() -> Monotonic {
     Monotonic::now() + Duration::from_secs(10)
 }
 
-/// This process without its group: the other processes of that are not its own.
+/// This process without its control group, whose other processes do not belong to the test.
 fn own() -> Evidence {
     processes(std::process::id(), None, None, soon())
 }
@@ -35,7 +35,7 @@ fn listener_sees_whether_a_connection_is_accepted() {
             },
             established: true,
         }];
-        let look = || {
+        let observe = || {
             let table = socket_watch::dump(&mut None, server.port(), States::All).unwrap();
             let facts = TcpFacts {
                 table: table.clone(),
@@ -43,7 +43,7 @@ fn listener_sees_whether_a_connection_is_accepted() {
             };
             listener(&facts, &[server], "demo.service", &connections, &table)
         };
-        let before = look();
+        let before = observe();
         assert_eq!(before.accept_queue, Reading::Known(2));
         assert!(
             before
@@ -53,7 +53,7 @@ fn listener_sees_whether_a_connection_is_accepted() {
         );
         assert_eq!(before.accepted, Reading::Known(false));
         let kept = (backend.accept().unwrap(), backend.accept().unwrap());
-        let after = look();
+        let after = observe();
         assert_eq!(after.accept_queue, Reading::Known(0));
         assert_eq!(after.accepted, Reading::Known(true));
         drop((kept, first));
@@ -89,12 +89,12 @@ fn listener_adds_up_the_queues_and_names_the_owner() {
         let name = name.map(str::to_owned);
         assert_eq!(seen.listener_owner, Reading::from(name));
     }
-    let nobody = listener(&TcpFacts::default(), &[server], "demo.service", &[], &[]);
-    assert_eq!(nobody, Listener::default());
+    let none = listener(&TcpFacts::default(), &[server], "demo.service", &[], &[]);
+    assert_eq!(none, Listener::default());
 }
 
 #[test]
-fn listener_asks_the_later_table_who_was_accepted() {
+fn listener_takes_acceptance_from_the_later_table() {
     let connections = probe(true).connections;
     for (later, expected) in [
         (vec![], Reading::Unknown),
@@ -143,7 +143,7 @@ fn processes_takes_the_others_of_the_group_after_the_main_one() {
 }
 
 #[test]
-fn processes_keeps_its_time_and_survives_a_process_that_is_gone() {
+fn processes_keeps_its_time_limit_and_tolerates_a_process_that_is_gone() {
     let before = Monotonic::now();
     let evidence = processes(u32::MAX, None, None, before);
     assert!(Monotonic::now().since(before) < Duration::from_millis(100));

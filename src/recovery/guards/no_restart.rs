@@ -69,8 +69,8 @@ pub(super) fn no_restart(
     Ok(())
 }
 
-/// systemd learns of the death of its own children only (wait(2)): PID 1, or the user manager, which is
-/// in the `init.scope` of its own control group and serves its private socket.
+/// A manager notices the death only of its own children (wait(2)). The manager is PID 1, or the user manager,
+/// which is in the `init.scope` of its own control group and serves its private socket.
 fn child_of_manager(context: &GuardContext<'_>, now: &Observation) -> Passed {
     let Process::Alive(vitals) = &now.process else {
         return Ok(());

@@ -27,7 +27,7 @@ pub(super) fn own_listener(
     {
         return refuse(
             Guard::ForeignListener,
-            "no process listens at base_url any more: the final GET was refused".to_owned(),
+            "no process listens at base_url any more: the final probe was refused".to_owned(),
         );
     }
     match sockets {
@@ -39,7 +39,7 @@ pub(super) fn own_listener(
     }
 }
 
-/// Whether whoever serves `address` is `unit`.
+/// Whether `unit` itself serves `address`.
 pub(super) fn own_address(
     unit: &str,
     facts: &TcpFacts,
@@ -50,7 +50,7 @@ pub(super) fn own_address(
     let accepted = connections
         .filter(|connection| canonical(connection.connection.remote) == canonical(address))
         .find_map(|connection| server_side(&facts.table, &connection.connection))
-        // Without an id, the listener is the better source.
+        // A connection without a group id does not show the owner; its listener does.
         .filter(|socket| socket.group.is_some());
     let listeners = match accepted {
         Some(socket) => vec![socket],
@@ -85,8 +85,8 @@ fn own_socket(unit: &str, facts: &TcpFacts, socket: &TcpSocket, address: SocketA
     })
 }
 
-/// Whether the socket at `place` with this `owner` is `unit`'s own. `names` tells whether an entry of
-/// `Listen=` is that socket.
+/// Whether the socket at `place` with this `owner` is `unit`'s own. `names` decides whether an entry of
+/// `Listen=` means that socket.
 fn own(unit: &str, owner: &Owner, place: &dyn Display, names: impl Fn(&String) -> bool) -> Passed {
     let who = match owner {
         Owner::Unit | Owner::SocketUnit(_) => return Ok(()),
@@ -108,7 +108,7 @@ fn own(unit: &str, owner: &Owner, place: &dyn Display, names: impl Fn(&String) -
     refuse(
         Guard::ForeignListener,
         format!(
-            "the listener at {place} belongs to {who}, not to {unit}: the manifest must lead to {unit} itself, past any proxy"
+            "the listener at {place} belongs to {who}, not to {unit}: base_url must point to {unit} itself, not to a proxy"
         ),
     )
 }
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn own_address_wants_every_listener_that_the_kernel_could_have_chosen() {
+    fn own_address_requires_every_listener_that_the_kernel_could_have_chosen() {
         let both = |first, second| {
             facts(vec![
                 in_group(listener("127.0.0.1:80", 1), first),
@@ -227,7 +227,7 @@ mod tests {
             judge(&both(UNIT, OTHER), "127.0.0.1:80", None),
             Some(Guard::ForeignListener)
         );
-        // The final GET's own connection says which one the kernel chose.
+        // The final probe's own connection shows which one the kernel chose.
         let mut chosen = both(UNIT, OTHER);
         chosen.table.push(in_group(connection(3, 50_000), UNIT));
         assert_eq!(judge(&chosen, "127.0.0.1:80", Some(&probe(true))), None);
@@ -252,7 +252,7 @@ mod tests {
         let chosen = with_row(own_row, &shared);
         let mapped = judge(&chosen, "[::ffff:127.0.0.1]:80", Some(&probe(true)));
         assert_eq!(mapped, None);
-        // A connection to another address says nothing of this one.
+        // A connection to another address proves nothing about this one.
         let apart = with_row(own_row, &[("127.0.0.1:80", UNIT), ("127.0.0.2:80", OTHER)]);
         assert_eq!(
             judge(&apart, "127.0.0.2:80", Some(&probe(true))),
@@ -261,7 +261,7 @@ mod tests {
         // FIN_WAIT2 and TIME_WAIT show no group.
         let bare = with_row(connection(9, 50_000), &[("127.0.0.1:80", UNIT)]);
         assert_eq!(judge(&bare, "127.0.0.1:80", Some(&probe(true))), None);
-        // Its listener has gone, and the one that is listed is another one by now.
+        // Its listener is gone; the listed one is a new one.
         let managers = with_row(
             in_group(connection(9, 50_000), 10),
             &[("127.0.0.1:80", UNIT)],

@@ -101,8 +101,8 @@ pub(super) fn unchanged(seen: &Observations<'_>, name: &str) -> Passed {
 
 /// `gone`
 pub(super) fn still_there(seen: &Observations<'_>) -> Passed {
-    // systemd notes the start right after the fork, so no main process is younger than that note;
-    // the second is for rounding. A younger process has reused the PID.
+    // systemd records the start right after the fork, so the main process is never younger than
+    // that; the second is for rounding. A younger process has reused the PID.
     const ROUNDING: Duration = Duration::from_secs(1);
     let process = the_process(&seen.now.unit);
     match &seen.now.process {

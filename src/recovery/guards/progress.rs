@@ -11,13 +11,13 @@ pub(super) fn no_progress(facts: &TcpFacts) -> Passed {
         Some(sign) => refuse(
             Guard::Busy,
             format!(
-                "the backend served another client since the sweep began ({sign}): it is overloaded or works in part, not hung"
+                "the backend served another client since the sweep began ({sign}): it is overloaded or works partly, not hung"
             ),
         ),
     }
 }
 
-/// `busy`, of a backend whose processes have work, but hardly any CPU time for it
+/// `busy`, for a backend whose processes have work but hardly any CPU time
 pub(super) fn has_cpu_time(first: Option<CpuWait>, now: Option<CpuWait>) -> Passed {
     let Some((first, now)) = first.zip(now) else {
         return Ok(());
@@ -25,8 +25,8 @@ pub(super) fn has_cpu_time(first: Option<CpuWait>, now: Option<CpuWait>) -> Pass
     let elapsed = now.at.since(first.at);
     let waited = now.total.saturating_sub(first.total);
     let used = now.used.saturating_sub(first.used);
-    // The wait is a mean over the processors, and at times little more than half of what it was; what was used
-    // is exact.
+    // The reported wait is a mean over the processors, and sometimes little more than half of the true
+    // one; the CPU time used is exact.
     if elapsed.is_zero() || waited * 2 < elapsed || used * 10 > elapsed {
         return Ok(());
     }
@@ -49,7 +49,7 @@ mod tests {
     use crate::clock::Monotonic;
 
     #[test]
-    fn has_cpu_time_wants_a_tenth_of_the_time() {
+    fn has_cpu_time_requires_a_tenth_of_the_time() {
         let reading = |at, total, used| {
             Some(CpuWait {
                 at: Monotonic::from_micros(at),
@@ -62,10 +62,10 @@ mod tests {
             // Idle.
             (reading(2_000, 700, 50), true),
             (reading(2_000, 1_199, 60), true),
-            // As read of processes that get one percent.
+            // Measured with processes that get one percent of a CPU.
             (reading(2_000, 1_200, 60), false),
             (reading(2_000, 1_690, 60), false),
-            // It computes without end, beside others.
+            // It computes in a loop, and shares the CPU with others.
             (reading(2_000, 1_500, 150), false),
             (reading(2_000, 1_500, 151), true),
             (first, true),

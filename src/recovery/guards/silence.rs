@@ -1,5 +1,5 @@
-//! The first proof: the backend itself is silent. Nothing arrived, requests did reach it both during the
-//! sweep and after it, and this program was running to receive an answer.
+//! The first proof: the backend itself is silent. No byte arrived, although requests reached the backend both
+//! during the sweep and after it, and this program was running to receive an answer.
 
 use super::super::observation::{ProbeFacts, Sockets, TcpFacts};
 use super::super::tcp_table::{listeners, server_side};
@@ -22,7 +22,7 @@ pub(in super::super) fn unanswered(
                     .to_owned(),
             );
         }
-        // Nobody listens, or the network failed: no answer, and judged by the guards for these.
+        // Refused, or a failure of the network: not an answer. Other guards judge these.
         ProbeStatus::Silent
         | ProbeStatus::Ended {
             error: TransportError::Refused | TransportError::Network,
@@ -59,13 +59,13 @@ pub(in super::super) fn unanswered(
         Some(bytes) => refuse(
             Guard::Answered,
             format!(
-                "the backend has written an answer to one more request ({bytes} bytes), which has not arrived: look for a packet filter"
+                "the backend has written an answer to one more request ({bytes} bytes), but it has not arrived: look for a packet filter"
             ),
         ),
     }
 }
 
-/// `not_reached`: `first` are the facts from before the final GET.
+/// `not_reached`: `first` are the facts from before the final probe.
 pub(super) fn reached(probe: Option<&ProbeFacts>, first: &TcpFacts, now: &TcpFacts) -> Passed {
     let Some(probe) = probe else { return Ok(()) };
     if let ProbeStatus::Ended {
@@ -74,7 +74,7 @@ pub(super) fn reached(probe: Option<&ProbeFacts>, first: &TcpFacts, now: &TcpFac
     } = &probe.status
     {
         return not_reached(&format!(
-            "the network failed under the final GET ({})",
+            "the network failed during the final probe ({})",
             escape(detail)
         ));
     }
@@ -92,7 +92,7 @@ pub(super) fn reached(probe: Option<&ProbeFacts>, first: &TcpFacts, now: &TcpFac
         {
             true => Ok(()),
             false => not_reached(
-                "the final GET could not connect, although the accept queue is not full",
+                "the final probe could not connect, although the accept queue is not full",
             ),
         };
     }
@@ -104,12 +104,12 @@ pub(super) fn reached(probe: Option<&ProbeFacts>, first: &TcpFacts, now: &TcpFac
             Some(1..) => {}
             Some(0) => {
                 return not_reached(
-                    "the final GET connected, but the backend's end has not received the request",
+                    "the final probe connected, but the backend's end has not received the request",
                 );
             }
             None => {
                 return not_reached(
-                    "the final GET connected, but the backend's end of that connection is not on this machine",
+                    "the final probe connected, but the backend's end of that connection is not on this machine",
                 );
             }
         }
@@ -194,7 +194,7 @@ mod tests {
             Some(Guard::Answered)
         );
         assert_eq!(guard(unanswered(None, Some(&wrote))), None);
-        // It works off what has waited before it comes to the final GET.
+        // It handles the waiting requests before the final probe.
         let woke_up = Sockets::Tcp(TcpFacts {
             accepted: Some("127.0.0.1:50002".parse().unwrap()),
             ..facts(vec![connection(1, 50_000)])
@@ -214,7 +214,7 @@ mod tests {
         );
     }
 
-    /// A silent GET over two connections.
+    /// A silent final probe with two connections.
     fn two(established: bool) -> ProbeFacts {
         let mut both = probe(established);
         let mut second = both.connections[0];
@@ -233,14 +233,14 @@ mod tests {
             guard(reached(Some(&two(true)), &one, &one)),
             Some(Guard::NotReached)
         );
-        // Of pending ones, one at a full queue is enough.
+        // If all are pending, one at a full queue is enough.
         let mut full = listener("127.0.0.2:80", 3);
         full.receive_queue = full.send_queue + 1;
         let mut pending = two(false);
         pending.connections[1].connection.remote = full.local;
         let queues = facts(vec![listener("127.0.0.1:80", 1), full]);
         assert_eq!(guard(reached(Some(&pending), &queues, &queues)), None);
-        // One that is established decides, whatever the others wait for.
+        // An established one decides, whatever the pending ones wait for.
         pending.connections[0].established = true;
         assert_eq!(
             guard(reached(Some(&pending), &queues, &queues)),
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn reached_wants_the_request_on_the_other_side_or_a_full_queue() {
+    fn reached_requires_the_request_on_the_other_side_or_a_full_queue() {
         let idle = || listener("127.0.0.1:80", 1);
         let full = || {
             let mut full = idle();

@@ -185,7 +185,7 @@ impl Fixture {
 }
 
 #[test]
-fn judge_lets_a_plain_hang_pass() {
+fn judge_passes_a_plain_hang() {
     assert_eq!(Fixture::new().guard(), None);
     assert_eq!(Fixture::new().guard_at_first(), None);
 }
@@ -334,7 +334,7 @@ fn judge_compares_the_two_observations() {
 }
 
 #[test]
-fn judge_listens_to_the_final_get() {
+fn judge_reads_the_final_probe() {
     let ended = |error| ProbeStatus::Ended {
         error,
         detail: "why".to_owned(),
@@ -360,7 +360,7 @@ fn sign() -> Sign {
 }
 
 #[test]
-fn judge_asks_the_three_proofs() {
+fn judge_requires_the_three_proofs() {
     for (change, expected) in [
         (
             (|it| {
@@ -400,7 +400,7 @@ fn judge_asks_the_three_proofs() {
 }
 
 #[test]
-fn judge_asks_less_of_a_unix_socket() {
+fn judge_requires_less_of_a_unix_socket() {
     let owned_by = |owner| {
         let facts = UnixFacts {
             path: "/run/demo.sock".to_owned(),
@@ -433,7 +433,7 @@ fn judge_asks_less_of_a_unix_socket() {
 }
 
 #[test]
-fn judge_spares_what_somebody_is_at_work_on() {
+fn judge_refuses_debugged_dumping_and_frozen_processes() {
     for (by, part) in [
         (
             Disturbance::Tracer(77),
@@ -455,7 +455,7 @@ fn judge_spares_what_somebody_is_at_work_on() {
 }
 
 #[test]
-fn judge_reads_what_is_known_beforehand() {
+fn judge_reads_the_context() {
     let why = || Some("why".to_owned());
     for (change, expected) in [
         (
@@ -487,7 +487,7 @@ fn judge_reads_what_is_known_beforehand() {
     }
 }
 
-/// Removes one reason after the other: what is left must be named in the order of the list.
+/// Removes one reason after the other: the first remaining one must be named, in the order of the list.
 #[test]
 fn judge_names_the_first_guard_of_the_list() {
     let mut changes = vec![
@@ -572,9 +572,9 @@ fn judge_names_the_first_guard_of_the_list() {
     );
 }
 
-/// What cannot be read refuses in its own place: after the guards before it, before those after it.
+/// A guard that lacks a fact refuses in its own position: after the guards before it, before those after it.
 #[test]
-fn judge_names_unreadable_in_the_place_of_the_guard_that_cannot_tell() {
+fn judge_names_unreadable_in_the_position_of_the_guard_that_lacks_a_fact() {
     let unreadable = Some(Guard::Unreadable);
     for (changes, expected) in [
         (&["LoadState", "ActiveState=failed"][..], unreadable),
@@ -669,7 +669,7 @@ fn no_restart_follows_systemd() {
 }
 
 #[test]
-fn no_restart_knows_what_systemd_takes_for_a_success() {
+fn no_restart_knows_what_systemd_counts_as_success() {
     const DASH: &str = "ExecStart={ path=sh ; argv[]=sh ; ignore_errors=yes ; start_time=[n/a] }";
     const FORCED: &str = "RestartForceExitStatus=KILL ABRT";
     const CLEAN: &str = "SuccessExitStatus=KILL ABRT";
@@ -718,13 +718,13 @@ fn no_restart_knows_what_systemd_takes_for_a_success() {
             );
         }
     }
-    // The core dump that may come instead of a clean death fails, but a `-` covers that, too.
+    // A core dump counts as a failure even if the signal would be a clean exit, but `-` ignores both.
     let dash = unit(&[DASH, "Restart=on-success"]);
     assert!(no_restart(&dash, NAME, Scope::System, KillSignal::Abort, 0).is_ok());
 }
 
 #[test]
-fn no_restart_after_an_abort_asks_for_both_signals() {
+fn no_restart_after_an_abort_considers_both_signals() {
     for (list, expected) in [
         ("RestartPreventExitStatus=", true),
         ("RestartPreventExitStatus=ABRT", false),
@@ -746,7 +746,7 @@ fn no_restart_after_an_abort_asks_for_both_signals() {
 }
 
 #[test]
-fn no_restart_minds_what_is_left_of_the_unit() {
+fn no_restart_considers_the_processes_that_are_left() {
     for (changes, refused) in [
         (&[][..], None),
         (&["KillMode=mixed"], None),
@@ -799,7 +799,7 @@ fn no_restart_minds_what_is_left_of_the_unit() {
 }
 
 #[test]
-fn no_restart_of_a_process_that_is_no_child_of_the_manager() {
+fn no_restart_of_a_process_that_is_not_a_child_of_the_manager() {
     const OWN: &str = "/user.slice/user-1.slice/user@1.service/app.slice/demo.service";
     const MANAGER: &str = "/user.slice/user-1.slice/user@1.service/init.scope";
     for (scope, pid, group, expected) in [
@@ -837,7 +837,7 @@ fn no_restart_of_a_process_that_is_no_child_of_the_manager() {
             };
         });
         assert_eq!(fixture.guard(), expected, "{scope:?} {pid} {group:?}");
-        // Who serves the private socket is the manager, wherever it runs.
+        // The process that serves the private socket is the manager, wherever it runs.
         let known = Fixture {
             context: GuardContext {
                 user_manager: Some(77),

@@ -1,4 +1,4 @@
-//! The guards that judge what systemd says of the unit.
+//! The guards that judge what systemd reports about the unit.
 
 use super::super::observation::Members;
 use super::super::systemctl::systemctl;
@@ -78,7 +78,7 @@ pub(super) fn unfrozen(
             Some(group) => refuse(
                 Guard::Frozen,
                 format!(
-                    "control group {} of {name} is frozen, such as a paused container: let it run again",
+                    "control group {} of {name} is frozen, as in a paused container: thaw it",
                     escape(group)
                 ),
             ),
@@ -86,7 +86,7 @@ pub(super) fn unfrozen(
         Some(other) => refuse(
             Guard::Frozen,
             format!(
-                "{name} is frozen (FreezerState={}): \"{} thaw {name}\" lets it run again",
+                "{name} is frozen (FreezerState={}): \"{} thaw {name}\" thaws it",
                 escape(other),
                 systemctl(scope)
             ),

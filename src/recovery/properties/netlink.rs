@@ -1,4 +1,4 @@
-//! What reads the kernel's socket tables: the answers of sock_diag(7), and `/proc/net/unix`.
+//! Properties of the parsers of sock_diag(7) answers: TCP and UNIX sockets.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -20,22 +20,22 @@ const INET_DIAG_TOS: u16 = 5;
 const INET_DIAG_SKV6ONLY: u16 = 11;
 const INET_DIAG_CGROUP_ID: u16 = 21;
 
-/// Every property of what reads the kernel's socket tables.
+/// Checks every property of these parsers.
 ///
 /// # Panics
 ///
-/// Where one does not hold.
+/// A property does not hold.
 pub fn netlink_property(data: &[u8]) {
     answer_is_read_within_its_bounds(data);
-    attributes_stand_in_a_row(data);
+    attributes_survive_a_round_trip(data);
     if let Some(socket) = socket_of(data) {
-        row_comes_back(&socket, &mut Choices(data.iter()));
+        row_survives_a_round_trip(&socket, &mut Choices(data.iter()));
     }
-    answer_comes_back(&mut Choices(data.iter()));
-    unix_row_comes_back(data, &mut Choices(data.iter()));
+    answer_survives_a_round_trip(&mut Choices(data.iter()));
+    unix_row_survives_a_round_trip(data, &mut Choices(data.iter()));
 }
 
-/// Whatever bytes come, each message is looked at once, and each row that is read comes back.
+/// For any bytes, each message is parsed once, and each row that is read survives a round trip.
 fn answer_is_read_within_its_bounds(data: &[u8]) {
     let sequence = data.get(8..12).map_or(0, |bytes| {
         u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
@@ -45,12 +45,12 @@ fn answer_is_read_within_its_bounds(data: &[u8]) {
         messages += 1;
         bytes += HEADER + payload.len();
         if let Some(socket) = socket_of(payload) {
-            row_comes_back(&socket, &mut Choices(payload.iter()));
+            row_survives_a_round_trip(&socket, &mut Choices(payload.iter()));
         }
         Some(())
     });
     assert!(bytes <= data.len(), "{messages} messages of {bytes} bytes");
-    // A reader that cannot read a message ends the whole.
+    // A reader that rejects a message ends the parsing.
     let mut tried = 0;
     let refused = parse(data, sequence, &mut |_| {
         tried += 1;
@@ -61,8 +61,8 @@ fn answer_is_read_within_its_bounds(data: &[u8]) {
     assert!(messages > 0 || refused == read);
 }
 
-/// They lie one behind the other, and written anew they are the same.
-fn attributes_stand_in_a_row(data: &[u8]) {
+/// Attributes follow one another, and are the same when written again.
+fn attributes_survive_a_round_trip(data: &[u8]) {
     let found: Vec<_> = attributes(data).collect();
     let written: Vec<u8> = (found.iter())
         .flat_map(|(kind, value)| attribute(*kind, value))
@@ -72,13 +72,13 @@ fn attributes_stand_in_a_row(data: &[u8]) {
     assert_eq!(attributes(&written).collect::<Vec<_>>(), found);
 }
 
-fn row_comes_back(socket: &TcpSocket, choices: &mut Choices<'_>) {
+fn row_survives_a_round_trip(socket: &TcpSocket, choices: &mut Choices<'_>) {
     let row = row_as_linux(socket, choices);
     assert_eq!(socket_of(&row), Some(*socket), "{row:?}");
 }
 
-/// An answer of several rows comes back, and cut off it tells fewer rows rather than others.
-fn answer_comes_back(choices: &mut Choices<'_>) {
+/// An answer of several rows survives a round trip; truncated, it has fewer rows, never different ones.
+fn answer_survives_a_round_trip(choices: &mut Choices<'_>) {
     let sequence = choices.number() as u32;
     let sockets: Vec<_> = (0..choices.below(4)).map(|_| socket(choices)).collect();
     let rows = sockets.iter().map(|socket| row_as_linux(socket, choices));
@@ -101,7 +101,7 @@ fn answer_comes_back(choices: &mut Choices<'_>) {
     answer.extend(message(NLMSG_DONE, sequence, &[0; 4]));
     let other = sequence.wrapping_add(1);
     assert_eq!(read(&answer, other), (Ok(false), Vec::new()));
-    // What stands behind the end is no longer read.
+    // Nothing after the end is read.
     answer.extend(rows.iter().flatten());
     assert_eq!(read(&answer, sequence), (Ok(true), sockets));
 }
@@ -150,7 +150,7 @@ fn socket(choices: &mut Choices<'_>) -> TcpSocket {
 }
 
 /// A `struct inet_diag_msg` and its attributes, as inet_sk_diag_fill() of net/ipv4/inet_diag.c writes
-/// them, those that are not read among them.
+/// them, including some that are not read.
 fn row_as_linux(socket: &TcpSocket, choices: &mut Choices<'_>) -> Vec<u8> {
     let v4 = |ip: IpAddr| match ip {
         IpAddr::V4(ip) => Some(ip),
@@ -206,7 +206,7 @@ fn row_as_linux(socket: &TcpSocket, choices: &mut Choices<'_>) -> Vec<u8> {
         let mut info = vec![0xff; 120];
         info.extend(traffic.acknowledged.to_ne_bytes());
         info.extend(traffic.received.to_ne_bytes());
-        // Each kernel's struct is longer than that of the one before.
+        // Newer kernels have a longer struct.
         info.resize(info.len() + choices.below(100), 0xff);
         row.extend(attribute(INET_DIAG_INFO, &info));
     }
@@ -243,8 +243,8 @@ fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     attribute
 }
 
-/// A row that is read comes back, and cut off it is read without harm.
-fn unix_row_comes_back(data: &[u8], choices: &mut Choices<'_>) {
+/// A row that is read survives a round trip, and a truncated one is read safely.
+fn unix_row_survives_a_round_trip(data: &[u8], choices: &mut Choices<'_>) {
     let _whatever = listener_of(data);
     let mut number = || choices.number() as u32;
     let inode = number();

@@ -1,4 +1,4 @@
-//! What reads `/proc`.
+//! Properties of the parsers of `/proc`.
 
 use std::time::Duration;
 
@@ -8,15 +8,15 @@ use crate::recovery::cgroup::{self, ControlGroup};
 use crate::recovery::proc::{self, Stat, Status};
 use crate::recovery::warnings::own_unit;
 
-/// Every property of what reads `/proc`.
+/// Checks every property of these parsers.
 ///
 /// # Panics
 ///
-/// Where one does not hold.
+/// A property does not hold.
 pub fn proc_property(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
-    // Whatever is read comes back, once it is written in the kernel's way; but a number that no
-    // kernel tells may have been cut to the largest.
+    // Whatever is read survives a round trip in the kernel's format, except a number beyond the
+    // kernel's range, which saturates.
     if let Some(read) = proc::stat(&text)
         && read.started < Duration::from_secs(1 << 50)
     {
@@ -30,13 +30,13 @@ pub fn proc_property(data: &[u8]) {
     {
         assert_eq!(proc::status(&status_as_linux("", &read, 0)), Some(read));
     }
-    stat_comes_back(&text, &mut Choices(data.iter()));
-    status_comes_back(&text, &mut Choices(data.iter()));
-    own_unit_comes_back(&text, &mut Choices(data.iter()));
+    stat_survives_a_round_trip(&text, &mut Choices(data.iter()));
+    status_survives_a_round_trip(&text, &mut Choices(data.iter()));
+    own_unit_survives_a_round_trip(&text, &mut Choices(data.iter()));
     group_is_absolute(&text);
 }
 
-/// Whatever a control group is read from, it is never the root group, and it is in itself.
+/// From any text, a control group is never the root group, and it contains itself.
 fn group_is_absolute(text: &str) {
     if let Some(path) = cgroup::path_of(text) {
         assert!(text.contains(&format!("0::{path}")) && !path.contains('\n'));
@@ -50,8 +50,8 @@ fn group_is_absolute(text: &str) {
     assert!(!group.contains(&format!("{text}x")) && !group.contains("/"));
 }
 
-/// With any name, and with any fields behind those that are read.
-fn stat_comes_back(name: &str, choices: &mut Choices<'_>) {
+/// With any name, and with any fields after those that are read.
+fn stat_survives_a_round_trip(name: &str, choices: &mut Choices<'_>) {
     let (user, system) = (choices.number(), choices.number());
     let stat = Stat {
         name: name.to_owned(),
@@ -66,7 +66,7 @@ fn stat_comes_back(name: &str, choices: &mut Choices<'_>) {
         stat_as_linux(&stat, u64::MAX, &more)
     };
     assert_eq!(proc::stat(&text), Some(stat), "{text}");
-    // Cut off before the start, it tells nothing rather than something else.
+    // Truncated before the start time, it gives nothing rather than something else.
     let fields = text.len() - text.rfind(')').unwrap_or(0);
     let tail = &text[text.len() - fields..];
     let ends: Vec<usize> = tail.match_indices(' ').map(|(at, _)| at).collect();
@@ -91,8 +91,8 @@ fn stat_as_linux(stat: &Stat, user: u64, more: &[u64]) -> String {
     )
 }
 
-/// With any name, which the kernel keeps on its line.
-fn status_comes_back(name: &str, choices: &mut Choices<'_>) {
+/// With any name, which the kernel keeps on one line.
+fn status_survives_a_round_trip(name: &str, choices: &mut Choices<'_>) {
     let status = Status {
         parent: choices.number() as u32,
         tracer: choices.number() as u32,
@@ -121,7 +121,7 @@ fn status_comes_back(name: &str, choices: &mut Choices<'_>) {
 }
 
 /// `/proc/PID/status` as proc_pid_status() of fs/proc/array.c writes it; `pending` are signals
-/// that are no SIGKILL.
+/// other than SIGKILL.
 fn status_as_linux(name: &str, status: &Status, pending: u64) -> String {
     let kill = 1 << 8;
     let resident = status.resident.map_or(String::new(), |bytes| {
@@ -151,8 +151,8 @@ fn status_as_linux(name: &str, status: &Status, pending: u64) -> String {
     )
 }
 
-/// With any names, and with the hierarchies of cgroups(7), version 1, before and behind.
-fn own_unit_comes_back(name: &str, choices: &mut Choices<'_>) {
+/// With any names, and with cgroup v1 hierarchies, cgroups(7), before and after it.
+fn own_unit_survives_a_round_trip(name: &str, choices: &mut Choices<'_>) {
     if let Some(unit) = own_unit(name) {
         assert!(unit.name.ends_with(".service") && !unit.name.contains(['/', '\n']));
         assert!(name.contains(&unit.name));

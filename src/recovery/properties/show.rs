@@ -1,4 +1,4 @@
-//! What reads `systemctl show`, and the guards that judge it.
+//! Properties of the parser of `systemctl show`, and of the guards that judge its result.
 
 use std::time::Duration;
 
@@ -13,24 +13,24 @@ use crate::recovery::observation::{
 };
 use crate::recovery::unit::{PROPERTIES, Property, SocketUnit, UnitState, Unreadable};
 
-/// Every property of what reads `systemctl show`.
+/// Checks every property of this parser.
 ///
 /// # Panics
 ///
-/// Where one does not hold.
+/// A property does not hold.
 pub fn show_property(data: &[u8]) {
     match UnitState::parse(data) {
         Err(why) => {
             assert!(!why.contains(deceives), "raw control: {why:?}");
             assert!(why.chars().count() < 1_500, "{} bytes", why.len());
         }
-        Ok(state) => stands_line_by_line(data, &state),
+        Ok(state) => each_line_is_read_by_itself(data, &state),
     }
-    comes_back(&mut Choices(data.iter()));
+    survives_a_round_trip(&mut Choices(data.iter()));
     socket_unit_is_read_by_line(data);
 }
 
-/// A `.socket` unit's addresses are what the lines say, and its group is never the root one.
+/// A `.socket` unit's addresses are those of its lines, and its group is never the root group.
 fn socket_unit_is_read_by_line(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let socket = SocketUnit::parse(data);
@@ -46,9 +46,9 @@ fn socket_unit_is_read_by_line(data: &[u8]) {
     }
 }
 
-/// Each entry stands for itself: their order, those of others, and what else is missing change
-/// nothing; and what is missing is printed, or has a default, and no guard takes it for good.
-fn stands_line_by_line(data: &[u8], state: &UnitState) {
+/// Each entry is read by itself, whatever the order and the other entries. A missing property is reported or
+/// has a default, and no guard accepts it as valid.
+fn each_line_is_read_by_itself(data: &[u8], state: &UnitState) {
     let text = String::from_utf8_lossy(data);
     let entries = entries(text.trim_end_matches('\n'));
     let lines: Vec<&str> = entries.iter().map(String::as_str).collect();
@@ -96,7 +96,7 @@ fn entries(text: &str) -> Vec<String> {
     entries
 }
 
-/// Whether failures are ignored, for each line that ends a command.
+/// For each line that ends a command, whether its failures are ignored.
 fn ends_of(entries: &[&str]) -> Vec<bool> {
     const WORD: &str = " ; ignore_errors=";
     let lines = entries.iter().flat_map(|entry| entry.split('\n'));
@@ -112,7 +112,7 @@ fn sets(line: &str, name: &str) -> bool {
     line.split_once('=').is_some_and(|(key, _)| key == name)
 }
 
-/// `state`, had systemd not printed `name`.
+/// `state` as it would be if systemd had not printed `name`.
 fn without(mut state: UnitState, name: &str) -> UnitState {
     fn missing<T>(name: &str) -> Property<T> {
         Err(Unreadable(format!("systemctl did not report {name}=")))
@@ -152,7 +152,7 @@ fn without(mut state: UnitState, name: &str) -> UnitState {
     state
 }
 
-/// The guards let a unit pass only if each line that one of them needs is there, and says so.
+/// The guards pass a unit only if each line that one of them needs is present and allows it.
 fn passes_only_if_all_is_well(lines: &[&str], state: &UnitState) {
     for others in [0, 1] {
         if passes(state, others) {
@@ -164,8 +164,8 @@ fn passes_only_if_all_is_well(lines: &[&str], state: &UnitState) {
 /// This program's own PID.
 const OWN: u32 = 99;
 
-/// Whether the guards let `state` pass with so many processes beside the main one, and with all else
-/// that they ask well.
+/// Whether the guards pass `state` with `others` processes beside the main one, if all other facts are
+/// good.
 fn passes(state: &UnitState, others: usize) -> bool {
     let at = Monotonic::from_micros(u64::MAX);
     let context = GuardContext {
@@ -289,8 +289,8 @@ fn all_is_well(lines: &[&str], others: usize) {
     }
 }
 
-/// A unit as systemd could print it, in systemd's format and in any order, is parsed back unchanged.
-fn comes_back(choices: &mut Choices<'_>) {
+/// A unit printed in systemd's format, in any order, is parsed back unchanged.
+fn survives_a_round_trip(choices: &mut Choices<'_>) {
     let words = [
         "loaded",
         "active",

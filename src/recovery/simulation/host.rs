@@ -1,5 +1,5 @@
-//! What the steps ask of the machine, answered by the simulated world. Each answer
-//! notes what stands against a signal, worked out from the world itself.
+//! Implements [`Host`](super::super::steps::Host) with the simulated world. Each call records the reasons
+//! against a signal, derived from the world itself.
 
 use std::time::{Duration, SystemTime};
 
@@ -39,11 +39,11 @@ impl Host for Watchdog {
             let identity = (service.main, service.invocation);
             let first = *record.first.get_or_insert(identity);
             let age = world.now.saturating_sub(service.started);
-            // Whatever was seen before systemd was asked is not part of this observation.
-            record.against.process = Some("process not looked at again");
-            record.against.members = Some("members not looked at again");
-            record.against.sockets = Some("sockets not looked at again");
-            record.against.probe = Some("last GET not looked at again");
+            // Facts from before this query of systemd are not part of this observation.
+            record.against.process = Some("process not observed again");
+            record.against.members = Some("members not observed again");
+            record.against.sockets = Some("sockets not observed again");
+            record.against.probe = Some("final probe not observed again");
             let calls = record.observations;
             record.observations += 1;
             if machine.faults.failing_shows.contains(&calls) {
@@ -204,7 +204,7 @@ impl Host for Watchdog {
             record.against.sockets = [
                 (world.foreign, "another unit's listener"),
                 (served, "a client was served"),
-                (record.asked.is_none(), "no final GET"),
+                (record.asked.is_none(), "no final probe"),
                 (
                     record.asked.is_some_and(|(_, reached)| !reached),
                     "the request was dropped",
@@ -239,7 +239,7 @@ impl Host for Watchdog {
         self.act(|machine| {
             let left = until.since(machine.world.at());
             machine.world.pass(left.min(Duration::from_millis(100)));
-            machine.change_at(Moment::BeforeTheLastLook);
+            machine.change_at(Moment::BeforeTheSecondObservation);
         });
         Evidence::default()
     }
@@ -248,14 +248,14 @@ impl Host for Watchdog {
         self.act(|machine| {
             let slow = std::mem::take(&mut machine.faults.slow_log);
             machine.world.pass(slow);
-            machine.change_at(Moment::WhileAnnouncing);
+            machine.change_at(Moment::WhileLogging);
             machine.world.service.job |= machine.faults.job_meanwhile;
             let wakes = machine.faults.wakes_meanwhile;
             if let Some(main) = machine.world.main().filter(|_| wakes) {
                 main.silent = false;
             }
             let record = &mut machine.records[self.me];
-            record.against.probe = Some("last GET not looked at again");
+            record.against.probe = Some("final probe not observed again");
             record.log_lines.push(line.to_owned());
         });
     }

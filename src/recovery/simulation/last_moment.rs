@@ -1,22 +1,22 @@
-//! Scripts in which all is well at the first look, and one thing changes before the signal.
+//! Scripts in which the first observation passes every guard, and one thing changes before the signal.
 
 use super::scripts::{script, signals, with_dump};
 use super::world::FIRST;
 use super::*;
 
-/// Makes `change` at each moment at which a later look has to find it.
+/// Makes `change` at each moment; a later observation has to find it.
 fn is_refused(guard: Guard, change: fn(&mut Machine)) {
     for moment in [
-        Moment::BeforeTheLastLook,
-        Moment::WhileAnnouncing,
+        Moment::BeforeTheSecondObservation,
+        Moment::WhileLogging,
         Moment::WhileDumping,
     ] {
         let faults = Faults {
             change: Some((moment, change)),
-            // So long that the last look is out of date.
+            // So long that the last observation is stale.
             slow_log: match moment {
-                Moment::WhileAnnouncing => Duration::from_secs(5),
-                Moment::BeforeTheLastLook | Moment::WhileDumping => Duration::ZERO,
+                Moment::WhileLogging => Duration::from_secs(5),
+                Moment::BeforeTheSecondObservation | Moment::WhileDumping => Duration::ZERO,
             },
             ..Faults::default()
         };
@@ -117,9 +117,9 @@ fn a_main_process_that_hands_over_to_a_child() {
 }
 
 #[test]
-fn a_reason_that_passes_after_the_first_look() {
+fn a_reason_that_ends_after_the_first_observation() {
     let faults = Faults {
-        change: Some((Moment::BeforeTheLastLook, |machine| {
+        change: Some((Moment::BeforeTheSecondObservation, |machine| {
             machine.world.service.job = false;
         })),
         ..Faults::default()
@@ -130,9 +130,9 @@ fn a_reason_that_passes_after_the_first_look() {
 }
 
 #[test]
-fn a_look_after_the_dump_that_is_always_out_of_date() {
-    fn slow(machine: &mut Machine, looks: usize) {
-        machine.faults.slow_inspections = looks;
+fn an_observation_after_the_dump_that_is_always_stale() {
+    fn slow(machine: &mut Machine, inspections: usize) {
+        machine.faults.slow_inspections = inspections;
     }
     let cases: [(fn(&mut Machine), _); 2] = [
         (|machine| slow(machine, 3), None),

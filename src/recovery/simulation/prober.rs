@@ -1,4 +1,4 @@
-//! What the steps ask of the prober, answered by the simulated world.
+//! Implements the prober's traits with the simulated world.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -50,7 +50,7 @@ impl CoreProber for Watchdog {
     }
 }
 
-/// The last GET: it is answered by the process that was there when it was sent, or ends with it.
+/// The final probe: the process that existed when it was sent answers it, or it ends with that process.
 struct Asked {
     watchdog: Watchdog,
     asked: Option<u64>,

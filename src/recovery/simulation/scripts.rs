@@ -1,8 +1,8 @@
-//! Scripts: one watchdog, no mischief, and one thing about the machine that is special.
+//! Scripts: one watchdog, no random events, and one peculiarity of the machine.
 
 use super::*;
 
-/// Runs one watchdog against a machine without mischief.
+/// Runs one watchdog against a machine without random events.
 pub(super) fn script(
     context: &GuardContext<'_>,
     faults: Faults,
@@ -96,7 +96,7 @@ fn a_signal_that_is_not_permitted_is_a_failure() {
 }
 
 #[test]
-fn systemctl_that_fails_at_either_look_is_a_failure() {
+fn systemctl_that_fails_at_either_observation_is_a_failure() {
     for call in [0, 1] {
         let faults = Faults {
             failing_shows: vec![call],
@@ -122,7 +122,7 @@ fn systemctl_that_fails_after_the_signal_is_asked_again() {
 }
 
 #[test]
-fn a_log_line_that_was_kept_waiting_is_followed_by_another_observation() {
+fn a_delayed_log_line_is_followed_by_another_observation() {
     for (seconds, observations, name) in [(0, 2, "recovered"), (5, 3, "refused")] {
         let faults = Faults {
             slow_log: Duration::from_secs(seconds),
@@ -148,7 +148,7 @@ fn a_backend_that_wakes_up_during_the_log_line_is_not_killed() {
 }
 
 #[test]
-fn a_look_that_is_always_out_of_date_is_no_ground_for_a_signal() {
+fn an_observation_that_is_always_stale_does_not_lead_to_a_signal() {
     // Two before the log line, then three that could be fresh.
     for (slow_inspections, refusal) in [(4, None), (5, Some(Guard::Starved))] {
         let faults = Faults {
@@ -162,7 +162,7 @@ fn a_look_that_is_always_out_of_date_is_no_ground_for_a_signal() {
 }
 
 #[test]
-fn a_process_that_nothing_ends_is_reported_as_such() {
+fn a_process_that_no_signal_ends_is_reported_as_such() {
     for context in [context(), abort()] {
         let (outcome, _) = script(
             &context,
@@ -219,7 +219,7 @@ fn a_unit_that_ends_in_failed_is_not_waited_for() {
 }
 
 #[test]
-fn a_restart_that_does_not_come_is_waited_for_as_long_as_the_unit_says() {
+fn the_wait_for_a_restart_is_as_long_as_the_unit_says() {
     let (outcome, machine) = script(
         &context(),
         Faults::default(),

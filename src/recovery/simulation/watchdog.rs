@@ -1,5 +1,5 @@
-//! One watchdog: it sweeps, then takes the real steps, and whatever it asks of the machine may be the
-//! other one's turn first. What is wrong with a signal is worked out here from the machine itself.
+//! One watchdog: it sweeps, then takes the real steps. Before each of its calls, the other one may get its
+//! turn. Its outcome is checked against the machine's own record.
 
 use std::time::Duration;
 
@@ -16,14 +16,14 @@ pub(super) struct Watchdog {
     pub(super) me: usize,
 }
 
-/// What a pidfd holds: the identity. The number is for the log.
+/// A pidfd refers to an identity. The number is for the log.
 pub(super) struct Held {
     pub(super) number: u32,
     pub(super) identity: u64,
 }
 
 impl Watchdog {
-    /// Waits for its turn, lets happen what may happen meanwhile, acts, and hands on.
+    /// Waits for its turn, lets random events happen, acts, and passes the turn on.
     pub(super) fn act<R>(&self, action: impl FnOnce(&mut Machine) -> R) -> R {
         let (machine, changed) = &*self.shared.0;
         let mut machine = changed
@@ -33,7 +33,7 @@ impl Watchdog {
             .unwrap();
         let micros = 1 + machine.world.random.below(500);
         machine.world.pass(Duration::from_micros(micros));
-        machine.world.trouble();
+        machine.world.random_events();
         let result = action(&mut machine);
         machine.hand_on();
         drop(machine);
@@ -45,7 +45,7 @@ impl Watchdog {
         self.act(|machine| machine.running.retain(|&other| other != self.me));
     }
 
-    /// Probes the backend a few times and says whether it was silent each time.
+    /// Probes the backend a few times and returns whether it was silent each time.
     fn sweep(&self) -> bool {
         let mut seen = self.act(|machine| {
             machine.records[self.me].began = machine.world.now;
@@ -94,7 +94,7 @@ impl Watchdog {
     }
 }
 
-/// What the outcome says must be what the machine saw.
+/// Checks that the outcome is what the machine recorded.
 fn check_outcome(machine: &mut Machine, me: usize, outcome: &Outcome) {
     let record = &machine.records[me];
     let signals: Vec<_> = record

@@ -1,14 +1,14 @@
-//! A made-up machine: processes with few numbers to share, a service manager that restarts what
-//! dies, and mischief at any moment. It knows nothing of the steps that are run against it.
+//! A simulated machine: processes that share a few numbers, a service manager that restarts what dies, and
+//! random events at any moment. Independent of the steps that run against it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::clock::Monotonic;
 
-/// Numbers are given out from this one on: no real process on any Linux has so high a number.
+/// The first number that is assigned: higher than the PID of any real process on Linux.
 pub(super) const FIRST: u32 = 100_000_000;
-/// So few that a number is soon given out again.
+/// So few that numbers are soon reused.
 pub(super) const NUMBERS: u32 = 6;
 
 /// xorshift64*: small, and the same on every machine.
@@ -27,7 +27,7 @@ impl Random {
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 11
     }
 
-    /// From 0 up to, but without, `end`.
+    /// From 0 up to, but excluding, `end`.
     pub(super) fn below(&mut self, end: u64) -> u64 {
         self.next() % end.max(1)
     }
@@ -38,7 +38,7 @@ impl Random {
     }
 }
 
-/// How a process takes a signal.
+/// How a process reacts to a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SignalBehaviour {
     /// It dies within this many milliseconds of either signal.
@@ -58,11 +58,11 @@ pub(super) enum OnDump {
     NoHandler,
     /// It has a handler, but blocks the signal.
     Blocked,
-    /// It writes down its stacks and goes on.
+    /// It writes its stacks and continues.
     Writes,
-    /// It writes down its stacks and exits.
+    /// It writes its stacks and exits.
     Exits,
-    /// Its handler interrupts what it hung in: the backend answers again.
+    /// Its handler interrupts the call that hung: the backend answers again.
     Wakes,
 }
 
@@ -85,7 +85,7 @@ pub(super) struct Worker {
     pub(super) on_dump: OnDump,
 }
 
-/// One process. Its identity is never given out again, its number is.
+/// One process. Its number may be reused, its identity never.
 #[derive(Clone, Debug)]
 pub(super) struct Process {
     pub(super) identity: u64,
@@ -100,9 +100,9 @@ pub(super) struct Process {
     pub(super) dumping: bool,
     pub(super) kill_pending: bool,
     pub(super) behaviour: SignalBehaviour,
-    /// When a signal that it got ends it.
+    /// When it dies of a signal that it got.
     pub(super) dies: Option<Duration>,
-    /// Dead, but its parent has not noticed yet, so the number is still its own.
+    /// Dead, but not yet reaped by its parent, so it still has its number.
     pub(super) zombie: bool,
 }
 
@@ -116,9 +116,9 @@ pub(super) struct Service {
     pub(super) sub: &'static str,
     pub(super) job: bool,
     pub(super) frozen: bool,
-    /// When it is started (again).
+    /// When it will be started (again).
     pub(super) starts: Option<Duration>,
-    /// What becomes of it when the main process dies.
+    /// What happens to it when the main process dies.
     pub(super) restart: RestartResult,
 }
 
@@ -126,7 +126,7 @@ pub(super) struct Service {
 pub(super) enum RestartResult {
     /// It is restarted this many milliseconds later; the new process is silent or not.
     Restart(u64, bool),
-    /// The same, but first the unit is in this state while it stops what is left.
+    /// The same, but first the unit is in this state while its remaining processes are stopped.
     Stops(u64, &'static str),
     /// The start limit is hit.
     Failed,
@@ -134,7 +134,7 @@ pub(super) enum RestartResult {
     Limbo,
 }
 
-/// What is wrong with the unit's settings, or with the answer about them, for good.
+/// A permanent problem with the unit's settings, or with the answer about them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Flaw {
     /// There is no such unit.
@@ -151,7 +151,7 @@ pub(super) enum Flaw {
 pub(super) struct World {
     pub(super) random: Random,
     pub(super) now: Duration,
-    /// Time that only CLOCK_BOOTTIME counts.
+    /// Time suspended, which only CLOCK_BOOTTIME counts.
     pub(super) suspended: Duration,
     pub(super) processes: BTreeMap<u32, Process>,
     pub(super) service: Service,
@@ -165,18 +165,18 @@ pub(super) struct World {
     pub(super) filtered: bool,
     /// When the backend last served another client.
     pub(super) served: Option<Duration>,
-    /// Every main process there has been: its number and its identity.
+    /// Every main process so far: its number and its identity.
     pub(super) mains: Vec<(u32, u64)>,
     pub(super) log: Vec<String>,
-    /// How often something happens between two calls, in 1000.
-    pub(super) mischief: u64,
+    /// The probability of a random event between two calls, per mille.
+    pub(super) event_rate: u64,
     pub(super) next_number: u32,
     next_identity: u64,
 }
 
 impl World {
-    /// A main process that has been silent for long.
-    pub(super) fn new(seed: u64, mischief: u64) -> Self {
+    /// A world whose main process has been silent for long.
+    pub(super) fn new(seed: u64, event_rate: u64) -> Self {
         let mut world = Self {
             random: Random::new(seed),
             now: Duration::from_secs(1_000),
@@ -201,7 +201,7 @@ impl World {
             served: None,
             mains: Vec::new(),
             log: Vec::new(),
-            mischief,
+            event_rate,
             next_number: 0,
             next_identity: 1,
         };
@@ -324,7 +324,7 @@ impl World {
         }
     }
 
-    /// Lets time pass, and whatever was due come about.
+    /// Lets time pass, with every event that is due meanwhile.
     pub(super) fn pass(&mut self, length: Duration) {
         self.now += length;
         let now = self.now;
@@ -337,7 +337,7 @@ impl World {
         }
     }
 
-    /// The manager notices that the main process has died; only then is its number free.
+    /// The manager reaps the dead main process; only then is its number free.
     pub(super) fn notice(&mut self) {
         let Some(number) = self.service.main.filter(|number| {
             self.processes

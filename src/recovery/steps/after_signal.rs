@@ -1,5 +1,5 @@
-//! From the signal on: the death of the process, its restart by systemd, and whether the core answers
-//! again. The machine is touched only through [`Host`] here, too.
+//! From the signal on: the death of the process, the restart by systemd, and whether the core answers
+//! again. Like `steps.rs`, it touches the machine only through [`Host`].
 
 use std::time::Duration;
 
@@ -14,21 +14,21 @@ use super::{Host, NotSent, Run, Step, Target};
 use crate::escape::escape;
 use crate::manifest::KillSignal;
 
-/// How long processes may take to end on SIGTERM before a line is logged about them.
-const OBEDIENCE: Duration = Duration::from_millis(1_500);
+/// How long processes may take to end on SIGTERM before a line about them is logged.
+const SIGTERM_TIME: Duration = Duration::from_millis(1_500);
 /// How long a process has to die of SIGKILL.
 const DEATH: Duration = Duration::from_secs(10);
 /// How long a process has to die of SIGABRT before it gets SIGKILL.
 const ABORT: Duration = Duration::from_secs(5);
 /// How long a process that dumps core is left alone, from SIGABRT on.
 const CORE_DUMP: Duration = Duration::from_secs(60);
-/// What systemd has for a restart beyond the unit's own settings.
+/// The time allowed for a restart beyond the unit's own settings.
 const RESTART_SLACK: Duration = Duration::from_secs(10);
 /// The longest wait for a restart.
 const RESTART_CAP: Duration = Duration::from_secs(300);
 
 impl<H: Host> Run<'_, H> {
-    /// Signals, and waits for the process to die.
+    /// Sends the signal and waits for the process to die.
     pub(super) fn end(&self, target: &Target<H::Process>) -> Step<()> {
         let process = &target.process;
         match self.context.signal {
@@ -106,7 +106,7 @@ impl<H: Host> Run<'_, H> {
                     return Err(self.not_recovered(None, &self.ended(unit)));
                 }
                 let waits = unit.sub.as_deref() == Ok("stop-sigterm");
-                if waits && !logged && self.host.now().since(began) >= OBEDIENCE {
+                if waits && !logged && self.host.now().since(began) >= SIGTERM_TIME {
                     self.host.log(&self.children_left());
                     logged = true;
                 }
@@ -127,8 +127,8 @@ impl<H: Host> Run<'_, H> {
         }
     }
 
-    /// The main process that follows the one that was ended. Only the invocation distinguishes the two
-    /// apart: a new process may have been given the old number.
+    /// The main process that replaced the killed one. Only the invocation distinguishes the two: the new
+    /// process may have the old PID.
     fn successor(&self, old: &UnitState, new: &UnitState) -> Option<MainPid> {
         let (Ok(was), Ok(is), Ok(pid)) = (&old.invocation, &new.invocation, &new.main_pid) else {
             return None;
@@ -190,7 +190,7 @@ impl<H: Host> Run<'_, H> {
     }
 }
 
-/// Whether nothing will come any more; a queued job may still start the unit.
+/// Whether the unit has failed and no queued job will start it.
 fn failed(unit: &UnitState) -> bool {
     matches!(unit.active.as_deref(), Ok("failed" | "inactive")) && unit.job == Ok(None)
 }

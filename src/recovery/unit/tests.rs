@@ -101,7 +101,7 @@ fn parse_reads_a_unit_that_does_not_exist() {
 }
 
 #[test]
-fn parse_names_each_property_that_is_missing_or_makes_no_sense() {
+fn parse_names_each_missing_or_invalid_property() {
     let empty = UnitState::parse(b"Foo=bar\n").unwrap();
     assert_eq!(
         empty.main_pid,
@@ -185,7 +185,7 @@ fn parse_reads_the_dash_of_a_command_whatever_its_arguments_are() {
 }
 
 #[test]
-fn parse_is_not_taken_in_by_arguments_that_look_like_the_end() {
+fn parse_is_not_deceived_by_arguments_that_look_like_the_end() {
     let end = " ; ignore_errors=no ; start_time=[n/a] }\n";
     for (argv, complaint) in [
         (format!("sh{end}MainPID=4711"), "MainPID= twice"),
@@ -196,7 +196,7 @@ fn parse_is_not_taken_in_by_arguments_that_look_like_the_end() {
         let error = UnitState::parse(text.as_bytes()).unwrap_err();
         assert!(error.contains(complaint), "{error}");
     }
-    // What is forged can only contradict the truth.
+    // A forged line can only contradict the real one.
     for argv in [
         format!("sh{end}ExecStart={{ path=sh"),
         format!("sh{end}hello="),
@@ -208,7 +208,7 @@ fn parse_is_not_taken_in_by_arguments_that_look_like_the_end() {
 }
 
 #[test]
-fn parse_takes_what_an_older_systemd_does_not_tell_for_its_default() {
+fn parse_uses_defaults_for_properties_that_an_older_systemd_lacks() {
     let unit = UnitState::parse(b"MainPID=30\n").unwrap();
     assert_eq!(unit.remains, Ok(false));
     assert_eq!(unit.exits_as_group, Ok(false));
@@ -230,7 +230,7 @@ fn parse_takes_what_an_older_systemd_does_not_tell_for_its_default() {
 }
 
 #[test]
-fn parse_takes_any_other_job_for_a_queued_one() {
+fn parse_counts_any_other_job_as_queued() {
     for (line, job) in [
         ("Job=", Ok(None)),
         ("Job=0", Ok(None)),
@@ -265,7 +265,7 @@ fn parse_refuses_garbage() {
         (two_units.as_bytes(), "more than one unit"),
         (
             b"ExecStart={ path=sh ; argv[]=sh\nMainPID=1\n",
-            "without its end",
+            "without an end",
         ),
     ] {
         let error = UnitState::parse(printed).unwrap_err();
@@ -274,7 +274,7 @@ fn parse_refuses_garbage() {
 }
 
 #[test]
-fn parse_tells_an_endless_stop_from_a_long_one() {
+fn parse_distinguishes_an_endless_stop_from_a_long_one() {
     for (text, expected) in [("infinity", true), ("0", false), ("1y", false)] {
         let unit = UnitState::parse(format!("TimeoutStopUSec={text}").as_bytes()).unwrap();
         assert_eq!(unit.stops_forever, Ok(expected), "{text}");

@@ -15,7 +15,7 @@ fn unit(name: &str, scope: Scope) -> Unit {
     }
 }
 
-/// A healthy unit, with `to` in the place of `from`.
+/// A healthy unit, with these replacements in what systemctl prints.
 fn state(changes: &[(&str, &str)]) -> UnitState {
     let mut text = RUNNING.to_owned();
     for (from, to) in changes {
@@ -31,7 +31,7 @@ const RESTARTS: (&str, &str) = (
 );
 const CLEAN: (&str, &str) = ("SuccessExitStatus=4 KILL TERM", "SuccessExitStatus=");
 
-/// A backend of 127.0.0.1:8000 as the guards would find it, changed by `change`.
+/// An observation of a backend at 127.0.0.1:8000, changed by `change`.
 fn running(
     change: impl Fn(&mut Observation),
 ) -> impl Fn(&Backend, &UnitState, &[SocketAddr]) -> Vec<String> {
@@ -115,14 +115,14 @@ fn both() -> Subjects {
 fn none(_: &mut Observation) {}
 
 #[test]
-fn examine_is_silent_where_all_is_well() {
+fn examine_warns_of_nothing_if_all_is_well() {
     let well = |_: &Unit| Ok(state(&[RESTARTS, CLEAN]));
     let warnings = examine(both(), well, running(none), "127.0.0.1:8000");
     assert_eq!(warnings, [""; 0]);
 }
 
 #[test]
-fn examine_names_every_stale_unit_and_the_cure() {
+fn examine_names_every_stale_unit_and_the_remedy() {
     let stale = |_: &Unit| Ok(state(&[("NeedDaemonReload=no", "NeedDaemonReload=yes")]));
     assert_eq!(
         examine(both(), stale, |_, _, _| vec![], "127.0.0.1:8000"),
@@ -252,7 +252,7 @@ fn own_unit_reads_the_control_group() {
 }
 
 #[test]
-fn lasting_names_what_stays_wrong_while_the_backend_is_well() {
+fn lasting_names_reasons_that_persist_while_the_backend_is_healthy() {
     let refused = |changes: &[(&str, &str)], change: &dyn Fn(&mut Observation)| {
         let subjects = Subjects {
             own: None,
@@ -287,7 +287,7 @@ fn lasting_names_what_stays_wrong_while_the_backend_is_well() {
         elsewhere.contains("is in control group /docker/4711"),
         "{elsewhere}"
     );
-    // Nothing runs, but the settings are known.
+    // The unit does not run, but its settings are known.
     let stopped = |restart| {
         let none: fn(&mut Observation) = |now| now.process = Process::None;
         refused(&[("Restart=always", restart)], &none)
@@ -298,19 +298,19 @@ fn lasting_names_what_stays_wrong_while_the_backend_is_well() {
     let kept = refused(&[("KillMode=mixed", "KillMode=process")], &left);
     assert!(kept.contains("2 other processes"), "{kept}");
     assert_eq!(refused(&[], &left), "");
-    // Age, tracers and the like pass.
+    // Age, tracers and the like are temporary.
     let passing = |now: &mut Observation| now.at = *now.unit.started.as_ref().unwrap();
     assert_eq!(refused(&[], &passing), "");
 }
 
 #[test]
-fn a_dump_signal_that_nobody_catches_is_named() {
+fn a_dump_signal_that_no_process_catches_is_named() {
     let Some(sleepers) = Sleepers::start(1) else {
         return;
     };
     let group = format!("ControlGroup={}", sleepers.group.as_str());
     let state = state(&[("ControlGroup=/system.slice/demo.service", &group)]);
-    let warning = nobody_catches(DumpSignal::Usr2, &state, "api.service").unwrap();
+    let warning = uncaught(DumpSignal::Usr2, &state, "api.service").unwrap();
     assert!(
         warning.contains("no process of it catches SIGUSR2"),
         "{warning}"
@@ -320,7 +320,7 @@ fn a_dump_signal_that_nobody_catches_is_named() {
         "{warning}"
     );
     let elsewhere = self::state(&[("ControlGroup=/system.slice/demo.service\n", "")]);
-    assert_eq!(nobody_catches(DumpSignal::Usr2, &elsewhere, "x"), None);
+    assert_eq!(uncaught(DumpSignal::Usr2, &elsewhere, "x"), None);
 }
 
 fn pending() -> (Sender<String>, PendingWarnings) {
@@ -334,7 +334,7 @@ fn pending() -> (Sender<String>, PendingWarnings) {
 }
 
 #[test]
-fn finish_waits_for_the_end_but_not_forever() {
+fn finish_waits_for_the_end_but_not_indefinitely() {
     let (sender, done) = pending();
     sender.send("one".to_owned()).unwrap();
     sender.send("two".to_owned()).unwrap();
@@ -348,15 +348,15 @@ fn finish_waits_for_the_end_but_not_forever() {
     assert!(warnings[1].starts_with("api.service could not be checked in time"));
 }
 
-/// The thread that waits for `systemctl` sees the pipe close, gives up, and ends before `finish` does.
+/// The thread that waits for `systemctl` sees the pipe close, cancels the call, and ends before `finish` does.
 #[test]
-fn finish_gives_up_what_is_under_way() {
+fn finish_cancels_a_running_call() {
     let (sender, mut waiting) = pending();
     let (mut cancelled, cancel) = io::pipe().unwrap();
     waiting.cancel = Some(cancel);
     let thread = thread::spawn(move || {
         let closed = io::copy(&mut cancelled, &mut io::sink());
-        sender.send("the call was given up".to_owned()).unwrap();
+        sender.send("the call was cancelled".to_owned()).unwrap();
         closed.unwrap()
     });
     let warnings = waiting.finish(Duration::from_millis(30));

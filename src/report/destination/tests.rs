@@ -68,7 +68,7 @@ fn a_failed_report_leaves_the_old_one_and_nothing_else() {
 fn a_new_file_has_the_mode_that_the_umask_gives() {
     let folder = folder();
     let path = folder.path().join("out.prom");
-    // The umask belongs to the whole process, so another program says what it gives.
+    // The umask belongs to the whole process, so another program shows its effect.
     let touched = folder.path().join("touched");
     assert!(
         Command::new("touch")
@@ -102,7 +102,7 @@ fn symbolic_links_are_followed_even_to_a_file_that_does_not_exist() {
 }
 
 #[test]
-fn a_path_that_cannot_work_is_complained_of_with_the_remedy() {
+fn a_path_that_cannot_work_is_reported_with_the_remedy() {
     let folder = folder();
     let missing = folder.path().join("missing/out.prom");
     let complaint = prepare(&missing).unwrap_err();
@@ -125,7 +125,7 @@ fn a_path_that_cannot_work_is_complained_of_with_the_remedy() {
 }
 
 #[test]
-fn a_pipe_without_a_reader_is_never_waited_for() {
+fn a_pipe_without_a_reader_never_blocks() {
     let folder = folder();
     let path = folder.path().join("pipe");
     mkfifo(&path, Mode::S_IRWXU).unwrap();
@@ -136,7 +136,7 @@ fn a_pipe_without_a_reader_is_never_waited_for() {
 }
 
 #[test]
-fn a_pipe_is_kept_open_from_the_look_at_it_to_the_report() {
+fn a_pipe_is_kept_open_from_the_check_to_the_report() {
     let folder = folder();
     let path = folder.path().join("pipe");
     mkfifo(&path, Mode::S_IRWXU).unwrap();
@@ -147,11 +147,11 @@ fn a_pipe_is_kept_open_from_the_look_at_it_to_the_report() {
         .unwrap();
     let mut destination = Destination::new("metrics", &path);
     destination.prepare().unwrap();
-    // With a writer there, an empty pipe is empty rather than at its end.
+    // While a writer exists, an empty pipe is empty rather than at its end.
     let error = (&reader).read(&mut [0]).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
     destination.write(|out| out.write_all(b"whole")).unwrap();
-    // A process that another test starts holds the pipe for a moment, so its end is waited for.
+    // A process that another test starts may contain the pipe for a moment, so the read waits for the end.
     fcntl(&reader, FcntlArg::F_SETFL(OFlag::empty())).unwrap();
     assert_eq!(io::read_to_string(reader).unwrap(), "whole");
 }
@@ -165,7 +165,7 @@ fn a_pipe_may_hold_less_than_the_report_while_its_reader_reads() {
         let path = path.clone();
         move || fs::read(path).unwrap().len()
     });
-    // Until the reader is there, the pipe cannot work.
+    // Until the reader has opened the pipe, it cannot be used.
     let end = Monotonic::now() + MAX_WAIT;
     let mut destination = Destination::new("metrics", &path);
     while destination.prepare().is_err() && !end.has_passed() {

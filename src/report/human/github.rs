@@ -8,7 +8,7 @@ use crate::manifest::Route;
 use crate::report::wording;
 use crate::verdict::ProbeResult;
 
-/// The line that annotates a run with a route that is not as it should be.
+/// The line that annotates a run with a route that is not OK.
 pub(super) fn annotation(route: &Route, result: &ProbeResult, message: &str) -> Option<String> {
     let command = match result.class.severity(route.core) {
         Severity::Fine => return None,

@@ -14,30 +14,30 @@ use crate::report::terminal::Appearance;
 use crate::report::{Report, wording};
 use crate::verdict::ProbeResult;
 
-/// From this width on, a terminal has room for the scale, and for notes beside the paths.
+/// From this width on, a terminal has space for the scale, and for notes beside the paths.
 const WIDE: usize = 80;
 /// The fewest columns that text is wrapped into.
 const NARROWEST: usize = 8;
-/// The scale's width, and the time at its left end.
+/// The width of the scale, and the time at its left end.
 const SCALE: usize = 10;
 const SCALE_BEGINS: Duration = Duration::from_millis(1);
-/// The longest path that others are aligned with where lines may be of any length.
+/// The longest path that affects the alignment if lines may be of any length.
 const PLAIN_PATH: usize = 60;
-/// How far a note is set in that has lines of its own.
+/// The indentation of a note that has its own lines.
 const INDENT: usize = 4;
 
 /// How the columns of routes are laid out.
 pub(super) struct Table {
     appearance: Appearance,
-    /// The terminal's width; none where lines may be of any length.
+    /// The terminal's width; none if lines may be of any length.
     columns: Option<usize>,
-    /// Columns up to the path.
+    /// Columns before the path.
     lead: usize,
-    /// The right end of the scale; none where there is no scale.
+    /// The right end of the scale; none if there is no scale.
     scale: Option<Duration>,
     /// Columns for a path and the note beside it.
     path_width: usize,
-    /// Columns for a path that has its note aligned with others.
+    /// Columns for a path whose note is aligned with others.
     path: usize,
     gap: &'static str,
 }
@@ -60,7 +60,7 @@ impl Table {
         let path_width = columns.map_or(PLAIN_PATH, |columns| {
             columns.saturating_sub(lead).max(NARROWEST)
         });
-        // Notes are aligned beside the paths that have one and leave as much room to it.
+        // Notes are aligned beside those paths that have one and leave at least half of the width to it.
         let cap = columns.map_or(path_width, |_| path_width / 2);
         let noted = report.by_route().filter(|(_, o)| !note(o).is_empty());
         let widths = noted.map(|(route, _)| escape(&wording::target(route)).width());
@@ -171,7 +171,7 @@ fn note(result: &ProbeResult) -> String {
     }
 }
 
-/// A timeout as short as it can be written.
+/// A timeout in its shortest form.
 pub(super) fn brief(length: Duration) -> String {
     let time = wording::time(length);
     match time.split_once(' ') {
@@ -190,7 +190,7 @@ fn dim(appearance: Appearance) -> Style {
     }
 }
 
-/// A bar whose length is the logarithm of the time, so that 4 ms and 4 s can both be seen.
+/// A bar whose length is the logarithm of the time, so that both 4 ms and 4 s are visible.
 pub(super) fn bar(elapsed: Duration, longest: Duration) -> String {
     let doublings = |time: Duration| log2(time.as_micros().max(1)) - log2(SCALE_BEGINS.as_micros());
     let share = (doublings(elapsed) / doublings(longest)).clamp(0.0, 1.0);
@@ -199,14 +199,14 @@ pub(super) fn bar(elapsed: Duration, longest: Duration) -> String {
     "━".repeat(halves / 2) + if halves % 2 == 1 { "╾" } else { "" }
 }
 
-/// The logarithm of `number`, linear between two powers of two. Near enough for a picture; the exact
-/// one would have every run load the mathematical library, a twelfth of its memory.
+/// The logarithm of `number`, interpolated linearly between two powers of two. Exact enough for a bar; the
+/// exact function would make every run load the mathematical library, a twelfth of its memory.
 fn log2(number: u128) -> f64 {
     let whole = number.ilog2();
     f64::from(whole) + number as f64 / (1_u128 << whole) as f64 - 1.0
 }
 
-/// Shortens a path to `columns` in its middle: both ends of a path distinguish routes.
+/// Shortens a path to `columns` by omitting its middle, because both ends distinguish routes.
 pub(super) fn shorten(text: &str, columns: usize, unicode: bool) -> String {
     if text.width() <= columns {
         return text.to_owned();
@@ -232,8 +232,8 @@ fn fitting(characters: impl Iterator<Item = char>, columns: usize) -> String {
         .collect()
 }
 
-/// Breaks text into lines at its spaces, and in the middle of words that are too long. Where there
-/// are no columns, a line may be of any length.
+/// Breaks text into lines at its spaces, and in the middle of words that are too long. If `columns` is
+/// none, a line may be of any length.
 pub(super) fn wrap(text: &str, columns: Option<usize>) -> Vec<String> {
     let columns = columns.unwrap_or(usize::MAX).max(NARROWEST);
     let mut lines = vec![];

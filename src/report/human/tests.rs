@@ -96,7 +96,7 @@ fn render_writes_plain_lines_into_a_pipe() {
 }
 
 #[test]
-fn render_gives_the_journal_levels_and_only_what_is_not_ok() {
+fn render_writes_only_what_is_not_ok_to_the_journal_with_levels() {
     with_report(soft(), |report| {
         assert_golden("human-soft-journal.txt", &shown(report, JOURNAL, false));
     });
@@ -146,7 +146,7 @@ fn render_colours_without_changing_the_text() {
 }
 
 #[test]
-fn render_escapes_what_a_server_said() {
+fn render_escapes_text_from_servers() {
     with_report(failing(), |report| {
         for appearance in [PLAIN, JOURNAL, NARROW_TERMINAL, WIDE_TERMINAL] {
             assert!(!shown(report, appearance, false).contains('\x1b'));
@@ -202,7 +202,7 @@ fn shorten_keeps_both_ends() {
     assert_eq!(shorten("/short", 6, true), "/short");
     assert_eq!(shorten("/api/search?limit=1", 11, true), "/api/…mit=1");
     assert_eq!(shorten("/api/search?limit=1", 11, false), "/api...it=1");
-    // Each of these takes two columns.
+    // Each of these characters takes two columns.
     assert_eq!(shorten("/日本語日本語", 8, true), "/日…語");
 }
 
@@ -216,7 +216,7 @@ fn wrap_breaks_at_spaces_and_long_words() {
 }
 
 #[test]
-fn the_scale_ends_at_the_longest_time_out() {
+fn the_scale_ends_at_the_longest_timeout() {
     for (millis, label) in [
         (20, "20 ms"),
         (1_050, "1.05 s"),

@@ -1,5 +1,5 @@
-//! How the JSON object is laid out: the upper levels on lines of their own, everything deeper on
-//! one line, so that a report can be read, searched and compared by lines.
+//! The layout of the JSON object: the upper levels have their own lines, and everything deeper is on one
+//! line, so that a report can be read, searched and compared line by line.
 
 use std::io::{self, Write};
 
@@ -7,10 +7,10 @@ use serde_json::ser::Formatter;
 
 use crate::escape::deceives;
 
-/// How many levels have lines of their own: the object, and what its lists hold.
+/// How many levels have their own lines: the object, and the items of its lists.
 const TALL: usize = 2;
 
-/// The layout, while it is being written.
+/// The state of the layout during writing.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
     depth: usize,
@@ -87,8 +87,8 @@ impl Formatter for Lines {
         Ok(())
     }
 
-    /// Escapes what JSON itself would leave as it is although a terminal acts on it: a report may
-    /// be printed to one.
+    /// Also escapes characters that JSON allows but a terminal acts on: a report may be printed to a
+    /// terminal.
     fn write_string_fragment<W: Write + ?Sized>(
         &mut self,
         out: &mut W,

@@ -11,7 +11,7 @@ fn shown(report: &Report) -> String {
 }
 
 #[test]
-fn render_writes_one_object_with_a_route_a_line() {
+fn render_writes_one_object_with_one_route_per_line() {
     with_report(healthy(), |report| {
         assert_golden("healthy.json", &shown(report));
     });
@@ -23,7 +23,7 @@ fn render_writes_one_object_with_a_route_a_line() {
 }
 
 #[test]
-fn render_writes_what_json_parsers_read_back_unchanged() {
+fn json_parsers_read_the_report_back_unchanged() {
     let odd = "\"\\\u{1b}[31m\u{7f}\u{9b}2J \u{202e}日本 🦀\u{e0041}";
     let cases = vec![
         case("/", crate::cause::Class::Ok, Some(200), 0)

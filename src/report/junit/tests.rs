@@ -18,7 +18,7 @@ fn render_writes_failures_and_skipped_cases() {
 }
 
 #[test]
-fn xml_escapes_markup_and_what_xml_cannot_hold() {
+fn xml_escapes_markup_and_invalid_characters() {
     assert_eq!(
         Xml("a<b>&\"c\"").to_string(),
         "a&lt;b&gt;&amp;&quot;c&quot;"

@@ -17,7 +17,7 @@ fn render_writes_every_series_on_every_run() {
 }
 
 #[test]
-fn label_escapes_what_the_format_gives_a_meaning() {
+fn label_escapes_special_characters() {
     assert_eq!(label(r#"/a"b\c"#), r#"/a\"b\\c"#);
     assert_eq!(label("a\nb"), "a\\nb");
     assert_eq!(label("/plain?a=1"), "/plain?a=1");

@@ -26,7 +26,7 @@ fn lost(path: &str) -> Case {
 }
 
 #[test]
-fn verdict_counts_what_was_soft() {
+fn verdict_counts_soft_results() {
     assert_eq!(verdict_line(healthy()), "healthy: all routes are OK");
     let core = || case("/", Class::Ok, Some(200), 0).core();
     assert_eq!(
@@ -64,7 +64,7 @@ fn verdict_says_why_a_run_failed() {
 }
 
 #[test]
-fn unhealthy_sweep_rounds_up_what_is_left() {
+fn unhealthy_sweep_rounds_the_remaining_time_up() {
     let cases = vec![
         case("/", Class::Ok, Some(200), 0).core(),
         lost("/b").core(),

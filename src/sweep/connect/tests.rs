@@ -1,4 +1,4 @@
-//! Which of several addresses is used, when the others are tried, and what a failure is called.
+//! Which of several addresses is used, when the others are tried, and how failures are reported.
 
 use std::io::Read;
 use std::net::{TcpListener, TcpStream};
@@ -64,7 +64,7 @@ impl FullQueue {
     }
 }
 
-/// An address that refuses, kept from others as long as the socket lives.
+/// An address that refuses connections, reserved until the socket is dropped.
 pub(in crate::sweep) fn refusing(address: &str) -> (std::os::fd::OwnedFd, SocketAddr) {
     let (listener, address) = listener(address);
     drop(listener);
@@ -132,7 +132,7 @@ fn the_next_address_is_tried_beside_a_pending_one() {
 }
 
 #[test]
-fn the_first_connection_that_stands_is_used_though_it_began_earlier() {
+fn the_first_established_connection_is_used_even_if_it_began_earlier() {
     let mut full = FullQueue::on("127.0.0.1:0");
     let other = FullQueue::on("[::1]:0");
     let attempt = attempt(Duration::from_secs(5));
@@ -143,7 +143,7 @@ fn the_first_connection_that_stands_is_used_though_it_began_earlier() {
             assert!(!end.has_passed(), "both were never pending");
             std::thread::yield_now();
         }
-        // Room for the one that has waited longest; the kernel sends its request again 1 s after
+        // Makes room for the connect that has waited longest; the kernel retransmits its SYN 1 s after
         // it began.
         while full.listener.set_nonblocking(true).is_ok() && full.listener.accept().is_ok() {}
         connecting.join().unwrap()
@@ -167,7 +167,7 @@ fn a_refusal_lets_the_next_address_begin_at_once() {
 }
 
 #[test]
-fn the_last_failure_stands_where_all_fail() {
+fn the_last_failure_is_reported_if_all_fail() {
     let (_first, first) = refusing("[::1]:0");
     let (_second, second) = refusing("127.0.0.1:0");
     let attempt = attempt(LIMIT);
@@ -185,7 +185,7 @@ fn a_refusal_lets_the_next_address_begin_at_once_beside_a_pending_one() {
     let full = FullQueue::on("127.0.0.1:0");
     let (_kept, refused) = refusing("[::1]:0");
     let (_accepting, address) = listener("127.0.0.1:0");
-    // One moment in which the machine is busy makes one sample late.
+    // A busy machine may delay one sample, but hardly all of them.
     let took = (0..3).map(|_| {
         let attempt = attempt(LIMIT);
         let start = Monotonic::now();

@@ -1,4 +1,4 @@
-//! One attempt against real sockets: what comes of each kind of response, and when.
+//! One attempt against real sockets: the result of each kind of response, and when it is known.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -14,12 +14,12 @@ use crate::sweep::connect::tests::{FullQueue, refusing};
 use crate::sweep::connections::ConnectionLog;
 use crate::sweep::dns::DnsCache;
 
-/// A response or a failure, and whether a single byte came back.
+/// A response or a failure, and whether at least one byte was received.
 type Attempted = (Result<Response, Failure>, bool);
 
 const LIMIT: Duration = Duration::from_millis(300);
 
-/// An end that only a test that has failed waits for.
+/// An end that only a failing test reaches.
 fn soon() -> Monotonic {
     Monotonic::now() + Duration::from_secs(10)
 }
@@ -47,7 +47,7 @@ pub(in crate::sweep) fn read_head(stream: &mut TcpStream) -> String {
     String::from_utf8(head).unwrap()
 }
 
-/// The address of a server that answers each connection as `script` does, after the request's head.
+/// The address of a server that runs `script` on each connection, after the request's head.
 fn server(script: impl Fn(&mut TcpStream) + Send + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -81,12 +81,12 @@ pub(in crate::sweep) fn settings(base_url: &str) -> Client {
     }
 }
 
-/// A client of a server that answers each connection as `script` does, after the request's head.
+/// A client of a server that runs `script` on each connection, after the request's head.
 fn client(script: impl Fn(&mut TcpStream) + Send + 'static) -> Arc<Client> {
     settings(&format!("http://{}", server(script))).into()
 }
 
-/// A client whose proxy answers each CONNECT as `script` does.
+/// A client whose proxy runs `script` on each connection, after the CONNECT request.
 fn proxied(script: impl Fn(&mut TcpStream) + Send + 'static) -> Arc<Client> {
     let proxy = ureq::Proxy::new(&format!("http://{}", server(script))).unwrap();
     let client = Client {
@@ -103,17 +103,17 @@ fn attempt(client: &Arc<Client>, options: &Options, keep_body: bool, end: Monoto
     (result, attempt.received_any())
 }
 
-/// The reply to a server that sends `text` and closes.
+/// An attempt against a server that sends `text` and closes.
 fn reply_to(text: impl AsRef<[u8]>, options: &Options) -> Attempted {
     let text = text.as_ref().to_vec();
     let client = client(move |stream| {
-        // The client may hang up before the end of what it does not want.
+        // The client may close before the end of a body that it does not need.
         let _ = stream.write_all(&text);
     });
     attempt(&client, options, true, soon())
 }
 
-/// What an attempt brought, in a word.
+/// The result of an attempt in a few words.
 fn summary((result, _): &Attempted) -> String {
     match result {
         Ok(Response { body, .. }) => format!("response {:?}", String::from_utf8_lossy(body)),
@@ -137,7 +137,7 @@ fn received_any((result, received_any): &Attempted) -> bool {
 }
 
 #[test]
-fn each_reply_is_called_what_it_is() {
+fn each_reply_is_classified() {
     let huge = format!("HTTP/1.1 200 OK\r\nX-Huge: {}\r\n\r\n", "x".repeat(70_000));
     let large = format!(
         "HTTP/1.1 200 OK\r\nX-Large: {}\r\n\r\nhi",
@@ -191,7 +191,7 @@ fn each_reply_is_called_what_it_is() {
 const OK: &str = "HTTP/1.1 200 OK\r\n";
 const CHUNKED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
 
-/// A server that sends each piece of `pieces` at a time, and closes.
+/// An attempt against a server that sends the pieces one by one and closes.
 fn reply_in_pieces(pieces: Vec<Vec<u8>>) -> Attempted {
     let client = client(move |stream| {
         nix::sys::socket::setsockopt(stream, nix::sys::socket::sockopt::TcpNoDelay, &true).unwrap();
@@ -199,7 +199,7 @@ fn reply_in_pieces(pieces: Vec<Vec<u8>>) -> Attempted {
             if number > 0 {
                 thread::sleep(Duration::from_millis(2));
             }
-            // The client may hang up before the end of what it does not want.
+            // The client may close before the end of a body that it does not need.
             let _ = stream.write_all(piece);
         }
     });
@@ -223,7 +223,7 @@ fn a_close_after_any_byte_of_a_framed_response_is_a_reset_unless_it_is_complete(
         cases.push((text.clone(), text.len()));
     }
     for text in [&chunked, &long] {
-        // RFC 9112, section 8: complete with the line of the last chunk, its trailers apart.
+        // RFC 9112, section 8: complete after the line of the last chunk, even without its trailers.
         let line = if text == &chunked {
             "\r\n00\r\n"
         } else {
@@ -254,7 +254,7 @@ fn a_close_after_any_byte_of_a_framed_response_is_a_reset_unless_it_is_complete(
 }
 
 #[test]
-fn rare_but_legal_framing_is_understood() {
+fn rare_but_valid_framing_is_understood() {
     let zeros = "0".repeat(100);
     let extension = format!("5;name=\"{}\"", "v".repeat(20_000));
     let hello = "response \"hello\"";
@@ -390,7 +390,7 @@ fn a_body_is_read_no_further_than_its_limit() {
 }
 
 #[test]
-fn an_attempt_ends_at_its_end_whatever_the_server_does() {
+fn an_attempt_ends_on_time_whatever_the_server_does() {
     let drip = |start: &'static [u8]| {
         client(move |stream| {
             let _ = stream.write_all(start);
@@ -441,7 +441,7 @@ fn a_full_accept_queue_is_silence() {
 }
 
 #[test]
-fn a_peek_sees_what_nobody_has_read() {
+fn a_peek_sees_unread_bytes() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let client = settings("http://backend.example").into();
     let attempt = Attempt::new(&client, soon());
@@ -457,7 +457,7 @@ fn a_peek_sees_what_nobody_has_read() {
 }
 
 #[test]
-fn a_redirect_too_many_is_an_error_of_the_last_one() {
+fn one_redirect_too_many_is_reported_with_the_last_status() {
     let client = client(|stream| {
         let _ = stream.write_all(b"HTTP/1.1 307 Again\r\nLocation: /\r\n\r\n");
     });
@@ -517,7 +517,7 @@ fn a_user_agent_may_be_of_any_length() {
 }
 
 #[test]
-fn what_a_proxy_does_says_nothing_of_the_backend() {
+fn a_failure_of_a_proxy_proves_nothing_about_the_backend() {
     let huge = format!("HTTP/1.1 200 OK\r\nX-Huge: {}\r\n", "x".repeat(200_000));
     let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "A: b\r\n".repeat(50));
     for text in [
@@ -543,7 +543,7 @@ fn what_a_proxy_does_says_nothing_of_the_backend() {
 }
 
 #[test]
-fn what_comes_through_a_tunnel_is_the_backends() {
+fn bytes_through_a_tunnel_are_the_backends() {
     let through = |text: &'static str| {
         proxied(move |stream| {
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
@@ -582,7 +582,7 @@ fn a_redirect_needs_a_tunnel_of_its_own() {
 }
 
 #[test]
-fn nothing_goes_in_clear_text_where_tls_is_due() {
+fn nothing_is_sent_in_clear_text_where_tls_is_required() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let secured = format!("https://{}", listener.local_addr().unwrap());
     let by_proxy = Client {

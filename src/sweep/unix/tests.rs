@@ -1,4 +1,4 @@
-//! What connecting to a UNIX socket brings: a connection and its peer, or a failure that helps.
+//! Connecting to a UNIX socket: a connection and its peer, or a failure with a remedy.
 
 use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixDatagram, UnixListener};
@@ -19,7 +19,7 @@ fn attempt(limit: Duration) -> Attempt {
     Attempt::new(&client, Monotonic::now() + limit)
 }
 
-/// A listener whose accept queue takes one connection.
+/// A listener whose accept queue holds one connection.
 fn short_queue(path: &Path) -> UnixListener {
     let fd = new_socket(
         AddressFamily::Unix,
@@ -34,7 +34,7 @@ fn short_queue(path: &Path) -> UnixListener {
 }
 
 #[test]
-fn each_peer_is_noted_once_a_sweep() {
+fn each_peer_is_recorded_once_per_sweep() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("it.sock");
     let _listener = UnixListener::bind(&path).unwrap();
@@ -81,7 +81,7 @@ fn a_full_queue_is_waited_for_until_the_end_and_no_longer() {
     };
     thread::scope(|scope| {
         for limit in limits {
-            // One moment in which the machine is busy makes one sample late.
+            // A busy machine may delay one sample, but hardly all of them.
             let apart = [0, 70, 140].map(Duration::from_millis);
             let samples = apart.map(|more| scope.spawn(move || late(limit + more)));
             let least = samples
@@ -95,7 +95,7 @@ fn a_full_queue_is_waited_for_until_the_end_and_no_longer() {
 }
 
 #[test]
-fn a_place_in_the_queue_is_taken_at_once() {
+fn space_in_the_queue_is_used_at_once() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("it.sock");
     let listener = short_queue(&path);
@@ -120,7 +120,7 @@ fn a_place_in_the_queue_is_taken_at_once() {
 }
 
 #[test]
-fn a_failure_says_what_to_do() {
+fn a_failure_has_a_remedy() {
     let dir = TempDir::new().unwrap();
     let at = |name: &str| dir.path().join(name);
     fs::write(at("file"), "").unwrap();

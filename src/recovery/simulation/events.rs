@@ -1,17 +1,17 @@
-//! What may happen between any two calls, by the seed.
+//! Random events between any two calls, chosen by the seed.
 
 use std::time::Duration;
 
 use super::world::{FIRST, NUMBERS, SignalBehaviour, Worker, World};
 
 impl World {
-    /// Whatever may happen between any two calls.
-    pub(super) fn trouble(&mut self) {
-        while self.random.chance(self.mischief) {
+    /// Lets random events happen.
+    pub(super) fn random_events(&mut self) {
+        while self.random.chance(self.event_rate) {
             let event = self.random.below(24);
             self.happen(event);
         }
-        if self.mischief == 0 || self.random.chance(500) {
+        if self.event_rate == 0 || self.random.chance(500) {
             self.notice();
         }
     }
@@ -29,7 +29,7 @@ impl World {
                 "the main process exits, a stranger may get its number"
             }
             2 => {
-                // The next number to be given out is the one that gets free.
+                // The freed number is the next one to be assigned.
                 if let Some(main) = self.service.main {
                     self.next_number = main - FIRST;
                 }
@@ -86,7 +86,7 @@ impl World {
             }
             11 => {
                 self.notice();
-                "the manager looks around"
+                "the manager reaps its dead"
             }
             12 => {
                 let millis = self.random.below(3_000);

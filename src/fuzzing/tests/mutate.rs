@@ -1,10 +1,10 @@
-//! How valid manifests are spoiled by chance.
+//! Random mutations of valid manifests.
 
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use serde_json::{Value, json};
 
-/// A value that breaks some rule, or only just keeps it.
+/// A value that breaks some rule or only just satisfies it.
 fn odd() -> impl Strategy<Value = Value> {
     let texts = [
         "",
@@ -62,7 +62,7 @@ fn odd() -> impl Strategy<Value = Value> {
     ]
 }
 
-/// Every place in `value`, as JSON Pointers.
+/// Every location in `value`, as a JSON Pointer.
 fn places(value: &Value, at: String, all: &mut Vec<String>) {
     match value {
         Value::Object(table) => {
@@ -81,7 +81,7 @@ fn places(value: &Value, at: String, all: &mut Vec<String>) {
     all.push(at);
 }
 
-/// How a valid manifest is spoiled at one place.
+/// A change to a valid manifest at one location.
 #[derive(Clone, Debug)]
 pub(super) enum Change {
     Value(Value),
@@ -99,7 +99,7 @@ pub(super) fn change() -> impl Strategy<Value = Change> {
     ]
 }
 
-pub(super) fn spoil(manifest: &mut Value, at: &Index, change: Change) {
+pub(super) fn mutate(manifest: &mut Value, at: &Index, change: Change) {
     let mut all = Vec::new();
     places(manifest, String::new(), &mut all);
     let place = at.get(&all);
@@ -120,7 +120,7 @@ pub(super) fn spoil(manifest: &mut Value, at: &Index, change: Change) {
             _ => {}
         },
         (Change::Repeat, _) => {
-            // The list that the place is in.
+            // The list that contains the location.
             let mut ends = place.rmatch_indices('/').map(|(end, _)| &place[..end]);
             let is_list = |place: &&str| manifest.pointer(place).is_some_and(Value::is_array);
             if let Some(Value::Array(list)) =
