@@ -322,7 +322,16 @@ fn restarts_after(systemd: &Systemd, unit: &str, signal: Signal) -> bool {
         let (pid, state) = (value("MainPID=").unwrap(), value("ActiveState=").unwrap());
         (pid.to_owned(), state.to_owned())
     };
-    let (old, _) = look();
+    let mut old = String::new();
+    let runs = wait_until(Duration::from_secs(10), || {
+        old = look().0;
+        if old == "0" {
+            // Another process may have taken its port in the meantime.
+            systemd.try_systemctl(&["restart", unit]);
+        }
+        old != "0"
+    });
+    assert!(runs, "{unit} has no main process: {:?}", look());
     systemd.signal(unit, signal);
     let mut restarted = false;
     let stable = wait_until(Duration::from_secs(10), || {
