@@ -44,13 +44,14 @@ fn shortened(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::time::Duration;
 
     use super::*;
     use crate::manifest::{Expect, Method};
 
-    fn options() -> Options {
+    /// Options of a GET with retries.
+    pub(in super::super) fn options() -> Options {
         Options {
             method: Method::Get,
             expect: Expect::Success,

@@ -156,24 +156,15 @@ fn judge(
 
 #[cfg(test)]
 mod tests {
+    use super::super::checks::tests::options;
     use super::*;
-    use crate::manifest::{BodyChecks, Expect, Method, Options};
+    use crate::manifest::{BodyChecks, Expect};
 
     fn route(checks: Option<BodyChecks>) -> Route {
-        let options = Options {
-            method: Method::Get,
-            expect: Expect::Success,
-            timeout: Duration::from_secs(1),
-            retries: 2,
-            backoff: Duration::ZERO,
-            max_redirects: 3,
-            headers: Vec::new(),
-            max_body_bytes: 1024,
-        };
         Route {
             path: "/".to_owned(),
             core: true,
-            options: Arc::new(options),
+            options: Arc::new(options()),
             checks: checks.map(Box::new),
         }
     }

@@ -36,7 +36,7 @@ def options():
     parser.add_argument("--slow", type=float, help="one request at a time, with this many seconds each")
     parser.add_argument("--size", type=int, default=2, help="bytes in the body of an answer")
     parser.add_argument("--silent", metavar="PATH", help="never answer requests for this path")
-    parser.add_argument("--mute", action="store_true", help="answer nothing; close after the client")
+    parser.add_argument("--unresponsive", action="store_true", help="answer nothing; close after the client")
     parser.add_argument("--client-closes", action="store_true", help="let the client close first")
     parser.add_argument("--leave", action="store_true", help="stop listening when the first client goes")
     parser.add_argument("--hang-once", metavar="FILE", help="hang after one answer, once in all")
@@ -95,7 +95,7 @@ def answer(connection, args):
         request = connection.recv(65536)
         if args.silent and request.startswith(f"GET {args.silent} ".encode()):
             threading.Event().wait()
-        if args.mute:
+        if args.unresponsive:
             while connection.recv(65536):
                 pass
         elif request:

@@ -108,7 +108,11 @@ fn clients_that_give_up_and_are_closed_are_not_progress() {
     };
     let network = PrivateNetwork::new(&systemd);
     // The backend accepts and reads, like a server whose workers are all stuck.
-    network.start("own.service", "--listen 127.0.0.1:8000 --mute", RESTARTS);
+    network.start(
+        "own.service",
+        "--listen 127.0.0.1:8000 --unresponsive",
+        RESTARTS,
+    );
     // The clients' last acknowledgement takes long, as if they were far away.
     let slow_end = "add table ip test; add chain ip test in { type filter hook input priority 0; }; \
                     add rule ip test in tcp dport 8000 tcp flags & (fin | syn | psh | ack) == ack drop";

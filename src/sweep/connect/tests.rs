@@ -143,7 +143,7 @@ fn the_first_established_connection_is_used_even_if_it_began_earlier() {
             assert!(!end.has_passed(), "both were never pending");
             std::thread::yield_now();
         }
-        // Makes room for the connect that has waited longest; the kernel retransmits its SYN 1 s after
+        // Accepts what is queued, so that the connect that has waited longest gets a place; the kernel retransmits its SYN 1 s after
         // it began.
         while full.listener.set_nonblocking(true).is_ok() && full.listener.accept().is_ok() {}
         connecting.join().unwrap()
