@@ -15,8 +15,8 @@ const INPUT_MAX: usize = 128 * 1024;
 /// Space for a request's lines other than the longest one.
 const OUTPUT: usize = 2 * 1024;
 
-/// The buffers of one connection.
-#[derive(Debug)]
+/// The buffers of one connection, and then of another one.
+#[derive(Debug, Default)]
 pub(super) struct Buffers {
     input: Vec<u8>,
     start: usize,
@@ -30,13 +30,18 @@ pub(super) struct Buffers {
 impl Buffers {
     /// Empty buffers for requests whose lines have at most `longest_line` bytes.
     pub(super) fn new(longest_line: usize) -> Self {
+        Self::default().prepare(longest_line)
+    }
+
+    /// Makes these the empty buffers of a new connection, for requests whose lines have at most
+    /// `longest_line` bytes.
+    pub(super) fn prepare(mut self, longest_line: usize) -> Self {
+        self.input.resize(INPUT.max(self.input.len()), 0);
+        self.output.resize(OUTPUT + longest_line, 0);
         Self {
-            input: vec![0; INPUT],
-            start: 0,
-            filled: 0,
-            output: vec![0; OUTPUT + longest_line],
-            progress: false,
-            framing: Framing::default(),
+            input: self.input,
+            output: self.output,
+            ..Self::default()
         }
     }
 

@@ -1,7 +1,7 @@
 //! One attempt over HTTP, including its redirects: the response, or why there is none. `probe` judges both.
 //! Only this file and failure, transport, buffers, tls, dns and proxy use ureq.
 
-use std::io::{self, Read};
+use std::io::Read;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -23,8 +23,8 @@ use crate::manifest::{BaseUrl, Method, Options, Scheme};
 
 /// The capacity of ureq's list of addresses.
 const ADDRESSES_MAX: usize = 16;
-/// The largest size of a response head.
-const HEAD_MAX: usize = 64 * 1024;
+/// Bytes of a body that nobody checks are read in pieces of this size.
+const PIECE: usize = 2 * 1024;
 
 /// A response with any status.
 #[derive(Debug, PartialEq, Eq)]
@@ -82,15 +82,6 @@ impl Attempt {
 
 /// The agent for one request of the attempt, whose lines have at most `longest_line` bytes.
 fn agent(attempt: &Arc<Attempt>, longest_line: usize) -> Agent {
-    let config = Config::builder()
-        .http_status_as_error(false)
-        .max_redirects(0)
-        .max_redirects_will_error(false)
-        .max_response_header_size(HEAD_MAX)
-        .max_idle_connections(0)
-        .user_agent(&attempt.client.user_agent)
-        .proxy(attempt.client.proxy.clone())
-        .build();
     let connector = ()
         .chain(ProxyConnector::default())
         .chain(SocketConnector {
@@ -101,6 +92,7 @@ fn agent(attempt: &Arc<Attempt>, longest_line: usize) -> Agent {
             config: attempt.client.tls_config.clone(),
             longest_line,
         });
+    let config = attempt.client.config.clone();
     Agent::with_parts(config, connector, AttemptResolver(Arc::clone(attempt)))
 }
 
@@ -163,7 +155,7 @@ fn read(response: http::Response<Body>, options: &Options, keep: bool) -> Result
     let mut kept = Vec::new();
     match keep {
         true => body.read_to_end(&mut kept).map(drop)?,
-        false => io::copy(&mut body, &mut io::sink()).map(drop)?,
+        false => while body.read(&mut [0; PIECE])? > 0 {},
     }
     Ok(kept)
 }

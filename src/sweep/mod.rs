@@ -31,8 +31,6 @@ use anyhow::anyhow;
 
 use self::attempt::Attempt;
 use self::client::Client;
-use self::connections::ConnectionLog;
-use self::dns::DnsCache;
 use self::history::SweepHistory;
 use self::round::{Round, Routes, probe_all};
 use crate::cause::{Class, Severity, SkipReason, TransportError};
@@ -109,14 +107,11 @@ impl<'m> Prober<'m> {
             Proxy::Env => proxy::choose(&manifest.base_url, |name| std::env::var(name).ok())
                 .map_err(|problem| anyhow!(problem))?,
         };
+        let (base_url, user_agent) = (manifest.base_url.clone(), manifest.user_agent.clone());
         let client = Client {
-            base_url: manifest.base_url.clone(),
             unix_socket: manifest.unix_socket.clone(),
-            user_agent: manifest.user_agent.clone(),
-            proxy,
             tls_config,
-            dns: DnsCache::default(),
-            log: ConnectionLog::default(),
+            ..Client::new(base_url, user_agent, proxy)
         };
         Ok(Self {
             manifest,

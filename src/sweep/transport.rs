@@ -51,7 +51,7 @@ impl<In: Transport> Connector<In> for SocketConnector {
         Ok(Some(Either::B(SocketTransport {
             attempt: Arc::clone(&self.attempt),
             socket,
-            buffers: Buffers::new(self.longest_line),
+            buffers: client.take_buffers(self.longest_line),
             is_http: client.base_url.scheme() == Scheme::Http,
         })))
     }
@@ -65,6 +65,13 @@ pub(super) struct SocketTransport {
     buffers: Buffers,
     /// Whether it carries plain HTTP rather than TLS.
     is_http: bool,
+}
+
+impl Drop for SocketTransport {
+    fn drop(&mut self) {
+        let buffers = std::mem::take(&mut self.buffers);
+        self.attempt.client.return_buffers(buffers);
+    }
 }
 
 impl Transport for SocketTransport {

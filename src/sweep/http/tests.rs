@@ -11,8 +11,6 @@ use crate::clock::Monotonic;
 use crate::manifest::{Expect, Method};
 use crate::sweep::connect::connect;
 use crate::sweep::connect::tests::{FullQueue, refusing};
-use crate::sweep::connections::ConnectionLog;
-use crate::sweep::dns::DnsCache;
 
 /// A response or a failure, and whether at least one byte was received.
 type Attempted = (Result<Response, Failure>, bool);
@@ -70,15 +68,7 @@ fn reset_at_the_end(stream: &TcpStream) {
 
 /// The settings of a client for `base_url`.
 pub(in crate::sweep) fn settings(base_url: &str) -> Client {
-    Client {
-        base_url: base_url.parse().unwrap(),
-        unix_socket: None,
-        user_agent: "tester".to_owned(),
-        proxy: None,
-        tls_config: None,
-        dns: DnsCache::default(),
-        log: ConnectionLog::default(),
-    }
+    Client::new(base_url.parse().unwrap(), "tester".to_owned(), None)
 }
 
 /// A client of a server that runs `script` on each connection, after the request's head.
@@ -89,11 +79,8 @@ fn client(script: impl Fn(&mut TcpStream) + Send + 'static) -> Arc<Client> {
 /// A client whose proxy runs `script` on each connection, after the CONNECT request.
 fn proxied(script: impl Fn(&mut TcpStream) + Send + 'static) -> Arc<Client> {
     let proxy = ureq::Proxy::new(&format!("http://{}", server(script))).unwrap();
-    let client = Client {
-        proxy: Some(proxy),
-        ..settings("http://backend.example")
-    };
-    client.into()
+    let backend = "http://backend.example".parse().unwrap();
+    Client::new(backend, "tester".to_owned(), Some(proxy)).into()
 }
 
 /// Makes one attempt.
@@ -507,11 +494,8 @@ fn a_user_agent_may_be_of_any_length() {
     let address = server(|stream| {
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\nhi");
     });
-    let client = Client {
-        user_agent: "x".repeat(20_000),
-        ..settings(&format!("http://{address}"))
-    };
-    let client = client.into();
+    let base_url = format!("http://{address}").parse().unwrap();
+    let client = Client::new(base_url, "x".repeat(20_000), None).into();
     let reply = attempt(&client, &options(), true, soon());
     assert_eq!(summary(&reply), "response \"hi\"", "{reply:?}");
 }
@@ -585,10 +569,9 @@ fn a_redirect_needs_a_tunnel_of_its_own() {
 fn nothing_is_sent_in_clear_text_where_tls_is_required() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let secured = format!("https://{}", listener.local_addr().unwrap());
-    let by_proxy = Client {
-        proxy: Some(ureq::Proxy::new(&secured.replace("//", "//me:secret@")).unwrap()),
-        ..settings("http://backend.example")
-    };
+    let proxy = ureq::Proxy::new(&secured.replace("//", "//me:secret@")).unwrap();
+    let backend = "http://backend.example".parse().unwrap();
+    let by_proxy = Client::new(backend, "tester".to_owned(), Some(proxy));
     let direct = settings(&secured);
     for (client, expected) in [(by_proxy, "Network false"), (direct, "Tls false")] {
         let reply = attempt(&client.into(), &options(), true, soon());
