@@ -2,9 +2,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::skip::skip_unless_ci;
 use crate::systemd::Systemd;
+use crate::wait::wait_until;
 
 /// In microseconds: the shortest quota that the kernel accepts, and its period.
 const QUOTA: u32 = 1_000;
@@ -26,6 +28,7 @@ impl CpuQuota {
         let unified = below("/sys/fs/cgroup").join("cpu.max");
         if unified.exists() {
             fs::write(&unified, format!("{QUOTA} {PERIOD}")).unwrap();
+            wait_until_used_up(&below("/sys/fs/cgroup"));
             return Some(Self::Unified(unified));
         }
         let separate = Path::new("/sys/fs/cgroup/cpu");
@@ -42,8 +45,24 @@ impl CpuQuota {
         fs::write(own.join("cpu.cfs_period_us"), PERIOD.to_string()).unwrap();
         fs::write(own.join("cpu.cfs_quota_us"), QUOTA.to_string()).unwrap();
         move_all(&below("/sys/fs/cgroup/unified"), &own);
+        wait_until_used_up(&own);
         Some(quota)
     }
+}
+
+/// At first the processes run for longer than the quota, until the kernel notices.
+fn wait_until_used_up(group: &Path) {
+    let throttled = || {
+        let stat = fs::read_to_string(group.join("cpu.stat")).unwrap();
+        let periods = stat
+            .lines()
+            .find_map(|line| line.strip_prefix("nr_throttled "));
+        periods.is_some_and(|periods| periods.parse::<u32>().unwrap() >= 5)
+    };
+    assert!(
+        wait_until(Duration::from_secs(20), throttled),
+        "the quota has no effect"
+    );
 }
 
 fn move_all(from: &Path, to: &Path) {

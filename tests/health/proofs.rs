@@ -200,7 +200,7 @@ fn a_backend_without_cpu_time_is_left_alone() {
         return;
     };
     let network = PrivateNetwork::new(&systemd);
-    network.start(UNIT, &format!("{LISTEN} --compute 16"), RESTARTS);
+    network.start(UNIT, &format!("{LISTEN} --compute 48"), RESTARTS);
     let Some(quota) = CpuQuota::set(&systemd, UNIT) else {
         return;
     };
