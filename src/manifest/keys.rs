@@ -11,7 +11,9 @@ use super::problems::{Context, Field, Location};
 use super::routes::{RawRoutes, Routes};
 use super::rules::{self, DAY, seconds, seconds_up_to, whole, word};
 use super::url::{BaseUrl, Scheme};
-use super::{DumpSignal, KillSignal, Manifest, Proxy, RecoveryPlan, Scope, Source, proof};
+use super::{
+    DumpSignal, KillSignal, Manifest, Proxy, RecoveryPlan, Scope, SocketPath, Source, proof,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 const DEFAULT_DEADLINE: Duration = Duration::from_secs(120);
@@ -29,6 +31,7 @@ pub(super) fn manifest(
     let mut top = ObjectReader::new(json, &Location::Top, context)?;
     // For editors; only its type is checked.
     let _ = top.optional("$schema", rule(|value| rules::text(value).map(drop)));
+    let name = top.optional("name", rule(rules::name));
     let own_url = top.required("base_url", rule(rules::parsed::<BaseUrl>));
     let unix_socket = top.optional("unix_socket", rule(rules::parsed));
     let user_agent = top.optional("user_agent", rule(rules::user_agent));
@@ -58,18 +61,26 @@ pub(super) fn manifest(
     }
     top.end();
     // The socket belongs to the manifest's own URL.
-    let unix_socket = unix_socket?.filter(|_| base_url.is_none());
+    let unix_socket: Option<SocketPath> = unix_socket?.filter(|_| base_url.is_none());
     let own_url = own_url?;
+    let base_url = base_url.unwrap_or(own_url);
+    let recovery: Option<RecoveryPlan> = recovery?;
+    let default_name = || match (&recovery, &unix_socket) {
+        (Some(plan), _) => plan.unit.as_str().trim_end_matches(".service").to_owned(),
+        (None, Some(path)) => path.to_string(),
+        (None, None) => format!("{}:{}", base_url.host(), base_url.port()),
+    };
     Ok(Manifest {
         source,
-        base_url: base_url.unwrap_or(own_url),
+        name: name?.unwrap_or_else(default_name),
+        base_url,
         unix_socket,
         user_agent: user_agent?.unwrap_or_else(|| USER_AGENT.to_owned()),
         deadline: own_deadline?.unwrap_or(DEFAULT_DEADLINE),
         concurrency: concurrency?,
         proxy: proxy?,
         routes: routes?.all,
-        recovery: recovery?,
+        recovery,
     })
 }
 
@@ -143,6 +154,7 @@ fn recovery(
     let signals = DumpSignal::ALL.map(|signal| (signal.name(), signal));
     let dump_signal = keys.optional("dump_signal", rule(word(&signals)));
     let min_uptime = keys.or("min_uptime_seconds", rule(seconds(0, DAY)), 120 * SECOND);
+    let grace = keys.or("grace_seconds", rule(seconds(0, 3600)), 30 * SECOND);
     let verify = keys.or("verify_seconds", rule(seconds(1, 3600)), 60 * SECOND);
     keys.end();
     Ok(RecoveryPlan {
@@ -151,6 +163,7 @@ fn recovery(
         signal: signal?,
         dump_signal: dump_signal?,
         min_uptime: min_uptime?,
+        grace: grace?,
         verify: verify?,
     })
 }

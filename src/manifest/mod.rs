@@ -46,6 +46,8 @@ pub const LONGEST_DEADLINE: Duration = Duration::from_secs(rules::DAY as u64);
 pub struct Manifest {
     /// Where it was read from.
     pub source: Source,
+    /// The backend's name in reports.
+    pub name: String,
     /// The address that every path is appended to.
     pub base_url: BaseUrl,
     /// The UNIX stream socket to connect to instead of the host and port of `base_url`, which is then
@@ -197,6 +199,9 @@ pub struct RecoveryPlan {
     pub dump_signal: Option<DumpSignal>,
     /// A main process younger than this is still starting.
     pub min_uptime: Duration,
+    /// How long after the core's last silent attempt a parked request may still be answered before the
+    /// backend counts as hung.
+    pub grace: Duration,
     /// The time within which the core must answer after the restart.
     pub verify: Duration,
 }

@@ -7,17 +7,25 @@ use std::time::Duration;
 use super::{LONGEST_DEADLINE, Manifest, Options};
 
 impl Manifest {
-    /// How long every core route has to be silent until the backend counts as hung: the longest
-    /// core route's attempts and pauses, once for each round of `concurrency` core routes.
+    /// How long every core route has to stay silent until the backend counts as hung: their attempts and
+    /// pauses, and the grace period.
     pub fn proof_time(&self) -> Duration {
+        let grace = self.recovery.as_ref().map(|plan| plan.grace);
+        self.silence_time()
+            .saturating_add(grace.unwrap_or_default())
+    }
+
+    /// How long the core's attempts take if no route answers: the longest core route's attempts and pauses,
+    /// once for each round of `concurrency` core routes.
+    pub fn silence_time(&self) -> Duration {
         let core = self.routes.iter().filter(|route| route.core);
         let core: Vec<_> = core.map(|route| route.options.clone()).collect();
-        proof_time(&core, self.concurrency)
+        silence_time(&core, self.concurrency)
     }
 }
 
-/// See [`Manifest::proof_time`].
-fn proof_time(core: &[Arc<Options>], concurrency: NonZeroUsize) -> Duration {
+/// See [`Manifest::silence_time`].
+fn silence_time(core: &[Arc<Options>], concurrency: NonZeroUsize) -> Duration {
     let rounds = u32::try_from(core.len().div_ceil(concurrency.get())).unwrap_or(u32::MAX);
     let longest = core.iter().map(|options| whole_budget(options)).max();
     longest.unwrap_or_default().saturating_mul(rounds)
@@ -29,7 +37,7 @@ pub(super) fn check(
     concurrency: NonZeroUsize,
     deadline: Duration,
 ) -> Result<(), String> {
-    let needed = proof_time(core, concurrency);
+    let needed = silence_time(core, concurrency);
     let slowest = core.iter().max_by_key(|options| whole_budget(options));
     let Some(slowest) = slowest.filter(|_| needed > deadline) else {
         return Ok(());

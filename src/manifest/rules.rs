@@ -135,6 +135,16 @@ pub(super) fn user_agent(value: &Json<'_>) -> Result<String, String> {
     }
 }
 
+/// `name`: the backend's name in reports.
+pub(super) fn name(value: &Json<'_>) -> Result<String, String> {
+    let text = text(value)?;
+    let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    if (1..=64).contains(&text.len()) && text.chars().all(fits) {
+        return Ok(text.to_owned());
+    }
+    Err("give 1 to 64 characters of A-Z a-z 0-9 . _ -".to_owned())
+}
+
 /// One of a few words.
 pub(super) fn word<T: Copy>(words: &[(&str, T)]) -> impl Fn(&Json<'_>) -> Result<T, String> {
     move |value| {

@@ -33,10 +33,10 @@ fn unknown_and_repeated_keys_are_reported_with_their_location() {
             "routes[0].Path: unknown key; did you mean \"path\"?",
             "recovery.unit: duplicate key; keep one of the two",
             "recovery.retries: unknown key; known keys are unit, scope, signal, dump_signal, min_uptime_seconds, \
-             verify_seconds",
-            "manifest[\"a b\\u{1b}\"]: unknown key; known keys are $schema, base_url, unix_socket, user_agent, \
+             grace_seconds, verify_seconds",
+            "manifest[\"a b\\u{1b}\"]: unknown key; known keys are $schema, name, base_url, unix_socket, user_agent, \
              deadline_seconds, concurrency, proxy, defaults, routes, recovery",
-            "x: unknown key; known keys are $schema, base_url, unix_socket, user_agent, \
+            "x: unknown key; known keys are $schema, name, base_url, unix_socket, user_agent, \
              deadline_seconds, concurrency, proxy, defaults, routes, recovery",
         ]
     );

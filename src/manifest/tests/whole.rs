@@ -241,6 +241,7 @@ fn absent_keys_have_their_defaults() {
         signal: KillSignal::Kill,
         dump_signal: None,
         min_uptime: Duration::from_secs(120),
+        grace: Duration::from_secs(30),
         verify: Duration::from_secs(60),
     };
     assert_eq!(plan, defaults);

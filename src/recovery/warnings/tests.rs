@@ -94,6 +94,7 @@ fn examine(
 
 fn both() -> Subjects {
     let plan = RecoveryPlan {
+        grace: Duration::ZERO,
         unit: "api.service".parse().unwrap(),
         scope: Scope::User,
         signal: KillSignal::Kill,
