@@ -25,6 +25,7 @@ mod socket_log;
 mod socket_watch;
 mod steps;
 mod systemctl;
+mod systemd;
 mod tcp_diag;
 mod tcp_owners;
 mod tcp_table;

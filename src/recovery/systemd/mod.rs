@@ -1,0 +1,22 @@
+//! What systemd says about units, and what it will do after a kill. Only `systemctl` runs a program and only
+//! `missing_path` touches the disk; everything else is pure.
+#![allow(dead_code, unused_imports)]
+
+mod command;
+mod dependencies;
+mod missing_path;
+mod restart;
+mod restart_time;
+mod settings;
+mod span;
+mod systemctl;
+mod unit;
+
+pub(in crate::recovery) use self::dependencies::names_to_ask;
+pub(in crate::recovery) use self::missing_path::missing_path;
+pub(in crate::recovery) use self::restart::{RestartFacts, units_to_reset};
+pub(in crate::recovery) use self::restart_time::{
+    longest_restart, longest_start, runs_start_command,
+};
+pub(in crate::recovery) use self::systemctl::{Systemctl, systemctl};
+pub(in crate::recovery) use self::unit::{NEIGHBOUR, Property, Unit};
