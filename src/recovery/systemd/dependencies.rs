@@ -198,3 +198,6 @@ fn names<'a>(unit: &'a Unit, lists: &[&'static str]) -> impl Iterator<Item = &'a
         .collect::<Vec<_>>()
         .into_iter()
 }
+
+#[cfg(test)]
+mod tests;

@@ -57,3 +57,61 @@ fn is_gone(path: &Path) -> bool {
     let replaced = statfs(above).map_or(true, |system| system.filesystem_type() == TMPFS_MAGIC);
     !hidden && !replaced
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recovery::systemd::samples::demo;
+
+    #[test]
+    fn missing_path_is_the_program_or_the_folder() {
+        const GONE: &str = "/usr/bin/nonexistent-program";
+        let program = format!(
+            "ExecStart={{ path={GONE} ; argv[]={GONE} ; ignore_errors=no ; start_time=[n/a] }}"
+        );
+        for (changes, expected) in [
+            (&["WorkingDirectory="][..], None),
+            (&["WorkingDirectory=/usr"], None),
+            (
+                &["WorkingDirectory=/usr/nonexistent"],
+                Some("/usr/nonexistent"),
+            ),
+            (&["WorkingDirectory=!/usr/nonexistent"], None),
+            (&["WorkingDirectory=~"], None),
+            (&["WorkingDirectory=/tmp/nonexistent"], None),
+            (&["WorkingDirectory=/var/tmp/nonexistent"], None),
+            (
+                &["WorkingDirectory=/proc/1/nonexistent"],
+                Some("/proc/1/nonexistent"),
+            ),
+            (&["WorkingDirectory=/usr/bin/env/folder"], None),
+            (
+                &["WorkingDirectory=/usr/nonexistent", "RootDirectory=/srv"],
+                None,
+            ),
+            (
+                &[
+                    "WorkingDirectory=/usr/nonexistent",
+                    "BindPaths=/srv:/usr/nonexistent:rbind",
+                ],
+                None,
+            ),
+            (&[&program, "WorkingDirectory=/"], Some(GONE)),
+            (&["ExecStart=", "WorkingDirectory=/"], None),
+            (&["ExecStart", "WorkingDirectory"], None),
+        ] {
+            assert_eq!(
+                missing_path(&demo(changes)).as_deref(),
+                expected,
+                "{changes:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_folder_that_may_hide_files_proves_nothing() {
+        let shown = tempfile::TempDir::new_in("/dev/shm");
+        let Ok(tmpfs) = shown else { return };
+        assert!(!is_gone(&tmpfs.path().join("nonexistent")));
+    }
+}

@@ -4,8 +4,12 @@
 mod command;
 mod dependencies;
 mod missing_path;
+#[cfg(test)]
+mod oracle;
 mod restart;
 mod restart_time;
+#[cfg(test)]
+pub(in crate::recovery) mod samples;
 mod settings;
 mod span;
 mod systemctl;

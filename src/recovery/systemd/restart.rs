@@ -309,3 +309,6 @@ pub(in crate::recovery) fn units_to_reset<'a>(unit: &'a Unit, name: &'a str) -> 
         .filter(|trigger| trigger.ends_with(".socket"));
     [name].into_iter().chain(sockets).collect()
 }
+
+#[cfg(test)]
+mod tests;

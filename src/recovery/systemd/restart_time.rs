@@ -33,3 +33,53 @@ pub(in crate::recovery) fn runs_start_command(unit: &Unit) -> bool {
             Ok("condition" | "start-pre" | "start" | "start-post")
         )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recovery::systemd::samples::demo;
+
+    #[test]
+    fn longest_restart_adds_up_what_systemd_waits_for() {
+        for (changes, seconds) in [
+            (&[][..], Some(90.3)),
+            (&["RestartUSecNext=7s"], Some(97.0)),
+            (&["RestartUSecNext=100ms"], Some(90.3)),
+            (&["RestartRandomizedDelayUSec=5s"], Some(95.3)),
+            (&["RestartUSec"], None),
+            (&["RestartUSec=infinity"], None),
+            (&["RestartUSecNext=infinity"], None),
+            (&["TimeoutStopUSec=infinity"], None),
+            (&["TimeoutStopUSec=soon"], None),
+            (&["RestartRandomizedDelayUSec=infinity"], None),
+        ] {
+            let longest = longest_restart(&demo(changes)).map(|longest| longest.as_secs_f64());
+            assert_eq!(longest, seconds, "{changes:?}");
+        }
+    }
+
+    #[test]
+    fn longest_start_is_the_units_own_limit() {
+        assert_eq!(longest_start(&demo(&[])), Some(Duration::from_secs(90)));
+        assert_eq!(longest_start(&demo(&["TimeoutStartUSec=infinity"])), None);
+        assert_eq!(longest_start(&demo(&["TimeoutStartUSec"])), None);
+    }
+
+    #[test]
+    fn runs_start_command_while_one_runs() {
+        for (active, sub, expected) in [
+            ("activating", "start-pre", true),
+            ("activating", "condition", true),
+            ("activating", "start", true),
+            ("activating", "auto-restart", false),
+            ("active", "running", false),
+        ] {
+            let (active, sub) = (format!("ActiveState={active}"), format!("SubState={sub}"));
+            assert_eq!(
+                runs_start_command(&demo(&[&active, &sub])),
+                expected,
+                "{sub}"
+            );
+        }
+    }
+}

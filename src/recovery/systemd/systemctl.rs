@@ -193,6 +193,7 @@ mod tests {
     use super::*;
     use crate::clock::Monotonic;
     use crate::recovery::pidfd::PidFd;
+    use crate::recovery::systemd::samples::demo;
 
     /// A script in place of `systemctl`, in its own folder.
     struct Fake(TempDir);
@@ -206,25 +207,33 @@ mod tests {
             Self(folder)
         }
 
-        fn show(&self, scope: Scope, bound: Duration) -> Result<Unit, String> {
-            let systemctl = Systemctl {
+        fn systemctl(&self, scope: Scope, bound: Duration) -> Systemctl {
+            Systemctl {
                 program: self.0.path().join("systemctl").into(),
                 scope,
                 bound,
                 cancelled: None,
                 runtime_folder: Ok(Some("/run/user/4711".into())),
-            };
-            // Another test's fork may hold the script open for writing for a moment: ETXTBSY.
-            loop {
-                match systemctl.show("demo.service") {
-                    Err(error) if error.contains("Text file busy") => std::thread::yield_now(),
-                    result => return result,
-                }
             }
+        }
+
+        fn show(&self, scope: Scope, bound: Duration) -> Result<Unit, String> {
+            let systemctl = self.systemctl(scope, bound);
+            repeat(|| systemctl.show("demo.service"))
         }
 
         fn file(&self, name: &str) -> String {
             fs::read_to_string(self.0.path().join(name)).unwrap_or_default()
+        }
+    }
+
+    /// Another test's fork may hold the script open for writing for a moment: ETXTBSY.
+    fn repeat<T>(ask: impl Fn() -> Result<T, String>) -> Result<T, String> {
+        loop {
+            match ask() {
+                Err(error) if error.contains("Text file busy") => std::thread::yield_now(),
+                result => return result,
+            }
         }
     }
 
@@ -350,5 +359,61 @@ mod tests {
             fake.show(Scope::System, LONG).unwrap().main_pid(),
             Ok(4_711)
         );
+    }
+
+    #[test]
+    fn neighbours_are_asked_for_in_as_few_calls_as_possible() {
+        // Each name is a unit of that name; worker.service has a dependent.
+        let fake = Fake::new(
+            "echo call >>\"${0%/*}/calls\"; while [ \"$1\" != -- ]; do shift; done; shift; printf '%s ' \"$@\" >>\"${0%/*}/calls\"\n\
+             for unit; do [ -z \"$more\" ] || echo; more=1; echo \"Id=$unit\"\n\
+             [ \"$unit\" != worker.service ] || echo BoundBy=sub.service; done",
+        );
+        let systemctl = fake.systemctl(Scope::System, LONG);
+        assert_eq!(systemctl.show_units(&[], NEIGHBOUR), Ok(Vec::new()));
+        let ids = |unit: &Unit| {
+            let units = repeat(|| systemctl.neighbours(unit)).unwrap();
+            let ids = units.iter().filter_map(Unit::id).map(str::to_owned);
+            ids.collect::<Vec<_>>().join(" ")
+        };
+        let lonely = demo(&["BoundBy=", "Requires=", "TriggeredBy="]);
+        assert_eq!(
+            (ids(&lonely), fake.file("calls")),
+            (String::new(), String::new())
+        );
+        let needy = demo(&["BoundBy=", "Requires=a.service"]);
+        assert_eq!(ids(&needy), "a.service demo.socket");
+        assert_eq!(fake.file("calls"), "call\na.service demo.socket ");
+        fs::remove_file(fake.0.path().join("calls")).unwrap();
+        let bound = demo(&["Requires=", "TriggeredBy="]);
+        assert_eq!(ids(&bound), "worker.service sub.service");
+        assert_eq!(
+            fake.file("calls"),
+            "call\nworker.service call\nsub.service "
+        );
+    }
+
+    #[test]
+    fn the_folder_of_the_user_manager_is_found_without_a_session() {
+        let folder = |set: Option<(&str, &str)>, exists| {
+            let variable = |name: &str| set.filter(|it| it.0 == name).map(|it| it.1.into());
+            user_runtime_folder(variable, |_| exists)
+        };
+        let own = PathBuf::from(format!("/run/user/{}", geteuid()));
+        assert_eq!(folder(None, true), Ok(Some(own.clone())));
+        assert_eq!(folder(Some((RUNTIME_FOLDER, "")), true), Ok(Some(own)));
+        assert_eq!(folder(Some((RUNTIME_FOLDER, "/run/x")), true), Ok(None));
+        let bus = Some(("DBUS_SESSION_BUS_ADDRESS", "unix:path=/run/bus"));
+        assert_eq!(folder(bus, false), Ok(None));
+        let error = folder(None, false).unwrap_err();
+        assert!(
+            error.contains("XDG_RUNTIME_DIR is not set and /run/user/"),
+            "{error}"
+        );
+        let systemctl = Systemctl {
+            runtime_folder: Err(error.clone()),
+            ..Systemctl::new(Scope::User)
+        };
+        assert_eq!(systemctl.show("demo.service"), Err(error));
     }
 }

@@ -87,12 +87,6 @@ pub(in crate::recovery) const NEIGHBOUR: &[&str] = &[
     "ActiveState",
     "ControlGroup",
     "Listen",
-    // the units whose stop stops it
-    "Requires",
-    "Requisite",
-    "BindsTo",
-    "PartOf",
-    "StopPropagatedFrom",
     // the units that its stop stops
     "RequiredBy",
     "RequisiteOf",
@@ -388,4 +382,4 @@ fn shown(text: &str) -> String {
 }
 
 #[cfg(test)]
-pub(in crate::recovery) mod tests;
+mod tests;

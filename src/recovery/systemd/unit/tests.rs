@@ -1,87 +1,49 @@
 use super::*;
-
-/// Captured from systemd 252.
-pub(in crate::recovery) const RUNNING: &str = "\
-ExitType=main
-Restart=always
-RestartUSec=300ms
-TimeoutStopUSec=2min 5s
-RestartPreventExitStatus=1 3 ABRT
-RestartForceExitStatus=USR1
-SuccessExitStatus=4 KILL TERM
-RemainAfterExit=no
-MainPID=30
-ControlGroup=/system.slice/demo.service
-KillMode=mixed
-SendSIGKILL=yes
-Result=success
-ExecMainStartTimestampMonotonic=2993160532
-ExecStart={ path=sleep ; argv[]=sleep infinity ; ignore_errors=no ; start_time=[Tue 2026-11-24 06:54:05 UTC] ; stop_time=[n/a] ; pid=30 ; code=(null) ; status=0/0 }
-TriggeredBy=demo.timer
-LoadState=loaded
-ActiveState=active
-FreezerState=running
-SubState=running
-Job=
-NeedDaemonReload=no
-InvocationID=fe5921ce7fb248c7935c4f07c95f822f
-";
-
-/// Captured from systemd 252.
-pub(in crate::recovery) const NOT_FOUND: &str = "\
-ExitType=main
-Restart=no
-RestartUSec=100ms
-TimeoutStopUSec=1min 30s
-RestartPreventExitStatus=
-RestartForceExitStatus=
-SuccessExitStatus=
-RemainAfterExit=no
-MainPID=0
-Result=success
-ExecMainStartTimestampMonotonic=0
-TriggeredBy=
-LoadState=not-found
-ActiveState=inactive
-FreezerState=running
-SubState=dead
-Job=
-NeedDaemonReload=no
-InvocationID=
-";
+use crate::recovery::systemd::samples::{DEMO, NEIGHBOURS};
 
 #[test]
 fn parse_reads_a_running_service() {
-    let unit = Unit::parse(RUNNING.as_bytes()).unwrap();
+    let unit = Unit::parse(DEMO.as_bytes()).unwrap();
+    assert_eq!(unit.id(), Some("demo.service"));
     assert_eq!(unit.load_state(), Ok("loaded"));
     assert_eq!(unit.active_state(), Ok("active"));
     assert_eq!(unit.sub_state(), Ok("running"));
     assert_eq!(unit.result(), Ok("success"));
-    assert_eq!(unit.main_pid(), Ok(30));
+    assert_eq!(unit.main_pid(), Ok(152));
     assert_eq!(
         unit.control_group().as_ref().map(ControlGroup::as_str),
         Ok("/system.slice/demo.service")
     );
-    assert_eq!(unit.invocation(), Ok("fe5921ce7fb248c7935c4f07c95f822f"));
+    assert_eq!(unit.invocation(), Ok("461583f6b7404f0aad540c48a8c09c4d"));
     assert_eq!(
         unit.main_started(),
-        Ok(Monotonic::from_micros(2_993_160_532))
+        Ok(Monotonic::from_micros(2_070_920_720))
+    );
+    assert_eq!(
+        unit.state_changed(),
+        Ok(Monotonic::from_micros(2_070_920_876))
     );
     assert_eq!(unit.job(), Ok(None));
     assert_eq!(unit.freezer_state(), Some("running"));
     assert_eq!(unit.needs_reload(), Ok(false));
-    assert_eq!(unit.triggered_by().collect::<Vec<_>>(), ["demo.timer"]);
-    assert_eq!((unit.id(), unit.restarts()), (None, None));
-    assert_eq!(unit.span("TimeoutStopUSec"), Ok(Duration::from_secs(125)));
+    assert_eq!(unit.restarts(), Some(2));
+    assert_eq!(unit.triggered_by().collect::<Vec<_>>(), ["demo.socket"]);
+    assert_eq!(
+        unit.list("BoundBy").unwrap().collect::<Vec<_>>(),
+        ["worker.service"]
+    );
+    assert_eq!(unit.list("PartOf").unwrap().count(), 0);
+    assert_eq!(unit.span("TimeoutStopUSec"), Ok(Duration::from_secs(90)));
 }
 
 #[test]
 fn parse_reads_a_unit_that_does_not_exist() {
-    let unit = Unit::parse(NOT_FOUND.as_bytes()).unwrap();
-    assert_eq!(unit.load_state(), Ok("not-found"));
+    let lines = b"MainPID=0\nInvocationID=\nExecMainStartTimestampMonotonic=0\nTriggeredBy=\nControlGroup=\n";
+    let unit = Unit::parse(lines).unwrap();
     assert_eq!(unit.main_pid(), Ok(0));
     assert!(unit.main_started().is_err(), "0 is no point in time");
     assert!(unit.invocation().is_err());
+    assert!(unit.control_group().is_err());
     assert_eq!(unit.triggered_by().count(), 0);
 }
 
@@ -215,8 +177,8 @@ fn parse_counts_any_other_job_as_queued() {
 
 #[test]
 fn parse_refuses_garbage() {
-    let twice = format!("{RUNNING}MainPID=31\n");
-    let two_units = format!("{RUNNING}\n{NOT_FOUND}");
+    let twice = format!("{DEMO}MainPID=31\n");
+    let two_units = format!("{DEMO}\n{NEIGHBOURS}");
     for (printed, complaint) in [
         (&b""[..], "nothing"),
         (b"\n\n", "nothing"),
@@ -241,34 +203,22 @@ fn parse_refuses_garbage() {
     }
 }
 
-/// Captured from systemd 252.
-const NEIGHBOURS: &str = "\
-Listen=127.0.0.1:8123 (Stream)
-Listen=/run/b c.sock (Stream)
-ControlGroup=/system.slice/b.socket
-Id=b.socket
-LoadState=loaded
-ActiveState=active
-
-ControlGroup=
-Id=m.service
-LoadState=not-found
-ActiveState=inactive
-
-ControlGroup=/system.slice/n.service
-Id=n.service
-LoadState=loaded
-ActiveState=active
-";
-
 #[test]
 fn parse_all_reads_several_units() {
     let units = Unit::parse_all(NEIGHBOURS.as_bytes()).unwrap();
     let ids: Vec<_> = units.iter().filter_map(Unit::id).collect();
-    assert_eq!(ids, ["b.socket", "m.service", "n.service"]);
-    assert_eq!(units[0].listens(), ["127.0.0.1:8123", "/run/b c.sock"]);
-    assert_eq!(units[1].load_state(), Ok("not-found"));
-    assert!(units[2].listens().is_empty());
+    assert_eq!(
+        ids,
+        [
+            "db.service",
+            "worker.service",
+            "demo.socket",
+            "sysinit.target",
+            "system.slice"
+        ]
+    );
+    assert_eq!(units[2].listens(), ["127.0.0.1:8123", "/run/b c.sock"]);
+    assert!(units[0].listens().is_empty());
     let error = Unit::parse_all(b"Id=a.service\n\nActiveState=active\n").unwrap_err();
     assert!(error.contains("did not report Id="), "{error}");
 }
