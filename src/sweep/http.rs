@@ -1,5 +1,5 @@
 //! One attempt over HTTP, including its redirects: the response, or why there is none. `probe` judges both.
-//! Only this file and failure, transport, buffers, tls, dns and proxy use ureq.
+//! Only this file and failure, transport, tls, dns, proxy and client use ureq.
 
 use std::io::Read;
 use std::net::SocketAddr;
@@ -12,7 +12,6 @@ use ureq::unversioned::transport::{Connector, NextTimeout};
 use ureq::{Agent, Body, Error};
 
 use super::attempt::Attempt;
-use super::client::Client;
 use super::dns::bare_host;
 use super::failure::Failure;
 use super::proxy::ProxyConnector;
@@ -52,8 +51,7 @@ impl Attempt {
         let mut url = base_url.url(path);
         let mut redirected = None;
         for _ in 0..=options.max_redirects {
-            let agent = agent(self, longest_line(&self.client, &url, options));
-            let response = agent.run(request(&url, options)?)?;
+            let response = agent(self).run(request(&url, options)?)?;
             let status = response.status().as_u16();
             if options.max_redirects > 0
                 && let Some(next) = redirect(base_url, &url, &response)
@@ -80,18 +78,12 @@ impl Attempt {
     }
 }
 
-/// The agent for one request of the attempt, whose lines have at most `longest_line` bytes.
-fn agent(attempt: &Arc<Attempt>, longest_line: usize) -> Agent {
-    let connector = ()
-        .chain(ProxyConnector::default())
-        .chain(SocketConnector {
-            attempt: Arc::clone(attempt),
-            longest_line,
-        })
-        .chain(TlsConnector {
-            config: attempt.client.tls_config.clone(),
-            longest_line,
-        });
+/// The agent for one request of the attempt.
+fn agent(attempt: &Arc<Attempt>) -> Agent {
+    let connector =
+        ().chain(ProxyConnector::default())
+            .chain(SocketConnector(Arc::clone(attempt)))
+            .chain(TlsConnector(attempt.client.tls_config.clone()));
     let config = attempt.client.config.clone();
     Agent::with_parts(config, connector, AttemptResolver(Arc::clone(attempt)))
 }
@@ -118,12 +110,6 @@ impl Resolver for AttemptResolver {
         }
         Ok(resolved)
     }
-}
-
-fn longest_line(client: &Client, url: &str, options: &Options) -> usize {
-    let headers = options.headers.iter();
-    let lines = headers.map(|header| header.name.len() + header.value.reveal().len());
-    lines.fold(url.len().max(client.user_agent.len()), usize::max)
 }
 
 /// One request: the first one, or one after a redirect.

@@ -11,12 +11,13 @@ use rustls::sign::SigningKey;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use ureq::Error;
 use ureq::unversioned::transport::{
-    Buffers as _, ConnectionDetails, Connector, Either, NextTimeout, Transport, TransportAdapter,
+    Buffers, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout, Transport,
+    TransportAdapter,
 };
 
-use super::buffers::Buffers;
 use super::dns::bare_host;
 use super::failure::Failure;
+use super::transport::{free_input, new_buffers};
 use crate::cause::TransportError;
 
 /// Reads the roots that this system trusts, or those of `SSL_CERT_FILE` and `SSL_CERT_DIR`.
@@ -65,11 +66,7 @@ impl KeyProvider for NoKeys {
 
 /// Wraps connections to `https` addresses.
 #[derive(Debug)]
-pub(super) struct TlsConnector {
-    pub(super) config: Option<Arc<ClientConfig>>,
-    /// The length of the longest line that is sent.
-    pub(super) longest_line: usize,
-}
+pub(super) struct TlsConnector(pub(super) Option<Arc<ClientConfig>>);
 
 impl<In: Transport> Connector<In> for TlsConnector {
     type Out = Either<In, TlsTransport>;
@@ -85,7 +82,7 @@ impl<In: Transport> Connector<In> for TlsConnector {
         if !details.needs_tls() || transport.is_tls() {
             return Ok(Some(Either::A(transport)));
         }
-        let config = self.config.as_ref().ok_or_else(|| {
+        let config = self.0.as_ref().ok_or_else(|| {
             Failure::new(TransportError::Tls, "no trusted root certificate was read")
         })?;
         let host = bare_host(details.uri).to_owned();
@@ -98,7 +95,7 @@ impl<In: Transport> Connector<In> for TlsConnector {
         stream.conn.complete_io(&mut stream.sock)?;
         Ok(Some(Either::B(TlsTransport {
             stream,
-            buffers: Buffers::new(self.longest_line),
+            buffers: new_buffers(),
         })))
     }
 }
@@ -106,22 +103,23 @@ impl<In: Transport> Connector<In> for TlsConnector {
 /// A connection inside TLS.
 pub(super) struct TlsTransport {
     stream: StreamOwned<ClientConnection, TransportAdapter>,
-    buffers: Buffers,
+    buffers: LazyBuffers,
 }
 
 impl Transport for TlsTransport {
-    fn buffers(&mut self) -> &mut dyn ureq::unversioned::transport::Buffers {
+    fn buffers(&mut self) -> &mut dyn Buffers {
         &mut self.buffers
     }
 
     fn transmit_output(&mut self, amount: usize, _: NextTimeout) -> Result<(), Error> {
-        self.buffers.begin_response();
-        self.stream.write_all(self.buffers.filled_output(amount))?;
+        let output = self.buffers.output();
+        self.stream
+            .write_all(output.get(..amount).unwrap_or_default())?;
         Ok(())
     }
 
     fn await_input(&mut self, _: NextTimeout) -> Result<bool, Error> {
-        let read = self.stream.read(self.buffers.free_input()?);
+        let read = self.stream.read(free_input(&mut self.buffers)?);
         let count = read.map_err(|error| match error.kind() {
             // Without close_notify, the end may be forged or a truncation (RFC 8446, section 6.1),
             // and ureq would treat it as the normal end of a body.

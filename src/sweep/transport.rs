@@ -7,25 +7,43 @@ use nix::errno::Errno;
 use nix::poll::PollFlags;
 use ureq::Error;
 use ureq::unversioned::transport::{
-    Buffers as _, ConnectionDetails, Connector, Either, NextTimeout, Transport,
+    Buffers, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout, Transport,
 };
 
 use super::attempt::Attempt;
-use super::buffers::Buffers;
+use super::client::HEAD_MAX;
 use super::connect::connect;
 use super::failure::{Failure, transport_error};
 use super::socket::Socket;
 use super::unix;
-use crate::cause::TransportError;
-use crate::manifest::Scheme;
+use crate::cause::{ResponseError, TransportError};
+
+/// More than the longest head that is accepted, so that a head never fills it.
+const INPUT: usize = HEAD_MAX + 1024;
+
+/// More than the longest line that the manifest allows a request to have.
+const OUTPUT: usize = 66 * 1024;
+
+/// The buffers between ureq and a connection.
+pub(super) fn new_buffers() -> LazyBuffers {
+    LazyBuffers::new(INPUT, OUTPUT)
+}
+
+/// The free part of the input, or an error if it is full. ureq takes everything out of it but unfinished heads and
+/// lines, so one of these has no end.
+pub(super) fn free_input(buffers: &mut LazyBuffers) -> Result<&mut [u8], Failure> {
+    match buffers.input_append_buf() {
+        [] => {
+            let detail = "a line of more than 64 KiB where a chunk should begin";
+            Err(Failure::response(ResponseError::Protocol, detail))
+        }
+        free => Ok(free),
+    }
+}
 
 /// Opens the attempt's connection.
 #[derive(Debug)]
-pub(super) struct SocketConnector {
-    pub(super) attempt: Arc<Attempt>,
-    /// The length of the longest line that is sent.
-    pub(super) longest_line: usize,
-}
+pub(super) struct SocketConnector(pub(super) Arc<Attempt>);
 
 impl<In: Transport> Connector<In> for SocketConnector {
     type Out = Either<In, SocketTransport>;
@@ -39,20 +57,19 @@ impl<In: Transport> Connector<In> for SocketConnector {
         if let Some(tunnel) = chained {
             return Ok(Some(Either::A(tunnel)));
         }
-        let client = &self.attempt.client;
-        let socket = match &client.unix_socket {
-            Some(path) => unix::connect(path.as_path(), &self.attempt)?,
-            None => connect(&details.addrs, &self.attempt)?,
+        let Self(attempt) = self;
+        let socket = match &attempt.client.unix_socket {
+            Some(path) => unix::connect(path.as_path(), attempt)?,
+            None => connect(&details.addrs, attempt)?,
         };
         if details.needs_tls() {
             // The small records of the TLS handshake must not wait for each other's acknowledgement.
             socket.send_at_once().map_err(Failure::of_socket)?;
         }
         Ok(Some(Either::B(SocketTransport {
-            attempt: Arc::clone(&self.attempt),
+            attempt: Arc::clone(attempt),
             socket,
-            buffers: client.take_buffers(self.longest_line),
-            is_http: client.base_url.scheme() == Scheme::Http,
+            buffers: new_buffers(),
         })))
     }
 }
@@ -62,28 +79,17 @@ impl<In: Transport> Connector<In> for SocketConnector {
 pub(super) struct SocketTransport {
     attempt: Arc<Attempt>,
     socket: Arc<Socket>,
-    buffers: Buffers,
-    /// Whether it carries plain HTTP rather than TLS.
-    is_http: bool,
-}
-
-impl Drop for SocketTransport {
-    fn drop(&mut self) {
-        let buffers = std::mem::take(&mut self.buffers);
-        self.attempt.client.return_buffers(buffers);
-    }
+    buffers: LazyBuffers,
 }
 
 impl Transport for SocketTransport {
-    fn buffers(&mut self) -> &mut dyn ureq::unversioned::transport::Buffers {
+    fn buffers(&mut self) -> &mut dyn Buffers {
         &mut self.buffers
     }
 
     fn transmit_output(&mut self, amount: usize, _: NextTimeout) -> Result<(), Error> {
-        if self.is_http {
-            self.buffers.begin_response();
-        }
-        let mut rest = self.buffers.filled_output(amount);
+        let output = self.buffers.output();
+        let mut rest = output.get(..amount).unwrap_or_default();
         while !rest.is_empty() {
             match self.socket.send(rest) {
                 Ok(sent) => rest = rest.get(sent..).unwrap_or_default(),
@@ -106,7 +112,7 @@ impl Transport for SocketTransport {
         loop {
             // Read before the clock is checked: bytes that arrived while this process was kept
             // from running count as received.
-            match self.socket.receive(self.buffers.free_input()?) {
+            match self.socket.receive(free_input(&mut self.buffers)?) {
                 Ok(0) => return Ok(false),
                 Ok(count) => {
                     self.buffers.input_appended(count);
@@ -120,7 +126,12 @@ impl Transport for SocketTransport {
                 Err(Errno::EAGAIN) => {
                     let ready = self.socket.wait(PollFlags::POLLIN, self.attempt.end);
                     if !ready.map_err(Failure::of_socket)? {
-                        return Err(Failure::timeout("waiting for the response").into());
+                        let doing = if self.attempt.received_any() {
+                            "receiving the response"
+                        } else {
+                            "waiting for the response"
+                        };
+                        return Err(Failure::timeout(doing).into());
                     }
                 }
                 Err(error) => return Err(Failure::of_socket(error).into()),

@@ -7,8 +7,7 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, 
 use rustls::ServerConfig;
 use rustls::pki_types::PrivateKeyDer;
 
-use crate::case::CHUNKED;
-use crate::script::{Script, answer, ok, raw, silent};
+use crate::script::{Script, answer, ok, silent};
 use crate::server::Server;
 use crate::skip::skip_unless_ci;
 use crate::test_env::TestEnv;
@@ -154,17 +153,4 @@ fn a_silent_page_behind_a_good_handshake_has_answered_something() {
         .attempts("/up", 2)
         .hung(false)
         .down(false);
-}
-
-#[test]
-fn rare_but_valid_framing_is_understood_inside_tls_too() {
-    let Some(authority) = Authority::new() else {
-        return;
-    };
-    let line = format!("{}5;a={}\r\n", "0".repeat(30), "b".repeat(30));
-    let script = raw("HTTP/1.1 100 Continue\r\nA: b\r\n\r\n")
-        .send(CHUNKED)
-        .send(format!("{line}hello\r\n0\r\n\r\n"));
-    let test_env = authority.test_env(authority.server(&params(NAME)), script);
-    test_env.run([]).exits(0).class("/up", "ok");
 }
