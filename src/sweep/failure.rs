@@ -6,6 +6,7 @@ use std::io;
 use nix::errno::Errno;
 use ureq::Error;
 
+use super::tls;
 use crate::cause::{Class, ResponseError, TransportError};
 
 /// The message for a connection that the other side closed too early.
@@ -93,7 +94,7 @@ impl From<Error> for Failure {
 
 fn of_io(error: io::Error) -> Failure {
     match error.downcast::<rustls::Error>() {
-        Ok(tls) => Failure::new(TransportError::Tls, tls.to_string()),
+        Ok(tls) => Failure::new(TransportError::Tls, tls::explain(&tls)),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
             Failure::new(TransportError::Reset, INCOMPLETE)
         }

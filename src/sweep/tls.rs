@@ -3,12 +3,16 @@
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::{Context, ensure};
 use rustls::crypto::{CryptoProvider, KeyProvider};
-use rustls::pki_types::{PrivateKeyDer, ServerName};
+use rustls::pki_types::{PrivateKeyDer, ServerName, UnixTime};
 use rustls::sign::SigningKey;
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::{
+    AlertDescription, CertificateError, ClientConfig, ClientConnection, InvalidMessage,
+    PeerIncompatible, RootCertStore, StreamOwned,
+};
 use ureq::Error;
 use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout, Transport,
@@ -92,11 +96,98 @@ impl<In: Transport> Connector<In> for TlsConnector {
             .map_err(|error| Error::Io(io::Error::other(error)))?;
         let adapter = TransportAdapter::new(transport.boxed(), details.current_time.clone());
         let mut stream = StreamOwned::new(connection, adapter);
-        stream.conn.complete_io(&mut stream.sock)?;
+        let handshake = stream.conn.complete_io(&mut stream.sock);
+        handshake.map_err(of_handshake)?;
         Ok(Some(Either::B(TlsTransport {
             stream,
             buffers: new_buffers(),
         })))
+    }
+}
+
+/// The failure of a handshake.
+fn of_handshake(error: io::Error) -> Failure {
+    if error.kind() == io::ErrorKind::UnexpectedEof {
+        let detail = format!("closed during the TLS handshake; {IS_IT_HTTP}");
+        return Failure::new(TransportError::Reset, detail);
+    }
+    let failure = Failure::from(Error::from(error));
+    if failure.at_end {
+        return Failure::timeout("waiting for the TLS handshake");
+    }
+    failure
+}
+
+const IS_IT_HTTP: &str = "if this port serves plain HTTP, give base_url with http://";
+
+/// What an error of TLS means, and what to do about it.
+pub(super) fn explain(error: &rustls::Error) -> String {
+    match error {
+        rustls::Error::InvalidCertificate(error) => explain_certificate(error),
+        rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
+            format!("the server does not speak TLS; {IS_IT_HTTP}")
+        }
+        rustls::Error::AlertReceived(AlertDescription::CertificateRequired) => {
+            "the server requires a client certificate, which this program cannot present".to_owned()
+        }
+        rustls::Error::PeerIncompatible(PeerIncompatible::ServerDoesNotSupportTls12Or13) => {
+            "the server supports neither TLS 1.2 nor TLS 1.3".to_owned()
+        }
+        other => other.to_string(),
+    }
+}
+
+fn explain_certificate(error: &CertificateError) -> String {
+    let date = |time: &UnixTime| {
+        let time = UNIX_EPOCH + Duration::from_secs(time.as_secs());
+        humantime::format_rfc3339_seconds(time)
+    };
+    match error {
+        // The signature is bad if another authority of the same name is trusted.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            "the certificate is signed by an authority that is not trusted here; for a private one, set \
+             SSL_CERT_FILE to the PEM file of its certificate"
+                .to_owned()
+        }
+        CertificateError::ExpiredContext { not_after, .. } => {
+            format!("the certificate expired on {}; renew it", date(not_after))
+        }
+        CertificateError::NotValidYetContext { not_before, .. } => format!(
+            "the certificate is not valid before {}; check the clock of this machine",
+            date(not_before)
+        ),
+        CertificateError::NotValidForNameContext {
+            expected,
+            presented,
+        } => format!(
+            "the certificate is for {}, not for {}; give base_url with a name of the certificate",
+            names(presented),
+            expected.to_str()
+        ),
+        // webpki's error, a type that rustls does not export.
+        CertificateError::Other(error) if error.to_string() == "CaUsedAsEndEntity" => {
+            "the server's certificate is that of an authority itself, which no client of TLS may accept from a \
+             server; issue one with basicConstraints=CA:FALSE"
+                .to_owned()
+        }
+        other => format!("the certificate is not acceptable: {other}"),
+    }
+}
+
+/// The first names of a certificate, each from a text such as `DnsName("localhost")`.
+fn names(presented: &[String]) -> String {
+    const SHOWN: usize = 3;
+    let bare = |name: &String| {
+        let inner = name
+            .split_once('(')
+            .and_then(|(_, rest)| rest.strip_suffix(')'));
+        inner.unwrap_or(name).trim_matches('"').to_owned()
+    };
+    let shown: Vec<String> = presented.iter().take(SHOWN).map(bare).collect();
+    match presented.len() {
+        0 => "no name".to_owned(),
+        count if count > SHOWN => format!("{} and {} more", shown.join(", "), count - SHOWN),
+        _ => shown.join(", "),
     }
 }
 
