@@ -26,9 +26,13 @@ const ADDRESSES_MAX: usize = 16;
 const PIECE: usize = 2 * 1024;
 
 /// A response with any status.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Response {
     pub(super) status: u16,
+    /// Where a redirect leads.
+    pub(super) location: Option<String>,
+    /// How the body is compressed, if it is.
+    pub(super) encoding: Option<String>,
     /// Empty unless it was to be kept.
     pub(super) body: Vec<u8>,
 }
@@ -61,14 +65,21 @@ impl Attempt {
                 continue;
             }
             // Any other status is judged by the head alone, so its body is not read.
-            let body = match options.expect.accepts(status) {
-                true => read(response, options, keep_body).map_err(|error| Failure {
-                    status: Some(status),
-                    ..error.into()
-                })?,
-                false => Vec::new(),
+            let field = |name| {
+                let value = response.headers().get(name)?.as_bytes();
+                Some(String::from_utf8_lossy(value).into_owned())
             };
-            return Ok(Response { status, body });
+            let mut complete = Response {
+                status,
+                location: field(http::header::LOCATION).filter(|_| is_redirect(status)),
+                encoding: field(http::header::CONTENT_ENCODING).filter(|name| name != "identity"),
+                body: Vec::new(),
+            };
+            if options.expect.accepts(status) {
+                let body = read(response, options, keep_body);
+                complete.body = body.map_err(|error| of_body(error, status))?;
+            }
+            return Ok(complete);
         }
         let detail = format!("more than {} redirects", options.max_redirects);
         Err(Failure {
@@ -125,9 +136,13 @@ fn request(url: &str, options: &Options) -> Result<http::Request<()>, Error> {
     Ok(request.header(http::header::CONNECTION, "close").body(())?)
 }
 
+fn is_redirect(status: u16) -> bool {
+    matches!(status, 301 | 302 | 303 | 307 | 308)
+}
+
 /// The target of a redirect, if it may be followed: it stays within the origin.
 fn redirect(base_url: &BaseUrl, url: &str, response: &http::Response<Body>) -> Option<String> {
-    if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
+    if !is_redirect(response.status().as_u16()) {
         return None;
     }
     let location = response.headers().get(http::header::LOCATION)?;
@@ -144,6 +159,19 @@ fn read(response: http::Response<Body>, options: &Options, keep: bool) -> Result
         false => while body.read(&mut [0; PIECE])? > 0 {},
     }
     Ok(kept)
+}
+
+/// The failure of a body whose head had this status.
+fn of_body(error: Error, status: u16) -> Failure {
+    let failure = Failure {
+        status: Some(status),
+        ..error.into()
+    };
+    if failure.at_end {
+        let detail = "receiving the body".to_owned();
+        return Failure { detail, ..failure };
+    }
+    failure
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ pub(super) fn new_buffers() -> LazyBuffers {
 pub(super) fn free_input(buffers: &mut LazyBuffers) -> Result<&mut [u8], Failure> {
     match buffers.input_append_buf() {
         [] => {
-            let detail = "a line of more than 64 KiB where a chunk should begin";
+            let detail = "a chunk size line or a trailer of more than 64 KiB";
             Err(Failure::response(ResponseError::Protocol, detail))
         }
         free => Ok(free),

@@ -1,9 +1,10 @@
 //! Complete responses that are wrong, odd, or redirects, and their results: one case per line.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::case::{CHUNKED, HEAD, ONCE, RETRIED, TEN, UNTIL_CLOSE, case, check, fine, lost, wrong};
-use crate::script::{answer, raw, redirect, status};
+use crate::script::{Script, answer, ok, raw, redirect, status};
+use crate::test_env::TestEnv;
 
 #[test]
 fn a_response_that_is_not_http_is_a_protocol_error() {
@@ -329,4 +330,80 @@ fn redirects_stay_within_their_origin_and_their_number() {
         )
         .with(five()),
     ]);
+}
+
+#[test]
+fn a_detail_names_what_came_what_was_expected_and_what_to_do() {
+    let deep = format!(
+        "{{\"a\": {}1{}, \"b\": 1e999, \"up\": true}}",
+        "[".repeat(500),
+        "]".repeat(500)
+    );
+    let long = format!("{{\"pad\": \"{}\", \"up\": true}}", "x".repeat(5_000));
+    let page = |body: &str| answer(200, &[], body);
+    let up = || json!({ "json": { "/up": true } });
+    let two = json!({ "json": { "/a": 1, "/b/c": "x", "/ok": 1 } });
+    let cut = json!({ "json": { "/up": true }, "max_body_bytes": 1000 });
+    let cut_text = json!({ "body_contains": "\"up\"", "max_body_bytes": 1000 });
+    let brotli = answer(200, &[("Content-Encoding", "br")], "\u{1}\u{2}\u{3}");
+    let login = "https://login.example/?next=%2F";
+    let cases: Vec<(Script, Value, &str)> = vec![
+        (status(404), json!({}), ""),
+        (status(200), json!({ "expect": [201] }), "expected 201"),
+        (
+            status(500),
+            json!({ "expect": [200, 301, 302] }),
+            "expected 200, 301 or 302",
+        ),
+        (
+            redirect(302, login),
+            json!({ "expect": [200] }),
+            "expected 200; leads to https://login.example/?next=%2F",
+        ),
+        (status(429), json!({ "expect": [200] }), ""),
+        (
+            page("{\"a\": 2, \"ok\": 1}"),
+            two,
+            "\"/a\" is 2, not 1; no value at \"/b/c\"; expected \"x\"",
+        ),
+        (page(&deep), up(), ""),
+        (
+            page(&long),
+            cut,
+            "the JSON does not end within the first 1000 bytes; raise \"max_body_bytes\"",
+        ),
+        (
+            page(&long),
+            cut_text,
+            "the first 1000 bytes of the body do not contain \"\\\"up\\\"\"; raise \"max_body_bytes\" to search more",
+        ),
+        (
+            brotli,
+            up(),
+            "the body is compressed (Content-Encoding: br); body checks need it uncompressed",
+        ),
+        (
+            raw(CHUNKED).flood("1"),
+            json!({}),
+            "a chunk size line or a trailer of more than 64 KiB",
+        ),
+        (raw(UNTIL_CLOSE).drip("x"), json!({}), "receiving the body"),
+        (
+            raw(HEAD).drip("X: y\r\n"),
+            json!({}),
+            "receiving the response",
+        ),
+        (raw("").stall(), json!({}), "waiting for the response"),
+    ];
+    let mut test_env = TestEnv::new().core("/up", ok());
+    for (number, (script, keys, _)) in cases.iter().enumerate() {
+        let mut keys = keys.clone();
+        keys["retries"] = 0.into();
+        test_env = test_env.route(&format!("/{number}"), script.clone(), keys);
+    }
+    let run = test_env.run([]);
+    for (number, (_, keys, expected)) in cases.iter().enumerate() {
+        let detail = run.route(&format!("/{number}"))["detail"].as_str();
+        assert_eq!(detail.unwrap_or_default(), *expected, "{number}: {keys}");
+    }
 }
