@@ -18,6 +18,7 @@ pub(super) struct Client {
     pub(super) base_url: BaseUrl,
     /// Where to connect instead of the URL's host and port.
     pub(super) unix_socket: Option<SocketPath>,
+    pub(super) user_agent: String,
     /// Built once, because ureq then reads the environment.
     pub(super) config: Config,
     /// With the trusted roots; none if the base URL is not `https`.
@@ -40,6 +41,7 @@ impl Client {
         Self {
             base_url,
             unix_socket: None,
+            user_agent: user_agent.to_owned(),
             config,
             tls_config: None,
             dns: DnsCache::default(),

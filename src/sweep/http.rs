@@ -12,6 +12,7 @@ use ureq::unversioned::transport::{Connector, NextTimeout};
 use ureq::{Agent, Body, Error};
 
 use super::attempt::Attempt;
+use super::client::Client;
 use super::dns::bare_host;
 use super::failure::Failure;
 use super::proxy::ProxyConnector;
@@ -55,7 +56,8 @@ impl Attempt {
         let mut url = base_url.url(path);
         let mut redirected = None;
         for _ in 0..=options.max_redirects {
-            let response = agent(self).run(request(&url, options)?)?;
+            let request = request(&self.client, &url, options)?;
+            let response = agent(self, longest_line(&request)).run(request)?;
             let status = response.status().as_u16();
             if options.max_redirects > 0
                 && let Some(next) = redirect(base_url, &url, &response)
@@ -89,12 +91,17 @@ impl Attempt {
     }
 }
 
-/// The agent for one request of the attempt.
-fn agent(attempt: &Arc<Attempt>) -> Agent {
-    let connector =
-        ().chain(ProxyConnector::default())
-            .chain(SocketConnector(Arc::clone(attempt)))
-            .chain(TlsConnector(attempt.client.tls_config.clone()));
+/// The agent for one request of the attempt, whose lines have at most `longest_line` bytes.
+fn agent(attempt: &Arc<Attempt>, longest_line: usize) -> Agent {
+    let socket = SocketConnector {
+        attempt: Arc::clone(attempt),
+        longest_line,
+    };
+    let tls = TlsConnector {
+        config: attempt.client.tls_config.clone(),
+        longest_line,
+    };
+    let connector = ().chain(ProxyConnector::default()).chain(socket).chain(tls);
     let config = attempt.client.config.clone();
     Agent::with_parts(config, connector, AttemptResolver(Arc::clone(attempt)))
 }
@@ -124,7 +131,7 @@ impl Resolver for AttemptResolver {
 }
 
 /// One request: the first one, or one after a redirect.
-fn request(url: &str, options: &Options) -> Result<http::Request<()>, Error> {
+fn request(client: &Client, url: &str, options: &Options) -> Result<http::Request<()>, Error> {
     let method = match options.method {
         Method::Get => http::Method::GET,
         Method::Head => http::Method::HEAD,
@@ -133,7 +140,14 @@ fn request(url: &str, options: &Options) -> Result<http::Request<()>, Error> {
     for header in &options.headers {
         request = request.header(&header.name, header.value.reveal().as_bytes());
     }
+    request = request.header(http::header::USER_AGENT, &client.user_agent);
     Ok(request.header(http::header::CONNECTION, "close").body(())?)
+}
+
+fn longest_line(request: &http::Request<()>) -> usize {
+    let headers = request.headers().iter();
+    let lines = headers.map(|(name, value)| name.as_str().len() + value.len());
+    lines.fold(request.uri().to_string().len(), usize::max)
 }
 
 fn is_redirect(status: u16) -> bool {

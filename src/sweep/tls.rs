@@ -70,7 +70,11 @@ impl KeyProvider for NoKeys {
 
 /// Wraps connections to `https` addresses.
 #[derive(Debug)]
-pub(super) struct TlsConnector(pub(super) Option<Arc<ClientConfig>>);
+pub(super) struct TlsConnector {
+    pub(super) config: Option<Arc<ClientConfig>>,
+    /// The length of the longest line that is sent.
+    pub(super) longest_line: usize,
+}
 
 impl<In: Transport> Connector<In> for TlsConnector {
     type Out = Either<In, TlsTransport>;
@@ -86,7 +90,7 @@ impl<In: Transport> Connector<In> for TlsConnector {
         if !details.needs_tls() || transport.is_tls() {
             return Ok(Some(Either::A(transport)));
         }
-        let config = self.0.as_ref().ok_or_else(|| {
+        let config = self.config.as_ref().ok_or_else(|| {
             Failure::new(TransportError::Tls, "no trusted root certificate was read")
         })?;
         let host = bare_host(details.uri).to_owned();
@@ -100,7 +104,7 @@ impl<In: Transport> Connector<In> for TlsConnector {
         handshake.map_err(of_handshake)?;
         Ok(Some(Either::B(TlsTransport {
             stream,
-            buffers: new_buffers(),
+            buffers: new_buffers(self.longest_line),
         })))
     }
 }
@@ -159,11 +163,14 @@ fn explain_certificate(error: &CertificateError) -> String {
         CertificateError::NotValidForNameContext {
             expected,
             presented,
-        } => format!(
-            "the certificate is for {}, not for {}; give base_url with a name of the certificate",
-            names(presented),
-            expected.to_str()
-        ),
+        } => {
+            // Each is a text such as `DnsName("localhost")`.
+            let bare = |name: &String| name.split('"').nth(1).unwrap_or(name).to_owned();
+            let names = presented.iter().map(bare).collect::<Vec<_>>().join(", ");
+            let names = if names.is_empty() { "no name" } else { &names };
+            let expected = expected.to_str();
+            format!("the certificate is for {names}, not for {expected}; give base_url with a name of the certificate")
+        }
         // webpki's error, a type that rustls does not export.
         CertificateError::Other(error) if error.to_string() == "CaUsedAsEndEntity" => {
             "the server's certificate is that of an authority itself, which no client of TLS may accept from a \
@@ -171,23 +178,6 @@ fn explain_certificate(error: &CertificateError) -> String {
                 .to_owned()
         }
         other => format!("the certificate is not acceptable: {other}"),
-    }
-}
-
-/// The first names of a certificate, each from a text such as `DnsName("localhost")`.
-fn names(presented: &[String]) -> String {
-    const SHOWN: usize = 3;
-    let bare = |name: &String| {
-        let inner = name
-            .split_once('(')
-            .and_then(|(_, rest)| rest.strip_suffix(')'));
-        inner.unwrap_or(name).trim_matches('"').to_owned()
-    };
-    let shown: Vec<String> = presented.iter().take(SHOWN).map(bare).collect();
-    match presented.len() {
-        0 => "no name".to_owned(),
-        count if count > SHOWN => format!("{} and {} more", shown.join(", "), count - SHOWN),
-        _ => shown.join(", "),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The connection of one attempt, below ureq, with one absolute deadline, because
 //! ureq's own time limits and errors cannot distinguish a silent backend from a slow one.
 
+use std::io::Read;
 use std::sync::Arc;
 
 use nix::errno::Errno;
@@ -18,20 +19,28 @@ use super::socket::Socket;
 use super::unix;
 use crate::cause::{ResponseError, TransportError};
 
+/// Enough for most responses in one read, and small with 64 probes in flight.
+const INPUT: usize = 16 * 1024;
+
 /// More than the longest head that is accepted, so that a head never fills it.
-const INPUT: usize = HEAD_MAX + 1024;
+const INPUT_MAX: usize = HEAD_MAX + 1024;
 
-/// More than the longest line that the manifest allows a request to have.
-const OUTPUT: usize = 66 * 1024;
+/// Space for a request's lines other than the longest one.
+const OUTPUT: usize = 2 * 1024;
 
-/// The buffers between ureq and a connection.
-pub(super) fn new_buffers() -> LazyBuffers {
-    LazyBuffers::new(INPUT, OUTPUT)
+/// The buffers between ureq and a connection, for requests whose lines have at most `longest_line` bytes.
+pub(super) fn new_buffers(longest_line: usize) -> LazyBuffers {
+    LazyBuffers::new(INPUT, OUTPUT + longest_line)
 }
 
-/// The free part of the input, or an error if it is full. ureq takes everything out of it but unfinished heads and
-/// lines, so one of these has no end.
+/// The free part of the input, which grows if it is full: ureq takes everything out of it but unfinished heads and lines.
 pub(super) fn free_input(buffers: &mut LazyBuffers) -> Result<&mut [u8], Failure> {
+    if buffers.input_append_buf().is_empty() {
+        let held = buffers.input().to_vec();
+        *buffers = LazyBuffers::new(INPUT_MAX, buffers.output().len());
+        let copied = held.as_slice().read(buffers.input_append_buf());
+        buffers.input_appended(copied.unwrap_or_default());
+    }
     match buffers.input_append_buf() {
         [] => {
             let detail = "a chunk size line or a trailer of more than 64 KiB";
@@ -43,7 +52,11 @@ pub(super) fn free_input(buffers: &mut LazyBuffers) -> Result<&mut [u8], Failure
 
 /// Opens the attempt's connection.
 #[derive(Debug)]
-pub(super) struct SocketConnector(pub(super) Arc<Attempt>);
+pub(super) struct SocketConnector {
+    pub(super) attempt: Arc<Attempt>,
+    /// The length of the longest line that is sent.
+    pub(super) longest_line: usize,
+}
 
 impl<In: Transport> Connector<In> for SocketConnector {
     type Out = Either<In, SocketTransport>;
@@ -57,7 +70,7 @@ impl<In: Transport> Connector<In> for SocketConnector {
         if let Some(tunnel) = chained {
             return Ok(Some(Either::A(tunnel)));
         }
-        let Self(attempt) = self;
+        let attempt = &self.attempt;
         let socket = match &attempt.client.unix_socket {
             Some(path) => unix::connect(path.as_path(), attempt)?,
             None => connect(&details.addrs, attempt)?,
@@ -69,7 +82,7 @@ impl<In: Transport> Connector<In> for SocketConnector {
         Ok(Some(Either::B(SocketTransport {
             attempt: Arc::clone(attempt),
             socket,
-            buffers: new_buffers(),
+            buffers: new_buffers(self.longest_line),
         })))
     }
 }
