@@ -1,7 +1,7 @@
 //! One attempt over HTTP, including its redirects: the response, or why there is none. `probe` judges both.
 //! Only this file and failure, transport, tls, dns, proxy and client use ureq.
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -23,8 +23,6 @@ use crate::manifest::{BaseUrl, Method, Options, Scheme};
 
 /// The capacity of ureq's list of addresses.
 const ADDRESSES_MAX: usize = 16;
-/// Bytes of a body that nobody checks are read in pieces of this size.
-const PIECE: usize = 2 * 1024;
 
 /// A response with any status.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -66,22 +64,7 @@ impl Attempt {
                 redirected = Some(status);
                 continue;
             }
-            // Any other status is judged by the head alone, so its body is not read.
-            let field = |name| {
-                let value = response.headers().get(name)?.as_bytes();
-                Some(String::from_utf8_lossy(value).into_owned())
-            };
-            let mut complete = Response {
-                status,
-                location: field(http::header::LOCATION).filter(|_| is_redirect(status)),
-                encoding: field(http::header::CONTENT_ENCODING).filter(|name| name != "identity"),
-                body: Vec::new(),
-            };
-            if options.expect.accepts(status) {
-                let body = read(response, options, keep_body);
-                complete.body = body.map_err(|error| of_body(error, status))?;
-            }
-            return Ok(complete);
+            return complete(response, options, keep_body);
         }
         let detail = format!("more than {} redirects", options.max_redirects);
         Err(Failure {
@@ -163,29 +146,43 @@ fn redirect(base_url: &BaseUrl, url: &str, response: &http::Response<Body>) -> O
     base_url.resolve(url, location.to_str().ok()?)
 }
 
-/// Reads the body up to the options' limit.
-fn read(response: http::Response<Body>, options: &Options, keep: bool) -> Result<Vec<u8>, Error> {
-    let body = response.into_body().into_reader();
-    let mut body = body.take(options.max_body_bytes as u64);
-    let mut kept = Vec::new();
-    match keep {
-        true => body.read_to_end(&mut kept).map(drop)?,
-        false => while body.read(&mut [0; PIECE])? > 0 {},
-    }
-    Ok(kept)
-}
-
-/// The failure of a body whose head had this status.
-fn of_body(error: Error, status: u16) -> Failure {
-    let failure = Failure {
-        status: Some(status),
-        ..error.into()
+/// The response with its body, which is read only if the status is expected: any other one is judged by the head.
+fn complete(
+    response: http::Response<Body>,
+    options: &Options,
+    keep_body: bool,
+) -> Result<Response, Failure> {
+    let status = response.status().as_u16();
+    let field = |name| {
+        let value = response.headers().get(name)?.as_bytes();
+        Some(String::from_utf8_lossy(value).into_owned())
     };
-    if failure.at_end {
-        let detail = "receiving the body".to_owned();
-        return Failure { detail, ..failure };
+    let location = field(http::header::LOCATION).filter(|_| is_redirect(status));
+    let encoding = field(http::header::CONTENT_ENCODING).filter(|name| name != "identity");
+    let mut body = Vec::new();
+    if options.expect.accepts(status) {
+        let reader = response.into_body().into_reader();
+        let mut reader = reader.take(options.max_body_bytes as u64);
+        let end = if keep_body {
+            reader.read_to_end(&mut body).map(drop)
+        } else {
+            io::copy(&mut reader, &mut io::sink()).map(drop)
+        };
+        end.map_err(|error| {
+            let mut failure = Failure::from(Error::from(error));
+            failure.status = Some(status);
+            if failure.at_end {
+                "receiving the body".clone_into(&mut failure.detail);
+            }
+            failure
+        })?;
     }
-    failure
+    Ok(Response {
+        status,
+        location,
+        encoding,
+        body,
+    })
 }
 
 #[cfg(test)]

@@ -383,6 +383,11 @@ fn a_detail_names_what_came_what_was_expected_and_what_to_do() {
             "the body is compressed (Content-Encoding: br); body checks need it uncompressed",
         ),
         (
+            raw("SSH-2.0-OpenSSH_9.2p1\r\n"),
+            json!({}),
+            "not a valid HTTP/1.1 response: invalid HTTP version",
+        ),
+        (
             raw(CHUNKED).flood("1"),
             json!({}),
             "a chunk size line or a trailer of more than 64 KiB",
