@@ -22,7 +22,7 @@ use ureq::unversioned::transport::{
 use super::dns::bare_host;
 use super::failure::Failure;
 use super::transport::{free_input, new_buffers};
-use crate::cause::TransportError;
+use crate::cause::{Class, TransportError};
 
 /// Reads the roots that this system trusts, or those of `SSL_CERT_FILE` and `SSL_CERT_DIR`.
 ///
@@ -111,13 +111,12 @@ impl<In: Transport> Connector<In> for TlsConnector {
 
 /// The failure of a handshake.
 fn of_handshake(error: io::Error) -> Failure {
-    if error.kind() == io::ErrorKind::UnexpectedEof {
-        let detail = format!("closed during the TLS handshake; {IS_IT_HTTP}");
-        return Failure::new(TransportError::Reset, detail);
-    }
-    let failure = Failure::from(Error::from(error));
+    let mut failure = Failure::from(Error::from(error));
     if failure.at_end {
         return Failure::timeout("waiting for the TLS handshake");
+    }
+    if failure.class == Class::TimeoutUnreachable(TransportError::Reset) {
+        failure.detail = format!("closed during the TLS handshake; {IS_IT_HTTP}");
     }
     failure
 }

@@ -7,7 +7,7 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, 
 use rustls::ServerConfig;
 use rustls::pki_types::PrivateKeyDer;
 
-use crate::script::{Script, answer, ok, silent};
+use crate::script::{Script, answer, ok, raw, silent};
 use crate::server::Server;
 use crate::skip::skip_unless_ci;
 use crate::test_env::TestEnv;
@@ -183,6 +183,31 @@ fn plain_text_on_the_tls_port_is_a_tls_failure() {
             .core("/up", ok()),
         ["the server does not speak TLS", "http://"],
     );
+}
+
+#[test]
+fn a_handshake_that_is_not_answered_is_named() {
+    for (script, cause, expected) in [
+        (raw(""), "reset", "closed during the TLS handshake; if"),
+        (
+            raw("").reset(),
+            "reset",
+            "closed during the TLS handshake; if",
+        ),
+        (silent(), "timeout", "waiting for the TLS handshake"),
+    ] {
+        let server = Server::start();
+        server.set("", script);
+        let url = server.url().replace("http:", "https:");
+        let test_env = TestEnv::with(server)
+            .top("base_url", url)
+            .default("retries", 0)
+            .core("/up", ok());
+        let run = test_env.run([]);
+        run.exits(1).cause("/up", cause);
+        let detail = run.route("/up")["detail"].as_str().unwrap_or_default();
+        assert!(detail.starts_with(expected), "{detail}");
+    }
 }
 
 #[test]
