@@ -226,6 +226,30 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn value_at_finds_what_serde_json_finds() {
+        let pointers = [
+            "", "/", "/a", "/a/b", "/a/0", "/0", "/1/a", "/00", "/+0", "/-", "/a~1b", "/~0",
+            "/~01", "/a/",
+        ];
+        for text in [
+            "null",
+            "7",
+            r#""/a""#,
+            "[]",
+            r#"[[0], {"a": 2}]"#,
+            r#"{"": 1, "a": {"b": [], "0": 3, "": 4}, "0": 5, "-": 6}"#,
+            r#"{"a": [1], "a/b": 7, "~": 8, "~1": 9, "00": 10, "+0": 11, "a": [12]}"#,
+        ] {
+            let whole: &RawValue = serde_json::from_str(text).unwrap();
+            let value: serde_json::Value = serde_json::from_str(text).unwrap();
+            for pointer in pointers {
+                let found = value_at(whole, pointer).map(|raw| raw.get().parse().unwrap());
+                assert_eq!(found.as_ref(), value.pointer(pointer), "{text} {pointer}");
+            }
+        }
+    }
+
+    #[test]
     fn every_failed_check_is_named() {
         let mut checks = pointers(&[("/a", json!(1)), ("/ok", json!(1)), ("/b", json!(2))]);
         checks.contains = Some("ready".to_owned());
