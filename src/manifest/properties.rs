@@ -300,6 +300,9 @@ fn means_what_is_written(manifest: &Manifest, written: &Value) {
     );
     let socket = manifest.unix_socket.as_ref().map(ToString::to_string);
     assert_eq!(written["unix_socket"].as_str(), socket.as_deref());
+    if let Some(name) = written["name"].as_str() {
+        assert_eq!(manifest.name, name);
+    }
     let defaults = &written["defaults"];
 
     let routes = written["routes"]
@@ -391,6 +394,7 @@ fn means_what_is_written(manifest: &Manifest, written: &Value) {
             plan.min_uptime,
             seconds(&recovery["min_uptime_seconds"], 120.0)
         );
+        assert_eq!(plan.grace, seconds(&recovery["grace_seconds"], 30.0));
         assert_eq!(plan.verify, seconds(&recovery["verify_seconds"], 60.0));
     }
 }
