@@ -2,13 +2,15 @@
 
 use std::error::Error;
 use std::fmt;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+
 use super::problems::Problems;
-use super::source::DEFAULT_PATHS;
 use super::url::BaseUrl;
 use super::{Manifest, Source, Variables};
 use crate::escape::{escape, reason};
@@ -16,6 +18,9 @@ use crate::privileges::Caller;
 
 /// The largest size of a manifest.
 pub(super) const MOST_BYTES: usize = 8 * 1024 * 1024;
+
+/// The paths that are tried, in this order, when the command line names no manifest.
+const DEFAULT_PATHS: [&str; 2] = ["routes.json", "/etc/scidex-route-health/routes.json"];
 
 /// What the caller adds to a manifest.
 pub struct LoadOptions<'a> {
@@ -106,7 +111,7 @@ fn read_stdin() -> Result<(Vec<u8>, Source), ManifestError> {
 /// another manifest may name another unit.
 fn read_first(paths: &[&Path]) -> Result<(Vec<u8>, Source), ManifestError> {
     for path in paths {
-        match File::open(path) {
+        match open_regular(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(unreadable(path, &error)),
             Ok(file) => return read_file(file, path).map_err(|error| unreadable(path, &error)),
@@ -119,14 +124,28 @@ fn read_first(paths: &[&Path]) -> Result<(Vec<u8>, Source), ManifestError> {
     )))
 }
 
+/// Opens a regular file. Anything else is an error at once: a FIFO that somebody put there would otherwise
+/// block for ever, in the open or in the first read.
+pub(super) fn open_regular(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    let file = options
+        .read(true)
+        .custom_flags(OFlag::O_NONBLOCK.bits())
+        .open(path)?;
+    let kind = file.metadata()?.file_type();
+    if kind.is_file() {
+        return Ok(file);
+    }
+    Err(match kind.is_dir() {
+        true => io::Error::from(Errno::EISDIR),
+        false => io::Error::other("is not a regular file"),
+    })
+}
+
 /// Reads an open file, and the facts about it.
 fn read_file(file: File, path: &Path) -> io::Result<(Vec<u8>, Source)> {
     let facts = file.metadata()?;
-    let source = Source::File {
-        path: path.to_owned(),
-        owner: facts.uid(),
-        mode: facts.mode(),
-    };
+    let source = Source::of_file(path, &facts);
     let size = usize::try_from(facts.len()).unwrap_or(MOST_BYTES);
     Ok((read(file, size)?, source))
 }
@@ -160,8 +179,6 @@ fn shown(path: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
-    use nix::errno::Errno;
-
     use super::*;
 
     const OPTIONS: LoadOptions<'_> = LoadOptions {
@@ -181,12 +198,7 @@ mod tests {
         let manifest = Manifest::load(Some(&path), &OPTIONS).expect("valid");
         assert_eq!(manifest.source.to_string(), path.display().to_string());
         let facts = std::fs::metadata(&path).expect("facts");
-        let source = Source::File {
-            path,
-            owner: facts.uid(),
-            mode: facts.mode(),
-        };
-        assert_eq!(manifest.source, source);
+        assert_eq!(manifest.source, Source::of_file(&path, &facts));
         assert_eq!(manifest.routes.len(), 17);
     }
 

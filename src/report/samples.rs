@@ -111,6 +111,8 @@ fn manifest() -> Manifest {
         path: "/etc/scidex-route-health/routes.json".into(),
         owner: 0,
         mode: 0o100_644,
+        device: 0,
+        inode: 0,
     };
     let options = LoadOptions {
         base_url: None,

@@ -6,7 +6,8 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use nix::unistd::{Uid, chown};
+use nix::sys::stat::Mode;
+use nix::unistd::{Uid, chown, mkfifo};
 use serde_json::json;
 
 use crate::script::{answer, in_turn, ok, silent, status};
@@ -95,6 +96,32 @@ fn a_manifest_is_found_named_or_piped() {
         .stderr_has("nowhere.json")
         .stdout_is_empty();
     test_env.run_as_is(["-m", "."]).exits(2).stderr_has("\".\"");
+}
+
+#[test]
+fn a_fifo_in_the_place_of_the_default_manifest_does_not_block() {
+    let test_env = healthy();
+    test_env.server().may_stay_unused();
+    let folder = test_env.dir().join("planted");
+    fs::create_dir(&folder).unwrap();
+    let fifo = folder.join("routes.json");
+    mkfifo(&fifo, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
+    for option in ["--quiet", "--validate"] {
+        let mut command = test_env.command([option]);
+        command.current_dir(&folder);
+        let run = test_env.spawn(command).finish();
+        run.exits(2)
+            .stdout_is_empty()
+            .stderr_has("\"routes.json\": is not a regular file")
+            .stderr_has("--manifest");
+    }
+    assert_eq!(test_env.server().connections(), 0);
+    // A pipe that --manifest names is read.
+    let mut command = test_env.command(["--validate", "-m", "routes.json"]);
+    command.current_dir(&folder);
+    let run = test_env.spawn(command);
+    fs::write(fifo, test_env.manifest()).unwrap();
+    run.finish().exits(0);
 }
 
 #[test]
@@ -292,14 +319,18 @@ fn the_time_that_proves_a_hang_is_shown() {
         .top("concurrency", 1)
         .core("/up", ok())
         .core("/db", ok());
-    // Two routes, one after the other, each with three attempts of 0.4 s and pauses of 0.5 and 1 s.
-    let with = test_env.top("recovery", json!({ "unit": "no-such.service" }));
+    // Two routes, one after the other, each with three attempts of 0.4 s and pauses of 0.5 and 1 s; and the
+    // grace period.
+    let with = test_env.top(
+        "recovery",
+        json!({ "unit": "no-such.service", "grace_seconds": 2 }),
+    );
     with.server().may_stay_unused();
     with.run_as_is(["--validate"])
         .exits(0)
-        .stdout_has("recovery of no-such.service after 5.4 s of silence");
+        .stdout_has("recovery of no-such.service after 7.4 s of silence");
     let dry = |args: [&str; 2]| with.run_as_is(args);
-    let line = "dry run: no-such.service would be recovered after 5.4 s of silence";
+    let line = "dry run: no-such.service would be recovered after 7.4 s of silence";
     dry(["--dry-run", "--quiet"]).stderr_has(line);
     let url = with.server().url();
     for args in [["--wait", "0"], ["--base-url", &url]] {

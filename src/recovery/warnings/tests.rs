@@ -193,6 +193,8 @@ fn examine_finds_what_would_keep_a_recovery_from_working() {
         path: "/etc/routes.json".into(),
         owner: 0,
         mode: 0o100_666,
+        device: 0,
+        inode: 0,
     };
     let warning = alone(&|| Ok(state(&[])), source, here);
     assert!(
