@@ -211,8 +211,9 @@ mod tests {
         );
         let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
         assert!(message(folder).contains("is a directory"));
-        assert!(message(Path::new("/dev/zero")).starts_with("manifest: exceeds the 8 MiB limit"));
-        assert!(message(Path::new("/dev/null")).starts_with("manifest: is empty"));
+        let zero = message(Path::new("/dev/zero"));
+        assert!(zero.starts_with("/dev/zero: manifest: exceeds the 8 MiB limit"));
+        assert!(message(Path::new("/dev/null")).starts_with("/dev/null: manifest: is empty"));
     }
 
     #[test]

@@ -12,10 +12,7 @@ use super::{SocketPath, UnitName, Variables};
 pub(super) const DAY: u32 = 86_400;
 
 /// A whole number from `min` to `max`. As in JSON Schema, `2.0` is one.
-pub(super) fn whole<T: TryFrom<u32>>(
-    min: u32,
-    max: u32,
-) -> impl Fn(&Json<'_>) -> Result<T, String> {
+pub(super) fn whole<T: TryFrom<u32>>(min: u32, max: u32) -> impl Fn(&Json) -> Result<T, String> {
     move |value| {
         let number = match integer(value) {
             Ok(number) if number < min.into() => Err("too small"),
@@ -23,12 +20,12 @@ pub(super) fn whole<T: TryFrom<u32>>(
             Ok(number) => T::try_from(number as u32).map_err(|_| "too large"),
             Err(wrong) => Err(wrong),
         };
-        let allowed = format_args!("give a whole number from {min} to {max}");
-        number.map_err(|wrong| value.problem(wrong, allowed))
+        let allowed = format!("give a whole number from {min} to {max}");
+        number.map_err(|wrong| not_a_number(value, wrong, allowed))
     }
 }
 
-fn integer(value: &Json<'_>) -> Result<i128, &'static str> {
+fn integer(value: &Json) -> Result<i128, &'static str> {
     let Json::Number(number) = value else {
         return Err(value.kind());
     };
@@ -41,26 +38,26 @@ fn integer(value: &Json<'_>) -> Result<i128, &'static str> {
 }
 
 /// Seconds, more than 0 and at most `max`.
-pub(super) fn seconds_up_to(max: u32) -> impl Fn(&Json<'_>) -> Result<Duration, String> {
+pub(super) fn seconds_up_to(max: u32) -> impl Fn(&Json) -> Result<Duration, String> {
     move |value| {
-        length(value, |seconds| seconds <= 0.0, max).map_err(|wrong| {
-            value.problem(wrong, format_args!("give more than 0 and at most {max}"))
-        })
+        let allowed = format!("give more than 0 and at most {max}");
+        duration(value, |seconds| seconds <= 0.0, max)
+            .map_err(|wrong| not_a_number(value, wrong, allowed))
     }
 }
 
 /// Seconds from `min` to `max`.
-pub(super) fn seconds(min: u32, max: u32) -> impl Fn(&Json<'_>) -> Result<Duration, String> {
+pub(super) fn seconds(min: u32, max: u32) -> impl Fn(&Json) -> Result<Duration, String> {
     move |value| {
-        length(value, |seconds| seconds < min.into(), max).map_err(|wrong| {
-            value.problem(wrong, format_args!("give a number from {min} to {max}"))
-        })
+        let allowed = format!("give a number from {min} to {max}");
+        duration(value, |seconds| seconds < min.into(), max)
+            .map_err(|wrong| not_a_number(value, wrong, allowed))
     }
 }
 
 /// A duration. A positive value below a nanosecond counts as a nanosecond.
-fn length(
-    value: &Json<'_>,
+fn duration(
+    value: &Json,
     is_too_small: impl FnOnce(f64) -> bool,
     max: u32,
 ) -> Result<Duration, &'static str> {
@@ -78,8 +75,34 @@ fn length(
     }
 }
 
+/// The message about a value that is no allowed number. Proposes one for a string like "10", "10s" or "500ms".
+fn not_a_number(value: &Json, wrong: &str, allowed: String) -> String {
+    const UNITS: [(&str, f64); 5] = [
+        ("ms", 0.001),
+        ("s", 1.0),
+        ("m", 60.0),
+        ("min", 60.0),
+        ("h", 3600.0),
+    ];
+    let written = value.text().unwrap_or_default();
+    let digits = written.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == ' ');
+    let unit = written.strip_prefix(digits).unwrap_or_default().trim();
+    let unit = UNITS.iter().find(|(name, _)| *name == unit);
+    let factor = unit.map_or(1.0, |(_, factor)| *factor);
+    match digits.parse::<f64>() {
+        Ok(number) if number.is_finite() => {
+            let number = number * factor;
+            value.problem(
+                wrong,
+                format_args!("{allowed}, such as {number} without quotes"),
+            )
+        }
+        _ => value.problem(wrong, allowed),
+    }
+}
+
 /// `true` or `false`.
-pub(super) fn boolean(value: &Json<'_>) -> Result<bool, String> {
+pub(super) fn boolean(value: &Json) -> Result<bool, String> {
     match value {
         Json::Bool(value) => Ok(*value),
         _ => Err(value.wrong_type("give true or false, without quotes")),
@@ -87,7 +110,7 @@ pub(super) fn boolean(value: &Json<'_>) -> Result<bool, String> {
 }
 
 /// Any text.
-pub(super) fn text<'a>(value: &'a Json<'_>) -> Result<&'a str, String> {
+pub(super) fn text(value: &Json) -> Result<&str, String> {
     match value {
         Json::Text(text) => Ok(text),
         _ => Err(value.wrong_type("give a string")),
@@ -95,7 +118,7 @@ pub(super) fn text<'a>(value: &'a Json<'_>) -> Result<&'a str, String> {
 }
 
 /// `body_contains`: text that is not empty, even after its variables are expanded.
-pub(super) fn body_text(value: &Json<'_>, variables: Variables<'_>) -> Result<String, String> {
+pub(super) fn body_text(value: &Json, variables: Variables<'_>) -> Result<String, String> {
     let written = text(value)?;
     let expanded = variables.expand(written)?.text;
     let checked = match variables {
@@ -116,12 +139,12 @@ pub(super) fn body_text(value: &Json<'_>, variables: Variables<'_>) -> Result<St
 }
 
 /// Text that is parsed into another type.
-pub(super) fn parsed<T: FromStr<Err = String>>(value: &Json<'_>) -> Result<T, String> {
+pub(super) fn parsed<T: FromStr<Err = String>>(value: &Json) -> Result<T, String> {
     text(value)?.parse()
 }
 
 /// `user_agent`: non-empty, visible ASCII and spaces.
-pub(super) fn user_agent(value: &Json<'_>) -> Result<String, String> {
+pub(super) fn user_agent(value: &Json) -> Result<String, String> {
     let text = text(value)?;
     if text.trim().is_empty() {
         return Err("is empty or blank; give a name, or leave the key out".to_owned());
@@ -136,7 +159,7 @@ pub(super) fn user_agent(value: &Json<'_>) -> Result<String, String> {
 }
 
 /// `name`: the backend's name in reports.
-pub(super) fn name(value: &Json<'_>) -> Result<String, String> {
+pub(super) fn name(value: &Json) -> Result<String, String> {
     let text = text(value)?;
     let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     if (1..=64).contains(&text.len()) && text.chars().all(fits) {
@@ -146,7 +169,7 @@ pub(super) fn name(value: &Json<'_>) -> Result<String, String> {
 }
 
 /// One of a few words.
-pub(super) fn word<T: Copy>(words: &[(&str, T)]) -> impl Fn(&Json<'_>) -> Result<T, String> {
+pub(super) fn word<T: Copy>(words: &[(&str, T)]) -> impl Fn(&Json) -> Result<T, String> {
     move |value| {
         let known: Vec<String> = words.iter().map(|(word, _)| quoted(word)).collect();
         let allowed = format!("give {}", known.join(" or "));
@@ -162,7 +185,7 @@ pub(super) fn word<T: Copy>(words: &[(&str, T)]) -> impl Fn(&Json<'_>) -> Result
 
 /// A path with an optional query, the origin form of RFC 9112. Characters that a URI cannot contain are
 /// encoded when it is sent.
-pub(super) fn path(value: &Json<'_>) -> Result<String, String> {
+pub(super) fn path(value: &Json) -> Result<String, String> {
     let path = text(value)?;
     // Nearly every path is plain, and checking bytes is much cheaper than checking characters.
     if path.starts_with('/') && path.bytes().all(|b| b.is_ascii_graphic() && b != b'#') {

@@ -15,25 +15,40 @@ const HIDDEN: &str = "***";
 /// Characters of the shortest secret that is searched for; shorter ones occur in any text.
 const SHORTEST: usize = 4;
 
-/// Text that must never appear in any output; it prints as `***`, also with `Debug`.
+/// Parts of the names of headers whose values are credentials.
+const CREDENTIALS: [&str; 6] = ["auth", "cookie", "token", "key", "secret", "session"];
+
+/// The value of a header, which must never appear in any output; it prints as `***`, also with `Debug`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret {
     text: String,
-    /// Parts that are secret on their own.
-    parts: Vec<String>,
+    /// What is hidden where a server sends it back.
+    hidden: Vec<String>,
 }
 
 impl Secret {
-    /// Marks `text` as secret, and also each of `parts`, such as the token in `Bearer TOKEN`.
-    pub(super) fn with_parts(
-        text: impl Into<String>,
-        parts: impl IntoIterator<Item = String>,
+    /// The value `text` of the header `name`, in which `variables` have been replaced. Servers send values
+    /// like that of `Host` back for good reasons; hidden there are the variables, and a credential as a whole
+    /// and without its scheme (RFC 9110, section 11.4).
+    pub(super) fn of_header(
+        name: &str,
+        text: &str,
+        variables: impl Iterator<Item = String>,
     ) -> Self {
-        let text = text.into();
-        let mut parts: Vec<String> = parts.into_iter().collect();
-        // The credentials behind the scheme (RFC 9110, section 11.4).
-        parts.extend(text.split_once(' ').map(|(_, rest)| rest.to_owned()));
-        Self { text, parts }
+        let mut hidden: Vec<String> = variables.collect();
+        let name = name.to_ascii_lowercase();
+        if CREDENTIALS.iter().any(|part| name.contains(part)) {
+            hidden.push(text.to_owned());
+            hidden.extend(text.split_once(' ').map(|(_, rest)| rest.to_owned()));
+        }
+        if name == "cookie" {
+            let values = text.split(';').filter_map(|pair| pair.split_once('='));
+            hidden.extend(values.map(|(_, value)| value.to_owned()));
+        }
+        Self {
+            text: text.to_owned(),
+            hidden,
+        }
     }
 
     /// The text itself, for the one place that sends it.
@@ -41,11 +56,11 @@ impl Secret {
         &self.text
     }
 
-    /// Everything to search for: the text and its parts, each also as a server may decode its bytes,
-    /// and each of those as JSON and Rust quote it.
+    /// Everything to search for: what is hidden, also as a server may decode its bytes, and each of those as
+    /// JSON and Rust quote it.
     fn spellings(&self) -> Vec<String> {
         let mut all = Vec::new();
-        for text in self.parts.iter().chain([&self.text]) {
+        for text in &self.hidden {
             let text = text.trim_matches([' ', '\t']);
             if text.chars().count() < SHORTEST {
                 continue;
@@ -71,8 +86,7 @@ impl fmt::Debug for Secret {
 }
 
 impl Options {
-    /// `text`, which may contain what a server sent, with `***` in place of each header value and of each
-    /// secret part of one. Values of fewer than 4 characters are not searched for. Call it before the text
+    /// `text`, which may contain what a server sent, with `***` in place of each secret in a header. Values of fewer than 4 characters are not searched for. Call it before the text
     /// is shortened: a piece of a secret would not be found.
     pub fn redact<'t>(&self, text: &'t str) -> Cow<'t, str> {
         let secrets = self.headers.iter().map(|header| &header.value);

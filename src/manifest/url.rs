@@ -2,7 +2,7 @@
 //! resolution or I/O.
 
 use std::fmt::{self, Write as _};
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::Ipv6Addr;
 use std::str::FromStr;
 
 use iri_string::format::ToDedicatedString as _;
@@ -112,12 +112,10 @@ fn port_number(text: &str) -> Result<u16, String> {
     }
 }
 
-/// A DNS name (RFC 1123, and `_`, which container names have), an IPv4 or a bracketed IPv6 address;
-/// in lower case and without the brackets.
+/// A name, an IPv4 or a bracketed IPv6 address, in lower case and without the brackets. Whether a name
+/// exists, the resolver says.
 fn host_name(text: &str) -> Result<String, String> {
-    if text.is_empty() {
-        return Err("has no host; give one, such as \"http://127.0.0.1:8000\"".to_owned());
-    }
+    const LONGEST: usize = 253;
     let shown = quoted(text);
     if let Some(address) = text.strip_prefix('[') {
         if address.contains('%') {
@@ -132,38 +130,20 @@ fn host_name(text: &str) -> Result<String, String> {
             )),
         };
     }
-    let name = text.strip_suffix('.').unwrap_or(text);
-    let labels = name.split('.');
-    let numeric = labels
-        .clone()
-        .next_back()
-        .is_some_and(|label| !label.is_empty() && label.bytes().all(|b| b.is_ascii_digit()));
-    if numeric {
-        return match text.parse::<Ipv4Addr>() {
-            Ok(address) => Ok(address.to_string()),
-            Err(_) => Err(format!(
-                "the host {shown} is not an IPv4 address; give four numbers from 0 to 255"
-            )),
-        };
-    }
-    let is_label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-            && label
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
-    };
-    if name.len() <= 253 && labels.clone().all(is_label) {
-        Ok(text.to_ascii_lowercase())
-    } else if text.is_ascii() {
-        Err(format!(
-            "the host {shown} is not a DNS name; give a name, an IPv4 address or an IPv6 address in brackets"
-        ))
-    } else {
+    let in_name = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+    if text.is_empty() {
+        Err("has no host; give one, such as \"http://127.0.0.1:8000\"".to_owned())
+    } else if !text.is_ascii() {
         Err(format!(
             "the host {shown} is not ASCII; give its Punycode form (\"xn--…\")"
         ))
+    } else if text.len() > LONGEST || !text.bytes().all(in_name) {
+        Err(format!(
+            "the host {shown} is not a DNS name of at most {LONGEST} characters; give a name, an IPv4 address or an \
+             IPv6 address in brackets"
+        ))
+    } else {
+        Ok(text.to_ascii_lowercase())
     }
 }
 

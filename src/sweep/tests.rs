@@ -88,7 +88,7 @@ fn the_shortest_deadline_that_a_manifest_may_have_proves_a_hang() {
                "routes": [{{"path": "/", "core": true}}, {{"path": "/papers"}}]"#
         )
     };
-    let recovery = r#""recovery": {"unit": "demo.service"},"#;
+    let recovery = r#""recovery": {"unit": "demo.service", "grace_seconds": 0},"#;
     for (recovery, proved) in [(recovery, true), ("", false)] {
         let manifest = manifest_with(&silent, &keys("0.45", recovery));
         let prober = Prober::new(&manifest).unwrap();

@@ -277,8 +277,8 @@ fn json_checks_take_pointers_and_any_value() {
     assert_eq!(
         lines(twice),
         [
-            r#"routes[0].json["/a"]["b"][0]["c"]: duplicate key; keep one of the two"#,
-            r#"routes[0].json["/a"]: duplicate key; keep one of the two"#,
+            r#"routes[0].json["/a"]["b"][0]["c"]: duplicate key; keep one of the two (route "/")"#,
+            r#"routes[0].json["/a"]: duplicate key; keep one of the two (route "/")"#,
         ]
     );
 }
