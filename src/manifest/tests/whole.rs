@@ -310,3 +310,23 @@ fn proof_time_counts_rounds_of_the_longest_core_route() {
     // Two rounds of 10 + 0.5 + 10 + 1 + 10 seconds.
     assert_eq!(manifest.proof_time(), Duration::from_secs(63));
 }
+
+#[test]
+fn the_documented_examples_are_valid() {
+    let manual = include_str!("../../../docs/manifest.md");
+    let blocks = manual.split("```json\n").skip(1);
+    let examples: Vec<_> = blocks
+        .filter_map(|block| block.split("```").next())
+        .collect();
+    let options = LoadOptions {
+        base_url: None,
+        variables: Variables::MayBeMissing,
+    };
+    let mut proof_times = Vec::new();
+    for example in examples {
+        let manifest = Manifest::parse(example.as_bytes(), Source::Stdin, &options);
+        let manifest = manifest.unwrap_or_else(|problems| panic!("{problems}"));
+        proof_times.push(manifest.proof_time().as_secs_f64());
+    }
+    assert_eq!(proof_times, [61.5, 61.5]);
+}
