@@ -5,7 +5,7 @@ mod generated;
 
 use std::ffi::OsString;
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, StyledStr, TypedValueParser};
@@ -167,10 +167,16 @@ fn with_hint(mut error: clap::Error) -> clap::Error {
     let hint = match hint {
         _ if error.kind() != Kind::UnknownArgument => None,
         Some((_, hint)) => Some((*hint).to_owned()),
-        None if typed.ends_with(".json") && !typed.starts_with('-') => Some(format!(
-            "to name the manifest, use '--manifest {}'",
-            escape(typed)
-        )),
+        None if !typed.starts_with('-')
+            && Path::new(typed)
+                .extension()
+                .is_some_and(|end| end == "json") =>
+        {
+            Some(format!(
+                "to name the manifest, use '--manifest {}'",
+                escape(typed)
+            ))
+        }
         None => None,
     };
     if let Some(hint) = hint {
