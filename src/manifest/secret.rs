@@ -58,24 +58,20 @@ impl Secret {
 
     /// Everything to search for: what is hidden, also as a server may decode its bytes, and each of those as
     /// JSON and Rust quote it.
-    fn spellings(&self) -> Vec<String> {
-        let mut all = Vec::new();
-        for text in &self.hidden {
-            let text = text.trim_matches([' ', '\t']);
-            if text.chars().count() < SHORTEST {
-                continue;
-            }
-            // Many servers decode field values as ISO 8859-1 (RFC 9110, section 5.5).
-            let latin1: String = text.bytes().map(char::from).collect();
-            for text in [text, &latin1] {
-                let quoted = [Value::from(text).to_string(), format!("{text:?}")];
-                let inner = quoted
-                    .iter()
-                    .filter_map(|quoted| quoted.get(1..quoted.len() - 1));
-                all.extend(inner.chain([text]).map(str::to_owned));
-            }
-        }
-        all
+    fn spellings(&self) -> impl Iterator<Item = String> {
+        let texts = self
+            .hidden
+            .iter()
+            .map(|text| text.trim_matches([' ', '\t']));
+        let texts = texts.filter(|text| text.chars().count() >= SHORTEST);
+        // Many servers decode field values as ISO 8859-1 (RFC 9110, section 5.5).
+        let texts =
+            texts.flat_map(|text| [text.to_owned(), text.bytes().map(char::from).collect()]);
+        texts.flat_map(|text| {
+            let quoted = [Value::from(text.as_str()).to_string(), format!("{text:?}")];
+            let inner = quoted.map(|quoted| quoted.get(1..quoted.len() - 1).map(str::to_owned));
+            inner.into_iter().flatten().chain([text])
+        })
     }
 }
 
@@ -89,9 +85,11 @@ impl Options {
     /// `text`, which may contain what a server sent, with `***` in place of each secret in a header. Values of fewer than 4 characters are not searched for. Call it before the text
     /// is shortened: a piece of a secret would not be found.
     pub fn redact<'t>(&self, text: &'t str) -> Cow<'t, str> {
-        let secrets = self.headers.iter().map(|header| &header.value);
-        let mut found: Vec<Range<usize>> = secrets
-            .flat_map(Secret::spellings)
+        let spellings = self
+            .headers
+            .iter()
+            .flat_map(|header| header.value.spellings());
+        let mut found: Vec<Range<usize>> = spellings
             .flat_map(|spelling| occurrences(text, &spelling))
             .collect();
         if found.is_empty() {

@@ -5,7 +5,7 @@ use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use nix::sys::stat::{SFlag, fstat};
+use nix::sys::stat::fstat;
 
 use crate::escape::escape;
 use crate::privileges::Caller;
@@ -42,18 +42,22 @@ impl fmt::Display for Source {
 /// A manifest that users other than root and the caller may write. Displays as who may write which
 /// file.
 #[derive(Debug)]
-pub(crate) struct WritableByOthers<'a> {
-    path: &'a Path,
-    by: Writer,
-    caller: Caller,
+pub(crate) struct WritableByOthers {
+    message: String,
+    remedy: String,
 }
 
-#[derive(Debug)]
-enum Writer {
-    /// The file's owner, a user who is neither root nor the caller.
-    Owner(u32),
-    /// Its group or everybody, by these permission bits.
-    Others(u32),
+impl WritableByOthers {
+    /// The command after which no other user may write it.
+    pub(crate) fn remedy(&self) -> &str {
+        &self.remedy
+    }
+}
+
+impl fmt::Display for WritableByOthers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
 }
 
 impl Source {
@@ -72,57 +76,29 @@ impl Source {
     /// writing there would destroy the manifest.
     pub fn is_same_file(&self, facts: &Metadata) -> bool {
         let identity = match self {
-            Self::Stdin => fstat(std::io::stdin())
-                .ok()
-                .filter(|stat| {
-                    SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG
-                })
-                .map(|stat| (stat.st_dev, stat.st_ino)),
-            Self::File { device, inode, .. } => Some((*device, *inode)),
+            Self::Stdin => fstat(std::io::stdin()).map(|stat| (stat.st_dev, stat.st_ino)),
+            Self::File { device, inode, .. } => Ok((*device, *inode)),
         };
-        facts.is_file() && identity == Some((facts.dev(), facts.ino()))
+        facts.is_file() && identity == Ok((facts.dev(), facts.ino()))
     }
 
     /// The file, if a user other than root and `caller` may write it.
-    pub(crate) fn writable_by_others(&self, caller: Caller) -> Option<WritableByOthers<'_>> {
+    pub(crate) fn writable_by_others(&self, caller: Caller) -> Option<WritableByOthers> {
         const GROUP_AND_WORLD: u32 = 0o022;
-        let Self::File {
-            path, owner, mode, ..
-        } = self
-        else {
+        let Self::File { owner, mode, .. } = self else {
             return None;
         };
-        let by = if ![0, caller.euid].contains(owner) {
-            Writer::Owner(*owner)
+        let (who, remedy) = if ![0, caller.euid].contains(owner) {
+            let command = format!("chown {} {self}", caller.euid);
+            (format!("belongs to user {owner}"), command)
         } else if mode & GROUP_AND_WORLD != 0 {
-            Writer::Others(mode & 0o7777)
+            let who = format!("is writable by others (mode {:03o})", mode & 0o7777);
+            (who, format!("chmod go-w {self}"))
         } else {
             return None;
         };
-        Some(WritableByOthers { path, by, caller })
-    }
-}
-
-impl fmt::Display for WritableByOthers<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let path = self.path.to_string_lossy();
-        write!(f, "the manifest \"{}\" ", escape(&path))?;
-        match self.by {
-            Writer::Owner(owner) => write!(f, "belongs to user {owner}"),
-            Writer::Others(mode) => write!(f, "is writable by others (mode {mode:03o})"),
-        }
-    }
-}
-
-impl WritableByOthers<'_> {
-    /// The command after which no other user may write it.
-    pub(crate) fn remedy(&self) -> String {
-        let path = self.path.to_string_lossy();
-        let path = escape(&path);
-        match self.by {
-            Writer::Owner(_) => format!("chown {} {path}", self.caller.euid),
-            Writer::Others(_) => format!("chmod go-w {path}"),
-        }
+        let message = format!("the manifest \"{self}\" {who}");
+        Some(WritableByOthers { message, remedy })
     }
 }
 
@@ -159,8 +135,8 @@ mod tests {
                 may_kill: true,
             };
             let found = source.writable_by_others(caller);
-            let found = found.map(|writable| writable.remedy());
-            assert_eq!(found.as_deref(), remedy, "{source:?} {euid}");
+            let found = found.as_ref().map(WritableByOthers::remedy);
+            assert_eq!(found, remedy, "{source:?} {euid}");
         }
     }
 

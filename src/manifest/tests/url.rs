@@ -84,7 +84,7 @@ fn a_base_url_has_nothing_beyond_a_path_prefix() {
         ("http://::1:80", "put an IPv6 address in brackets"),
         ("http://[::1", "several \":\""),
         ("http://[::g]", "\"[::g]\" is not an IPv6 address"),
-        ("http://[fe80::1%25eth0]", "has an IPv6 zone"),
+        ("http://[fe80::1%25eth0]", "give one without a zone"),
         ("http://a*", "is not a DNS name"),
         ("http://é.org", "is not ASCII"),
         ("http://a\\b", "is not a DNS name"),
