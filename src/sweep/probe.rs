@@ -209,7 +209,7 @@ mod tests {
         Route {
             path: "/".to_owned(),
             core: true,
-            options: Arc::new(options()),
+            options: options(),
             checks: checks.map(Box::new),
         }
     }
@@ -272,7 +272,7 @@ mod tests {
     #[test]
     fn judge_accepts_a_listed_429() {
         let mut route = route(None);
-        Arc::make_mut(&mut route.options).expect = Expect::Listed(vec![429]);
+        route.options.expect = Expect::Listed(vec![429]);
         assert_eq!(judge(&route, response(429), true).0, Class::Ok);
         assert_eq!(judge(&route, response(200), true).0, BAD_STATUS);
     }
