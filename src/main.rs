@@ -31,11 +31,11 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> anyhow::Result<Status> {
     let (started_at, started) = (SystemTime::now(), Instant::now());
+    let outputs = Outputs::prepare(cli)?;
     let manifest = load(cli)?;
     if cli.validate {
         return Ok(Status::of(true, report::write_summary(&manifest)));
     }
-    let outputs = Outputs::prepare(cli)?;
     let prober = Prober::new(&manifest)?;
     let permission = permission(cli);
 
@@ -50,7 +50,7 @@ fn run(cli: &Cli) -> anyhow::Result<Status> {
         .then(|| SocketWatch::start(&manifest).ok())
         .flatten();
 
-    let progress = Progress::new(manifest.routes.len());
+    let progress = Progress::new(&manifest);
     let options = SweepOptions {
         wait: cli.wait,
         may_recover: may_recover && manifest.recovery.is_some(),
@@ -69,7 +69,7 @@ fn run(cli: &Cli) -> anyhow::Result<Status> {
         verdict: &verdict,
         sweep: &sweep,
         watch,
-        log: &|line| log_nonblocking(Level::Info, line),
+        log: &|line| log_nonblocking(Level::Warning, line),
     };
     let recovery = recovery::attempt(request, permission, &prober);
     let warnings = warnings.map_or_else(Vec::new, |warnings| warnings.finish(MAX_WAIT));
@@ -77,9 +77,11 @@ fn run(cli: &Cli) -> anyhow::Result<Status> {
         started_at,
         elapsed: started.elapsed(),
         manifest: &manifest,
+        core_only: cli.core,
         results: sweep.results,
         verdict,
         recovery,
+        unit: None,
         warnings,
     };
     let written = report::write_all(&report, outputs);

@@ -33,6 +33,7 @@ pub use problems::Problems;
 pub(crate) use proof::in_seconds;
 pub use secret::Secret;
 pub use signal::{DumpSignal, KillSignal};
+pub(crate) use source::DEFAULT_PATHS;
 pub use source::Source;
 pub use url::{BaseUrl, Scheme};
 pub use variables::Variables;

@@ -7,7 +7,7 @@ use crate::escape::escape;
 use crate::privileges::Caller;
 
 /// The paths that are tried, in this order, when the command line names no manifest.
-pub(super) const DEFAULT_PATHS: [&str; 2] = ["routes.json", "/etc/scidex-route-health/routes.json"];
+pub(crate) const DEFAULT_PATHS: [&str; 2] = ["routes.json", "/etc/scidex-route-health/routes.json"];
 
 /// Where a manifest was read from.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@ use super::*;
 use crate::report::samples::*;
 
 fn shown(report: &Report) -> String {
-    text(|out| render(report, out))
+    render(report)
 }
 
 #[test]
