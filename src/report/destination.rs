@@ -27,50 +27,34 @@ pub(super) struct Destination {
     opened: Option<File>,
 }
 
-/// How a file is written.
-enum Target {
-    /// By replacing this file, which may not exist yet.
-    Replaced(PathBuf),
-    /// In place: a device, a pipe, or one of our own standard streams.
-    InPlace(File),
-}
-
 impl Destination {
-    /// The file at `path` for the report called `what`.
-    pub(super) fn new(what: &'static str, path: &Path) -> Self {
-        Self {
-            what,
-            path: path.to_owned(),
-            opened: None,
-        }
-    }
-
-    /// Finds out whether the path can work at all, without changing the disk, or returns a line that says
-    /// what to do. A file that is written in place is opened and kept open, because closing a pipe would
-    /// signal its end to the reader.
-    pub(super) fn prepare(&mut self) -> Result<(), String> {
-        let checked = target(&self.path).and_then(|target| match target {
-            Target::InPlace(file) => {
-                self.opened = Some(file);
-                Ok(())
-            }
-            Target::Replaced(path) => {
-                let flags = AccessFlags::W_OK | AccessFlags::X_OK;
-                Ok(eaccess(directory(&path), flags)?)
-            }
-        });
-        checked.map_err(|error| self.complaint(&error))
+    /// The file at `path` for the report called `what`, and whether it can work at all: if not, a line that
+    /// says what to do. Does not change the disk. A file that is written in place is opened and kept open,
+    /// because closing a pipe would signal its end to the reader.
+    pub(super) fn prepare(what: &'static str, path: &Path) -> (Self, Result<(), String>) {
+        let (path, flags) = (path.to_owned(), AccessFlags::W_OK | AccessFlags::X_OK);
+        let (opened, checked) = match open_in_place(&path) {
+            Ok(Some(file)) => (Some(file), Ok(())),
+            Ok(None) => (
+                None,
+                resolve(&path).and_then(|path| Ok(eaccess(directory(&path), flags)?)),
+            ),
+            Err(error) => (None, Err(error)),
+        };
+        let destination = Self { what, path, opened };
+        let checked = checked.map_err(|error| destination.complaint(&error));
+        (destination, checked)
     }
 
     /// Writes the file, or returns a line that says what to do.
     pub(super) fn write(mut self, text: &str) -> Result<(), String> {
-        let target = match self.opened.take() {
-            Some(file) => Ok(Target::InPlace(file)),
-            None => target(&self.path),
+        let file = match self.opened.take() {
+            None => open_in_place(&self.path),
+            opened => Ok(opened),
         };
-        let written = target.and_then(|target| match target {
-            Target::InPlace(file) => write_in_place(file, MAX_STANDSTILL.into(), text),
-            Target::Replaced(path) => replace(&path, text),
+        let written = file.and_then(|file| match file {
+            Some(file) => write_in_place(file, MAX_STANDSTILL.into(), text),
+            None => replace(&resolve(&self.path)?, text),
         });
         written.map_err(|error| self.complaint(&error))
     }
@@ -91,11 +75,12 @@ impl Destination {
     }
 }
 
-fn target(path: &Path) -> io::Result<Target> {
+/// Opens what is written in place: a device, a pipe, or one of our own standard streams.
+fn open_in_place(path: &Path) -> io::Result<Option<File>> {
     match path.to_str() {
         // These may refer to a socket, which cannot be opened, or to a log file, which must not be replaced.
-        Some("/dev/stdout") => return Ok(Target::InPlace(duplicate(&io::stdout())?)),
-        Some("/dev/stderr") => return Ok(Target::InPlace(duplicate(&io::stderr())?)),
+        Some("/dev/stdout") => return duplicate(&io::stdout()).map(Some),
+        Some("/dev/stderr") => return duplicate(&io::stderr()).map(Some),
         _ => {}
     }
     match path.metadata() {
@@ -103,10 +88,10 @@ fn target(path: &Path) -> io::Result<Target> {
         Ok(facts) if !facts.is_file() => {
             let mut options = OpenOptions::new();
             let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
-            let file = options.write(true).custom_flags(flags).open(path)?;
-            Ok(Target::InPlace(file))
+            let file = options.write(true).custom_flags(flags).open(path);
+            file.map(Some)
         }
-        _ => Ok(Target::Replaced(resolve(path)?)),
+        _ => Ok(None),
     }
 }
 
@@ -175,6 +160,7 @@ fn write_in_place(mut file: File, limit: PollTimeout, text: &str) -> io::Result<
     let mut rest = text.as_bytes();
     while !rest.is_empty() {
         match file.write(rest) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(written) => rest = rest.get(written..).unwrap_or_default(),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 let mut polled = [PollFd::new(file.as_fd(), PollFlags::POLLOUT)];

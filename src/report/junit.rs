@@ -4,8 +4,6 @@
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
-
 use super::{Report, Row, severity, timestamp, wording};
 use crate::cause::Severity;
 use crate::escape::escape;
@@ -24,7 +22,7 @@ pub(super) fn render(report: &Report) -> String {
         report.results.len(),
         report.elapsed.as_secs_f64(),
     );
-    let (name, started) = (Xml(&report.manifest.name), timestamp(report.started_at));
+    let (name, started) = (xml(&report.manifest.name), timestamp(report.started_at));
     let cases: String = report.by_route().map(case).collect();
     let (word, rest) = wording::verdict(report);
     let mut summary = vec![
@@ -56,7 +54,7 @@ fn case((route, result): Row) -> String {
     let case = format!(
         r#"    <testcase name="{} {}" classname="{}" time="{:.6}""#,
         route.options.method.as_str(),
-        Xml(&route.path),
+        xml(&route.path),
         if route.core { "core" } else { "auxiliary" },
         result.elapsed.as_secs_f64(),
     );
@@ -66,7 +64,7 @@ fn case((route, result): Row) -> String {
         Severity::Hard => "failure",
     };
     let message = wording::result(result, "");
-    let (class, message) = (result.class.name(), Xml(&message));
+    let (class, message) = (result.class.name(), xml(&message));
     format!("{case}><{element} type=\"{class}\" message=\"{message}\"/></testcase>\n")
 }
 
@@ -76,28 +74,15 @@ fn lines(element: &str, lines: &[String]) -> String {
     }
     let lines: String = lines
         .iter()
-        .map(|line| format!("{}\n", Xml(line)))
+        .map(|line| format!("{}\n", xml(line)))
         .collect();
     format!("    <{element}>{lines}</{element}>\n")
 }
 
 /// Text that is safe in an attribute and between tags. XML 1.0 cannot represent most control characters, so
-/// they are escaped as in the human report.
-struct Xml<'a>(&'a str);
-
-impl fmt::Display for Xml<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for character in escape(self.0).chars() {
-            match character {
-                '&' => f.write_str("&amp;")?,
-                '<' => f.write_str("&lt;")?,
-                '>' => f.write_str("&gt;")?,
-                '"' => f.write_str("&quot;")?,
-                // Not characters in XML 1.0, section 2.2.
-                '\u{FFFE}' | '\u{FFFF}' => f.write_str("\u{FFFD}")?,
-                other => write!(f, "{other}")?,
-            }
-        }
-        Ok(())
-    }
+/// they are escaped as in the human report; U+FFFE and U+FFFF are no characters there (section 2.2).
+fn xml(text: &str) -> String {
+    let text = escape(text).replace('&', "&amp;").replace('"', "&quot;");
+    let text = text.replace('<', "&lt;").replace('>', "&gt;");
+    text.replace(['\u{FFFE}', '\u{FFFF}'], "\u{FFFD}")
 }

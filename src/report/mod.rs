@@ -29,9 +29,6 @@ use crate::verdict::{ProbeResult, Verdict};
 pub use self::progress::Progress;
 pub use self::wording::{dry_run, unhealthy_sweep};
 
-/// The last second that RFC 3339 can write, at the end of the year 9999.
-const LAST_SECOND: Duration = Duration::from_secs(253_402_300_799);
-
 /// Everything that a run found.
 #[derive(Debug)]
 pub struct Report<'a> {
@@ -90,8 +87,8 @@ impl Outputs {
     pub fn prepare(cli: &Cli) -> anyhow::Result<Self> {
         check_distinct(cli)?;
         let prepare = |what, path: &Option<_>| {
-            let mut destination = Destination::new(what, path.as_deref()?);
-            if let Err(complaint) = destination.prepare() {
+            let (destination, checked) = Destination::prepare(what, path.as_deref()?);
+            if let Err(complaint) = checked {
                 log_nonblocking(Level::Failure, &complaint);
             }
             Some(destination)
@@ -164,6 +161,7 @@ pub fn write_summary(manifest: &Manifest) -> bool {
 /// A point in time as RFC 3339 writes it, in UTC with milliseconds. A time outside of the range of the format
 /// becomes the nearest one within it.
 fn timestamp(time: SystemTime) -> String {
-    let time = time.clamp(UNIX_EPOCH, UNIX_EPOCH + LAST_SECOND);
+    let end_of_9999 = UNIX_EPOCH + Duration::from_secs(253_402_300_799);
+    let time = time.clamp(UNIX_EPOCH, end_of_9999);
     humantime::format_rfc3339_millis(time).to_string()
 }

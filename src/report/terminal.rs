@@ -10,9 +10,6 @@ use terminal_size::Width;
 use crate::cli::Color;
 use crate::stderr::is_journal;
 
-/// The width of a terminal that does not report one.
-const USUAL_COLUMNS: usize = 80;
-
 /// What a stream is connected to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stream {
@@ -51,7 +48,8 @@ impl Stream {
         }
         let columns = match terminal_size::terminal_size_of(stream) {
             Some((Width(columns @ 1..), _)) => columns.into(),
-            _ => USUAL_COLUMNS,
+            // It does not report its width.
+            _ => 80,
         };
         Self::Terminal { columns }
     }

@@ -2,11 +2,13 @@
 
 use std::fs::{self, File};
 use std::os::linux::fs::MetadataExt;
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::script::{answer, ok, raw, status};
-use crate::test_env::{TestEnv, healthy, unhealthy};
+use crate::script::{answer, ok, raw, silent, status};
+use crate::skip::skip_unless_ci;
+use crate::test_env::{BINARY, TestEnv, healthy, unhealthy};
 
 #[test]
 fn header_values_are_never_shown() {
@@ -211,7 +213,7 @@ fn the_human_report_ends_with_a_tally_and_a_verdict() {
         "2 OK, 0 timeout/unreachable, 0 rate-limited, 0 HTTP error"
     );
     assert!(verdict.starts_with("healthy"), "{verdict}");
-    assert!(!run.stdout.contains('\x1b'), "no colour in a file: {run:?}");
+    assert!(!run.stdout.contains('\x1b'), "no color in a file: {run:?}");
     unhealthy()
         .run_as_is([])
         .exits(1)
@@ -233,7 +235,7 @@ fn quiet_shows_only_what_is_wrong() {
 }
 
 #[test]
-fn colour_follows_the_option_and_the_environment() {
+fn color_follows_the_option_and_the_environment() {
     let test_env = unhealthy();
     assert!(
         test_env
@@ -370,4 +372,32 @@ fn reports_name_the_backend_and_its_socket() {
         .line("unhealthy: the backend is down: 1 of 1 core routes did not answer (/up: refused)");
     let run = gone.run([]);
     assert_eq!(run.report["unix_socket"], "/no/such.sock");
+}
+
+#[test]
+fn progress_says_what_is_pending_and_is_erased() {
+    let test_env = TestEnv::new()
+        .core("/up", silent())
+        .core("/", silent())
+        .aux("/page", ok());
+    test_env.write_manifest();
+    // script(1) gives it a terminal.
+    let output = Command::new("script")
+        .args(["-qec", BINARY, "/dev/null"])
+        .current_dir(test_env.dir())
+        .env("TERM", "xterm")
+        .stdin(Stdio::null())
+        .output();
+    let Ok(output) = output else {
+        return skip_unless_ci("no script");
+    };
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    let begun = "\r\u{1b}[Kwaiting for 2 core routes...\r\u{1b}[K";
+    assert!(text.starts_with(begun), "{text:?}");
+    let (progress, report) = text.rsplit_once("\r\u{1b}[K").unwrap();
+    assert!(
+        !progress.contains('\n') && report.contains("the backend hung"),
+        "{text:?}"
+    );
 }

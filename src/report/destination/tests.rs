@@ -19,11 +19,11 @@ fn folder() -> TempDir {
 }
 
 fn write(path: &Path, text: &str) -> Result<(), String> {
-    Destination::new("metrics", path).write(text)
+    Destination::prepare("metrics", path).0.write(text)
 }
 
 fn prepare(path: &Path) -> Result<(), String> {
-    Destination::new("metrics", path).prepare()
+    Destination::prepare("metrics", path).1
 }
 
 fn names(folder: &TempDir) -> Vec<String> {
@@ -140,8 +140,8 @@ fn a_pipe_is_kept_open_from_the_check_to_the_report() {
         .custom_flags(libc::O_NONBLOCK)
         .open(&path)
         .unwrap();
-    let mut destination = Destination::new("metrics", &path);
-    destination.prepare().unwrap();
+    let (destination, checked) = Destination::prepare("metrics", &path);
+    checked.unwrap();
     // While a writer exists, an empty pipe is empty rather than at its end.
     let error = (&reader).read(&mut [0]).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
@@ -161,11 +161,14 @@ fn a_pipe_may_hold_less_than_the_report_while_its_reader_reads() {
         move || fs::read(path).unwrap().len()
     });
     // Until the reader has opened the pipe, it cannot be used.
-    let mut destination = Destination::new("metrics", &path);
     let began = Instant::now();
-    while destination.prepare().is_err() && began.elapsed() < Duration::from_secs(5) {
+    let destination = loop {
+        let (destination, checked) = Destination::prepare("metrics", &path);
+        if checked.is_ok() || began.elapsed() > Duration::from_secs(5) {
+            break destination;
+        }
         thread::yield_now();
-    }
+    };
     let long = "x".repeat(1_000_000);
     destination.write(&long).unwrap();
     assert_eq!(reader.join().unwrap(), long.len());
