@@ -101,11 +101,14 @@ fn guess(text: &str, before: &str, rest: &str, what: &str) -> Option<String> {
             }
             return None;
         }
-        '#' | '/' => "JSON has no comments; remove it",
-        '\'' | '‘' | '’' | '“' | '”' => "put strings into double quotes (\")",
+        '#' => "JSON has no comments; remove it",
+        '/' if rest.starts_with("//") || rest.starts_with("/*") => {
+            "JSON has no comments; remove it"
+        }
+        '/' | '\'' | '‘' | '’' | '“' | '”' => "put strings into double quotes (\")",
         ']' | '}' if previous == Some(',') => "remove the comma before it",
         ']' if open == Some('{') => return unclosed(before),
-        '}' if open == Some('[') => return unclosed(before),
+        '}' | ':' if open == Some('[') => return unclosed(before),
         ']' | '}' if open.is_none() => "it closes nothing; remove it",
         '=' => "write \":\" between a key and its value",
         ',' => "remove the comma",

@@ -210,6 +210,18 @@ fn syntax_errors_have_a_place_and_a_guess() {
             "line 2, column 1: expected `,` or `}`; put a comma before it",
         ),
         (
+            "{\"routes\": [1, \"recovery\": {}}",
+            "line 1, column 26: expected `,` or `]`; the \"[\" of line 1, column 12 is never closed",
+        ),
+        (
+            "{\"path\": /papers}",
+            "line 1, column 10: expected a value; put strings into double quotes (\")",
+        ),
+        (
+            "{\"a\": 1, /* no */ \"b\": 2}",
+            "line 1, column 10: expected a key in double quotes; JSON has no comments; remove it",
+        ),
+        (
             "{\"a\": [{}\n{}]}",
             "line 2, column 1: expected `,` or `]`; put a comma before it",
         ),
