@@ -52,25 +52,20 @@ pub(super) fn routes<'v>(
             && let first = *known.entry((method, path)).or_insert(index)
             && first != index
         {
-            let (method, path) = (method.as_str(), quoted(path));
-            context.note(
-                &place,
-                format_args!(
-                    "same method and path as routes[{first}] ({method} {path}); keep one of the two"
-                ),
-            );
+            let target = format!("{} {}", method.as_str(), quoted(path));
+            let message =
+                format!("same method and path as routes[{first}] ({target}); keep one of the two");
+            context.note(&place, message);
         }
         routes.push(route);
     }
     context.route = None;
     if !context.invalid.contains("core") && !routes.iter().any(|route| route.core) {
-        context.note(
-            place,
-            match items.len() {
-                0 => "is empty; give at least one route with \"core\": true",
-                _ => "no core route; set \"core\": true on at least one",
-            },
-        );
+        let message = match items.len() {
+            0 => "is empty; give at least one route with \"core\": true",
+            _ => "no core route; set \"core\": true on at least one",
+        };
+        context.note(place, message);
     }
     Some(routes)
 }
