@@ -16,7 +16,6 @@ mod span;
 mod systemctl;
 mod unit;
 
-pub(in crate::recovery) use self::dependencies::names_to_ask;
 pub(in crate::recovery) use self::missing_path::missing_path;
 pub(in crate::recovery) use self::restart::{RestartFacts, units_to_reset};
 pub(in crate::recovery) use self::restart_time::{
