@@ -256,7 +256,12 @@ fn a_rate_limit_in_the_second_round_does_not_mask_an_error_of_the_first() {
 #[test]
 fn the_second_round_of_the_core_is_omitted_if_the_deadline_would_cut_it() {
     // 2 routes, each with 2 attempts of 0.4 s and a pause of 0.05 s.
-    let test_env = one_by_one(in_turn([ok(), silent()]), silent()).top("deadline_seconds", 1.8);
+    let test_env = one_by_one(in_turn([ok(), silent()]), silent())
+        .top(
+            "recovery",
+            json!({ "unit": "no-such-unit.service", "grace_seconds": 0 }),
+        )
+        .top("deadline_seconds", 1.8);
     test_env
         .run(["--dry-run"])
         .exits(1)

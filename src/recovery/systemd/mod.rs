@@ -1,6 +1,5 @@
 //! What systemd says about units, and what it will do after a kill. Only `systemctl` runs a program and only
 //! `missing_path` touches the disk; everything else is pure.
-#![allow(dead_code, unused_imports)]
 
 mod command;
 mod dependencies;
@@ -22,4 +21,4 @@ pub(in crate::recovery) use self::restart_time::{
     longest_restart, longest_start, runs_start_command,
 };
 pub(in crate::recovery) use self::systemctl::{Systemctl, systemctl};
-pub(in crate::recovery) use self::unit::{NEIGHBOUR, Property, Unit};
+pub(in crate::recovery) use self::unit::Unit;

@@ -4,24 +4,20 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use nix::errno::Errno;
 
-use super::sock_diag::{Fault, SockDiag, attributes, bytes, u32_at, u64_at};
-use super::tcp_table::{TcpSocket, TcpState, Traffic};
+use super::netlink::{Fault, SockDiag, attributes, bytes, u32_at, u64_at};
+use super::table::{TcpSocket, TcpState};
 use crate::clock::Monotonic;
 
-/// The largest number of sockets kept from one dump; no accept queue is that long.
+/// The largest number of sockets kept from one reading; no accept queue is that long.
 const SOCKETS_MAX: usize = 200_000;
 
 // include/uapi/linux/inet_diag.h.
-const INET_DIAG_INFO: u16 = 2;
 const INET_DIAG_SKV6ONLY: u16 = 11;
 const INET_DIAG_CGROUP_ID: u16 = 21;
 /// TCP_LISTEN of include/net/tcp_states.h, as a bit.
 const LISTEN: u32 = 1 << 10;
-/// TCP_TIME_WAIT, likewise.
-const TIME_WAIT: u32 = 1 << 6;
-/// All states up to TCP_NEW_SYN_RECV. For the next one, TCP_BOUND_INACTIVE, Linux 6.8 and later report the
-/// sockets at all ports (`inet_diag_dump_icsk` of net/ipv4/inet_diag.c).
-const ALL: u32 = (1 << 13) - 1;
+/// All states up to TCP_CLOSING except TCP_TIME_WAIT, which no application holds any more.
+const HELD: u32 = ((1 << 12) - 1) & !(1 << 6);
 /// Size of `struct inet_diag_msg`, which the attributes follow.
 const INET_DIAG_MSG: usize = 72;
 /// Size of `struct inet_diag_sockid` without the ports.
@@ -30,87 +26,62 @@ const REST_OF_ID: usize = 44;
 /// Which sockets are requested. For [`States::All`] the kernel walks the table of all connections, which takes
 /// milliseconds even if the table is empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum States {
+pub(in crate::recovery) enum States {
     All,
     Listening,
 }
 
-/// The TCP sockets of both address families whose local port is `port`.
-///
-/// With [`States::All`], they include an exchange with a local client that closed first. Once the server has
-/// closed as well, only the client's end is left, for a minute in TIME_WAIT. It is returned as the server's
-/// end in TIME_WAIT. A client that gave up stays in FIN_WAIT2.
+/// The TCP sockets of both address families whose local port is `port`, the listeners of each family first.
 ///
 /// # Errors
 ///
 /// A message, if the kernel refuses or does not finish by `until`.
-pub(super) fn sockets_at(
+pub(in crate::recovery) fn sockets_at(
     sock_diag: &mut SockDiag,
     port: u16,
     states: States,
     until: Monotonic,
 ) -> Result<Vec<TcpSocket>, String> {
     let mut found = Vec::new();
-    let mut add = |family: i32, ports: Ports, states: u32| {
-        let question = question(family as u8, ports, states);
-        let dump = sock_diag.dump(&question, until, |message| {
+    let states = match states {
+        States::All => HELD,
+        States::Listening => LISTEN,
+    };
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        let read = sock_diag.read_table(&question(family as u8, port, states), until, |message| {
             let socket = socket_of(message)?;
-            let wanted = match ports {
-                Ports::Own(_) => Some(socket),
-                Ports::Other(_) => socket.seen_from_the_server(),
-            };
             if found.len() < SOCKETS_MAX {
-                found.extend(wanted);
+                found.push(socket);
             }
             Some(())
         });
-        match dump {
+        match read {
             // A kernel without IPv6.
-            Err(Fault::Refused(Errno::ENOENT)) if family == libc::AF_INET6 => Ok(()),
-            dump => dump.map_err(|fault| fault.to_string()),
-        }
-    };
-    for family in [libc::AF_INET, libc::AF_INET6] {
-        match states {
-            States::Listening => add(family, Ports::Own(port), LISTEN)?,
-            States::All => {
-                add(family, Ports::Own(port), ALL)?;
-                add(family, Ports::Other(port), TIME_WAIT)?;
-            }
+            Err(Fault::Refused(Errno::ENOENT)) if family == libc::AF_INET6 => {}
+            read => read.map_err(|fault| fault.to_string())?,
         }
     }
-    match found.len() < SOCKETS_MAX {
-        true => Ok(found),
-        false => Err(Fault::TooMuch.to_string()),
+    if found.len() < SOCKETS_MAX {
+        Ok(found)
+    } else {
+        Err(Fault::TooMuch.to_string())
     }
 }
 
-/// Which end has the given port.
-#[derive(Clone, Copy)]
-enum Ports {
-    Own(u16),
-    Other(u16),
-}
-
-/// A `struct inet_diag_req_v2` for a family, a port and a set of states.
-fn question(family: u8, ports: Ports, states: u32) -> Vec<u8> {
-    let (own, other) = match ports {
-        Ports::Own(port) => (port, 0),
-        Ports::Other(port) => (0, port),
-    };
-    let extensions = 1 << (INET_DIAG_INFO - 1);
+/// A `struct inet_diag_req_v2` for a family, a local port and a set of states.
+fn question(family: u8, port: u16, states: u32) -> Vec<u8> {
     [
-        &[family, libc::IPPROTO_TCP as u8, extensions, 0][..],
+        &[family, libc::IPPROTO_TCP as u8, 0, 0][..],
         &states.to_ne_bytes(),
-        &own.to_be_bytes(),
-        &other.to_be_bytes(),
+        &port.to_be_bytes(),
+        &0_u16.to_be_bytes(),
         &[0; REST_OF_ID],
     ]
     .concat()
 }
 
 /// Reads a `struct inet_diag_msg` and its attributes.
-pub(super) fn socket_of(payload: &[u8]) -> Option<TcpSocket> {
+pub(in crate::recovery) fn socket_of(payload: &[u8]) -> Option<TcpSocket> {
     let family = i32::from(*payload.first()?);
     let address = |offset| {
         let ip = match family {
@@ -140,22 +111,11 @@ pub(super) fn socket_of(payload: &[u8]) -> Option<TcpSocket> {
         inode: u32_at(payload, 68)?,
         group: None,
         ipv6_only: false,
-        traffic: None,
     };
     for (kind, value) in attributes(payload.get(INET_DIAG_MSG..)?) {
         match kind {
             INET_DIAG_CGROUP_ID => socket.group = u64_at(value, 0),
             INET_DIAG_SKV6ONLY => socket.ipv6_only = value.first().is_some_and(|&only| only != 0),
-            // The counters are at offsets 120 and 128 of `struct tcp_info`, since Linux 4.1.
-            INET_DIAG_INFO => {
-                socket.traffic =
-                    u64_at(value, 120)
-                        .zip(u64_at(value, 128))
-                        .map(|(acknowledged, received)| Traffic {
-                            acknowledged,
-                            received,
-                        });
-            }
             _ => {}
         }
     }
@@ -164,7 +124,7 @@ pub(super) fn socket_of(payload: &[u8]) -> Option<TcpSocket> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Read, Write};
+    use std::io::Write;
     use std::net::{TcpListener, TcpStream};
     use std::os::fd::AsRawFd;
     use std::time::Duration;
@@ -212,27 +172,22 @@ mod tests {
         let mut client = TcpStream::connect(address).unwrap();
         client.write_all(b"hello").unwrap();
         let own = client.local_addr().unwrap();
-        let waiting = once(port, own, |socket| {
-            socket.traffic.is_some_and(|traffic| traffic.received == 5)
-        });
+        let waiting = once(port, own, |socket| socket.receive_queue == 5);
         assert_eq!(waiting.state, TcpState::Established);
         assert!(!waiting.accepted());
-        assert_eq!(waiting.written(), Some(0));
+        assert!(waiting.is_waiting() && waiting.unacknowledged() == 0);
         let all = at(port);
         let listening = all.iter().find(|socket| socket.state == TcpState::Listen);
         assert_eq!(listening.unwrap().receive_queue, 1);
 
         let (mut server, _) = listener.accept().unwrap();
         once(port, own, |socket| socket.accepted());
-        server.write_all(b"answer").unwrap();
-        client.read_exact(&mut [0; 6]).unwrap();
-        let served = once(port, own, |socket| socket.written() == Some(6));
+        let served = once(port, own, |socket| !socket.is_waiting());
         assert_eq!(served.cookie, waiting.cookie);
-        server.shutdown(std::net::Shutdown::Write).unwrap();
-        // In FIN_WAIT2 the kernel still counts for a socket that a process holds.
-        once(port, own, |socket| {
-            socket.state == TcpState::FinWait2 && socket.written() == Some(6)
-        });
+        // More than the client's window holds, so that some of it stays unacknowledged.
+        server.set_nonblocking(true).unwrap();
+        while server.write(&[0; 65_536]).is_ok() {}
+        assert!(once(port, own, |socket| socket.send_queue > 0).unacknowledged() > 0);
     }
 
     #[test]
@@ -261,26 +216,6 @@ mod tests {
         let found = at(port);
         let listening = found.iter().find(|socket| socket.state == TcpState::Listen);
         assert!(!listening.unwrap().ipv6_only);
-    }
-
-    #[test]
-    fn sockets_at_shows_an_exchange_that_a_local_client_ended() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let client = TcpStream::connect(address).unwrap();
-        let own = client.local_addr().unwrap();
-        let (mut server, _) = listener.accept().unwrap();
-        drop(client);
-        // The client has given up; the server has not closed yet.
-        once(address.port(), own, |socket| {
-            socket.state == TcpState::CloseWait
-        });
-        assert_eq!(server.read(&mut [0]).unwrap(), 0);
-        drop(server);
-        let ended = once(address.port(), own, |socket| {
-            socket.state == TcpState::TimeWait
-        });
-        assert_eq!(ended.local, address);
     }
 
     #[test]

@@ -1,51 +1,42 @@
-//! Finds the owner of a UNIX socket, for which the kernel shows neither control group nor byte counts.
-//! `guards` judges the result.
+//! Finds the owner of a UNIX socket, for which the kernel does not show the control group. The guards judge the
+//! result.
 
 use std::fs;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use super::cgroup::{ControlGroup, Hierarchy};
-use super::observation::{Owner, UnixFacts};
-use super::systemctl::Systemctl;
-use super::unit::UnitState;
-use super::{pidfd, processes, tcp_owners, unix_diag};
-use crate::clock::Monotonic;
-use crate::manifest::SocketPath;
+use super::super::cgroup::{ControlGroup, Hierarchy};
+use super::super::{pidfd, processes};
+use super::owners::Owner;
+use super::unix::UnixListener;
 use crate::sweep::UnixPeer;
 
-/// How long the search for a descriptor may take.
-const LIMIT: Duration = Duration::from_secs(1);
-
-/// The facts about the socket at `path`, for the service that `unit` describes. `peers` are the peers of the
-/// probes' connections, `manager` is the path of the service manager's own group.
-pub(super) fn facts(
-    path: &SocketPath,
-    unit: &UnitState,
+/// The owner of the socket at `path`, for the service whose control group is `own`: by the peers of the probes'
+/// connections or, where none could be made, by the descriptors of the unit's processes. `manager` is the service
+/// manager's own group. What its `.socket` units list is left to the caller.
+///
+/// # Errors
+///
+/// Why it cannot be determined.
+pub(in crate::recovery) fn owner(
+    path: &Path,
+    own: &ControlGroup,
     peers: &[UnixPeer],
-    manager: Option<&str>,
-    systemctl: &Systemctl,
-) -> UnixFacts {
-    let owner = || {
-        let own = unit.group.as_ref().map_err(|why| why.0.clone())?;
-        let Some(peer) = peers.last() else {
-            return by_descriptor(path.as_path(), own);
-        };
-        let group = group_of(path.as_path(), peer)?;
-        if peer.pid == 1 || manager == Some(group.as_str()) {
-            let sockets = tcp_owners::socket_units(unit, systemctl)?.into_iter();
-            let listens = sockets.flat_map(|(_, socket)| socket.listens);
-            return Ok(Owner::Manager(listens.collect()));
-        }
-        match own.contains(&group) {
-            true => Ok(Owner::Unit),
-            false => Ok(Owner::Foreign(group)),
-        }
+    manager: Option<&ControlGroup>,
+    listeners: &[UnixListener],
+) -> Result<Owner, String> {
+    let Some(peer) = peers.last() else {
+        return by_descriptor(listeners, own);
     };
-    UnixFacts {
-        path: path.to_string(),
-        owner: owner().unwrap_or_else(Owner::Unknown),
+    let group = group_of(path, peer)?;
+    if peer.pid == 1 || manager.is_some_and(|manager| manager.as_str() == group) {
+        return Ok(Owner::Manager(Vec::new()));
+    }
+    if own.contains(&group) {
+        Ok(Owner::Unit)
+    } else {
+        Ok(Owner::Foreign(group))
     }
 }
 
@@ -83,15 +74,14 @@ fn listened(path: &Path, age: Duration) -> bool {
     })
 }
 
-/// Whether a process of `group` has a descriptor of the socket. Used if no connection could be made because
-/// the accept queue is full.
-fn by_descriptor(path: &Path, group: &ControlGroup) -> Result<Owner, String> {
-    let mut wanted = Vec::new();
-    unix_diag::listeners(path, Monotonic::now() + LIMIT, |listener| {
-        wanted.push(format!("socket:[{}]", listener.inode));
-    })?;
+/// Whether a process of `group` has a descriptor of one of `listeners`. Used if no connection could be made
+/// because the accept queue is full.
+fn by_descriptor(listeners: &[UnixListener], group: &ControlGroup) -> Result<Owner, String> {
+    let wanted: Vec<String> = (listeners.iter())
+        .map(|listener| format!("socket:[{}]", listener.inode))
+        .collect();
     let mut refused = false;
-    for pid in Hierarchy::find()?.processes(group)? {
+    for pid in Hierarchy::find()?.contents(group)?.processes {
         let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else {
             refused = true;
             continue;
@@ -107,10 +97,12 @@ fn by_descriptor(path: &Path, group: &ControlGroup) -> Result<Owner, String> {
             return Ok(Owner::Unit);
         }
     }
-    Err(match refused {
-        true => "its accept queue is full, and the descriptors of the unit's processes may not be read: run as the backend's own user".to_owned(),
-        false => "its accept queue is full, and no process of the unit has a descriptor of it".to_owned(),
-    })
+    Err(if refused {
+        "its accept queue is full, and the descriptors of the unit's processes may not be read: run as the backend's own user"
+    } else {
+        "its accept queue is full, and no process of the unit has a descriptor of it"
+    }
+    .to_owned())
 }
 
 #[cfg(test)]
