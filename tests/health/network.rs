@@ -2,7 +2,7 @@
 //! a packet filter affects nothing else. And the Python backend that serves in it.
 
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::thread;
@@ -190,7 +190,7 @@ impl<'a> PrivateNetwork<'a> {
 pub(crate) const READY: &str = "Type=notify\nNotifyAccess=all";
 
 /// Debian's Python, even if another one is first in PATH.
-const PYTHON: &str = "/usr/bin/python3";
+pub(crate) const PYTHON: &str = "/usr/bin/python3";
 
 /// The command of the Python backend.
 pub(crate) fn python() -> String {
@@ -248,15 +248,7 @@ pub(crate) fn shell(systemd: &Systemd, script: &str) -> Result<String, String> {
     }
 }
 
-/// Whether every one of these clients got its answer.
-pub(crate) fn all_served(clients: Vec<TcpStream>) -> bool {
-    clients.into_iter().all(|mut client| {
-        let mut answer = String::new();
-        client.read_to_string(&mut answer).is_ok() && answer.ends_with("ok")
-    })
-}
-
-/// Hangs the unit; the program must refuse to kill its main process because of `guard`.
+/// The program must refuse to kill its main process because of `guard`.
 #[track_caller]
 pub(crate) fn is_spared(systemd: &Systemd, unit: &str, test_env: &TestEnv, guard: &str) -> Run {
     let pid = systemd.main_pid(unit);

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::fake::Fake;
-use crate::run::Run;
 use crate::scripted::SILENT;
 use crate::systemd::{Systemd, recovery};
 use crate::wait::wait_until;
@@ -46,7 +45,7 @@ fn a_hang_ends_the_waiting_where_it_can_be_recovered() {
     let run = fake.test_env.run(["--wait", "20", "--dry-run"]);
     run.exits(1).outcome("would_kill").pid("pid", fake.pid());
     fake.not_signalled(&run);
-    assert_eq!(fake.backend.requests(), 2, "a sweep, the final probe");
+    assert_eq!(fake.backend.requests(), 1, "one sweep");
 }
 
 #[test]
@@ -311,18 +310,6 @@ fn an_answer_about_several_units_fails_the_recovery() {
     fake.fails("more than one unit");
 }
 
-/// One run with `change` made at the final probe. The calls of its `systemctl` are slow, so that the second
-/// observation comes after the change.
-#[track_caller]
-fn changing(fake: &Fake<'_>, change: impl FnOnce()) -> Run {
-    fake.script("sleep 0.4; ./answer \"$@\"");
-    let running = fake.test_env.start([]);
-    let is_last = wait_until(Duration::from_secs(10), || fake.backend.requests() > 1);
-    assert!(is_last, "no final probe");
-    change();
-    running.finish()
-}
-
 #[test]
 fn a_unit_that_changes_between_the_observations_is_left_alone() {
     let Some(systemd) = Systemd::start() else {
@@ -346,7 +333,7 @@ fn a_unit_that_changes_between_the_observations_is_left_alone() {
                 // The new main process belongs to the unit, as it would after a restart.
                 let group = systemd.property(&unit, "ControlGroup");
                 let other = systemd.deaf_process_in(&group);
-                let run = changing(&fake, || fake.change(property, value(other).as_deref()));
+                let run = fake.run_changing(&fake.changed(property, value(other).as_deref()));
                 run.refused(guard);
                 fake.not_signalled(&run);
                 assert!(systemd.is_alive(other), "the new main process was killed");
@@ -361,7 +348,7 @@ fn a_failure_of_systemctl_at_the_second_observation_fails_the_recovery() {
         return;
     };
     let fake = Fake::new(&systemd);
-    let run = changing(&fake, || fake.script("exit 1"));
+    let run = fake.run_changing("exit 1");
     run.failed("systemctl");
     fake.not_signalled(&run);
 }
