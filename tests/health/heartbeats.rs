@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::crowd::{Client, Crowd};
-use crate::network::{PYTHON, PrivateNetwork, RESTARTS, start_systemd};
+use crate::network::{APPLICATIONS, PYTHON, PrivateNetwork, RESTARTS, start_systemd};
 use crate::systemd::{Systemd, recovery};
 use crate::test_env::TestEnv;
 use crate::wait::wait_until;
@@ -96,10 +96,9 @@ impl<'a> UsedUp<'a> {
     fn start(systemd: &'a Systemd) -> Self {
         let network = PrivateNetwork::new(systemd);
         let [nsenter, net] = network.enter();
-        let folder = format!("{}/tests/health", env!("CARGO_MANIFEST_DIR"));
         let service = format!(
             "Environment=PYTHONDONTWRITEBYTECODE=1\n{RESTARTS}\n\
-             ExecStart={nsenter} {net} {PYTHON} -m uvicorn --app-dir {folder} --port 8000 fastapi_app:app"
+             ExecStart={nsenter} {net} {PYTHON} -m uvicorn --app-dir {APPLICATIONS} --port 8000 fastapi_app:app"
         );
         systemd.service(UNIT, &service);
         wait_until_answer(&network, "/used", "0 taken");

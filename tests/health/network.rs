@@ -69,6 +69,18 @@ impl<'a> PrivateNetwork<'a> {
         self.systemd.service(unit, &service);
     }
 
+    /// Starts a unit with one gunicorn worker for `wsgi_app.py` at this address, with these variables.
+    pub(crate) fn start_gunicorn(&self, unit: &str, bind: &str, variables: &str) {
+        let [nsenter, net] = self.enter();
+        let service = format!(
+            "Environment=PYTHONDONTWRITEBYTECODE=1 {variables}\n{RESTARTS}\n\
+             ExecReload=/bin/kill -HUP $MAINPID\n\
+             ExecStart={nsenter} {net} {PYTHON} -m gunicorn --workers 1 --chdir {APPLICATIONS} --bind {bind} \
+             wsgi_app:app"
+        );
+        self.systemd.service(unit, &service);
+    }
+
     /// A test environment in this network, with one core route and permission to kill `unit`.
     pub(crate) fn watch(&self, unit: &str, base_url: &str) -> TestEnv {
         let [nsenter, net] = self.enter();
@@ -192,12 +204,12 @@ pub(crate) const READY: &str = "Type=notify\nNotifyAccess=all";
 /// Debian's Python, even if another one is first in PATH.
 pub(crate) const PYTHON: &str = "/usr/bin/python3";
 
+/// The folder of the Python applications.
+pub(crate) const APPLICATIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/health");
+
 /// The command of the Python backend.
 pub(crate) fn python() -> String {
-    format!(
-        "{PYTHON} {}/tests/health/backend.py",
-        env!("CARGO_MANIFEST_DIR")
-    )
+    format!("{PYTHON} {APPLICATIONS}/backend.py")
 }
 
 /// A test environment beside systemd, with one core route and permission to kill `unit`.

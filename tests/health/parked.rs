@@ -12,6 +12,7 @@ use crate::run::Run;
 use crate::script::{ok, silent};
 use crate::systemd::recovery;
 use crate::test_env::TestEnv;
+use crate::wait::wait_until;
 
 const UNIT: &str = "own.service";
 const ADDRESS: &str = "127.0.0.1:8000";
@@ -172,6 +173,53 @@ fn a_tls_backend_that_answers_is_healthy() {
     if let Some(run) = probe_tls("") {
         run.exits(0).class("/up", "ok");
     }
+}
+
+/// What a dry run says of a backend with these options behind a UNIX socket.
+#[track_caller]
+fn probe_unix(options: &str) -> Option<Run> {
+    let systemd = start_systemd()?;
+    let network = PrivateNetwork::new(&systemd);
+    let test_env = with_grace(network.watch(UNIT, "http://backend.invalid"), 2.0);
+    let path = test_env.dir().join("backend.sock");
+    let path = path.to_str().unwrap();
+    network.start(UNIT, &format!("--listen {path} {options}"), RESTARTS);
+    // A page that is answered all the time.
+    let _clients = Crowd::start(&network, path, 1, |client| {
+        client.get("/page").read_for(Duration::from_millis(100));
+    });
+    Some(test_env.top("unix_socket", path).run(["--dry-run"]))
+}
+
+#[test]
+fn a_request_over_a_unix_socket_that_stays_unanswered_is_a_hang() {
+    if let Some(run) = probe_unix("--silent /up") {
+        is_hung(&run);
+    }
+}
+
+#[test]
+fn a_late_answer_over_a_unix_socket_is_an_answer() {
+    if let Some(run) = probe_unix("--late 2.8") {
+        is_answered_late(&run);
+    }
+}
+
+#[test]
+fn a_backend_that_stalls_for_most_of_the_proof_time_is_not_hung() {
+    let Some(systemd) = start_systemd() else {
+        return;
+    };
+    let network = PrivateNetwork::new(&systemd);
+    network.start(UNIT, LISTEN, RESTARTS);
+    hang(&systemd, UNIT);
+    let test_env = with_grace(network.watch(UNIT, URL), 2.0);
+    let running = test_env.start([]);
+    let asked = || network.connections(8000) > 0;
+    assert!(wait_until(Duration::from_secs(10), asked));
+    thread::sleep(Duration::from_millis(3400));
+    systemd.systemctl(&["kill", "--signal=CONT", UNIT]);
+    is_answered_late(&running.finish());
 }
 
 /// A core of 256 routes, 64 of which are probed at the same time, with a timeout of a second.

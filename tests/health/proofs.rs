@@ -3,13 +3,16 @@
 
 use std::fs;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
 
 use crate::cpu_quota::CpuQuota;
 use crate::network::{
     PrivateNetwork, READY, RESTARTS, hang, is_recovered, is_spared, python, start_systemd,
 };
 use crate::run::has;
+use crate::systemd::recovery;
 use crate::wait::wait_until;
 
 const UNIT: &str = "own.service";
@@ -33,6 +36,33 @@ fn a_process_that_sleeps_uninterruptibly_is_left_alone() {
     fs::write(&fifo, "").unwrap();
     fs::remove_file(&fifo).unwrap();
     test_env.run([]).exits(0).outcome("not_needed");
+}
+
+#[test]
+fn gunicorn_that_boots_its_workers_after_a_reload_is_left_alone() {
+    let Some(systemd) = start_systemd() else {
+        return;
+    };
+    let network = PrivateNetwork::new(&systemd);
+    let folder = tempfile::TempDir::new().unwrap();
+    let import = folder.path().join("import");
+    let variables = format!("SECONDS=0 IMPORT={}", import.display());
+    network.start_gunicorn(UNIT, "127.0.0.1:8000", &variables);
+    let started = Instant::now();
+    let uptime = recovery(UNIT, json!({ "min_uptime_seconds": 6 }));
+    let test_env = network.watch(UNIT, LOCAL).top("recovery", uptime);
+    let limit = Duration::from_secs(20);
+    let serves = || test_env.run([]).status.success();
+    assert!(wait_until(limit, serves), "{UNIT} does not serve");
+    assert!(wait_until(limit, || started.elapsed() > Duration::from_secs(6)));
+    fs::write(import, "5").unwrap();
+    systemd.systemctl(&["reload", UNIT]);
+    // The workers that served have ended; connections wait in the queue.
+    assert!(wait_until(limit, || test_env.run(["--no-recover"]).report
+        ["hung"]
+        == true));
+    is_spared(&systemd, UNIT, &test_env, "too_young");
+    assert!(wait_until(limit, serves), "{UNIT} does not serve");
 }
 
 #[test]

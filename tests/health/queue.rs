@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::crowd::{Client, Crowd};
-use crate::network::{PYTHON, PrivateNetwork, RESTARTS, hang, start_systemd};
+use crate::network::{PrivateNetwork, RESTARTS, hang, start_systemd};
 use crate::systemd::Systemd;
 use crate::test_env::TestEnv;
 use crate::wait::wait_until;
@@ -170,15 +170,8 @@ fn gunicorn_that_is_overloaded_at_a_unix_socket_is_no_hang() {
         return;
     };
     let backend = Overloaded::unix(&systemd, |network, path| {
-        let [nsenter, net] = network.enter();
-        let folder = format!("{}/tests/health", env!("CARGO_MANIFEST_DIR"));
-        let bind = path.display();
-        let service = format!(
-            "Environment=PYTHONDONTWRITEBYTECODE=1 SECONDS=0.6\n{RESTARTS}\n\
-             ExecStart={nsenter} {net} {PYTHON} -m gunicorn --workers 1 --chdir {folder} \
-             --bind unix:{bind} wsgi_app:app"
-        );
-        systemd.service(UNIT, &service);
+        let bind = format!("unix:{}", path.display());
+        network.start_gunicorn(UNIT, &bind, "SECONDS=0.6");
     });
     let crowd = backend.clients(stays);
     backend.is_busy_until_it_is_stopped(&crowd);

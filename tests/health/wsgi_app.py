@@ -1,7 +1,12 @@
-"""A WSGI backend that needs SECONDS (an environment variable) for each request."""
+"""A WSGI backend that needs SECONDS (an environment variable) for each request, and as many seconds for its import
+as the file IMPORT says, if it exists.
+"""
 
 import os
 import time
+
+if os.path.exists(os.environ.get("IMPORT", "")):
+    time.sleep(float(open(os.environ["IMPORT"]).read()))
 
 
 def app(environ, start_response):
