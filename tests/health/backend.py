@@ -8,6 +8,7 @@ import array
 import contextlib
 import ctypes
 import os
+import queue
 import select
 import signal
 import socket
@@ -20,7 +21,7 @@ import time
 HEAD = "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n"
 LISTEN_FDS_START = 3  # sd_listen_fds(3)
 PTRACE_SEIZE = 0x4206  # linux/ptrace.h
-ONE_AT_A_TIME = threading.Lock()
+ACCEPTED = queue.SimpleQueue()
 
 
 def options():
@@ -131,8 +132,7 @@ def serve_one(connection, args):
             connection.sendall(b".")
             time.sleep(0.1)
     elif path:
-        with ONE_AT_A_TIME if args.slow else contextlib.nullcontext():
-            time.sleep(args.slow or args.late or 0)
+        time.sleep(args.slow or args.late or 0)
         connection.sendall(HEAD.format(2).encode() + b"ok")
         while args.client_closes and connection.recv(65536):
             pass
@@ -161,7 +161,9 @@ def serve(sockets, args):
             except BlockingIOError:
                 continue  # another worker was faster
             connection.setblocking(True)
-            if args.slow and not args.accept_all:
+            if args.accept_all:
+                ACCEPTED.put(connection)
+            elif args.slow:
                 answer(connection, args)
             elif args.leave:
                 time.sleep(args.leave)
@@ -178,6 +180,12 @@ def serve(sockets, args):
                 sleep_uninterruptibly(args.disk_sleep)
             else:
                 threading.Thread(target=answer, args=(connection, args), daemon=True).start()
+
+
+def serve_accepted(args):
+    """Answers one after the other, in the order of their arrival."""
+    while True:
+        answer(ACCEPTED.get(), args)
 
 
 def sleep_uninterruptibly(fifo):
@@ -229,6 +237,8 @@ def run(args):
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if args.idle_thread:
         threading.Thread(target=threading.Event().wait, daemon=True).start()
+    if args.accept_all:
+        threading.Thread(target=serve_accepted, args=(args,), daemon=True).start()
     for _ in range(args.compute):
         threading.Thread(target=compute, daemon=True).start()
     sockets = [] if args.reuse_port else listeners(args)
