@@ -7,6 +7,7 @@ import argparse
 import array
 import contextlib
 import ctypes
+import faulthandler
 import os
 import queue
 import select
@@ -22,6 +23,7 @@ HEAD = "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n"
 LISTEN_FDS_START = 3  # sd_listen_fds(3)
 PTRACE_SEIZE = 0x4206  # linux/ptrace.h
 ACCEPTED = queue.SimpleQueue()
+CONTINUED = threading.Event()
 
 
 def options():
@@ -41,6 +43,8 @@ def options():
     parser.add_argument("--accept-all", action="store_true", help="with --slow: accept those that wait, too")
     parser.add_argument("--late", type=float, help="answer each request this many seconds after it came")
     parser.add_argument("--silent", action="append", default=[], metavar="PATH", help="never answered")
+    parser.add_argument("--stacks", action="store_true", help="print the stacks of all threads at SIGUSR1")
+    parser.add_argument("--continues", action="store_true", help="at SIGUSR1, answer --silent after all")
     parser.add_argument("--ends", metavar="PATH", help="not answered, but closed after --late")
     parser.add_argument("--reset", action="store_true", help="with --ends: reset instead")
     parser.add_argument("--last-byte", action="store_true", help="with --ends: send a byte before")
@@ -123,8 +127,8 @@ def serve_one(connection, args):
     request = read_request(connection, args)
     path = request.split(b" ")[1].decode() if request.startswith(b"GET ") else ""
     if path in args.silent:
-        threading.Event().wait()
-    elif path and path == args.ends:
+        CONTINUED.wait()
+    if path and path == args.ends:
         end_silently(connection, args)
     elif path and path == args.heartbeat:
         connection.sendall(HEAD.format(1_000_000_000).encode())
@@ -241,6 +245,10 @@ def run(args):
         threading.Thread(target=serve_accepted, args=(args,), daemon=True).start()
     for _ in range(args.compute):
         threading.Thread(target=compute, daemon=True).start()
+    if args.stacks:
+        faulthandler.register(signal.SIGUSR1)
+    if args.continues:
+        signal.signal(signal.SIGUSR1, lambda *_: CONTINUED.set())
     sockets = [] if args.reuse_port else listeners(args)
     if args.workers:
         serve_with_workers(args, sockets)

@@ -52,6 +52,7 @@ mod reports;
 mod schema;
 mod servers;
 mod shipped;
+mod stacks;
 mod starved;
 mod sweep;
 mod systemctl;

@@ -2,11 +2,14 @@
 //! queues at a backend that is stopped are a hang.
 
 use std::path::Path;
+use std::thread;
 use std::time::Duration;
+
+use serde_json::json;
 
 use crate::crowd::{Client, Crowd};
 use crate::network::{PrivateNetwork, RESTARTS, hang, start_systemd};
-use crate::systemd::Systemd;
+use crate::systemd::{Systemd, recovery};
 use crate::test_env::TestEnv;
 use crate::wait::wait_until;
 
@@ -162,6 +165,31 @@ fn a_queue_at_a_unix_socket_of_clients_that_give_up_is_no_hang() {
 #[test]
 fn a_full_queue_at_a_unix_socket_that_moves_is_no_hang() {
     unix_is_spared("--slow 0.6 --backlog 3", stays);
+}
+
+#[test]
+fn a_full_queue_that_begins_to_move_in_the_grace_period_is_no_hang() {
+    let Some(systemd) = start_systemd() else {
+        return;
+    };
+    let backend = Overloaded::tcp(&systemd, "--backlog 3 --slow 0.6");
+    let network = &backend.network;
+    hang(&systemd, UNIT);
+    let _waiting = network.fill(ADDRESS);
+    let pid = systemd.main_pid(UNIT);
+    let keys = recovery(UNIT, json!({ "grace_seconds": 3 }));
+    let test_env = network.watch(UNIT, URL).top("recovery", keys);
+    let running = test_env.start([]);
+    // Half a second after the timeout.
+    thread::sleep(Duration::from_millis(2500));
+    systemd.systemctl(&["kill", "--signal=CONT", UNIT]);
+    let run = running.finish();
+    if run.report["hung"] == true {
+        run.refused("busy");
+    } else {
+        run.outcome("not_needed");
+    }
+    assert!(systemd.is_alive(pid), "{UNIT} was killed: {run:?}");
 }
 
 #[test]
