@@ -8,7 +8,9 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::crowd::{Client, Crowd};
-use crate::network::{APPLICATIONS, PYTHON, PrivateNetwork, RESTARTS, start_systemd};
+use crate::network::{
+    APPLICATIONS, PYTHON, PrivateNetwork, RESTARTS, start_systemd, start_systemd_for,
+};
 use crate::systemd::{Systemd, recovery};
 use crate::test_env::TestEnv;
 use crate::wait::wait_until;
@@ -129,7 +131,7 @@ fn wait_until_answer(network: &PrivateNetwork<'_>, path: &str, part: &str) {
 /// FastAPI's pool is used up, and its event loop still serves these clients.
 #[track_caller]
 fn fastapi_hangs_beside(act: impl Fn(&mut Client) + Clone + Send + 'static) {
-    let Some(systemd) = start_systemd() else {
+    let Some(systemd) = start_systemd_for("fastapi, uvicorn, wsproto") else {
         return;
     };
     let backend = UsedUp::start(&systemd);
@@ -162,7 +164,7 @@ fn fastapi_with_a_used_up_pool_and_scraped_metrics_is_hung() {
 
 #[test]
 fn fastapi_whose_pool_is_freed_in_the_grace_period_is_not_hung() {
-    let Some(systemd) = start_systemd() else {
+    let Some(systemd) = start_systemd_for("fastapi, uvicorn, wsproto") else {
         return;
     };
     let backend = UsedUp::start(&systemd);
@@ -184,4 +186,27 @@ fn fastapi_whose_pool_is_freed_in_the_grace_period_is_not_hung() {
         .outcome("not_needed")
         .cause("/up", "timeout")
         .detail_has("/up", "answered after");
+}
+
+#[test]
+fn gunicorn_with_stuck_threads_that_closes_idle_connections_is_hung() {
+    const THREADS: usize = 4;
+    let Some(systemd) = start_systemd_for("gunicorn") else {
+        return;
+    };
+    let network = PrivateNetwork::new(&systemd);
+    let options =
+        format!("--bind {ADDRESS} --worker-class gthread --threads {THREADS} --keep-alive 2");
+    network.start_gunicorn(UNIT, &options, "SECONDS=0");
+    wait_until_answer(&network, "/", "ok");
+    // Each is closed two to three seconds after its answer: during the sweep.
+    let _idle = Crowd::start(&network, ADDRESS, 5, |client| {
+        client.get("/").read_for(LONG);
+    });
+    thread::sleep(Duration::from_millis(500));
+    let _stuck = Crowd::start(&network, ADDRESS, THREADS, |client| {
+        client.get("/stuck").read_for(LONG);
+    });
+    let test_env = network.watch(UNIT, URL).default("retries", 1);
+    is_hung(&systemd, &test_env);
 }

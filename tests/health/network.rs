@@ -30,6 +30,17 @@ pub(crate) fn start_systemd() -> Option<Systemd> {
     (has(PYTHON) && has("ip")).then(Systemd::start)?
 }
 
+/// As [`start_systemd`]; `None` also if Debian's Python lacks one of these modules.
+pub(crate) fn start_systemd_for(modules: &str) -> Option<Systemd> {
+    let import = format!("import {modules}");
+    let imported = Command::new(PYTHON).args(["-c", &import]).output();
+    if !imported.is_ok_and(|imported| imported.status.success()) {
+        skip_unless_ci(&format!("no Python with {modules}"));
+        return None;
+    }
+    start_systemd()
+}
+
 pub(crate) struct PrivateNetwork<'a> {
     pub(crate) systemd: &'a Systemd,
     /// The process that keeps the network alive; its PID in the manager's namespace.
@@ -69,13 +80,13 @@ impl<'a> PrivateNetwork<'a> {
         self.systemd.service(unit, &service);
     }
 
-    /// Starts a unit with one gunicorn worker for `wsgi_app.py` at this address, with these variables.
-    pub(crate) fn start_gunicorn(&self, unit: &str, bind: &str, variables: &str) {
+    /// Starts a unit with one gunicorn worker for `wsgi_app.py`, with these options and variables.
+    pub(crate) fn start_gunicorn(&self, unit: &str, options: &str, variables: &str) {
         let [nsenter, net] = self.enter();
         let service = format!(
             "Environment=PYTHONDONTWRITEBYTECODE=1 {variables}\n{RESTARTS}\n\
              ExecReload=/bin/kill -HUP $MAINPID\n\
-             ExecStart={nsenter} {net} {PYTHON} -m gunicorn --workers 1 --chdir {APPLICATIONS} --bind {bind} \
+             ExecStart={nsenter} {net} {PYTHON} -m gunicorn --workers 1 --chdir {APPLICATIONS} {options} \
              wsgi_app:app"
         );
         self.systemd.service(unit, &service);
@@ -254,9 +265,10 @@ pub(crate) fn shell(systemd: &Systemd, script: &str) -> Result<String, String> {
         .output()
         .unwrap();
     let text = |bytes| String::from_utf8_lossy(bytes).trim().to_owned();
-    match output.status.success() {
-        true => Ok(text(&output.stdout)),
-        false => Err(text(&output.stderr)),
+    if output.status.success() {
+        Ok(text(&output.stdout))
+    } else {
+        Err(text(&output.stderr))
     }
 }
 

@@ -10,6 +10,7 @@ use serde_json::json;
 use crate::cpu_quota::CpuQuota;
 use crate::network::{
     PrivateNetwork, READY, RESTARTS, hang, is_recovered, is_spared, python, start_systemd,
+    start_systemd_for,
 };
 use crate::run::has;
 use crate::systemd::recovery;
@@ -40,14 +41,14 @@ fn a_process_that_sleeps_uninterruptibly_is_left_alone() {
 
 #[test]
 fn gunicorn_that_boots_its_workers_after_a_reload_is_left_alone() {
-    let Some(systemd) = start_systemd() else {
+    let Some(systemd) = start_systemd_for("gunicorn") else {
         return;
     };
     let network = PrivateNetwork::new(&systemd);
     let folder = tempfile::TempDir::new().unwrap();
     let import = folder.path().join("import");
     let variables = format!("SECONDS=0 IMPORT={}", import.display());
-    network.start_gunicorn(UNIT, "127.0.0.1:8000", &variables);
+    network.start_gunicorn(UNIT, "--bind 127.0.0.1:8000", &variables);
     let started = Instant::now();
     let uptime = recovery(UNIT, json!({ "min_uptime_seconds": 6 }));
     let test_env = network.watch(UNIT, LOCAL).top("recovery", uptime);

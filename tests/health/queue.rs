@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::crowd::{Client, Crowd};
-use crate::network::{PrivateNetwork, RESTARTS, hang, start_systemd};
+use crate::network::{PrivateNetwork, RESTARTS, hang, start_systemd, start_systemd_for};
 use crate::systemd::{Systemd, recovery};
 use crate::test_env::TestEnv;
 use crate::wait::wait_until;
@@ -194,11 +194,11 @@ fn a_full_queue_that_begins_to_move_in_the_grace_period_is_no_hang() {
 
 #[test]
 fn gunicorn_that_is_overloaded_at_a_unix_socket_is_no_hang() {
-    let Some(systemd) = start_systemd() else {
+    let Some(systemd) = start_systemd_for("gunicorn") else {
         return;
     };
     let backend = Overloaded::unix(&systemd, |network, path| {
-        let bind = format!("unix:{}", path.display());
+        let bind = format!("--bind unix:{}", path.display());
         network.start_gunicorn(UNIT, &bind, "SECONDS=0.6");
     });
     let crowd = backend.clients(stays);
