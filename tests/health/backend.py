@@ -54,7 +54,7 @@ def options():
     parser.add_argument("--client-closes", action="store_true", help="let the client close first")
     parser.add_argument("--leave", type=float, help="stop listening and end all so long after a request")
     parser.add_argument("--hang-once", metavar="FILE", help="hang after one answer, once in all")
-    parser.add_argument("--disk-sleep", metavar="FIFO", help="wait in state D after the first answer")
+    parser.add_argument("--disk-sleep", metavar="FIFO", help="wait in state D after the first answer, once in all")
     parser.add_argument("--trace", type=int, metavar="TID")
     return parser.parse_args()
 
@@ -181,7 +181,8 @@ def serve(sockets, args):
                 signal.pause()
             elif args.disk_sleep:
                 answer(connection, args)
-                sleep_uninterruptibly(args.disk_sleep)
+                if not os.path.exists(args.disk_sleep):
+                    sleep_uninterruptibly(args.disk_sleep)
             else:
                 threading.Thread(target=answer, args=(connection, args), daemon=True).start()
 
