@@ -78,7 +78,7 @@ fn end(report: &Report, appearance: Appearance, out: &mut dyn Write) -> io::Resu
             writeln!(out, "{}{line}", prefix(Severity::Soft))?;
         }
     }
-    for line in recovery.dump.iter().flat_map(wording::dump) {
+    for line in recovery.stacks.iter().flat_map(wording::dump) {
         writeln!(out, "{}{}", prefix(Severity::Soft), escape(&line))?;
     }
     let verdict = &report.verdict;

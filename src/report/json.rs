@@ -109,7 +109,7 @@ fn document<'a>(report: &'a Report<'a>) -> Document<'a> {
             guard: recovery.outcome.guard().map(|guard| guard.name()),
             detail: recovery.outcome.detail(),
             evidence: recovery.evidence.as_ref(),
-            dump: recovery.dump.as_ref().map(|dump| Dump {
+            dump: recovery.stacks.as_ref().map(|dump| Dump {
                 signal: dump.signal.name(),
                 processes: &dump.processes,
                 since: timestamp(dump.since),

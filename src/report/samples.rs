@@ -11,8 +11,8 @@ use crate::manifest::{
     DumpSignal, Expect, LoadOptions, Manifest, Method, Options, Route, Source, UnitName, Variables,
 };
 use crate::recovery::{
-    self, Cpu, Dump, Evidence, Guard, Listener, MainPid, ProcessEvidence, Reading, Recovery,
-    ThreadGroup,
+    self, Cpu, Evidence, Guard, Listener, MainPid, ParkedCounts, ProcessDetails, ProcessEvidence,
+    Reading, Recovery, Stacks, ThreadGroup,
 };
 use crate::verdict::{self, ProbeResult, Proof};
 
@@ -88,8 +88,10 @@ pub(super) fn with_report<T>(cases: Vec<Case>, test: impl FnOnce(&mut Report) ->
         routes,
         ..manifest()
     };
-    let core = manifest.routes.iter().map(|route| route.core);
-    let verdict = verdict::judge(core.zip(&results));
+    let core = || manifest.routes.iter().map(|route| route.core);
+    let of_core = core().zip(&results).filter(|(core, _)| *core);
+    let backend = verdict::backend_state(of_core.map(|(_, result)| result));
+    let verdict = verdict::judge(core().zip(&results), backend);
     test(&mut Report {
         started_at: started_at(),
         elapsed: Duration::from_micros(31_415),
@@ -209,18 +211,19 @@ fn process(pid: u32) -> ProcessEvidence {
         pid,
         name: Reading::Known("uvicorn".to_owned()),
         state: Reading::Known('S'),
-        threads: Reading::Known(vec![ThreadGroup {
-            state: 'S',
-            wait_channel: Reading::Known("futex_wait".to_owned()),
-            count: 1,
-        }]),
         cpu: Reading::Known(Cpu {
             ticks: 0,
             interval_ms: 100,
         }),
-        resident_bytes: Reading::Known(90_177_536),
-        open_descriptors: Reading::NotPermitted,
-        catches_dump_signal: Reading::Known(true),
+        details: (pid == 4_242).then(|| ProcessDetails {
+            threads: Reading::Known(vec![ThreadGroup {
+                state: 'S',
+                wait_channel: Reading::Known("futex_wait".to_owned()),
+                count: 1,
+            }]),
+            resident_bytes: Reading::Known(90_177_536),
+            catches_dump_signal: Reading::Known(true),
+        }),
     }
 }
 
@@ -238,10 +241,14 @@ pub(super) fn recovered() -> Recovery {
                 accept_queue: Reading::Known(129),
                 accept_queue_limit: Reading::Known(128),
                 listener_owner: Reading::Known("scidex-api.service".to_owned()),
-                accepted: Reading::Known(false),
+            },
+            parked: ParkedCounts {
+                accepted: Some(6),
+                unaccepted: Some(3),
+                unconnected: 0,
             },
         }),
-        dump: Some(Dump {
+        stacks: Some(Stacks {
             signal: DumpSignal::Usr1,
             processes: vec![4_242, 4_250],
             since: started_at(),
@@ -249,11 +256,8 @@ pub(super) fn recovered() -> Recovery {
             command:
                 "journalctl -u scidex-api.service _PID=4711 --since=@1776967340 --until=@1776967343"
                     .to_owned(),
-            traces: vec![
-                "Current thread 0x00007f239eb45040 (most recent call first):".to_owned(),
-                "  File \"/srv/api/app.py\", line 12 in search".to_owned(),
-            ],
         }),
+        unit_report: None,
         elapsed: Duration::from_millis(4_200),
     }
 }
@@ -262,11 +266,11 @@ pub(super) fn recovered() -> Recovery {
 pub(super) fn refused() -> Recovery {
     Recovery {
         outcome: recovery::Outcome::Refused(
-            Guard::TooYoung,
+            Guard::TOO_YOUNG,
             "the main process is 30 s old, less than min_uptime_seconds (120)".to_owned(),
         ),
         evidence: None,
-        dump: None,
+        stacks: None,
         elapsed: Duration::from_millis(40),
         ..recovered()
     }

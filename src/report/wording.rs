@@ -4,7 +4,6 @@
 #[cfg(test)]
 mod tests;
 
-use std::iter;
 use std::time::Duration;
 
 use crate::cause::{Class, Severity, SkipReason};
@@ -268,7 +267,7 @@ pub(super) fn severity(outcome: &recovery::Outcome) -> Severity {
 }
 
 /// The processes that were asked for stacks, the command that shows them, and their first lines if known.
-pub(super) fn dump(dump: &recovery::Dump) -> Vec<String> {
+pub(super) fn dump(dump: &recovery::Stacks) -> Vec<String> {
     let processes: Vec<_> = dump.processes.iter().map(ToString::to_string).collect();
     let head = format!(
         "stacks: {} was sent to {} before the kill: {}",
@@ -276,8 +275,7 @@ pub(super) fn dump(dump: &recovery::Dump) -> Vec<String> {
         list(&processes),
         dump.command
     );
-    let traces = dump.traces.iter().map(|line| format!("  | {line}"));
-    iter::once(head).chain(traces).collect()
+    vec![head]
 }
 
 /// A recovery in one line that begins with `recovery: OUTCOME`.

@@ -8,6 +8,7 @@ use ureq::config::Config;
 use super::buffers::Buffers;
 use super::connections::ConnectionLog;
 use super::dns::DnsCache;
+use super::parked::ParkedRequests;
 use crate::manifest::{BaseUrl, SocketPath};
 
 /// The largest size of a response head.
@@ -26,6 +27,7 @@ pub(super) struct Client {
     pub(super) tls_config: Option<Arc<ClientConfig>>,
     pub(super) dns: DnsCache,
     pub(super) log: ConnectionLog,
+    pub(super) parked: ParkedRequests,
     /// The buffers of connections that have ended, for the next ones: clearing new ones costs as much as all
     /// other work of a probe.
     pub(super) spare: Mutex<Vec<Buffers>>,
@@ -50,14 +52,17 @@ impl Client {
             tls_config: None,
             dns: DnsCache::default(),
             log: ConnectionLog::default(),
+            parked: ParkedRequests::default(),
             spare: Mutex::default(),
         }
     }
 
-    /// Begins another sweep. Names are looked up again, because they may change between two sweeps.
+    /// Begins another sweep. Names are looked up again, because they may change between two sweeps, and
+    /// the requests that the last one parked are closed.
     pub(super) fn begin_sweep(&self) {
         self.dns.forget();
-        self.log.lock().unix_peers.clear();
+        self.log.clear();
+        self.parked.close();
     }
 
     /// Empty buffers for requests whose lines have at most `longest_line` bytes.

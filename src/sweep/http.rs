@@ -90,6 +90,7 @@ fn agent(attempt: &Arc<Attempt>, longest_line: usize) -> Agent {
         })
         .chain(TlsConnector {
             config: attempt.client.tls_config.clone(),
+            attempt: Arc::clone(attempt),
             longest_line,
         });
     let config = attempt.client.config.clone();
@@ -112,7 +113,7 @@ impl Resolver for AttemptResolver {
             Some(_) | None => Scheme::Http,
         };
         let port = uri.port_u16().unwrap_or(scheme.port());
-        let addresses = attempt.client.dns.resolve(bare_host(uri), attempt.end)?;
+        let addresses = attempt.resolve(bare_host(uri))?;
         for address in addresses.into_iter().take(ADDRESSES_MAX) {
             resolved.push(SocketAddr::new(address, port));
         }

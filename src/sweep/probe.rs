@@ -1,16 +1,16 @@
 //! The attempts of one route: retries, deadline, and the class of the last attempt. Only [`probe`] waits and
 //! uses the network; the other functions are pure.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use super::attempt::Attempt;
+use super::attempt::{Attempt, Received};
 use super::checks::failed_check;
 use super::client::Client;
 use super::failure::Failure;
 use super::http::Response;
+use super::parked::{ParkedRequest, ParkedState, Reach};
 use super::retry::{RetryBudget, is_retried};
 use crate::cause::{Class, ResponseError, SkipReason, TransportError};
 use crate::clock::Monotonic;
@@ -21,18 +21,27 @@ use crate::verdict::{ProbeResult, Proof};
 /// running.
 const OVERRUN: Duration = Duration::from_secs(1);
 
-/// Probes `route` with up to `retries` further attempts, all within `deadline`. Also returns the addresses
-/// at which attempts were silent.
+/// How routes are probed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Plan {
+    /// Without retries.
+    pub(super) once: bool,
+    /// Parks requests that time out without a byte; the number of this round.
+    pub(super) park_in_round: Option<u32>,
+}
+
+/// Probes `route`, which has this `index` in the manifest, with all attempts within `deadline`. Those that
+/// were silent are parked if the plan says so.
 pub(super) fn probe(
     client: &Arc<Client>,
-    route: &Route,
-    retries: u32,
+    (index, route): (usize, &Route),
+    plan: Plan,
     deadline: Monotonic,
-) -> (ProbeResult, Vec<SocketAddr>) {
+) -> ProbeResult {
     let options = &route.options;
-    let mut silent_at = Vec::new();
     let mut error = None;
     let mut attempts: u16 = 0;
+    let retries = if plan.once { 0 } else { options.retries };
     let mut budget = RetryBudget::new(retries, options.backoff);
     let mut proof = Proof {
         silent: true,
@@ -41,29 +50,44 @@ pub(super) fn probe(
     loop {
         let start = Monotonic::now();
         if start >= deadline && attempts == 0 {
-            return (skipped(SkipReason::Deadline), silent_at);
+            return skipped(SkipReason::Deadline);
         }
         let full = start + options.timeout <= deadline;
         let end = deadline.min(start + options.timeout);
-        let attempt = Arc::new(Attempt::new(client, end));
+        let attempt = Arc::new(Attempt::new(client, end, options.timeout));
         let response = attempt.send(&route.path, options, route.checks.is_some());
-        let elapsed = Monotonic::now().since(start);
+        let timed_out = Monotonic::now();
+        let elapsed = timed_out.since(start);
         attempts += 1;
 
         let status = match &response {
             Ok(response) => Some(response.status),
             Err(failure) => failure.status,
         };
-        let received_any = response.is_ok() || attempt.received_any();
+        let received = attempt.received();
         let (class, detail) = judge(route, response, full);
-        let silent = class == Class::TimeoutUnreachable(TransportError::Timeout) && !received_any;
-        if silent {
-            let connections = attempt.connections().into_iter();
-            silent_at.extend(connections.map(|at| at.connection.remote));
+        let silent = class == Class::TimeoutUnreachable(TransportError::Timeout)
+            && received != Received::Response;
+        if let Some(round) = plan.park_in_round.filter(|_| silent) {
+            let request = ParkedRequest {
+                route: index,
+                round,
+                first_attempt: attempts == 1,
+                began: start,
+                timed_out,
+                connection: None,
+                reach: Reach::Unconnected,
+                state: ParkedState::Waiting,
+            };
+            client.parked.park(&request, attempt.take_sockets());
         }
         proof.silent &= silent;
-        proof.received_any |= received_any;
-        proof.overran |= elapsed > options.timeout + OVERRUN;
+        proof.received_any |= received != Received::Nothing;
+        let overran = elapsed.saturating_sub(options.timeout);
+        let starved = attempt
+            .starved()
+            .max(Some(overran).filter(|by| *by > OVERRUN));
+        proof.starved = proof.starved.max(starved);
 
         let result = ProbeResult {
             class,
@@ -73,12 +97,10 @@ pub(super) fn probe(
             elapsed,
             proof,
         };
-        let pause = match is_retried(class, status) {
-            true => budget.next_pause(deadline),
-            false => None,
-        };
+        let retried = is_retried(class, status);
+        let pause = retried.then(|| budget.next_pause(deadline)).flatten();
         let Some(pause) = pause else {
-            return (final_result(result, budget.is_spent(), error), silent_at);
+            return final_result(result, budget.is_spent(), error);
         };
         if let Class::HttpError(_) = class {
             error = Some(result);
@@ -185,7 +207,7 @@ mod tests {
         let proof = Proof {
             silent: true,
             received_any: false,
-            overran: false,
+            starved: None,
         };
         ProbeResult {
             class,

@@ -14,6 +14,7 @@ use ureq::unversioned::transport::{
     Buffers as _, ConnectionDetails, Connector, Either, NextTimeout, Transport, TransportAdapter,
 };
 
+use super::attempt::{Attempt, Received};
 use super::buffers::Buffers;
 use super::dns::bare_host;
 use super::failure::Failure;
@@ -67,6 +68,7 @@ impl KeyProvider for NoKeys {
 #[derive(Debug)]
 pub(super) struct TlsConnector {
     pub(super) config: Option<Arc<ClientConfig>>,
+    pub(super) attempt: Arc<Attempt>,
     /// The length of the longest line that is sent.
     pub(super) longest_line: usize,
 }
@@ -98,6 +100,7 @@ impl<In: Transport> Connector<In> for TlsConnector {
         stream.conn.complete_io(&mut stream.sock)?;
         Ok(Some(Either::B(TlsTransport {
             stream,
+            attempt: Arc::clone(&self.attempt),
             buffers: Buffers::new(self.longest_line),
         })))
     }
@@ -106,6 +109,7 @@ impl<In: Transport> Connector<In> for TlsConnector {
 /// A connection inside TLS.
 pub(super) struct TlsTransport {
     stream: StreamOwned<ClientConnection, TransportAdapter>,
+    attempt: Arc<Attempt>,
     buffers: Buffers,
 }
 
@@ -130,6 +134,9 @@ impl Transport for TlsTransport {
             }
             _ => Error::from(error),
         })?;
+        if count > 0 {
+            self.attempt.note_received(Received::Response);
+        }
         self.buffers.input_appended(count);
         Ok(count > 0)
     }

@@ -1,16 +1,17 @@
 //! The connection of one attempt, below ureq, with one absolute deadline, because
 //! ureq's own time limits and errors cannot distinguish a silent backend from a slow one.
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use nix::errno::Errno;
-use nix::poll::PollFlags;
+use nix::poll::{PollFd, PollFlags};
 use ureq::Error;
 use ureq::unversioned::transport::{
     Buffers as _, ConnectionDetails, Connector, Either, NextTimeout, Transport,
 };
 
-use super::attempt::Attempt;
+use super::attempt::{Attempt, Received};
 use super::buffers::Buffers;
 use super::connect::connect;
 use super::failure::{Failure, transport_error};
@@ -74,6 +75,15 @@ impl Drop for SocketTransport {
     }
 }
 
+impl SocketTransport {
+    /// Waits for `events` until the attempt ends; returns whether the socket is ready.
+    fn wait_for(&self, events: PollFlags) -> Result<bool, Failure> {
+        let mut fds = [PollFd::new(self.socket.as_fd(), events)];
+        let ready = self.attempt.wait(&mut fds, self.attempt.end);
+        ready.map_err(Failure::of_socket)
+    }
+}
+
 impl Transport for SocketTransport {
     fn buffers(&mut self) -> &mut dyn ureq::unversioned::transport::Buffers {
         &mut self.buffers
@@ -89,8 +99,7 @@ impl Transport for SocketTransport {
                 Ok(sent) => rest = rest.get(sent..).unwrap_or_default(),
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => {
-                    let ready = self.socket.wait(PollFlags::POLLOUT, self.attempt.end);
-                    if !ready.map_err(Failure::of_socket)? {
+                    if !self.wait_for(PollFlags::POLLOUT)? {
                         return Err(Failure::timeout("sending the request").into());
                     }
                 }
@@ -99,6 +108,7 @@ impl Transport for SocketTransport {
                 Err(error) => return Err(Failure::of_socket(error).into()),
             }
         }
+        self.attempt.note_sent();
         Ok(())
     }
 
@@ -110,7 +120,11 @@ impl Transport for SocketTransport {
                 Ok(0) => return Ok(false),
                 Ok(count) => {
                     self.buffers.input_appended(count);
-                    self.attempt.note_received();
+                    self.attempt.note_received(if self.is_http {
+                        Received::Response
+                    } else {
+                        Received::Handshake
+                    });
                     if self.attempt.end.has_passed() {
                         return Err(Failure::timeout("receiving the response").into());
                     }
@@ -118,8 +132,7 @@ impl Transport for SocketTransport {
                 }
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => {
-                    let ready = self.socket.wait(PollFlags::POLLIN, self.attempt.end);
-                    if !ready.map_err(Failure::of_socket)? {
+                    if !self.wait_for(PollFlags::POLLIN)? {
                         return Err(Failure::timeout("waiting for the response").into());
                     }
                 }
