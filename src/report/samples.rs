@@ -2,7 +2,6 @@
 
 use std::io::{self, Write};
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::Report;
@@ -63,7 +62,7 @@ pub(super) fn case(path: &str, class: Class, status: Option<u16>, micros: u64) -
         route: Route {
             path: path.to_owned(),
             core: false,
-            options: Arc::new(options),
+            options,
             checks: None,
         },
         result: ProbeResult {
@@ -113,6 +112,8 @@ fn manifest() -> Manifest {
         path: "/etc/scidex-route-health/routes.json".into(),
         owner: 0,
         mode: 0o100_644,
+        device: 0,
+        inode: 0,
     };
     let options = LoadOptions {
         base_url: None,

@@ -2,11 +2,12 @@
 //! sockets, what arrived on them, and whether this program was kept from running.
 
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, ppoll};
+use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
 
 use super::client::Client;
@@ -182,6 +183,12 @@ impl Attempt {
         }
     }
 
+    /// Waits for `events` on `socket` until the attempt ends; returns whether it is ready.
+    pub(super) fn wait_for(&self, socket: &Socket, events: PollFlags) -> Result<bool, Failure> {
+        let mut fds = [PollFd::new(socket.as_fd(), events)];
+        self.wait(&mut fds, self.end).map_err(Failure::of_socket)
+    }
+
     /// Waits until one of `fds` is ready, `until` has passed or the attempt ends; returns whether one is
     /// ready.
     pub(super) fn wait(&self, fds: &mut [PollFd<'_>], until: Monotonic) -> Result<bool, Errno> {
@@ -231,9 +238,6 @@ impl Attempt {
 mod tests {
     use std::io::Write;
     use std::net::TcpListener;
-    use std::os::fd::AsFd;
-
-    use nix::poll::PollFlags;
 
     use super::super::connect::connect;
     use super::super::http::tests::settings;

@@ -2,14 +2,12 @@
 //! judges what the core proves; nothing here decides about a recovery.
 
 mod attempt;
-mod buffers;
 mod checks;
 mod client;
 mod connect;
 mod connections;
 mod dns;
 mod failure;
-mod framing;
 mod history;
 mod http;
 mod parked;
@@ -27,8 +25,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
-
-use anyhow::anyhow;
 
 use self::client::Client;
 use self::history::SweepHistory;
@@ -102,14 +98,12 @@ impl<'m> Prober<'m> {
         };
         let proxy = match manifest.proxy {
             Proxy::None => None,
-            Proxy::Env => proxy::choose(&manifest.base_url, |name| std::env::var(name).ok())
-                .map_err(|problem| anyhow!(problem))?,
+            Proxy::Env => proxy::from_environment()?,
         };
-        let (base_url, user_agent) = (manifest.base_url.clone(), manifest.user_agent.clone());
         let client = Client {
             unix_socket: manifest.unix_socket.clone(),
             tls_config,
-            ..Client::new(base_url, user_agent, proxy)
+            ..Client::new(manifest.base_url.clone(), &manifest.user_agent, proxy)
         };
         Ok(Self {
             manifest,

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::attempt::{Attempt, Received};
-use super::checks::failed_check;
+use super::checks::{failed_checks, shortened};
 use super::client::Client;
 use super::failure::Failure;
 use super::http::Response;
@@ -14,7 +14,7 @@ use super::parked::{ParkedRequest, ParkedState, Reach};
 use super::retry::{RetryBudget, is_retried};
 use crate::cause::{Class, ResponseError, SkipReason, TransportError};
 use crate::clock::Monotonic;
-use crate::manifest::Route;
+use crate::manifest::{Expect, Route};
 use crate::verdict::{ProbeResult, Proof};
 
 /// An attempt that ends this much after its timeout shows that this process was kept from
@@ -162,38 +162,63 @@ fn judge(
         }
         Err(failure) => return with(failure.class, failure.detail),
     };
-    if !route.options.expect.accepts(response.status) {
-        let class = match response.status {
-            429 => Class::RateLimited,
-            _ => Class::HttpError(ResponseError::Status),
+    if !options.expect.accepts(response.status) {
+        if response.status == 429 {
+            return (Class::RateLimited, None);
+        }
+        let class = Class::HttpError(ResponseError::Status);
+        let location = response.location.as_deref();
+        let location = location.map(|location| shortened(&options.redact(location)));
+        return match unexpected(&options.expect, location) {
+            Some(detail) => with(class, detail),
+            None => (class, None),
         };
-        return (class, None);
     }
     let checks = route.checks.as_ref();
-    match checks.and_then(|checks| failed_check(checks, options, &response.body)) {
+    match checks.and_then(|checks| failed_checks(checks, options, &response)) {
         Some(detail) => with(Class::HttpError(ResponseError::Body), detail),
         None => (Class::Ok, None),
     }
+}
+
+/// What was expected instead of an unexpected status, and where a redirect leads.
+fn unexpected(expect: &Expect, location: Option<String>) -> Option<String> {
+    let expected = match expect {
+        Expect::Success => None,
+        Expect::Listed(list) => {
+            let list: Vec<String> = list.iter().map(u16::to_string).collect();
+            Some(match list.split_last() {
+                Some((last, [])) => format!("expected {last}"),
+                Some((last, others)) => format!("expected {} or {last}", others.join(", ")),
+                None => "expected none".to_owned(),
+            })
+        }
+    };
+    let leads = location.map(|location| format!("leads to {location}"));
+    let parts: Vec<String> = expected.into_iter().chain(leads).collect();
+    (!parts.is_empty()).then(|| parts.join("; "))
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::checks::tests::options;
     use super::*;
-    use crate::manifest::{BodyChecks, Expect};
+    use crate::manifest::BodyChecks;
 
     fn route(checks: Option<BodyChecks>) -> Route {
         Route {
             path: "/".to_owned(),
             core: true,
-            options: Arc::new(options()),
+            options: options(),
             checks: checks.map(Box::new),
         }
     }
 
     fn response(status: u16) -> Result<Response, Failure> {
-        let body = Vec::new();
-        Ok(Response { status, body })
+        Ok(Response {
+            status,
+            ..Response::default()
+        })
     }
 
     fn failed(error: TransportError, at_end: bool) -> Result<Response, Failure> {
@@ -247,7 +272,7 @@ mod tests {
     #[test]
     fn judge_accepts_a_listed_429() {
         let mut route = route(None);
-        Arc::make_mut(&mut route.options).expect = Expect::Listed(vec![429]);
+        route.options.expect = Expect::Listed(vec![429]);
         assert_eq!(judge(&route, response(429), true).0, Class::Ok);
         assert_eq!(judge(&route, response(200), true).0, BAD_STATUS);
     }

@@ -19,7 +19,7 @@ fn judge() {
                 name,
                 scope: Scope::System,
                 signal: KillSignal::Kill,
-                others: Hierarchy::find()?.processes(&group)?.len() - 1,
+                others: Hierarchy::find()?.contents(&group)?.processes.len() - 1,
                 neighbours: &neighbours?,
                 now: Monotonic::now(),
                 missing: missing.as_deref(),
