@@ -185,7 +185,10 @@ fn a_full_queue_that_begins_to_move_in_the_grace_period_is_no_hang() {
     systemd.systemctl(&["kill", "--signal=CONT", UNIT]);
     let run = running.finish();
     if run.report["hung"] == true {
-        run.refused("busy");
+        // The queue is no longer full, and the pending connect may not have been made yet.
+        let guard = &run.report["recovery"]["guard"];
+        assert!(guard == "busy" || guard == "not_reached", "{run:?}");
+        run.outcome("refused");
     } else {
         run.outcome("not_needed");
     }
