@@ -60,9 +60,12 @@ extern "C" fn summarize() {
 
 /// How many tests this run consists of. Only the harness knows; its list ends with `208 tests, 0 benchmarks`.
 fn selected() -> Option<usize> {
-    let mut command = Command::new(env::current_exe().ok()?);
-    command.args(env::args_os().skip(1)).arg("--list");
-    let printed = String::from_utf8(command.output().ok()?.stdout).ok()?;
-    let (tests, _) = printed.trim_end().lines().last()?.split_once(" tests, ")?;
-    tests.parse().ok()
+    let listed = |option: &[&str]| -> Option<usize> {
+        let mut command = Command::new(env::current_exe().ok()?);
+        command.args(env::args_os().skip(1)).arg("--list");
+        let printed = String::from_utf8(command.args(option).output().ok()?.stdout).ok()?;
+        let (tests, _) = printed.trim_end().lines().last()?.split_once(" test")?;
+        tests.parse().ok()
+    };
+    listed(&[])?.checked_sub(listed(&["--ignored"])?)
 }
