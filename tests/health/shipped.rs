@@ -141,6 +141,14 @@ fn the_services_differ_only_in_their_command_and_the_templates_in_their_instance
             .iter()
             .map(|line| line.replace("/routes.json", "/%i.json"))
             .map(|line| line.replace("/environment", "/%i.environment"))
+            .map(|line| line.replace("/%N.prom", "/%i/%N.prom"))
+            // Its own, because instances may have different users.
+            .map(|line| {
+                line.replace(
+                    "Directory=scidex-route-health",
+                    "Directory=scidex-route-health/%i",
+                )
+            })
             .collect();
         assert_eq!(settings(template), instance, "{template}");
     }
