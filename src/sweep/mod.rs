@@ -157,7 +157,10 @@ impl<'m> Prober<'m> {
         let first = probe_core(1);
         let in_time = Monotonic::now() + self.manifest.proof_time() <= deadline;
         let again = may_recover && in_time && first.is_partly_silent();
-        let second = again.then(|| probe_core(2));
+        let second = again.then(|| {
+            self.client.parked.forget_answered();
+            probe_core(2)
+        });
         let (earlier, mut last) = match second {
             Some(second) => (Some(first), second),
             None => (None, first),
