@@ -51,6 +51,10 @@ pub trait SweepEvents: Sync {
     /// A sweep begins; no request has been sent yet. Called by the sweeping thread.
     fn sweep_begins(&self) {}
 
+    /// Every core route was silent; the parked requests are given this grace period. Called by the sweeping
+    /// thread.
+    fn grace_begins(&self, _grace: Duration) {}
+
     /// The last round of the sweep's core is over, the grace period included. Called by the sweeping thread.
     fn core_ends(&self) {}
 
@@ -168,6 +172,7 @@ impl<'m> Prober<'m> {
         if let (true, Some(plan), BackendState::Hung) =
             (may_recover, &self.manifest.recovery, last.backend())
         {
+            events.grace_begins(plan.grace);
             self.await_late_answers(plan.grace);
             last.apply_late_answers(&self.client.parked.requests());
         }
