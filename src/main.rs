@@ -109,7 +109,8 @@ impl SweepEvents for Events<'_> {
 
     fn grace_begins(&self, grace: Duration) {
         let seconds = grace.as_secs_f64();
-        let text = format!("no core route answered; waiting up to {seconds} s for a late answer...");
+        let text =
+            format!("no core route answered; waiting up to {seconds} s for a late answer...");
         self.progress.show(&text);
     }
 

@@ -87,6 +87,14 @@ pub struct Sweep {
     pub backend: BackendState,
 }
 
+/// What the core's rounds brought.
+struct CoreRounds {
+    /// Each route's index in the manifest and its result.
+    results: Vec<(usize, ProbeResult)>,
+    /// What the last round proves.
+    backend: BackendState,
+}
+
 impl<'m> Prober<'m> {
     /// Prepares to probe the routes of `manifest`: reads the trusted roots and chooses the proxy, if
     /// needed.
@@ -144,7 +152,7 @@ impl<'m> Prober<'m> {
             let done = done.fetch_add(1, Ordering::Relaxed) + 1;
             events.progress(done, total.max(done));
         };
-        let probe = |routes, park_in_round, deadline| {
+        let probe = |routes: &Routes<'_>, park_in_round, deadline| {
             let concurrency = self.manifest.concurrency;
             let plan = Plan {
                 once: false,
@@ -152,23 +160,46 @@ impl<'m> Prober<'m> {
             };
             probe_all(&self.client, routes, concurrency, plan, deadline, progress)
         };
-        let probe_core = |round| {
-            let mut results = probe(&core, may_recover.then_some(round), core_deadline);
+
+        let probe_core = |round| probe(&core, may_recover.then_some(round), core_deadline);
+        let core = self.core_rounds(may_recover, deadline, probe_core, events);
+        events.core_ends();
+        let rest = match core.backend {
+            BackendState::Up => probe(&others, None, deadline),
+            BackendState::Hung => Round::skipped(&others, SkipReason::BackendHung),
+            BackendState::Down => Round::skipped(&others, SkipReason::BackendDown),
+        };
+        let mut results = core.results;
+        results.extend(rest.results);
+        results.sort_unstable_by_key(|(index, _)| *index);
+        Sweep {
+            began,
+            results: history.merge(results),
+            backend: core.backend,
+        }
+    }
+
+    /// Probes the core routes, a second time if a hang may have begun meanwhile, and gives the parked requests
+    /// their grace period if no route has answered.
+    fn core_rounds(
+        &self,
+        may_recover: bool,
+        deadline: Monotonic,
+        probe: impl Fn(u32) -> Round,
+        events: &dyn SweepEvents,
+    ) -> CoreRounds {
+        let probe = |round| {
+            let mut results = probe(round);
             results.apply_late_answers(&self.client.parked.requests());
             results
         };
-
-        let first = probe_core(1);
+        let mut last = probe(1);
+        let mut earlier = None;
         let in_time = Monotonic::now() + self.manifest.proof_time() <= deadline;
-        let again = may_recover && in_time && first.is_partly_silent();
-        let second = again.then(|| {
+        if may_recover && in_time && last.is_partly_silent() {
             self.client.parked.forget_answered();
-            probe_core(2)
-        });
-        let (earlier, mut last) = match second {
-            Some(second) => (Some(first), second),
-            None => (None, first),
-        };
+            earlier = Some(std::mem::replace(&mut last, probe(2)));
+        }
         if let (true, Some(plan), BackendState::Hung) =
             (may_recover, &self.manifest.recovery, last.backend())
         {
@@ -176,23 +207,12 @@ impl<'m> Prober<'m> {
             self.await_late_answers(plan.grace);
             last.apply_late_answers(&self.client.parked.requests());
         }
-        events.core_ends();
-        let backend = last.backend();
-        let rest = match backend {
-            BackendState::Up => probe(&others, None, deadline),
-            BackendState::Hung => Round::skipped(&others, SkipReason::BackendHung),
-            BackendState::Down => Round::skipped(&others, SkipReason::BackendDown),
-        };
-        let mut results = match earlier {
-            Some(earlier) => earlier.merge(last),
-            None => last.results,
-        };
-        results.extend(rest.results);
-        results.sort_unstable_by_key(|(index, _)| *index);
-        Sweep {
-            began,
-            results: history.merge(results),
-            backend,
+        CoreRounds {
+            backend: last.backend(),
+            results: match earlier {
+                Some(earlier) => earlier.merge(last),
+                None => last.results,
+            },
         }
     }
 
