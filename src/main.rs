@@ -32,11 +32,11 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> anyhow::Result<Status> {
     let (started_at, started) = (SystemTime::now(), Instant::now());
+    let outputs = Outputs::prepare(cli)?;
     let manifest = load(cli)?;
     if cli.validate {
         return Ok(Status::of(true, report::write_summary(&manifest)));
     }
-    let outputs = Outputs::prepare(cli)?;
     let prober = Prober::new(&manifest)?;
     let permission = permission(cli);
 
@@ -52,7 +52,7 @@ fn run(cli: &Cli) -> anyhow::Result<Status> {
         .then(|| QueueWatch::start(&manifest, prober.remotes()).ok())
         .flatten();
 
-    let progress = Progress::new(manifest.routes.len());
+    let progress = Progress::new(&manifest);
     let options = SweepOptions {
         wait: cli.wait,
         may_recover: may_kill,
@@ -80,8 +80,10 @@ fn run(cli: &Cli) -> anyhow::Result<Status> {
         started_at,
         elapsed: started.elapsed(),
         manifest: &manifest,
+        core_only: cli.core,
         results: sweep.results,
         verdict,
+        unit: recovery.unit_report.clone().or(findings.unit),
         recovery,
         warnings: findings.warnings,
     };

@@ -20,7 +20,7 @@ use crate::privileges::Caller;
 pub(super) const MOST_BYTES: usize = 8 * 1024 * 1024;
 
 /// The paths that are tried, in this order, when the command line names no manifest.
-const DEFAULT_PATHS: [&str; 2] = ["routes.json", "/etc/scidex-route-health/routes.json"];
+pub(crate) const DEFAULT_PATHS: [&str; 2] = ["routes.json", "/etc/scidex-route-health/routes.json"];
 
 /// What the caller adds to a manifest.
 pub struct LoadOptions<'a> {

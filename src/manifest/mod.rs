@@ -28,6 +28,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub(crate) use load::DEFAULT_PATHS;
 pub use load::{LoadOptions, ManifestError};
 pub use problems::Problems;
 pub(crate) use proof::in_seconds;

@@ -1,6 +1,5 @@
 //! Reports for the formats' tests.
 
-use std::io::{self, Write};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,7 +10,7 @@ use crate::manifest::{
 };
 use crate::recovery::{
     self, Cpu, Evidence, Guard, Listener, MainPid, ParkedCounts, ProcessDetails, ProcessEvidence,
-    Reading, Recovery, Stacks, ThreadGroup,
+    Reading, Recovery, Stacks, ThreadGroup, UnitReport,
 };
 use crate::verdict::{self, ProbeResult, Proof};
 
@@ -95,9 +94,11 @@ pub(super) fn with_report<T>(cases: Vec<Case>, test: impl FnOnce(&mut Report) ->
         started_at: started_at(),
         elapsed: Duration::from_micros(31_415),
         manifest: &manifest,
+        core_only: false,
         results,
         verdict,
         recovery: Recovery::idle(recovery::Outcome::NotNeeded, unit()),
+        unit: None,
         warnings: vec![],
     })
 }
@@ -106,7 +107,8 @@ pub(super) fn with_report<T>(cases: Vec<Case>, test: impl FnOnce(&mut Report) ->
 fn manifest() -> Manifest {
     let text = br#"{
         "base_url": "http://127.0.0.1:8000",
-        "routes": [{"path": "/", "core": true}]
+        "routes": [{"path": "/", "core": true}],
+        "recovery": {"unit": "scidex-api.service"}
     }"#;
     let source = Source::File {
         path: "/etc/scidex-route-health/routes.json".into(),
@@ -263,6 +265,17 @@ pub(super) fn recovered() -> Recovery {
     }
 }
 
+/// What systemd says of the unit of a backend that is active.
+pub(super) fn active() -> UnitReport {
+    UnitReport {
+        name: "scidex-api.service".to_owned(),
+        active_state: "active".to_owned(),
+        sub_state: "running".to_owned(),
+        since: Some(started_at() - Duration::from_hours(2)),
+        restarts: Some(3),
+    }
+}
+
 /// A recovery that was refused.
 pub(super) fn refused() -> Recovery {
     Recovery {
@@ -289,11 +302,4 @@ pub(super) fn assert_golden(name: &str, text: &str) {
         text == expected,
         "{name} should be:\n{expected}\nbut is:\n{text}"
     );
-}
-
-/// The output of a format.
-pub(super) fn text(render: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> String {
-    let mut text = vec![];
-    render(&mut text).unwrap();
-    String::from_utf8(text).unwrap()
 }

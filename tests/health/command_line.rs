@@ -379,7 +379,8 @@ fn waiting_proves_that_the_new_version_is_live() {
     let test_env = test_env.env("GIT_SHA", "n3w");
     let run = test_env.run(["--wait", "20"]);
     run.exits(0)
-        .stderr_has("sweep 1: 1 route gave an HTTP error");
+        .stderr_has("sweep 1: core /api/status: wrong body 200 after ")
+        .stderr_has("does not contain");
     assert_eq!(test_env.server().connections(), 2);
 }
 

@@ -17,6 +17,8 @@ use crate::manifest::Scope;
 
 /// The bound on one call.
 const BOUND: Duration = Duration::from_secs(5);
+/// How far the dependencies of a unit are followed.
+const NEIGHBOUR_CALLS: usize = 4;
 
 /// `systemctl`, for one manager.
 #[derive(Clone, Debug)]
@@ -77,20 +79,21 @@ impl Systemctl {
         Unit::parse_all(&self.ask(names, properties)?)
     }
 
-    /// The units that decide what a kill of `unit` sets off, in two calls at most; usually in one.
+    /// The units that decide what a kill of `unit` sets off. One call suffices for most units, and each further one is
+    /// about those that the answer before it named.
     ///
     /// # Errors
     ///
     /// As [`Self::show`].
     pub(in crate::recovery) fn neighbours(&self, unit: &Unit) -> Result<Vec<Unit>, String> {
         let mut neighbours = Vec::new();
-        for _ in 0..2 {
-            let names: Vec<_> = names_to_ask(unit, &neighbours)
-                .into_iter()
-                .map(str::to_owned)
-                .collect();
-            let names: Vec<_> = names.iter().map(String::as_str).collect();
-            neighbours.extend(self.show_units(&names, NEIGHBOUR)?);
+        for _ in 0..NEIGHBOUR_CALLS {
+            let names: Vec<_> = names_to_ask(unit, &neighbours).into_iter().collect();
+            let answer = self.show_units(&names, NEIGHBOUR)?;
+            if answer.is_empty() {
+                break;
+            }
+            neighbours.extend(answer);
         }
         Ok(neighbours)
     }

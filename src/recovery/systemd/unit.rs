@@ -67,7 +67,10 @@ pub(super) const SERVICE: &[&str] = &[
     "Wants",
     "Upholds",
     "After",
+    "RequiredBy",
+    "RequisiteOf",
     "BoundBy",
+    "ConsistsOf",
     "PropagatesStopTo",
     // the files that a restart needs
     "WorkingDirectory",
@@ -87,7 +90,11 @@ pub(in crate::recovery) const NEIGHBOUR: &[&str] = &[
     "ActiveState",
     "ControlGroup",
     "Listen",
-    // the units that its stop stops
+    "Requires",
+    "Requisite",
+    "BindsTo",
+    "After",
+    // the units that its stop or restart stops or restarts
     "RequiredBy",
     "RequisiteOf",
     "BoundBy",

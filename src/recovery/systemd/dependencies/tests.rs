@@ -24,26 +24,48 @@ fn judge(unit: &[&str], neighbours: &[Unit], others: usize) -> String {
 }
 
 #[test]
-fn names_to_ask_are_the_dependencies_and_then_the_dependents_of_dependents() {
+fn names_to_ask_follow_what_is_needed_and_what_depends() {
     let unit = demo(&["PropagatesStopTo=other.service"]);
     let first: Vec<_> = names_to_ask(&unit, &[]).into_iter().collect();
-    assert_eq!(
-        first,
-        [
-            "db.service",
-            "demo.socket",
-            "other.service",
-            "sysinit.target",
-            "system.slice",
-            "worker.service"
-        ]
-    );
-    let known = neighbours(
+    let expected = [
+        "db.service",
+        "demo.socket",
+        "other.service",
+        "sysinit.target",
         "worker.service",
-        &["RequiredBy=demo.service sub.service db.service"],
+    ];
+    assert_eq!(first, expected);
+    let unit = demo(&[]);
+    let ask = |name, changes: &[&str]| {
+        let known = neighbours(name, changes);
+        let names: Vec<_> = names_to_ask(&unit, &known)
+            .into_iter()
+            .map(str::to_owned)
+            .collect();
+        names.join(" ")
+    };
+    assert_eq!(ask("db.service", &[]), "");
+    assert_eq!(
+        ask(
+            "worker.service",
+            &["RequiredBy=demo.service sub.service db.service"]
+        ),
+        "sub.service"
     );
-    assert_eq!(names_to_ask(&unit, &known), BTreeSet::from(["sub.service"]));
-    assert!(names_to_ask(&unit, &neighbours("db.service", &[])).is_empty());
+    assert_eq!(
+        ask(
+            "worker.service",
+            &["Requires=disk.mount x.slice", "Wants=x.service"]
+        ),
+        "disk.mount"
+    );
+    assert_eq!(
+        ask(
+            "db.service",
+            &["Requisite=disk.mount", "BoundBy=unrelated.service"]
+        ),
+        "disk.mount"
+    );
 }
 
 #[test]
@@ -57,9 +79,7 @@ fn a_dependency_that_cannot_start_prevents_the_restart() {
         (
             &[],
             &["ActiveState=failed"],
-            Some(
-                "its Requires=db.service has failed; start it again: \"systemctl start db.service\"",
-            ),
+            Some("its Requires=db.service has failed; start it: \"systemctl start db.service\""),
         ),
         (&["After="], &["ActiveState=failed"], None),
         (
@@ -121,6 +141,70 @@ fn a_dependency_that_cannot_start_prevents_the_restart() {
             "{unit:?} {db:?}: {why}"
         );
     }
+}
+
+/// The backend, or a unit that depends on it, needs `db.service`, which needs `disk.mount`.
+#[test]
+fn an_obstacle_is_found_however_far_away_it_is() {
+    let need = ["Requires=disk.mount", "After=disk.mount"];
+    let db = |disk: &[&str], state: &str| {
+        let state = format!("ActiveState={state}");
+        let mut units = neighbours("disk.mount", disk);
+        units.retain(|unit| unit.id() != Some("db.service"));
+        let all = neighbours("db.service", &[&state, need[0], need[1]]);
+        units.extend(
+            all.into_iter()
+                .filter(|unit| unit.id() == Some("db.service")),
+        );
+        units
+    };
+    let (masked, failed) = (["LoadState=masked"], ["ActiveState=failed"]);
+    let over = "Requires=disk.mount of db.service, which it needs, is masked; \"systemctl unmask disk.mount\"";
+    for (unit, units, refused) in [
+        (&[][..], db(&[], "active"), None),
+        (&[], db(&masked, "active"), Some(over)),
+        (&[], db(&masked, "inactive"), Some(over)),
+        (
+            &["Requires=", "Wants=db.service"],
+            db(&masked, "active"),
+            None,
+        ),
+        // A start of db.service is needed only if it does not run.
+        (&[], db(&failed, "active"), None),
+        (
+            &[],
+            db(&failed, "inactive"),
+            Some("disk.mount of db.service, which it needs, has failed"),
+        ),
+        (&["After="], db(&failed, "inactive"), None),
+        (
+            &["Requires=", "RequiredBy=db.service"],
+            db(&masked, "active"),
+            Some("which is restarted with it, is masked"),
+        ),
+        (
+            &["Requires=", "RequiredBy=db.service"],
+            db(&masked, "inactive"),
+            None,
+        ),
+        (
+            &["Requires=", "PropagatesStopTo=db.service"],
+            db(&masked, "active"),
+            None,
+        ),
+    ] {
+        let why = judge(unit, &units, 0);
+        assert_eq!(why.is_empty(), refused.is_none(), "{unit:?}: {why}");
+        assert!(why.contains(refused.unwrap_or_default()), "{unit:?}: {why}");
+    }
+    // The dependent alone fails.
+    let (unit, units) = (
+        demo(&["Requires=", "RequiredBy=db.service", "BoundBy="]),
+        db(&failed, "active"),
+    );
+    let warnings = dependents_left(&facts(&unit, &units, 0)).concat();
+    let expected = "a kill of demo.service also restarts db.service, which then fails: its Requires=disk.mount has failed";
+    assert!(warnings.starts_with(expected), "{warnings}");
 }
 
 const STOP_POST: &str =
