@@ -211,7 +211,7 @@ fn a_handshake_that_is_not_answered_is_named() {
 }
 
 #[test]
-fn a_silent_page_behind_a_good_handshake_is_a_hang() {
+fn a_handshake_is_no_answer_to_a_core_request() {
     let Some(authority) = Authority::new() else {
         return;
     };
@@ -221,7 +221,8 @@ fn a_silent_page_behind_a_good_handshake_is_a_hang() {
     run.exits(1)
         .cause("/up", "timeout")
         .attempts("/up", 2)
-        .hung(true);
+        .hung(true)
+        .down(false);
 }
 
 #[test]
