@@ -100,6 +100,14 @@ impl Class {
         })
     }
 
+    /// Whether the last attempt brought a complete HTTP response.
+    pub const fn is_complete(self) -> bool {
+        match self {
+            Self::Ok | Self::RateLimited | Self::HttpError(_) => true,
+            Self::TimeoutUnreachable(_) | Self::Skipped(_) => false,
+        }
+    }
+
     /// The severity of this class for a core (`core`) or auxiliary route.
     pub const fn severity(self, core: bool) -> Severity {
         match self {

@@ -5,13 +5,14 @@ mod generated;
 
 use std::ffi::OsString;
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::builder::{OsStringValueParser, TypedValueParser};
-use clap::error::{ContextKind, ContextValue};
-use clap::{Parser, ValueEnum};
+use clap::builder::{OsStringValueParser, StyledStr, TypedValueParser};
+use clap::error::{ContextKind, ContextValue, ErrorKind as Kind};
+use clap::{CommandFactory, Parser, ValueEnum};
 
+use crate::escape::escape;
 use crate::manifest::{BaseUrl, LONGEST_DEADLINE};
 use crate::status::Status;
 use crate::stderr::{Level, log, log_stdout_failed, stderr_is_journal};
@@ -72,7 +73,7 @@ pub struct Cli {
     pub metrics: Option<PathBuf>,
 
     /// Check the manifest and print a summary, but probe nothing
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["junit", "metrics", "wait", "core"])]
     pub validate: bool,
 
     /// Print nothing if healthy, otherwise only what is not OK (human format)
@@ -107,6 +108,16 @@ pub enum Color {
 }
 
 impl Cli {
+    fn parse_arguments(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let parsed = Self::try_parse_from(arguments);
+        let cli = parsed.map_err(|error| with_hint(without_user_info(error)))?;
+        if cli.validate && cli.format == Format::Json {
+            let message = "the argument '--validate' cannot be used with '--format json'";
+            return Err(Self::command().error(Kind::ArgumentConflict, message));
+        }
+        Ok(cli)
+    }
+
     /// Parses the program's name and its arguments.
     ///
     /// # Errors
@@ -114,8 +125,7 @@ impl Cli {
     /// The exit status, after everything has been printed: the arguments ask for help or the version,
     /// or are invalid.
     pub fn from_arguments(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, Status> {
-        Self::try_parse_from(arguments).map_err(|answer| {
-            let answer = without_user_info(answer);
+        Self::parse_arguments(arguments).map_err(|answer| {
             if answer.use_stderr() {
                 // clap does not know the journal's prefixes.
                 if stderr_is_journal() {
@@ -136,6 +146,46 @@ impl Cli {
             Status::of(true, written)
         })
     }
+}
+
+/// What to write instead of an argument that does not exist: its beginning, and the advice.
+const HINTS: [(&str, &str); 6] = [
+    ("--json", "to print JSON, use '--format json'"),
+    ("--timeout", "set \"timeout_seconds\" in the manifest"),
+    ("--retries", "set \"retries\" in the manifest"),
+    ("--config", "to name the manifest, use '--manifest FILE'"),
+    ("--url", "to probe another address, use '--base-url URL'"),
+    ("--check", "to check the manifest alone, use '--validate'"),
+];
+
+/// Adds advice to an error about an argument that does not exist.
+fn with_hint(mut error: clap::Error) -> clap::Error {
+    let Some(ContextValue::String(typed)) = error.get(ContextKind::InvalidArg) else {
+        return error;
+    };
+    let hint = HINTS.iter().find(|(start, _)| typed.starts_with(start));
+    let hint = match hint {
+        _ if error.kind() != Kind::UnknownArgument => None,
+        Some((_, hint)) => Some((*hint).to_owned()),
+        None if !typed.starts_with('-')
+            && Path::new(typed)
+                .extension()
+                .is_some_and(|end| end == "json") =>
+        {
+            Some(format!(
+                "to name the manifest, use '--manifest {}'",
+                escape(typed)
+            ))
+        }
+        None => None,
+    };
+    if let Some(hint) = hint {
+        // In the place of an option that is only spelled alike.
+        error.remove(ContextKind::SuggestedArg);
+        let hint = vec![StyledStr::from(hint)];
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(hint));
+    }
+    error
 }
 
 /// Hides arguments that may contain a password: clap shows invalid arguments.
@@ -182,7 +232,8 @@ mod tests {
 
     fn parse(arguments: &[&str]) -> Result<Cli, String> {
         let arguments = ["scidex-route-health"].iter().chain(arguments);
-        Cli::try_parse_from(arguments).map_err(|error| without_user_info(error).to_string())
+        let arguments = arguments.map(OsString::from);
+        Cli::parse_arguments(arguments).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -251,6 +302,47 @@ mod tests {
         assert!(parse(&["--dry-run"]).unwrap().dry_run);
         let error = parse(&["--dry-run", "--no-recover"]).unwrap_err();
         assert!(error.contains("cannot be used with"), "{error}");
+    }
+
+    #[test]
+    fn validate_excludes_what_has_no_effect_with_it() {
+        assert!(parse(&["--validate", "--format", "human", "-m", "a.json"]).is_ok());
+        for more in [
+            &["--format", "json"] as &[_],
+            &["--junit", "a"],
+            &["--metrics", "a"],
+            &["--wait", "0"],
+            &["--core"],
+        ] {
+            let error = parse(&[&["--validate"], more].concat()).unwrap_err();
+            assert!(error.contains("cannot be used with"), "{more:?}: {error}");
+            assert!(error.contains(more[0]), "{more:?}: {error}");
+        }
+        assert!(parse(&["--core", "--wait", "1", "--format", "json"]).is_ok());
+    }
+
+    #[test]
+    fn an_argument_that_other_programs_have_is_answered_with_ours() {
+        for (typed, hint) in [
+            ("--json", "tip: to print JSON, use '--format json'"),
+            ("--json=x", "'--format json'"),
+            ("--timeout", "tip: set \"timeout_seconds\" in the manifest"),
+            ("--timeout=3", "\"timeout_seconds\""),
+            ("--config", "'--manifest FILE'"),
+            ("--url", "'--base-url URL'"),
+            (
+                "routes.json",
+                "tip: to name the manifest, use '--manifest routes.json'",
+            ),
+            ("/etc/\u{1b}.json", "'--manifest /etc/\\u{1b}.json'"),
+            ("--manifst", "a similar argument exists: '--manifest'"),
+        ] {
+            let error = parse(&[typed]).unwrap_err();
+            assert!(error.contains(hint), "{typed}: {error}");
+            assert_eq!(error.matches("tip: ").count(), 1, "{error}");
+        }
+        let error = parse(&["http://me:secret@h.json"]).unwrap_err();
+        assert!(!error.contains("secret"), "{error}");
     }
 
     #[test]

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use scidex_route_health::cli::Cli;
 use scidex_route_health::manifest::{LoadOptions, Manifest, Variables};
-use scidex_route_health::recovery::{self, Permission, RecoveryRequest, SocketWatch, warnings};
+use scidex_route_health::recovery::warnings::{self, Findings};
+use scidex_route_health::recovery::{self, Permission, QueueWatch, RecoveryRequest};
 use scidex_route_health::report::{self, Outputs, Progress, Report};
 use scidex_route_health::status::Status;
 use scidex_route_health::stderr::{Level, log, log_nonblocking};
@@ -31,11 +32,11 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> anyhow::Result<Status> {
     let (started_at, started) = (SystemTime::now(), Instant::now());
+    let outputs = Outputs::prepare(cli)?;
     let manifest = load(cli)?;
     if cli.validate {
         return Ok(Status::of(true, report::write_summary(&manifest)));
     }
-    let outputs = Outputs::prepare(cli)?;
     let prober = Prober::new(&manifest)?;
     let permission = permission(cli);
 
@@ -45,20 +46,21 @@ fn run(cli: &Cli) -> anyhow::Result<Status> {
         log_nonblocking(Level::Info, &line);
     }
     let may_recover = !matches!(permission, Permission::Forbidden(_));
-    let warnings = may_recover.then(|| warnings::start(&manifest, prober.lookup()));
-    let watch = (may_recover && manifest.recovery.is_some())
-        .then(|| SocketWatch::start(&manifest).ok())
+    let may_kill = may_recover && manifest.recovery.is_some();
+    let warnings = may_recover.then(|| warnings::start(&manifest, &prober));
+    let queues = may_kill
+        .then(|| QueueWatch::start(&manifest, prober.remotes()).ok())
         .flatten();
 
-    let progress = Progress::new(manifest.routes.len());
+    let progress = Progress::new(&manifest);
     let options = SweepOptions {
         wait: cli.wait,
-        may_recover: may_recover && manifest.recovery.is_some(),
+        may_recover: may_kill,
     };
     let events = Events {
         manifest: &manifest,
         progress: &progress,
-        watch: watch.as_ref(),
+        queues: queues.as_ref(),
         sweeps: AtomicUsize::new(0),
     };
     let (sweep, verdict) = sweep::until_healthy(&prober, options, &events);
@@ -68,19 +70,22 @@ fn run(cli: &Cli) -> anyhow::Result<Status> {
         manifest: &manifest,
         verdict: &verdict,
         sweep: &sweep,
-        watch,
-        log: &|line| log_nonblocking(Level::Info, line),
+        prober: &prober,
+        queues,
+        log: &|line| log_nonblocking(Level::Warning, line),
     };
-    let recovery = recovery::attempt(request, permission, &prober);
-    let warnings = warnings.map_or_else(Vec::new, |warnings| warnings.finish(MAX_WAIT));
+    let recovery = recovery::attempt(&request, permission);
+    let findings = warnings.map_or_else(Findings::default, |warnings| warnings.finish(MAX_WAIT));
     let report = Report {
         started_at,
         elapsed: started.elapsed(),
         manifest: &manifest,
+        core_only: cli.core,
         results: sweep.results,
         verdict,
+        unit: recovery.unit_report.clone().or(findings.unit),
         recovery,
-        warnings,
+        warnings: findings.warnings,
     };
     let written = report::write_all(&report, outputs);
     Ok(Status::of(report.verdict.healthy, written))
@@ -90,21 +95,21 @@ fn run(cli: &Cli) -> anyhow::Result<Status> {
 struct Events<'a> {
     manifest: &'a Manifest,
     progress: &'a Progress,
-    watch: Option<&'a SocketWatch>,
+    queues: Option<&'a QueueWatch>,
     /// Unhealthy sweeps so far.
     sweeps: AtomicUsize,
 }
 
 impl SweepEvents for Events<'_> {
     fn sweep_begins(&self) {
-        if let Some(watch) = self.watch {
-            watch.sweep_begins();
+        if let Some(queues) = self.queues {
+            queues.sweep_begins();
         }
     }
 
     fn core_ends(&self) {
-        if let Some(watch) = self.watch {
-            watch.core_ends();
+        if let Some(queues) = self.queues {
+            queues.core_ends();
         }
     }
 

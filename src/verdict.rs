@@ -10,10 +10,10 @@ pub struct Proof {
     /// The whole budget was used, and each attempt had its full timeout and timed out before a single byte
     /// arrived.
     pub silent: bool,
-    /// At least one attempt received at least one byte.
+    /// At least one attempt received at least one byte; here, a TLS handshake counts.
     pub received_any: bool,
-    /// An attempt overran its timeout by more than a second: the prober itself was starved.
-    pub overran: bool,
+    /// How long this program was kept from running during an attempt, if that was too long.
+    pub starved: Option<Duration>,
 }
 
 /// The result of probing one route. Small, because there may be 100,000.
@@ -87,8 +87,8 @@ pub struct Verdict {
     pub healthy: bool,
     /// What the core routes prove.
     pub backend: BackendState,
-    /// The prober was starved while it probed a core route.
-    pub starved: bool,
+    /// How long this program was kept from running while it probed a core route, if that was too long.
+    pub starved: Option<Duration>,
     /// Routes by class.
     pub tally: Tally,
 }
@@ -136,11 +136,14 @@ const fn unreachable(class: Class) -> bool {
     }
 }
 
-/// Judges a sweep: each result with whether its route is core.
-pub fn judge<'a>(results: impl IntoIterator<Item = (bool, &'a ProbeResult)> + Clone) -> Verdict {
+/// Judges a sweep: each result with whether its route is core, and what the core's last round proved.
+pub fn judge<'a>(
+    results: impl IntoIterator<Item = (bool, &'a ProbeResult)>,
+    backend: BackendState,
+) -> Verdict {
     let mut tally = Tally::default();
-    let (mut healthy, mut starved) = (true, false);
-    for (core, result) in results.clone() {
+    let (mut healthy, mut starved) = (true, None);
+    for (core, result) in results {
         *match result.class {
             Class::Ok => &mut tally.ok,
             Class::TimeoutUnreachable(_) => &mut tally.timeout_unreachable,
@@ -149,15 +152,13 @@ pub fn judge<'a>(results: impl IntoIterator<Item = (bool, &'a ProbeResult)> + Cl
             Class::Skipped(_) => &mut tally.skipped,
         } += 1;
         healthy &= result.class.severity(core) != Severity::Hard;
-        starved |= core && result.proof.overran;
+        if core {
+            starved = starved.max(result.proof.starved);
+        }
     }
-    let core = results
-        .into_iter()
-        .filter(|(core, _)| *core)
-        .map(|(_, result)| result);
     Verdict {
         healthy,
-        backend: backend_state(core),
+        backend,
         starved,
         tally,
     }
@@ -171,17 +172,17 @@ mod tests {
     const SILENT: Proof = Proof {
         silent: true,
         received_any: false,
-        overran: false,
+        starved: None,
     };
     const NOTHING: Proof = Proof {
         silent: false,
         received_any: false,
-        overran: false,
+        starved: None,
     };
     const RECEIVED: Proof = Proof {
         silent: false,
         received_any: true,
-        overran: false,
+        starved: None,
     };
 
     fn result(class: Class, proof: Proof) -> ProbeResult {
@@ -246,7 +247,7 @@ mod tests {
             (false, skipped, true),
         ] {
             let result = result(class, RECEIVED);
-            let verdict = judge([(core, &result)]);
+            let verdict = judge([(core, &result)], BackendState::Up);
             assert_eq!(verdict.healthy, healthy, "{core} {class:?}");
         }
     }
@@ -261,7 +262,10 @@ mod tests {
             (false, result(BAD, RECEIVED)),
             (false, result(Class::Skipped(SkipReason::Deadline), NOTHING)),
         ];
-        let verdict = judge(results.iter().map(|(core, result)| (*core, result)));
+        let verdict = judge(
+            results.iter().map(|(core, result)| (*core, result)),
+            BackendState::Up,
+        );
         let tally = Tally {
             ok: 1,
             timeout_unreachable: 1,
@@ -270,17 +274,7 @@ mod tests {
             skipped: 1,
         };
         assert_eq!(verdict.tally, tally);
-        assert!(!verdict.starved);
-    }
-
-    #[test]
-    fn judge_distinguishes_hung_from_down() {
-        let hung = judge([(true, &lost(TransportError::Timeout, SILENT))]);
-        assert!(hung.hung() && !hung.down());
-        let down = judge([(true, &lost(TransportError::Refused, NOTHING))]);
-        assert!(down.down() && !down.hung());
-        let up = judge([(true, &result(Class::Ok, RECEIVED))]);
-        assert!(!up.hung() && !up.down());
+        assert_eq!(verdict.starved, None);
     }
 
     #[test]
@@ -288,11 +282,12 @@ mod tests {
         let starved = result(
             Class::Ok,
             Proof {
-                overran: true,
+                starved: Some(Duration::from_secs(2)),
                 ..RECEIVED
             },
         );
-        assert!(judge([(true, &starved)]).starved);
-        assert!(!judge([(false, &starved)]).starved);
+        let verdict = |core| judge([(core, &starved)], BackendState::Up);
+        assert_eq!(verdict(true).starved, Some(Duration::from_secs(2)));
+        assert_eq!(verdict(false).starved, None);
     }
 }

@@ -16,8 +16,8 @@ const NAME: &str = "scidex-route-health";
 const MORE: &str = r#".SH FILES
 .TP
 .I routes.json
-The manifest. The current directory is searched first. If other users can write the manifest, a run as root or with
-CAP_KILL loads it only if
+The manifest. The current directory is searched first; only a regular file counts there. If other users can write the
+manifest, a run as root or with CAP_KILL loads it only if
 .B \-\-manifest
 names it. Even then, the run kills nothing.
 .TP
@@ -37,8 +37,14 @@ The root certificates to use instead of the system's.
 If this is
 .IR true ,
 the human report also contains annotations for GitHub Actions.
+.TP
+.B CREDENTIALS_DIRECTORY
+Where systemd keeps the credentials of
+.BR LoadCredential= .
 .PP
-A manifest can also use variables in header values and body checks. The program uses proxy variables only if the manifest's key
+A manifest can also use variables in header values and body checks. One that is not set is read from the file of its name in
+.IR $CREDENTIALS_DIRECTORY .
+The program uses proxy variables only if the manifest's key
 .I proxy
 is
 .IR env .

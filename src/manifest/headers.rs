@@ -4,9 +4,8 @@
 use std::collections::HashSet;
 
 use super::json::Json;
-use super::problems::{Context, Field, Location, quoted};
+use super::problems::{Context, entry, quoted};
 use super::secret::Secret;
-use super::variables::Expanded;
 use super::{Header, Variables};
 
 /// The largest number of headers in one object, and of bytes in their names and values together. Servers
@@ -14,27 +13,8 @@ use super::{Header, Variables};
 const MOST: usize = 128;
 const MOST_BYTES: usize = 64 * 1024;
 
-/// Why the header `name` cannot be set, if it cannot.
-fn reserved(name: &str) -> Option<&'static str> {
-    const FRAMING: [&str; 9] = [
-        "connection",
-        "content-length",
-        "expect",
-        "keep-alive",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    ];
-    if name.eq_ignore_ascii_case("user-agent") {
-        Some("is set by the key \"user_agent\" at the top level; use that key")
-    } else if FRAMING.iter().any(|f| name.eq_ignore_ascii_case(f)) {
-        Some("frames the message or manages the connection, so this program sets it; remove it")
-    } else {
-        None
-    }
-}
+/// Headers that frame the message or manage the connection.
+const FRAMING: &str = "connection content-length expect keep-alive proxy-connection te trailer transfer-encoding upgrade";
 
 /// Whether `b` may occur in a token (RFC 9110, section 5.6.2).
 fn is_token(b: u8) -> bool {
@@ -42,26 +22,16 @@ fn is_token(b: u8) -> bool {
 }
 
 /// Reads the object name → value.
-pub(super) fn headers(
-    value: &Json<'_>,
-    location: &Location<'_>,
-    context: &mut Context<'_>,
-) -> Field<Vec<Header>> {
-    let Context {
-        problems,
-        variables,
-    } = context;
+pub(super) fn headers(value: &Json, place: &str, context: &mut Context<'_>) -> Option<Vec<Header>> {
     let Json::Object(entries) = value else {
         let message = format!("is {}; give an object, name → value", value.kind());
-        return Err(problems.add(location, message));
+        context.note(place, message);
+        return None;
     };
     let mut names = HashSet::new();
     let mut headers = Vec::new();
     let mut bytes = 0;
-    let there = entries
-        .iter()
-        .filter(|(_, value)| !matches!(value, Json::Cut));
-    for (name, value) in there {
+    for (name, value) in entries {
         // If the author wrote "Name: value" as the name, the value must not appear in a log.
         let token = name.bytes().take_while(|b| is_token(*b)).count();
         let shown = name.get(..token).unwrap_or_default();
@@ -73,19 +43,12 @@ pub(super) fn headers(
         } else if !names.insert(name.to_ascii_lowercase()) {
             Err("duplicate header (names are not case-sensitive); keep one of the two".to_owned())
         } else {
-            header_value(name, value, *variables)
+            header_value(name, value, context.variables)
         };
-        match read {
-            Ok(value) => {
-                bytes += name.len() + value.reveal().len();
-                if headers.len() < MOST && bytes <= MOST_BYTES {
-                    let name = name.to_string();
-                    headers.push(Header { name, value });
-                }
-            }
-            Err(message) => {
-                problems.add(&Location::Entry(location, shown), message);
-            }
+        if let Some(value) = context.check(&entry(place, shown), read) {
+            bytes += name.len() + value.reveal().len();
+            let name = name.clone();
+            headers.push(Header { name, value });
         }
     }
     if names.len() > MOST || bytes > MOST_BYTES {
@@ -93,30 +56,34 @@ pub(super) fn headers(
             "{} headers with {bytes} bytes are too many; give at most {MOST} with {MOST_BYTES}",
             names.len()
         );
-        problems.add(location, message);
+        context.note(place, message);
     }
-    Ok(headers)
+    Some(headers)
 }
 
 /// The value to send, if the header may be set to it.
-fn header_value(name: &str, value: &Json<'_>, variables: Variables<'_>) -> Result<Secret, String> {
-    if let Some(reason) = reserved(name) {
-        return Err(reason.to_owned());
+fn header_value(name: &str, value: &Json, variables: Variables<'_>) -> Result<Secret, String> {
+    let is = |known: &str| name.eq_ignore_ascii_case(known);
+    if is("user-agent") {
+        return Err("is set by the key \"user_agent\" at the top level; use that key".to_owned());
+    }
+    if FRAMING.split(' ').any(is) {
+        let message =
+            "frames the message or manages the connection, so this program sets it; remove it";
+        return Err(message.to_owned());
     }
     let Json::Text(written) = value else {
         return Err(format!("is {}; give a string", value.kind()));
     };
     sendable(written, "the value")?;
-    let Expanded { text, values } = variables.expand(written)?;
-    for (variable, value) in &values {
-        sendable(value, &format!("the environment variable {variable}"))?;
+    let expanded = variables.expand(written)?;
+    for (variable, value) in &expanded.values {
+        sendable(value, &format!("the variable {variable}"))?;
     }
     // Blanks around a value are not part of it (RFC 9110, section 5.5).
-    let text = text.trim_matches([' ', '\t']);
-    Ok(Secret::with_parts(
-        text,
-        values.into_iter().map(|(_, value)| value),
-    ))
+    let text = expanded.text.trim_matches([' ', '\t']);
+    let variables = expanded.values.into_iter().map(|(_, value)| value);
+    Ok(Secret::of_header(name, text, variables))
 }
 
 /// Whether a field value may contain `text` (RFC 9110, section 5.5): anything but control characters.

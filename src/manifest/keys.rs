@@ -5,165 +5,162 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use super::json::Json;
-use super::object::{ObjectReader, rule};
-use super::options::GivenOptions;
-use super::problems::{Context, Field, Location};
-use super::routes::{RawRoutes, Routes};
+use super::object::Object;
+use super::problems::Context;
+use super::routes::routes;
 use super::rules::{self, DAY, seconds, seconds_up_to, whole, word};
 use super::url::{BaseUrl, Scheme};
-use super::{
-    DumpSignal, KillSignal, Manifest, Proxy, RecoveryPlan, Scope, SocketPath, Source, proof,
-};
+use super::{DumpSignal, KillSignal, Manifest, Options, Proxy, RecoveryPlan, Scope, SocketPath};
+use super::{Route, Source, proof};
 
 const SECOND: Duration = Duration::from_secs(1);
-const DEFAULT_DEADLINE: Duration = Duration::from_secs(120);
 const USER_AGENT: &str = concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION"));
 
-/// Reads the keys of a manifest whose `routes` have been read already. `base_url`, if given, replaces the
-/// manifest's own.
-pub(super) fn manifest(
-    json: &Json<'_>,
-    routes: RawRoutes<'_>,
+/// Reads a manifest. `base_url`, if given, replaces the manifest's own.
+pub(super) fn manifest<'v>(
+    json: &'v Json,
     base_url: Option<BaseUrl>,
     source: Source,
-    context: &mut Context<'_>,
-) -> Field<Manifest> {
-    let mut top = ObjectReader::new(json, &Location::Top, context)?;
-    // For editors; only its type is checked.
-    let _ = top.optional("$schema", rule(|value| rules::text(value).map(drop)));
-    let name = top.optional("name", rule(rules::name));
-    let own_url = top.required("base_url", rule(rules::parsed::<BaseUrl>));
-    let unix_socket = top.optional("unix_socket", rule(rules::parsed));
-    let user_agent = top.optional("user_agent", rule(rules::user_agent));
-    let own_deadline = top.optional("deadline_seconds", rule(seconds_up_to(DAY)));
-    let concurrency = top.or("concurrency", rule(whole(1, 64)), 4);
-    let concurrency =
-        concurrency.map(|number| NonZeroUsize::new(number).unwrap_or(NonZeroUsize::MIN));
-    let proxies = [("none", Proxy::None), ("env", Proxy::Env)];
-    let proxy = top.or("proxy", rule(word(&proxies)), Proxy::None);
-    let defaults = top.or("defaults", defaults, GivenOptions::default());
-    let defaults = defaults.as_ref().map_err(|invalid| *invalid);
-    let sent_to = base_url.as_ref().or(own_url.as_ref().ok());
-    let routes = top.required("routes", |value, location, context| {
-        let Json::Array(_) = value else {
-            let remedy = "give a list of routes, such as [{ \"path\": \"/\", \"core\": true }]";
-            return Err(context.problems.add(location, value.wrong_type(remedy)));
-        };
-        Ok(routes.resolve(value.is_cut(), defaults, sent_to, context))
-    });
-    let recovery = top.optional("recovery", recovery);
+    context: &mut Context<'v>,
+) -> Option<Manifest> {
+    Object::read(json, "", context, |keys| read_top(keys, base_url, source))?
+}
 
-    if !matches!(unix_socket, Ok(None)) {
-        check_socket(&mut top, &own_url, proxy);
+fn read_top(
+    keys: &mut Object<'_, '_>,
+    base_url: Option<BaseUrl>,
+    source: Source,
+) -> Option<Manifest> {
+    // For editors; only its type is checked.
+    keys.value("$schema", |value| rules::text(value).map(drop));
+    let name = keys.value("name", rules::name);
+    keys.require("base_url");
+    let own_url = keys.value("base_url", rules::parsed::<BaseUrl>);
+    let unix_socket = keys.value("unix_socket", rules::parsed::<SocketPath>);
+    let user_agent = keys.value("user_agent", rules::user_agent);
+    let mut deadline = 120 * SECOND;
+    keys.set(&mut deadline, "deadline_seconds", seconds_up_to(DAY));
+    let concurrency = keys.value("concurrency", whole(1, 64)).unwrap_or(4);
+    let concurrency = NonZeroUsize::new(concurrency).unwrap_or(NonZeroUsize::MIN);
+    let mut proxy = Proxy::None;
+    let proxies = [("none", Proxy::None), ("env", Proxy::Env)];
+    keys.set(&mut proxy, "proxy", word(&proxies));
+    let defaults = keys.part("defaults", |value, place, context| {
+        Object::read(value, place, context, |keys| {
+            Options::read(keys, &Options::default())
+        })
+    });
+    let defaults = defaults.unwrap_or_default();
+    keys.require("routes");
+    let sent_to = base_url.as_ref().or(own_url.as_ref());
+    let routes = keys.part("routes", |value, place, context| {
+        routes(value, place, context, &defaults, sent_to)
+    });
+    let recovery = keys.part("recovery", |value, place, context| {
+        Object::read(value, place, context, recovery)
+    });
+
+    check_conflicts(keys, own_url.as_ref(), proxy);
+    if let (Some(routes), Some((_, grace))) = (&routes, &recovery) {
+        check_deadline(keys, routes, concurrency, *grace, deadline);
     }
-    if !matches!(recovery, Ok(None)) {
-        check_recovery(&mut top, own_deadline, &routes, concurrency, proxy);
-    }
-    top.end();
     // The socket belongs to the manifest's own URL.
-    let unix_socket: Option<SocketPath> = unix_socket?.filter(|_| base_url.is_none());
-    let own_url = own_url?;
-    let base_url = base_url.unwrap_or(own_url);
-    let recovery: Option<RecoveryPlan> = recovery?;
-    let default_name = || match (&recovery, &unix_socket) {
-        (Some(plan), _) => plan.unit.as_str().trim_end_matches(".service").to_owned(),
+    let unix_socket = unix_socket.filter(|_| base_url.is_none());
+    let base_url = base_url.or(own_url)?;
+    let recovery = match recovery {
+        Some((plan, _)) => Some(plan?),
+        None => None,
+    };
+    let unit = recovery.as_ref().map(|plan| plan.unit.as_str());
+    let name = name.unwrap_or_else(|| match (unit, &unix_socket) {
+        (Some(unit), _) => unit.strip_suffix(".service").unwrap_or(unit).to_owned(),
         (None, Some(path)) => path.to_string(),
         (None, None) => format!("{}:{}", base_url.host(), base_url.port()),
-    };
-    Ok(Manifest {
+    });
+    Some(Manifest {
         source,
-        name: name?.unwrap_or_else(default_name),
+        name,
         base_url,
         unix_socket,
-        user_agent: user_agent?.unwrap_or_else(|| USER_AGENT.to_owned()),
-        deadline: own_deadline?.unwrap_or(DEFAULT_DEADLINE),
-        concurrency: concurrency?,
-        proxy: proxy?,
-        routes: routes?.all,
+        user_agent: user_agent.unwrap_or_else(|| USER_AGENT.to_owned()),
+        deadline,
+        concurrency,
+        proxy,
+        routes: routes?,
         recovery,
     })
 }
 
-/// Reads the `defaults` object.
-fn defaults(
-    value: &Json<'_>,
-    location: &Location<'_>,
-    context: &mut Context<'_>,
-) -> Field<GivenOptions> {
-    let mut keys = ObjectReader::new(value, location, context)?;
-    let given = GivenOptions::read(&mut keys);
-    keys.end();
-    Ok(given)
-}
-
-/// The keys that cannot be used with a UNIX socket.
-fn check_socket(
-    top: &mut ObjectReader<'_, '_, '_>,
-    base_url: &Field<BaseUrl>,
-    proxy: Field<Proxy>,
-) {
-    let is_https = |url: &BaseUrl| url.scheme() == Scheme::Https;
-    if base_url.as_ref().is_ok_and(is_https) {
-        let message = "cannot be used with an https:// base_url; write http://, as the backend \
-            speaks it at its socket";
-        top.problem("unix_socket", message);
-    }
-    if proxy == Ok(Proxy::Env) {
-        let message = "cannot be used with \"proxy\": \"env\", because no proxy reaches a UNIX socket; \
-            set \"proxy\" to \"none\", or remove \"unix_socket\"";
-        top.problem("unix_socket", message);
-    }
-}
-
-/// The keys that cannot be used with recovery.
-fn check_recovery(
-    top: &mut ObjectReader<'_, '_, '_>,
-    deadline: Field<Option<Duration>>,
-    routes: &Field<Routes>,
-    concurrency: Field<NonZeroUsize>,
-    proxy: Field<Proxy>,
-) {
-    if proxy == Ok(Proxy::Env) {
-        let message = "cannot be used with \"proxy\": \"env\", since a proxy's silence proves \
-            nothing about the backend; set \"proxy\" to \"none\", or remove \"recovery\"";
-        top.problem("recovery", message);
-    }
-    if let (Ok(Routes { core: Ok(core), .. }), Ok(concurrency), Ok(own)) =
-        (routes, concurrency, deadline)
-    {
-        let name = if own.is_none() { "the default " } else { "" };
-        let deadline = own.unwrap_or(DEFAULT_DEADLINE);
-        if let Err(message) = proof::check(core, concurrency, deadline) {
-            top.problem("deadline_seconds", format_args!("{name}{message}"));
+/// Notes keys that cannot be used together.
+fn check_conflicts(keys: &mut Object<'_, '_>, own_url: Option<&BaseUrl>, proxy: Proxy) {
+    let is_https = own_url.is_some_and(|url| url.scheme() == Scheme::Https);
+    let is_proxied = proxy == Proxy::Env;
+    for (key, conflicts, message) in [
+        (
+            "unix_socket",
+            is_https,
+            "cannot be used with an https:// base_url; write http://, as the backend speaks it at its socket",
+        ),
+        (
+            "unix_socket",
+            is_proxied,
+            "cannot be used with \"proxy\": \"env\", because no proxy reaches a UNIX socket; set \"proxy\" to \"none\", or \
+             remove \"unix_socket\"",
+        ),
+        (
+            "recovery",
+            is_proxied,
+            "cannot be used with \"proxy\": \"env\", since a proxy's silence proves nothing about the backend; set \"proxy\" \
+             to \"none\", or remove \"recovery\"",
+        ),
+    ] {
+        if conflicts && keys.get(key).is_some() {
+            keys.problem(key, message);
         }
     }
 }
 
-/// Reads the `recovery` object.
-fn recovery(
-    value: &Json<'_>,
-    location: &Location<'_>,
-    context: &mut Context<'_>,
-) -> Field<RecoveryPlan> {
-    let mut keys = ObjectReader::new(value, location, context)?;
-    let unit = keys.required("unit", rule(rules::parsed));
+/// Notes a deadline that leaves no time to prove a hang, unless a value that this depends on is invalid: the
+/// figure would mislead.
+fn check_deadline(
+    keys: &mut Object<'_, '_>,
+    routes: &[Route],
+    concurrency: NonZeroUsize,
+    grace: Duration,
+    deadline: Duration,
+) {
+    let is_known = |key| !keys.context.invalid.contains(key);
+    if proof::DEPENDS_ON.split(' ').all(is_known)
+        && let Err(message) = proof::check(routes, concurrency, grace, deadline)
+    {
+        let given = keys.get("deadline_seconds").is_some();
+        let name = if given { "" } else { "the default " };
+        keys.problem("deadline_seconds", format_args!("{name}{message}"));
+    }
+}
+
+/// Reads the keys of `recovery`: the plan, if its unit is valid, and the grace period.
+fn recovery(keys: &mut Object<'_, '_>) -> (Option<RecoveryPlan>, Duration) {
+    keys.require("unit");
+    let unit = keys.value("unit", rules::parsed);
     let scopes = [("system", Scope::System), ("user", Scope::User)];
-    let scope = keys.or("scope", rule(word(&scopes)), Scope::System);
+    let scope = keys.value("scope", word(&scopes));
     let signals = KillSignal::ALL.map(|signal| (signal.name(), signal));
-    let signal = keys.or("signal", rule(word(&signals)), KillSignal::Kill);
+    let signal = keys.value("signal", word(&signals));
     let signals = DumpSignal::ALL.map(|signal| (signal.name(), signal));
-    let dump_signal = keys.optional("dump_signal", rule(word(&signals)));
-    let min_uptime = keys.or("min_uptime_seconds", rule(seconds(0, DAY)), 120 * SECOND);
-    let grace = keys.or("grace_seconds", rule(seconds(0, 3600)), 30 * SECOND);
-    let verify = keys.or("verify_seconds", rule(seconds(1, 3600)), 60 * SECOND);
-    keys.end();
-    Ok(RecoveryPlan {
-        unit: unit?,
-        scope: scope?,
-        signal: signal?,
-        dump_signal: dump_signal?,
-        min_uptime: min_uptime?,
-        grace: grace?,
-        verify: verify?,
-    })
+    let dump_signal = keys.value("dump_signal", word(&signals));
+    let min_uptime = keys.value("min_uptime_seconds", seconds(0, DAY));
+    let grace = keys.value("grace_seconds", seconds(0, 3600));
+    let verify = keys.value("verify_seconds", seconds(1, 3600));
+    let grace = grace.unwrap_or(30 * SECOND);
+    let plan = unit.map(|unit| RecoveryPlan {
+        unit,
+        scope: scope.unwrap_or(Scope::System),
+        signal: signal.unwrap_or(KillSignal::Kill),
+        dump_signal,
+        min_uptime: min_uptime.unwrap_or(120 * SECOND),
+        grace,
+        verify: verify.unwrap_or(60 * SECOND),
+    });
+    (plan, grace)
 }

@@ -2,13 +2,15 @@
 
 use std::error::Error;
 use std::fmt;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+
 use super::problems::Problems;
-use super::source::DEFAULT_PATHS;
 use super::url::BaseUrl;
 use super::{Manifest, Source, Variables};
 use crate::escape::{escape, reason};
@@ -16,6 +18,9 @@ use crate::privileges::Caller;
 
 /// The largest size of a manifest.
 pub(super) const MOST_BYTES: usize = 8 * 1024 * 1024;
+
+/// The paths that are tried, in this order, when the command line names no manifest.
+pub(crate) const DEFAULT_PATHS: [&str; 2] = ["routes.json", "/etc/scidex-route-health/routes.json"];
 
 /// What the caller adds to a manifest.
 pub struct LoadOptions<'a> {
@@ -29,10 +34,8 @@ pub struct LoadOptions<'a> {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ManifestError {
-    /// The manifest could not be read: what, why, and what to do.
+    /// The manifest could not be read, or must not be used: what, why, and what to do.
     Unreadable(String),
-    /// A default manifest that other users may write: who, and what to do.
-    Untrusted(String),
     /// The manifest breaks its own rules.
     Invalid(Problems),
 }
@@ -40,7 +43,7 @@ pub enum ManifestError {
 impl fmt::Display for ManifestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unreadable(message) | Self::Untrusted(message) => f.write_str(message),
+            Self::Unreadable(message) => f.write_str(message),
             Self::Invalid(problems) => problems.fmt(f),
         }
     }
@@ -59,7 +62,7 @@ impl Manifest {
     /// may write; or the manifest is invalid. Every problem is listed, without any header's value.
     pub fn load(file: Option<&Path>, options: &LoadOptions<'_>) -> Result<Self, ManifestError> {
         let (bytes, source) = match file {
-            Some(path) if path.as_os_str() == "-" => read_stdin()?,
+            Some(path) if path.as_os_str() == "-" => (read_stdin()?, Source::Stdin),
             Some(path) => File::open(path)
                 .and_then(|file| read_file(file, path))
                 .map_err(|error| unreadable(path, &error))?,
@@ -77,39 +80,36 @@ impl Manifest {
 /// privileged: they could choose where the caller's secrets are sent and what is killed. With
 /// [`Variables::MayBeMissing`], no secret is read and nothing is sent.
 fn check_writers(source: &Source, variables: Variables<'_>) -> Result<(), ManifestError> {
-    let caller = match variables {
-        Variables::MayBeMissing => return Ok(()),
-        Variables::Required(_) => Caller::current(),
-    };
-    match source.writable_by_others(caller) {
-        Some(found) if caller.may_kill => Err(ManifestError::Untrusted(format!(
-            "{found}, and a run as root or with CAP_KILL uses such a file only if --manifest names it, because it decides \
-             where secrets are sent and what is killed; run \"{}\" to secure it, or pass --manifest {}",
-            found.remedy(),
-            source
-        ))),
+    let caller = Caller::current();
+    let found = source.writable_by_others(caller);
+    match (found, variables) {
+        (Some(found), Variables::Required(_)) if caller.may_kill => {
+            Err(ManifestError::Unreadable(format!(
+                "{found}, and a run as root or with CAP_KILL uses such a file only if --manifest names it, because it \
+                 decides where secrets are sent and what is killed; run \"{}\" to secure it, or pass --manifest {source}",
+                found.remedy(),
+            )))
+        }
         _ => Ok(()),
     }
 }
 
-fn read_stdin() -> Result<(Vec<u8>, Source), ManifestError> {
-    match read(io::stdin().lock(), 0) {
-        Ok(bytes) => Ok((bytes, Source::Stdin)),
-        Err(error) => Err(ManifestError::Unreadable(format!(
-            "could not read the manifest from standard input: {}; pipe it in, or name a file with --manifest",
-            reason(&error)
-        ))),
-    }
+fn read_stdin() -> Result<Vec<u8>, ManifestError> {
+    read(io::stdin().lock(), 0).map_err(|error| {
+        let reason = reason(&error);
+        ManifestError::Unreadable(format!(
+            "could not read the manifest from standard input: {reason}; pipe it in, or name a file with --manifest"
+        ))
+    })
 }
 
 /// Reads the first of `paths` that exists. One that exists and cannot be read ends the search:
 /// another manifest may name another unit.
 fn read_first(paths: &[&Path]) -> Result<(Vec<u8>, Source), ManifestError> {
     for path in paths {
-        match File::open(path) {
+        match open_regular(path).and_then(|file| read_file(file, path)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(unreadable(path, &error)),
-            Ok(file) => return read_file(file, path).map_err(|error| unreadable(path, &error)),
+            read => return read.map_err(|error| unreadable(path, &error)),
         }
     }
     let tried: Vec<String> = paths.iter().map(|path| shown(path)).collect();
@@ -119,14 +119,26 @@ fn read_first(paths: &[&Path]) -> Result<(Vec<u8>, Source), ManifestError> {
     )))
 }
 
+/// Opens a regular file. Anything else is an error at once: a FIFO that somebody put there would otherwise
+/// block for ever, in the open or in the first read.
+pub(super) fn open_regular(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    let options = options.read(true).custom_flags(OFlag::O_NONBLOCK.bits());
+    let file = options.open(path)?;
+    let kind = file.metadata()?.file_type();
+    if kind.is_file() {
+        Ok(file)
+    } else if kind.is_dir() {
+        Err(Errno::EISDIR.into())
+    } else {
+        Err(io::Error::other("is not a regular file"))
+    }
+}
+
 /// Reads an open file, and the facts about it.
 fn read_file(file: File, path: &Path) -> io::Result<(Vec<u8>, Source)> {
     let facts = file.metadata()?;
-    let source = Source::File {
-        path: path.to_owned(),
-        owner: facts.uid(),
-        mode: facts.mode(),
-    };
+    let source = Source::of_file(path, &facts);
     let size = usize::try_from(facts.len()).unwrap_or(MOST_BYTES);
     Ok((read(file, size)?, source))
 }
@@ -146,10 +158,9 @@ fn unreadable(path: &Path, error: &io::Error) -> ManifestError {
         }
         _ => "name another file with --manifest",
     };
+    let (path, reason) = (shown(path), reason(error));
     ManifestError::Unreadable(format!(
-        "could not read the manifest {}: {}; {remedy}",
-        shown(path),
-        reason(error)
+        "could not read the manifest {path}: {reason}; {remedy}"
     ))
 }
 
@@ -160,8 +171,6 @@ fn shown(path: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
-    use nix::errno::Errno;
-
     use super::*;
 
     const OPTIONS: LoadOptions<'_> = LoadOptions {
@@ -181,12 +190,7 @@ mod tests {
         let manifest = Manifest::load(Some(&path), &OPTIONS).expect("valid");
         assert_eq!(manifest.source.to_string(), path.display().to_string());
         let facts = std::fs::metadata(&path).expect("facts");
-        let source = Source::File {
-            path,
-            owner: facts.uid(),
-            mode: facts.mode(),
-        };
-        assert_eq!(manifest.source, source);
+        assert_eq!(manifest.source, Source::of_file(&path, &facts));
         assert_eq!(manifest.routes.len(), 17);
     }
 
@@ -199,8 +203,9 @@ mod tests {
         );
         let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
         assert!(message(folder).contains("is a directory"));
-        assert!(message(Path::new("/dev/zero")).starts_with("manifest: exceeds the 8 MiB limit"));
-        assert!(message(Path::new("/dev/null")).starts_with("manifest: is empty"));
+        let zero = message(Path::new("/dev/zero"));
+        assert!(zero.starts_with("/dev/zero: manifest: exceeds the 8 MiB limit"));
+        assert!(message(Path::new("/dev/null")).starts_with("/dev/null: manifest: is empty"));
     }
 
     #[test]

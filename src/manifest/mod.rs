@@ -17,6 +17,7 @@ mod rules;
 mod secret;
 mod signal;
 mod source;
+mod syntax;
 #[cfg(test)]
 mod tests;
 mod url;
@@ -25,9 +26,9 @@ mod variables;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
+pub(crate) use load::DEFAULT_PATHS;
 pub use load::{LoadOptions, ManifestError};
 pub use problems::Problems;
 pub(crate) use proof::in_seconds;
@@ -76,7 +77,7 @@ pub enum Proxy {
     Env,
 }
 
-/// One route to probe. A route without options of its own shares those of the defaults.
+/// One route to probe.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Route {
@@ -85,7 +86,7 @@ pub struct Route {
     /// Whether this is a liveness route.
     pub core: bool,
     /// How it is probed.
-    pub options: Arc<Options>,
+    pub options: Options,
     /// What its body must contain; boxed because most routes have no checks.
     pub checks: Option<Box<BodyChecks>>,
 }

@@ -1,117 +1,133 @@
 //! Reads an object whose keys the manifest format defines. The known keys are those that the caller asks
 //! for.
 
-use std::borrow::Cow;
 use std::fmt;
 
 use strsim::levenshtein;
 
 use super::json::Json;
-use super::problems::{Context, DUPLICATE_KEY, Field, Invalid, Location, QUOTED};
+use super::problems::{Context, QUOTED, entry};
+
+pub(super) const DUPLICATE_KEY: &str = "duplicate key; keep one of the two";
 
 /// Reads the keys of one object.
-pub(super) struct ObjectReader<'j, 'a, 'v> {
-    entries: &'j [(Cow<'j, str>, Json<'j>)],
-    /// Whether a syntax error ended the object: a key may then be absent only because of it.
-    is_cut: bool,
-    location: &'a Location<'a>,
-    context: &'a mut Context<'v>,
+pub(super) struct Object<'v, 'a> {
+    json: &'v Json,
+    entries: &'v [(String, Json)],
+    place: &'a str,
+    pub(super) context: &'a mut Context<'v>,
     /// The keys that the caller has asked for.
-    pub(super) known: Vec<&'static str>,
+    known: Vec<&'static str>,
 }
 
-impl<'j, 'a, 'v> ObjectReader<'j, 'a, 'v> {
-    /// A reader of `json`, if that is an object.
-    pub(super) fn new(
-        json: &'j Json<'j>,
-        location: &'a Location<'a>,
-        context: &'a mut Context<'v>,
-    ) -> Field<Self> {
-        match json {
-            Json::Object(entries) => Ok(Self {
-                entries,
-                is_cut: json.is_cut(),
-                location,
-                context,
-                known: Vec::new(),
-            }),
-            Json::Cut => Err(Invalid),
-            _ => {
-                let message = format!("is {}; give an object", json.kind());
-                Err(context.problems.add(location, message))
-            }
+impl<'v> Object<'v, '_> {
+    /// What `read` returns for the keys of `json`, if that is an object. Every key that `read` has not asked
+    /// for is a problem.
+    pub(super) fn read<T>(
+        json: &'v Json,
+        place: &str,
+        context: &mut Context<'v>,
+        read: impl FnOnce(&mut Object<'v, '_>) -> T,
+    ) -> Option<T> {
+        let Json::Object(entries) = json else {
+            // Without the value, which may be a secret in the wrong place.
+            context.note(place, format_args!("is {}; give an object", json.kind()));
+            return None;
+        };
+        let mut object = Object {
+            json,
+            entries,
+            place,
+            context,
+            known: Vec::with_capacity(entries.len()),
+        };
+        let value = read(&mut object);
+        object.note_unknown_keys();
+        Some(value)
+    }
+
+    /// What is written for `key`.
+    pub(super) fn get(&self, key: &str) -> Option<&'v Json> {
+        self.json.get(key)
+    }
+
+    /// The place of `key`.
+    fn place_of(&self, key: &str) -> String {
+        match self.place {
+            "" => key.to_owned(),
+            place => format!("{place}.{key}"),
         }
     }
 
-    /// The value of an optional key, as `read` returns it.
-    pub(super) fn optional<T>(
+    /// A value that consists of several, as `read` returns it.
+    pub(super) fn part<T>(
         &mut self,
         key: &'static str,
-        read: impl FnOnce(&'j Json<'j>, &Location<'_>, &mut Context<'v>) -> Field<T>,
-    ) -> Field<Option<T>> {
+        read: impl FnOnce(&'v Json, &str, &mut Context<'v>) -> Option<T>,
+    ) -> Option<T> {
         self.known.push(key);
-        let location = Location::Key(self.location, key);
         let mut values = self.entries.iter().filter(|(name, _)| name == key);
-        let first = values.next();
+        let (_, first) = values.next()?;
+        let place = self.place_of(key);
+        let before = self.context.problems.count();
         for _ in values {
-            self.context.problems.add(&location, DUPLICATE_KEY);
+            self.context.note(&place, DUPLICATE_KEY);
         }
-        match first {
-            Some((_, Json::Cut)) => Err(Invalid),
-            Some((_, value)) => read(value, &location, self.context).map(Some),
-            None if self.is_cut => Err(Invalid),
-            None => Ok(None),
+        let value = read(first, &place, self.context);
+        if self.context.problems.count() > before {
+            self.context.invalid.insert(key);
+        }
+        value
+    }
+
+    /// A simple value by its rule.
+    pub(super) fn value<T>(
+        &mut self,
+        key: &'static str,
+        rule: impl FnOnce(&Json) -> Result<T, String>,
+    ) -> Option<T> {
+        self.part(key, |value, place, context| {
+            context.check(place, rule(value))
+        })
+    }
+
+    /// Replaces `target` with the value of `key`, if there is one.
+    pub(super) fn set<T>(
+        &mut self,
+        target: &mut T,
+        key: &'static str,
+        rule: impl FnOnce(&Json) -> Result<T, String>,
+    ) {
+        if let Some(value) = self.value(key, rule) {
+            *target = value;
         }
     }
 
-    /// The value of a key, or `default` if it is absent.
-    pub(super) fn or<T>(
-        &mut self,
-        key: &'static str,
-        read: impl FnOnce(&'j Json<'j>, &Location<'_>, &mut Context<'v>) -> Field<T>,
-        default: T,
-    ) -> Field<T> {
-        Ok(self.optional(key, read)?.unwrap_or(default))
-    }
-
-    /// The value of a required key.
-    pub(super) fn required<T>(
-        &mut self,
-        key: &'static str,
-        read: impl FnOnce(&'j Json<'j>, &Location<'_>, &mut Context<'v>) -> Field<T>,
-    ) -> Field<T> {
-        let missing = "missing; this key is required";
-        let value = self.optional(key, read)?;
-        value.ok_or_else(|| self.problem(key, missing))
+    /// Notes that a required key is missing.
+    pub(super) fn require(&mut self, key: &'static str) {
+        if self.get(key).is_none() {
+            self.problem(key, "missing; this key is required");
+        }
     }
 
     /// Notes a problem with the value of `key`.
-    pub(super) fn problem(&mut self, key: &str, message: impl fmt::Display) -> Invalid {
-        let location = Location::Key(self.location, key);
-        self.context.problems.add(&location, message)
+    pub(super) fn problem(&mut self, key: &str, message: impl fmt::Display) {
+        let place = self.place_of(key);
+        self.context.note(&place, message);
     }
 
-    /// Whether every key of the object has been asked for.
-    pub(super) fn is_exhausted(&self) -> bool {
+    fn note_unknown_keys(&mut self) {
         let is_known = |key: &str| self.known.contains(&key);
-        self.entries.iter().all(|(key, _)| is_known(key))
-    }
-
-    /// Reports every key that was not asked for as unknown.
-    pub(super) fn end(self) {
-        for (key, value) in self.entries {
-            if self.known.contains(&&**key) || matches!(value, Json::Cut) {
-                continue;
-            }
+        for (key, _) in self.entries.iter().filter(|(key, _)| !is_known(key)) {
             let plain = key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
             // A long key is quoted, which shortens it.
-            let location = if plain && (1..=QUOTED).contains(&key.len()) {
-                Location::Key(self.location, key)
-            } else {
-                Location::Entry(self.location, key)
+            let place = match (plain && (1..=QUOTED).contains(&key.len()), self.place) {
+                (true, _) => self.place_of(key),
+                (false, "") => entry("manifest", key),
+                (false, place) => entry(place, key),
             };
             let message = format!("unknown key; {}", advice(key, &self.known));
-            self.context.problems.add(&location, message);
+            self.context.note(&place, message);
         }
     }
 }
@@ -126,11 +142,4 @@ fn advice(unknown: &str, keys: &[&str]) -> String {
         Some(key) => format!("did you mean \"{key}\"?"),
         None => format!("known keys are {}", keys.join(", ")),
     }
-}
-
-/// Reads a value by its rule.
-pub(super) fn rule<T>(
-    rule: impl Fn(&Json<'_>) -> Result<T, String>,
-) -> impl Fn(&Json<'_>, &Location<'_>, &mut Context<'_>) -> Field<T> {
-    move |value, location, context| context.note(location, rule(value))
 }

@@ -1,123 +1,88 @@
-//! The location of a problem in a manifest, and the list of problems.
+//! The problems of a manifest, and their places.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
-use super::Variables;
+use super::{Source, Variables};
 use crate::escape::escape;
 
-/// How many problems are shown; a generated manifest can repeat the same one 100,000 times.
+/// How many problems are shown; a generated manifest can repeat the same one 10,000 times.
 const SHOWN: usize = 100;
 
 /// How many characters of a quoted text are shown.
 pub(super) const QUOTED: usize = 80;
 
-pub(super) const DUPLICATE_KEY: &str = "duplicate key; keep one of the two";
-
-/// A value, or [`Invalid`] after a problem with it was noted, which fails the whole manifest.
-pub(super) type Field<T> = Result<T, Invalid>;
-
-/// A problem has been noted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Invalid;
-
-/// The state of reading a manifest.
+/// What is needed everywhere while a manifest is read. A problem is noted here, and the reading goes on with
+/// the inherited value or the default; a manifest with any problem is refused.
 pub(super) struct Context<'v> {
-    pub(super) problems: Problems,
     pub(super) variables: Variables<'v>,
+    /// The path of the route that is being read.
+    pub(super) route: Option<&'v str>,
+    pub(super) problems: Problems,
+    /// The keys that have a problem somewhere: what follows from their values is unknown.
+    pub(super) invalid: BTreeSet<&'static str>,
 }
 
-impl<'v> Context<'v> {
-    pub(super) fn new(variables: Variables<'v>) -> Self {
-        Self {
-            problems: Problems::default(),
-            variables,
-        }
+impl Context<'_> {
+    /// Notes a problem at `place`, such as `routes[3].retries`.
+    pub(super) fn note(&mut self, place: &str, message: impl fmt::Display) {
+        let message = message.to_string();
+        let route = self.route.map(quoted);
+        let route = route.filter(|path| !message.contains(path.as_str()));
+        let route = route.map_or_else(String::new, |path| format!(" (route {path})"));
+        let place = if place.is_empty() { "manifest" } else { place };
+        self.problems.push(format!("{place}: {message}{route}"));
     }
 
-    /// Notes the message if the value is invalid.
-    pub(super) fn note<T>(
-        &mut self,
-        location: &Location<'_>,
-        value: Result<T, String>,
-    ) -> Field<T> {
-        value.map_err(|message| self.problems.add(location, message))
-    }
-}
-
-/// A location in a manifest, as a chain of borrowed links: nothing is formatted unless there is a problem.
-#[derive(Clone, Copy)]
-pub(super) enum Location<'a> {
-    /// The manifest as a whole.
-    Top,
-    /// A key that the manifest format defines.
-    Key(&'a Location<'a>, &'a str),
-    /// A key that the author chose.
-    Entry(&'a Location<'a>, &'a str),
-    /// An item of a list, counted from 0.
-    Item(&'a Location<'a>, usize),
-}
-
-impl fmt::Display for Location<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Top => f.write_str("manifest"),
-            Self::Key(Self::Top, key) => f.write_str(key),
-            Self::Key(parent, key) => write!(f, "{parent}.{key}"),
-            Self::Entry(parent, key) => write!(f, "{parent}[{}]", quoted(key)),
-            Self::Item(parent, index) => write!(f, "{parent}[{index}]"),
-        }
+    /// The value, or none after its message was noted.
+    pub(super) fn check<T>(&mut self, place: &str, value: Result<T, String>) -> Option<T> {
+        value.map_err(|message| self.note(place, message)).ok()
     }
 }
 
-/// All problems of a manifest, one line for each. They never contain header values.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// The place of a key that the author was free to choose.
+pub(super) fn entry(parent: &str, key: &str) -> String {
+    format!("{parent}[{}]", quoted(key))
+}
+
+/// All problems of a manifest, one line for each with the file's name. They never contain header values.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problems {
+    source: String,
     shown: Vec<String>,
-    suppressed: usize,
-    end: Option<String>,
+    more: usize,
 }
 
 impl Problems {
-    /// Notes a problem at `location`.
-    pub(super) fn add(&mut self, location: &Location<'_>, message: impl fmt::Display) -> Invalid {
-        self.add_line(|| format!("{location}: {message}"));
-        Invalid
+    pub(super) fn new(source: &Source) -> Self {
+        Self {
+            source: source.to_string(),
+            shown: Vec::new(),
+            more: 0,
+        }
     }
 
-    fn add_line(&mut self, line: impl FnOnce() -> String) {
+    /// Adds a problem with its place.
+    pub(super) fn push(&mut self, line: String) {
         if self.shown.len() < SHOWN {
-            self.shown.push(line());
+            self.shown.push(line);
         } else {
-            self.suppressed += 1;
+            self.more += 1;
         }
-    }
-
-    /// Notes other problems after these.
-    pub(super) fn append(&mut self, other: Self) {
-        for line in other.shown {
-            self.add_line(|| line);
-        }
-        self.suppressed += other.suppressed;
-    }
-
-    /// Notes the problem that ended the parsing; nothing after it was checked.
-    pub(super) fn end(&mut self, line: usize, column: usize, message: impl fmt::Display) {
-        self.end = Some(format!("line {line}, column {column}: {message}"));
     }
 
     /// How many problems there are.
     pub(super) fn count(&self) -> usize {
-        self.shown.len() + self.suppressed + usize::from(self.end.is_some())
+        self.shown.len() + self.more
     }
 }
 
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let more = (self.suppressed > 0).then(|| format!("and {} more problems", self.suppressed));
-        let lines = self.shown.iter().chain(&more).chain(&self.end);
-        for (index, line) in lines.enumerate() {
+        let more = (self.more > 0).then(|| format!("and {} more problems", self.more));
+        for (index, line) in self.shown.iter().chain(&more).enumerate() {
             let separator = if index == 0 { "" } else { "\n" };
-            write!(f, "{separator}{line}")?;
+            write!(f, "{separator}{}: {line}", self.source)?;
         }
         Ok(())
     }

@@ -1,10 +1,13 @@
 //! How long it takes to prove a hang, and whether a sweep's deadline leaves that much time.
 
 use std::num::NonZeroUsize;
-use std::sync::Arc;
 use std::time::Duration;
 
-use super::{LONGEST_DEADLINE, Manifest, Options};
+use super::{LONGEST_DEADLINE, Manifest, Options, Route};
+
+/// The keys that the proof time, or the room for it, depends on.
+pub(super) const DEPENDS_ON: &str =
+    "core timeout_seconds retries retry_backoff_seconds concurrency grace_seconds deadline_seconds";
 
 impl Manifest {
     /// How long every core route has to stay silent until the backend counts as hung: their attempts and
@@ -18,47 +21,55 @@ impl Manifest {
     /// How long the core's attempts take if no route answers: the longest core route's attempts and pauses,
     /// once for each round of `concurrency` core routes.
     pub fn silence_time(&self) -> Duration {
-        let core = self.routes.iter().filter(|route| route.core);
-        let core: Vec<_> = core.map(|route| route.options.clone()).collect();
-        silence_time(&core, self.concurrency)
+        silence_time(&self.routes, self.concurrency)
     }
 }
 
 /// See [`Manifest::silence_time`].
-fn silence_time(core: &[Arc<Options>], concurrency: NonZeroUsize) -> Duration {
-    let rounds = u32::try_from(core.len().div_ceil(concurrency.get())).unwrap_or(u32::MAX);
-    let longest = core.iter().map(|options| whole_budget(options)).max();
+fn silence_time(routes: &[Route], concurrency: NonZeroUsize) -> Duration {
+    let core = routes.iter().filter(|route| route.core);
+    let rounds = core.clone().count().div_ceil(concurrency.get());
+    let longest = core.map(|route| whole_budget(&route.options)).max();
+    let rounds = u32::try_from(rounds).unwrap_or(u32::MAX);
     longest.unwrap_or_default().saturating_mul(rounds)
 }
 
-/// Whether `deadline` leaves time for every core route to stay silent on all its attempts.
+/// Whether `deadline` leaves time for every core route to stay silent on all its attempts, and for the grace
+/// period.
 pub(super) fn check(
-    core: &[Arc<Options>],
+    routes: &[Route],
     concurrency: NonZeroUsize,
+    grace: Duration,
     deadline: Duration,
 ) -> Result<(), String> {
-    let needed = silence_time(core, concurrency);
-    let slowest = core.iter().max_by_key(|options| whole_budget(options));
+    let needed = silence_time(routes, concurrency).saturating_add(grace);
+    let core = routes.iter().filter(|route| route.core);
+    let options = core.clone().map(|route| &route.options);
+    let slowest = options.max_by_key(|options| whole_budget(options));
     let Some(slowest) = slowest.filter(|_| needed > deadline) else {
         return Ok(());
     };
     let why = format!(
-        "{} core routes, {concurrency} at a time, the slowest with {} attempts of {} s and pauses of {} s",
-        core.len(),
+        "core routes: {}, {concurrency} at a time, the slowest with {} attempts of {} s and pauses of {} s; \
+         grace period: {} s",
+        core.count(),
         slowest.retries + 1,
         in_seconds(slowest.timeout),
         in_seconds(pauses(slowest)),
+        in_seconds(grace),
     );
-    let (deadline, needed_text) = (in_seconds(deadline), in_seconds(needed));
-    Err(if needed <= LONGEST_DEADLINE {
-        format!("{deadline} is too short to prove a hang; give at least {needed_text} ({why})")
+    let remedy = if needed <= LONGEST_DEADLINE {
+        format!("give at least {}", in_seconds(needed))
     } else {
+        let (needed, most) = (in_seconds(needed), in_seconds(LONGEST_DEADLINE));
         format!(
-            "{deadline} is too short to prove a hang, which takes {needed_text} ({why}), more than the limit of {}; \
-             have fewer core routes, or lower their timeouts and retries",
-            in_seconds(LONGEST_DEADLINE)
+            "{needed} would do, but {most} is the limit; have fewer core routes, timeouts or retries"
         )
-    })
+    };
+    let deadline = in_seconds(deadline);
+    Err(format!(
+        "{deadline} is too short to prove a hang; {remedy} ({why})"
+    ))
 }
 
 /// The longest time that a route's attempts and pauses take.

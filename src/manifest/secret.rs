@@ -15,25 +15,40 @@ const HIDDEN: &str = "***";
 /// Characters of the shortest secret that is searched for; shorter ones occur in any text.
 const SHORTEST: usize = 4;
 
-/// Text that must never appear in any output; it prints as `***`, also with `Debug`.
+/// Parts of the names of headers whose values are credentials.
+const CREDENTIALS: [&str; 6] = ["auth", "cookie", "token", "key", "secret", "session"];
+
+/// The value of a header, which must never appear in any output; it prints as `***`, also with `Debug`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret {
     text: String,
-    /// Parts that are secret on their own.
-    parts: Vec<String>,
+    /// What is hidden where a server sends it back.
+    hidden: Vec<String>,
 }
 
 impl Secret {
-    /// Marks `text` as secret, and also each of `parts`, such as the token in `Bearer TOKEN`.
-    pub(super) fn with_parts(
-        text: impl Into<String>,
-        parts: impl IntoIterator<Item = String>,
+    /// The value `text` of the header `name`, in which `variables` have been replaced. Servers send values
+    /// like that of `Host` back for good reasons; hidden there are the variables, and a credential as a whole
+    /// and without its scheme (RFC 9110, section 11.4).
+    pub(super) fn of_header(
+        name: &str,
+        text: &str,
+        variables: impl Iterator<Item = String>,
     ) -> Self {
-        let text = text.into();
-        let mut parts: Vec<String> = parts.into_iter().collect();
-        // The credentials behind the scheme (RFC 9110, section 11.4).
-        parts.extend(text.split_once(' ').map(|(_, rest)| rest.to_owned()));
-        Self { text, parts }
+        let mut hidden: Vec<String> = variables.collect();
+        let name = name.to_ascii_lowercase();
+        if CREDENTIALS.iter().any(|part| name.contains(part)) {
+            hidden.push(text.to_owned());
+            hidden.extend(text.split_once(' ').map(|(_, rest)| rest.to_owned()));
+        }
+        if name == "cookie" {
+            let values = text.split(';').filter_map(|pair| pair.split_once('='));
+            hidden.extend(values.map(|(_, value)| value.to_owned()));
+        }
+        Self {
+            text: text.to_owned(),
+            hidden,
+        }
     }
 
     /// The text itself, for the one place that sends it.
@@ -41,26 +56,22 @@ impl Secret {
         &self.text
     }
 
-    /// Everything to search for: the text and its parts, each also as a server may decode its bytes,
-    /// and each of those as JSON and Rust quote it.
-    fn spellings(&self) -> Vec<String> {
-        let mut all = Vec::new();
-        for text in self.parts.iter().chain([&self.text]) {
-            let text = text.trim_matches([' ', '\t']);
-            if text.chars().count() < SHORTEST {
-                continue;
-            }
-            // Many servers decode field values as ISO 8859-1 (RFC 9110, section 5.5).
-            let latin1: String = text.bytes().map(char::from).collect();
-            for text in [text, &latin1] {
-                let quoted = [Value::from(text).to_string(), format!("{text:?}")];
-                let inner = quoted
-                    .iter()
-                    .filter_map(|quoted| quoted.get(1..quoted.len() - 1));
-                all.extend(inner.chain([text]).map(str::to_owned));
-            }
-        }
-        all
+    /// Everything to search for: what is hidden, also as a server may decode its bytes, and each of those as
+    /// JSON and Rust quote it.
+    fn spellings(&self) -> impl Iterator<Item = String> {
+        let texts = self
+            .hidden
+            .iter()
+            .map(|text| text.trim_matches([' ', '\t']));
+        let texts = texts.filter(|text| text.chars().count() >= SHORTEST);
+        // Many servers decode field values as ISO 8859-1 (RFC 9110, section 5.5).
+        let texts =
+            texts.flat_map(|text| [text.to_owned(), text.bytes().map(char::from).collect()]);
+        texts.flat_map(|text| {
+            let quoted = [Value::from(text.as_str()).to_string(), format!("{text:?}")];
+            let inner = quoted.map(|quoted| quoted.get(1..quoted.len() - 1).map(str::to_owned));
+            inner.into_iter().flatten().chain([text])
+        })
     }
 }
 
@@ -71,13 +82,14 @@ impl fmt::Debug for Secret {
 }
 
 impl Options {
-    /// `text`, which may contain what a server sent, with `***` in place of each header value and of each
-    /// secret part of one. Values of fewer than 4 characters are not searched for. Call it before the text
+    /// `text`, which may contain what a server sent, with `***` in place of each secret in a header. Values of fewer than 4 characters are not searched for. Call it before the text
     /// is shortened: a piece of a secret would not be found.
     pub fn redact<'t>(&self, text: &'t str) -> Cow<'t, str> {
-        let secrets = self.headers.iter().map(|header| &header.value);
-        let mut found: Vec<Range<usize>> = secrets
-            .flat_map(Secret::spellings)
+        let spellings = self
+            .headers
+            .iter()
+            .flat_map(|header| header.value.spellings());
+        let mut found: Vec<Range<usize>> = spellings
             .flat_map(|spelling| occurrences(text, &spelling))
             .collect();
         if found.is_empty() {

@@ -1,27 +1,32 @@
-//! Where manifests are looked for, where one was read from, and who else could have written it.
+//! Where a manifest was read from, and who else could have written it.
 
 use std::fmt;
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+
+use nix::sys::stat::fstat;
 
 use crate::escape::escape;
 use crate::privileges::Caller;
-
-/// The paths that are tried, in this order, when the command line names no manifest.
-pub(super) const DEFAULT_PATHS: [&str; 2] = ["routes.json", "/etc/scidex-route-health/routes.json"];
 
 /// Where a manifest was read from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     /// Standard input, which is the caller's own.
     Stdin,
-    /// A file, with the facts about the very file that was opened.
+    /// A file, with the facts about the very file that was opened (stat(3type)).
     File {
         /// The path as it was given.
         path: PathBuf,
-        /// The file's owner (`st_uid`, stat(3type)).
+        /// The file's owner (`st_uid`).
         owner: u32,
         /// The file's type and permission bits (`st_mode`).
         mode: u32,
+        /// The device that the file is on (`st_dev`).
+        device: u64,
+        /// The file's number on that device (`st_ino`).
+        inode: u64,
     },
 }
 
@@ -37,58 +42,63 @@ impl fmt::Display for Source {
 /// A manifest that users other than root and the caller may write. Displays as who may write which
 /// file.
 #[derive(Debug)]
-pub(crate) struct WritableByOthers<'a> {
-    path: &'a Path,
-    by: Writer,
-    caller: Caller,
+pub(crate) struct WritableByOthers {
+    message: String,
+    remedy: String,
 }
 
-#[derive(Debug)]
-enum Writer {
-    /// The file's owner, a user who is neither root nor the caller.
-    Owner(u32),
-    /// Its group or everybody, by these permission bits.
-    Others(u32),
+impl WritableByOthers {
+    /// The command after which no other user may write it.
+    pub(crate) fn remedy(&self) -> &str {
+        &self.remedy
+    }
+}
+
+impl fmt::Display for WritableByOthers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
 }
 
 impl Source {
+    /// A file at `path` that has been opened.
+    pub(super) fn of_file(path: &Path, facts: &Metadata) -> Self {
+        Self::File {
+            path: path.to_owned(),
+            owner: facts.uid(),
+            mode: facts.mode(),
+            device: facts.dev(),
+            inode: facts.ino(),
+        }
+    }
+
+    /// Whether `facts` are those of the regular file that the manifest was read from, whatever its name:
+    /// writing there would destroy the manifest.
+    pub fn is_same_file(&self, facts: &Metadata) -> bool {
+        let identity = match self {
+            Self::Stdin => fstat(std::io::stdin()).map(|stat| (stat.st_dev, stat.st_ino)),
+            Self::File { device, inode, .. } => Ok((*device, *inode)),
+        };
+        facts.is_file() && identity == Ok((facts.dev(), facts.ino()))
+    }
+
     /// The file, if a user other than root and `caller` may write it.
-    pub(crate) fn writable_by_others(&self, caller: Caller) -> Option<WritableByOthers<'_>> {
+    pub(crate) fn writable_by_others(&self, caller: Caller) -> Option<WritableByOthers> {
         const GROUP_AND_WORLD: u32 = 0o022;
-        let Self::File { path, owner, mode } = self else {
+        let Self::File { owner, mode, .. } = self else {
             return None;
         };
-        let by = if ![0, caller.euid].contains(owner) {
-            Writer::Owner(*owner)
+        let (who, remedy) = if ![0, caller.euid].contains(owner) {
+            let command = format!("chown {} {self}", caller.euid);
+            (format!("belongs to user {owner}"), command)
         } else if mode & GROUP_AND_WORLD != 0 {
-            Writer::Others(mode & 0o7777)
+            let who = format!("is writable by others (mode {:03o})", mode & 0o7777);
+            (who, format!("chmod go-w {self}"))
         } else {
             return None;
         };
-        Some(WritableByOthers { path, by, caller })
-    }
-}
-
-impl fmt::Display for WritableByOthers<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let path = self.path.to_string_lossy();
-        write!(f, "the manifest \"{}\" ", escape(&path))?;
-        match self.by {
-            Writer::Owner(owner) => write!(f, "belongs to user {owner}"),
-            Writer::Others(mode) => write!(f, "is writable by others (mode {mode:03o})"),
-        }
-    }
-}
-
-impl WritableByOthers<'_> {
-    /// The command after which no other user may write it.
-    pub(crate) fn remedy(&self) -> String {
-        let path = self.path.to_string_lossy();
-        let path = escape(&path);
-        match self.by {
-            Writer::Owner(_) => format!("chown {} {path}", self.caller.euid),
-            Writer::Others(_) => format!("chmod go-w {path}"),
-        }
+        let message = format!("the manifest \"{self}\" {who}");
+        Some(WritableByOthers { message, remedy })
     }
 }
 
@@ -102,6 +112,8 @@ mod tests {
             path: PathBuf::from("/etc/routes.json"),
             owner,
             mode,
+            device: 0,
+            inode: 0,
         };
         for (source, euid, remedy) in [
             (file(0, 0o100_644), 0, None),
@@ -123,8 +135,22 @@ mod tests {
                 may_kill: true,
             };
             let found = source.writable_by_others(caller);
-            let found = found.map(|writable| writable.remedy());
-            assert_eq!(found.as_deref(), remedy, "{source:?} {euid}");
+            let found = found.as_ref().map(WritableByOthers::remedy);
+            assert_eq!(found, remedy, "{source:?} {euid}");
         }
+    }
+
+    #[test]
+    fn is_same_file_ignores_the_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let [file, link, copy] = ["a", "b", "c"].map(|name| folder.path().join(name));
+        std::fs::write(&file, "{}").unwrap();
+        std::fs::hard_link(&file, &link).unwrap();
+        std::fs::copy(&file, &copy).unwrap();
+        let facts = |path: &Path| std::fs::metadata(path).unwrap();
+        let source = Source::of_file(&file, &facts(&file));
+        assert!(source.is_same_file(&facts(&link)));
+        assert!(!source.is_same_file(&facts(&copy)));
+        assert!(!Source::Stdin.is_same_file(&facts(&copy)));
     }
 }

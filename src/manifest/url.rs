@@ -2,7 +2,7 @@
 //! resolution or I/O.
 
 use std::fmt::{self, Write as _};
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::Ipv6Addr;
 use std::str::FromStr;
 
 use iri_string::format::ToDedicatedString as _;
@@ -63,12 +63,12 @@ struct Origin {
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { scheme, host, port } = self;
-        let (open, close) = if host.contains(':') {
-            ("[", "]")
+        write!(f, "{}://", scheme.as_str())?;
+        if host.contains(':') {
+            write!(f, "[{host}]")?;
         } else {
-            ("", "")
-        };
-        write!(f, "{}://{open}{host}{close}", scheme.as_str())?;
+            f.write_str(host)?;
+        }
         if *port != scheme.port() {
             write!(f, ":{port}")?;
         }
@@ -80,21 +80,18 @@ impl Origin {
     /// Reads `host`, `host:port`, `[address]` or `[address]:port`.
     fn new(scheme: Scheme, authority: &str) -> Result<Self, String> {
         let bracket = authority.strip_prefix('[').and_then(|rest| rest.find(']'));
-        let end = match bracket {
-            Some(bracket) => bracket + 2,
-            None => authority.find(':').unwrap_or(authority.len()),
-        };
-        let (host, port) = authority.split_at(end);
-        if bracket.is_none() && port.matches(':').count() > 1 {
-            let shown = quoted(authority);
-            return Err(format!(
-                "the host {shown} has several \":\"; put an IPv6 address in brackets, such as \"[::1]\""
-            ));
-        }
+        let end = bracket.map_or_else(|| authority.find(':'), |bracket| Some(bracket + 2));
+        let (host, port) = authority.split_at(end.unwrap_or(authority.len()));
         let port = match port.strip_prefix(':') {
-            Some(digits) => port_number(digits)?,
             None if port.is_empty() => scheme.port(),
             None => return Err(format!("{} follows the host; remove it", quoted(port))),
+            Some(port) if port.contains(':') => {
+                let shown = quoted(authority);
+                return Err(format!(
+                    "the host {shown} has several \":\"; put an IPv6 address in brackets, such as \"[::1]\""
+                ));
+            }
+            Some(digits) => port_number(digits)?,
         };
         let host = host_name(host)?;
         Ok(Self { scheme, host, port })
@@ -103,68 +100,36 @@ impl Origin {
 
 fn port_number(text: &str) -> Result<u16, String> {
     let digits = text.bytes().all(|b| b.is_ascii_digit());
-    match text.parse() {
-        Ok(port) if digits && port > 0 => Ok(port),
-        _ => Err(format!(
-            "{} is not a port; give a number from 1 to 65535, or leave out the \":\"",
-            quoted(text)
-        )),
-    }
+    let port = text.parse().ok().filter(|port| digits && *port > 0);
+    port.ok_or_else(|| {
+        let shown = quoted(text);
+        format!("{shown} is not a port; give a number from 1 to 65535, or leave out the \":\"")
+    })
 }
 
-/// A DNS name (RFC 1123, and `_`, which container names have), an IPv4 or a bracketed IPv6 address;
-/// in lower case and without the brackets.
+/// A name, an IPv4 or a bracketed IPv6 address, in lower case and without the brackets. Whether a name
+/// exists, the resolver says.
 fn host_name(text: &str) -> Result<String, String> {
-    if text.is_empty() {
+    const LONGEST: usize = 253;
+    let in_name = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+    let wrong = if text.is_empty() {
         return Err("has no host; give one, such as \"http://127.0.0.1:8000\"".to_owned());
-    }
-    let shown = quoted(text);
-    if let Some(address) = text.strip_prefix('[') {
-        if address.contains('%') {
-            return Err(format!(
-                "the host {shown} has an IPv6 zone, which is not allowed in a URL; use an address without one"
-            ));
+    } else if let Some(address) = text.strip_prefix('[') {
+        match address.strip_suffix(']').map(str::parse::<Ipv6Addr>) {
+            Some(Ok(address)) => return Ok(address.to_string()),
+            _ => "is not an IPv6 address; give one without a zone, such as \"[::1]\"".to_owned(),
         }
-        return match address.strip_suffix(']').map(str::parse::<Ipv6Addr>) {
-            Some(Ok(address)) => Ok(address.to_string()),
-            _ => Err(format!(
-                "the host {shown} is not an IPv6 address; give one, such as \"[::1]\""
-            )),
-        };
-    }
-    let name = text.strip_suffix('.').unwrap_or(text);
-    let labels = name.split('.');
-    let numeric = labels
-        .clone()
-        .next_back()
-        .is_some_and(|label| !label.is_empty() && label.bytes().all(|b| b.is_ascii_digit()));
-    if numeric {
-        return match text.parse::<Ipv4Addr>() {
-            Ok(address) => Ok(address.to_string()),
-            Err(_) => Err(format!(
-                "the host {shown} is not an IPv4 address; give four numbers from 0 to 255"
-            )),
-        };
-    }
-    let is_label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-            && label
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
-    };
-    if name.len() <= 253 && labels.clone().all(is_label) {
-        Ok(text.to_ascii_lowercase())
-    } else if text.is_ascii() {
-        Err(format!(
-            "the host {shown} is not a DNS name; give a name, an IPv4 address or an IPv6 address in brackets"
-        ))
+    } else if !text.is_ascii() {
+        "is not ASCII; give its Punycode form (\"xn--…\")".to_owned()
+    } else if text.len() > LONGEST || !text.bytes().all(in_name) {
+        format!(
+            "is not a DNS name of at most {LONGEST} characters; give a name, an IPv4 address or an IPv6 address in \
+             brackets"
+        )
     } else {
-        Err(format!(
-            "the host {shown} is not ASCII; give its Punycode form (\"xn--…\")"
-        ))
-    }
+        return Ok(text.to_ascii_lowercase());
+    };
+    Err(format!("the host {} {wrong}", quoted(text)))
 }
 
 /// An `http://` or `https://` address with a host, an optional port and path prefix, and nothing else.
@@ -185,27 +150,21 @@ impl FromStr for BaseUrl {
     ///
     /// A message that says what is wrong with it and what is allowed; it never contains user info.
     fn from_str(text: &str) -> Result<Self, String> {
-        let Some((scheme, rest)) = Scheme::split(text) else {
-            let remedy = "begin it with \"http://\" or \"https://\"";
-            return Err(if text.contains('@') {
-                format!("is not an HTTP(S) URL; {remedy}")
-            } else {
-                format!("{} is not an HTTP(S) URL; {remedy}", quoted(text))
-            });
+        // A password may contain the "/" that seems to end the host, so an "@" anywhere hides a message that
+        // would quote it.
+        let hide = |message: String, otherwise: &str| match text.contains('@') {
+            true => otherwise.to_owned(),
+            false => message,
         };
+        let (scheme, rest) = Scheme::split(text).ok_or_else(|| {
+            let wrong = "is not an HTTP(S) URL; begin it with \"http://\" or \"https://\"";
+            hide(format!("{} {wrong}", quoted(text)), wrong)
+        })?;
         if rest.chars().any(|c| c.is_whitespace() || c.is_control()) {
             return Err("contains a space or a control character; remove it".to_owned());
         }
         let (authority, tail) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-        // A host or port contains no "@". A password may contain the "/" that seems to end the host, so an
-        // "@" anywhere hides the message, which would quote it.
-        let origin = Origin::new(scheme, authority).map_err(|message| {
-            if rest.contains('@') {
-                USER_INFO.to_owned()
-            } else {
-                message
-            }
-        })?;
+        let origin = Origin::new(scheme, authority).map_err(|message| hide(message, USER_INFO))?;
         if tail.contains('#') {
             return Err("has a fragment, which is never sent; remove it from \"#\" on".to_owned());
         }
@@ -246,8 +205,7 @@ impl BaseUrl {
 
     /// The absolute URL that is sent for a route's path: pure ASCII, well-formed by RFC 3986.
     pub fn url(&self, path: &str) -> String {
-        let mut url = String::with_capacity(self.root.len() + path.len());
-        url.push_str(&self.root);
+        let mut url = self.root.clone();
         encode(path, &mut url);
         url
     }
@@ -263,18 +221,15 @@ impl BaseUrl {
     /// origin, has user info, or cannot be parsed.
     pub fn resolve(&self, current_url: &str, location: &str) -> Option<String> {
         let location = location.split('#').next().filter(|text| !text.is_empty())?;
-        let mut reference = String::with_capacity(location.len());
         // Some servers write characters that a URI cannot contain, such as Starlette: [] in
         // queries. The authority is not encoded, since that could turn it into another one.
         let (authority, rest) = location.split_at(authority_end(location));
-        reference.push_str(authority);
+        let mut reference = authority.to_owned();
         encode(rest, &mut reference);
 
         let base = UriAbsoluteStr::new(current_url).ok()?;
-        let target = UriReferenceStr::new(&reference)
-            .ok()?
-            .resolve_against(base)
-            .to_dedicated_string();
+        let target = UriReferenceStr::new(&reference).ok()?;
+        let target = target.resolve_against(base).to_dedicated_string();
         let (scheme, rest) = Scheme::split(target.as_str())?;
         let (authority, tail) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
         let origin = Origin::new(scheme, authority).ok()?;
@@ -286,10 +241,8 @@ impl BaseUrl {
 
 /// Where the authority of a URI reference ends; 0 if it has none.
 fn authority_end(reference: &str) -> usize {
-    let is_scheme = |text: &str| {
-        text.bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b))
-    };
+    let in_scheme = |b: u8| b.is_ascii_alphanumeric() || b"+-.".contains(&b);
+    let is_scheme = |text: &str| text.bytes().all(in_scheme);
     match reference.split_once("//") {
         Some((start, rest))
             if start.is_empty() || start.strip_suffix(':').is_some_and(is_scheme) =>

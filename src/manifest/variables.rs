@@ -1,13 +1,21 @@
 //! `${NAME}` in text of the manifest. No message from this file shows a variable's value.
 
 use std::ffi::OsString;
+use std::io::{self, Read as _};
+use std::path::Path;
 
+use super::load::open_regular;
 use super::problems::{QUOTED, quoted};
+use crate::escape::{escape, reason};
+
+/// The largest credential (systemd's own limit).
+const MOST_BYTES: u64 = 1024 * 1024;
 
 /// Where `${NAME}` comes from.
 #[derive(Clone, Copy)]
 pub enum Variables<'a> {
-    /// From this function; a missing variable is a problem.
+    /// From the environment, which is this function, or else from the file of that name in the folder that
+    /// its `CREDENTIALS_DIRECTORY` names; a variable that is in neither is a problem.
     Required(&'a dyn Fn(&str) -> Option<OsString>),
     /// Not read: nothing will be sent, so a variable may be missing and counts as empty.
     MayBeMissing,
@@ -58,14 +66,35 @@ fn look_up(name: &str, environment: &dyn Fn(&str) -> Option<OsString>) -> Result
         // Quoting shortens it.
         _ => quoted(name),
     };
-    let Some(value) = environment(name) else {
+    if let Some(value) = environment(name) {
+        return value.into_string().map_err(|_| {
+            format!("the environment variable {shown} is not valid UTF-8; correct its value")
+        });
+    }
+    let Some(folder) = environment("CREDENTIALS_DIRECTORY") else {
         return Err(format!(
-            "the environment variable {shown} is not set; set it, or remove the reference"
+            "the environment variable {shown} is not set; set it, or pass a credential of that name (LoadCredential=)"
         ));
     };
-    value.into_string().map_err(|_| {
-        format!("the environment variable {shown} is not valid UTF-8; correct its value")
+    let path = Path::new(&folder).join(name);
+    read_credential(&path).map_err(|error| {
+        let path = escape(&path.to_string_lossy()).into_owned();
+        match error.kind() {
+            io::ErrorKind::NotFound => format!(
+                "the environment variable {shown} is not set, and there is no credential \"{path}\"; give one of the two"
+            ),
+            _ => format!("could not read the credential \"{path}\": {}", reason(&error)),
+        }
     })
+}
+
+/// The content of a file in `$CREDENTIALS_DIRECTORY`, without the line end that editors and `echo` add.
+fn read_credential(path: &Path) -> io::Result<String> {
+    let mut value = String::new();
+    let mut file = open_regular(path)?.take(MOST_BYTES);
+    file.read_to_string(&mut value)?;
+    let line = value.strip_suffix('\n').unwrap_or(&value);
+    Ok(line.strip_suffix('\r').unwrap_or(line).to_owned())
 }
 
 /// Whether `text` is a variable's name (POSIX.1, section 8.1, with lower case as shells allow it).

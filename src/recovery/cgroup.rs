@@ -48,6 +48,18 @@ pub(super) fn path_of(text: &str) -> Option<&str> {
     text.lines().find_map(|line| line.strip_prefix("0::"))
 }
 
+/// A control group and all groups below it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Contents {
+    /// The ids of the groups, as sock_diag(7) reports them: the inode of each group's folder (`cgroup_id` of the
+    /// kernel's include/linux/cgroup.h).
+    pub(super) ids: HashSet<u64>,
+    /// The processes, in order; 0 for one that this PID namespace does not show.
+    pub(super) processes: Vec<u32>,
+    /// The path of a group that is frozen, if one is.
+    pub(super) frozen: Option<String>,
+}
+
 /// The cgroup2 hierarchy of this machine.
 #[derive(Clone, Debug)]
 pub(super) struct Hierarchy(PathBuf);
@@ -69,63 +81,36 @@ impl Hierarchy {
             })
     }
 
-    /// The ids of `group` and all groups below it, as sock_diag(7) reports them: the inode of each
-    /// group's folder (`cgroup_id` of the kernel's include/linux/cgroup.h).
+    /// Everything about `group` and all groups below it.
     ///
     /// # Errors
     ///
     /// A message, if the group does not exist or cannot be read.
-    pub(super) fn ids(&self, group: &ControlGroup) -> Result<HashSet<u64>, String> {
-        let mut ids = HashSet::new();
-        self.walk(group, |_, id| {
-            ids.insert(id);
-            Ok(())
-        })?;
-        Ok(ids)
-    }
-
-    /// The processes of `group` and of all groups below it; 0 for one that this PID namespace does
-    /// not show.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::ids`].
-    pub(super) fn processes(&self, group: &ControlGroup) -> Result<Vec<u32>, String> {
-        let mut processes = Vec::new();
-        self.walk(group, |folder, _| {
+    pub(super) fn contents(&self, group: &ControlGroup) -> Result<Contents, String> {
+        let mut contents = Contents::default();
+        self.walk(group, |folder, id| {
+            contents.ids.insert(id);
             match fs::read_to_string(folder.join("cgroup.procs")) {
                 Ok(text) => {
                     let numbers = text.lines().map(|line| line.parse().unwrap_or(0));
-                    processes.extend(numbers);
-                    Ok(())
+                    contents.processes.extend(numbers);
                 }
                 // The processes of a threaded group are listed in a group above it, cgroups(7).
-                Err(error) if error.raw_os_error() == Some(Errno::EOPNOTSUPP as i32) => Ok(()),
-                Err(error) => Err(error),
+                Err(error) if error.raw_os_error() == Some(Errno::EOPNOTSUPP as i32) => {}
+                Err(error) => return Err(error),
             }
-        })?;
-        processes.sort_unstable();
-        processes.dedup();
-        Ok(processes)
-    }
-
-    /// The path of `group` or of a group below it that is frozen, if one is.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::ids`].
-    pub(super) fn frozen(&self, group: &ControlGroup) -> Result<Option<String>, String> {
-        let mut frozen = None;
-        self.walk(group, |folder, _| {
             // Kernels before 5.2 have no freezer here.
             let events = fs::read_to_string(folder.join("cgroup.events")).unwrap_or_default();
             if events.lines().any(|line| line == "frozen 1") {
                 let path = folder.strip_prefix(&self.0).unwrap_or(folder);
-                frozen.get_or_insert_with(|| format!("/{}", path.display()));
+                let path = || format!("/{}", path.display());
+                contents.frozen.get_or_insert_with(path);
             }
             Ok(())
         })?;
-        Ok(frozen)
+        contents.processes.sort_unstable();
+        contents.processes.dedup();
+        Ok(contents)
     }
 
     /// How long the processes of `group` and of all groups below it have had work while none had a CPU: the
@@ -296,24 +281,20 @@ pub(super) mod tests {
         let hierarchy = Hierarchy::find().unwrap();
         let mut expected: Vec<u32> = sleepers.processes.iter().map(Child::id).collect();
         expected.sort_unstable();
-        assert_eq!(hierarchy.processes(&sleepers.group), Ok(expected));
-        let ids: Vec<u64> = hierarchy
-            .ids(&sleepers.group)
-            .unwrap()
-            .into_iter()
-            .collect();
+        let contents = hierarchy.contents(&sleepers.group).unwrap();
+        assert_eq!((contents.processes, contents.frozen), (expected, None));
+        let ids: Vec<u64> = contents.ids.into_iter().collect();
         let [id] = ids[..] else { panic!("{ids:?}") };
         let soon = Monotonic::now() + Duration::from_secs(10);
         let path = sleepers.group.as_str().to_owned();
         assert_eq!(hierarchy.path_of_id(id, soon), Ok(Some(path)));
         assert!(hierarchy.used_cpu(&sleepers.group).is_some());
-        assert_eq!(hierarchy.frozen(&sleepers.group), Ok(None));
         drop(sleepers);
         assert_eq!(hierarchy.path_of_id(id, soon), Ok(None));
         let gone = ControlGroup("/scidex-route-health-nonexistent".to_owned());
         assert!(
             hierarchy
-                .processes(&gone)
+                .contents(&gone)
                 .unwrap_err()
                 .contains("cannot be read")
         );

@@ -8,27 +8,24 @@ use std::fs::{self, File, ReadDir};
 use std::io::Read;
 use std::iter;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
-use super::cgroup::{ControlGroup, Hierarchy};
-use super::observation::{Owner, TcpFacts, UnixFacts};
-use super::tcp_table::{TcpSocket, listeners, server_side};
-use super::{dump, proc, unix_diag};
+use super::facts::{Context, Facts, Group, Sockets, TcpFacts, UnixFacts};
+use super::sockets::owners::Owner;
+use super::sockets::table::{TcpSocket, listeners, server_side};
+use super::{proc, stacks};
 use crate::clock::Monotonic;
 use crate::manifest::DumpSignal;
 use crate::privileges::{CAP_SYS_PTRACE, has_capability};
-use crate::sweep::ProbeConnection;
+use crate::sweep::{ParkedRequest, Reach};
 
 /// How many processes are read.
 const PROCESSES: usize = 64;
 /// The time between the two samples of the CPU ticks.
 const SAMPLE: Duration = Duration::from_millis(100);
-/// How long a dump of the UNIX sockets may take.
-const UNIX_DUMP: Duration = Duration::from_millis(100);
-/// How many threads of a process are read; the first ones are typical enough.
+/// How many threads of the main process are read; the first ones are typical enough.
 const THREADS: usize = 512;
 /// How many bytes of a file about one process are read.
 const FILE: u64 = 64 * 1_024;
@@ -48,18 +45,18 @@ impl<T> Reading<T> {
     /// The value.
     pub const fn known(&self) -> Option<&T> {
         match self {
-            Self::Known(datum) => Some(datum),
+            Self::Known(value) => Some(value),
             Self::NotPermitted | Self::Unknown => None,
         }
     }
 
     fn map<U>(self, change: impl FnOnce(T) -> U) -> Reading<U> {
-        self.and_then(|datum| Reading::Known(change(datum)))
+        self.and_then(|value| Reading::Known(change(value)))
     }
 
     fn and_then<U>(self, next: impl FnOnce(T) -> Reading<U>) -> Reading<U> {
         match self {
-            Self::Known(datum) => next(datum),
+            Self::Known(value) => next(value),
             Self::NotPermitted => Reading::NotPermitted,
             Self::Unknown => Reading::Unknown,
         }
@@ -67,15 +64,15 @@ impl<T> Reading<T> {
 }
 
 impl<T> From<Option<T>> for Reading<T> {
-    fn from(datum: Option<T>) -> Self {
-        datum.map_or(Self::Unknown, Self::Known)
+    fn from(value: Option<T>) -> Self {
+        value.map_or(Self::Unknown, Self::Known)
     }
 }
 
 impl<T> From<std::io::Result<T>> for Reading<T> {
     fn from(result: std::io::Result<T>) -> Self {
         match result {
-            Ok(datum) => Self::Known(datum),
+            Ok(value) => Self::Known(value),
             Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
                 Self::NotPermitted
             }
@@ -87,7 +84,7 @@ impl<T> From<std::io::Result<T>> for Reading<T> {
 impl<T: Serialize> Serialize for Reading<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
-            Self::Known(datum) => datum.serialize(serializer),
+            Self::Known(value) => value.serialize(serializer),
             Self::NotPermitted => serializer.serialize_str("not permitted"),
             Self::Unknown => serializer.serialize_none(),
         }
@@ -99,8 +96,10 @@ impl<T: Serialize> Serialize for Reading<T> {
 pub struct Evidence {
     /// The processes of the unit, the main one first; at most 64.
     pub processes: Vec<ProcessEvidence>,
-    /// The socket at which the probes waited.
+    /// The socket at which the requests waited.
     pub listener: Listener,
+    /// The parked requests.
+    pub parked: ParkedCounts,
 }
 
 /// What was observed of one process, in the order in which it is reported.
@@ -112,19 +111,25 @@ pub struct ProcessEvidence {
     pub name: Reading<String>,
     /// Its state as one letter, proc(5).
     pub state: Reading<char>,
-    /// Its threads, the largest group first.
-    pub threads: Reading<Vec<ThreadGroup>>,
     /// CPU time used between two samples.
     pub cpu: Reading<Cpu>,
+    /// More about the main process; none for the others.
+    #[serde(flatten)]
+    pub details: Option<ProcessDetails>,
+}
+
+/// What was observed of the main process alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ProcessDetails {
+    /// Its threads, the largest group first.
+    pub threads: Reading<Vec<ThreadGroup>>,
     /// Resident memory in bytes.
     pub resident_bytes: Reading<u64>,
-    /// Open descriptors.
-    pub open_descriptors: Reading<usize>,
     /// Whether it catches `dump_signal`; unknown if none is configured.
     pub catches_dump_signal: Reading<bool>,
 }
 
-/// What was observed of the socket at which the probes waited.
+/// What was observed of the socket at which the requests waited.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Listener {
     /// Connections waiting in the accept queue.
@@ -133,8 +138,6 @@ pub struct Listener {
     pub accept_queue_limit: Reading<u64>,
     /// The unit, or the control group, that owns the socket.
     pub listener_owner: Reading<String>,
-    /// Whether a process accepted the final probe's connection.
-    pub accepted: Reading<bool>,
 }
 
 impl Default for Listener {
@@ -143,9 +146,19 @@ impl Default for Listener {
             accept_queue: Reading::Unknown,
             accept_queue_limit: Reading::Unknown,
             listener_owner: Reading::Unknown,
-            accepted: Reading::Unknown,
         }
     }
+}
+
+/// How far the parked requests have got. Over a UNIX socket the kernel does not show which are accepted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ParkedCounts {
+    /// Those that a process has accepted.
+    pub accepted: Option<usize>,
+    /// Those that wait in the accept queue.
+    pub unaccepted: Option<usize>,
+    /// Those that are not even connected.
+    pub unconnected: usize,
 }
 
 /// The keys of the main process are repeated beside those of the listener, for readers that need only one
@@ -158,11 +171,13 @@ impl Serialize for Evidence {
             main: Option<&'a ProcessEvidence>,
             #[serde(flatten)]
             listener: &'a Listener,
+            parked: &'a ParkedCounts,
             processes: &'a [ProcessEvidence],
         }
         let flat = Flat {
             main: self.processes.first(),
             listener: &self.listener,
+            parked: &self.parked,
             processes: &self.processes,
         };
         flat.serialize(serializer)
@@ -189,133 +204,136 @@ pub struct Cpu {
     pub interval_ms: u64,
 }
 
-/// Reads the processes of `group`, process `main` first, until `until` at the latest. The caller fills in
-/// the listener.
+impl Evidence {
+    /// The evidence of these processes and of the first observation.
+    pub(super) fn new(
+        processes: Vec<ProcessEvidence>,
+        context: &Context<'_>,
+        facts: &Facts,
+    ) -> Self {
+        let (listener, rows) = match &facts.sockets {
+            Ok(Sockets::Tcp(tcp)) => (
+                tcp_listener(tcp, &context.addresses, context.unit),
+                Some(&tcp.rows[..]),
+            ),
+            Ok(Sockets::Unix(unix)) => (unix_listener(unix, context.unit), None),
+            Err(_) => (Listener::default(), None),
+        };
+        Self {
+            processes,
+            listener,
+            parked: ParkedCounts::of(&facts.parked, rows),
+        }
+    }
+}
+
+impl ParkedCounts {
+    fn of(parked: &[ParkedRequest], rows: Option<&[TcpSocket]>) -> Self {
+        let unconnected = |request: &&ParkedRequest| request.reach == Reach::Unconnected;
+        let count = |accepted: bool| {
+            rows.map(|rows| {
+                let connections = parked.iter().filter_map(|request| request.connection);
+                connections
+                    .filter_map(|connection| server_side(rows, &connection))
+                    .filter(|row| row.is_open() && row.accepted() == accepted)
+                    .count()
+            })
+        };
+        Self {
+            accepted: count(true),
+            unaccepted: count(false),
+            unconnected: parked.iter().filter(unconnected).count(),
+        }
+    }
+}
+
+/// Reads process `main` and the others of `group` until `until` at the latest.
 pub(super) fn processes(
     main: u32,
-    group: Option<&ControlGroup>,
+    group: &Group,
     dump_signal: Option<DumpSignal>,
     until: Monotonic,
-) -> Evidence {
+) -> Vec<ProcessEvidence> {
     let began = Monotonic::now();
-    let members = group.and_then(|group| Hierarchy::find().ok()?.processes(group).ok());
-    let others = members.unwrap_or_default().into_iter();
-    let others = others.filter(|&pid| pid != main && pid != 0);
+    let others = group.members.iter().map(|member| member.pid);
     // First the CPU time of all of them, because everything else takes longer.
     let first: Vec<_> = iter::once(main)
-        .chain(others)
+        .chain(others.filter(|&pid| pid != main))
         .take(PROCESSES)
+        .take_while(|pid| *pid == main || !until.has_passed())
         .map(|pid| (pid, stat(&format!("/proc/{pid}"))))
         .collect();
     let sampled = Monotonic::now();
-    let may_trace = has_capability(CAP_SYS_PTRACE) == Some(true);
-    let mut processes: Vec<_> = first
-        .iter()
-        .take_while(|(pid, _)| *pid == main || !until.has_passed())
-        .map(|(pid, stat)| inspect(*pid, stat.clone(), dump_signal, may_trace, until))
-        .collect();
-
-    // Meanwhile the final probe connects.
+    let details = details(main, dump_signal, until);
     let wait = SAMPLE.saturating_sub(Monotonic::now().since(began));
     std::thread::sleep(wait.min(until.remaining()));
-    for (process, (pid, first)) in processes.iter_mut().zip(first) {
-        process.cpu = first.and_then(|first| {
+    let processes = first.into_iter().map(|(pid, first)| {
+        let used = |first: &proc::Stat| {
+            if until.has_passed() {
+                return Reading::Unknown;
+            }
             stat(&format!("/proc/{pid}")).map(|second| Cpu {
                 ticks: second.ticks.saturating_sub(first.ticks),
                 interval_ms: u64::try_from(Monotonic::now().since(sampled).as_millis())
                     .unwrap_or(u64::MAX),
             })
-        });
-    }
-    Evidence {
-        processes,
-        listener: Listener::default(),
-    }
+        };
+        ProcessEvidence {
+            pid,
+            cpu: first.known().map_or(Reading::Unknown, used),
+            name: first.clone().map(|stat| stat.name),
+            state: first.map(|stat| stat.state),
+            details: (pid == main).then(|| details.clone()),
+        }
+    });
+    processes.collect()
 }
 
-/// Everything about a process that one read shows, and its CPU time between two samples.
-fn inspect(
-    pid: u32,
-    stat: Reading<proc::Stat>,
-    dump_signal: Option<DumpSignal>,
-    may_trace: bool,
-    until: Monotonic,
-) -> ProcessEvidence {
+fn details(pid: u32, dump_signal: Option<DumpSignal>, until: Monotonic) -> ProcessDetails {
     let folder = format!("/proc/{pid}");
     let status = read(&format!("{folder}/status"));
     let status = status.and_then(|text| proc::status(&text).into());
-    let descriptors = Reading::from(fs::read_dir(format!("{folder}/fd")))
-        .map(|entries| entries.take_while(|_| !until.has_passed()).count());
-    let open_descriptors = match descriptors {
-        // The count is complete only if there was time left.
-        Reading::Known(_) if until.has_passed() => Reading::Unknown,
-        descriptors => descriptors,
-    };
-    let trusted = open_descriptors.known().is_some() || may_trace;
-    let threads = Reading::from(fs::read_dir(format!("{folder}/task")))
-        .and_then(|tasks| threads(tasks, trusted, until));
-    ProcessEvidence {
-        pid,
-        name: stat.clone().map(|stat| stat.name),
-        state: stat.map(|stat| stat.state),
-        threads,
-        cpu: Reading::Unknown,
+    // Only who may list the descriptors, or may trace, is shown wait channels.
+    let trusted = has_capability(CAP_SYS_PTRACE) == Some(true)
+        || fs::read_dir(format!("{folder}/fd")).is_ok();
+    ProcessDetails {
+        threads: Reading::from(fs::read_dir(format!("{folder}/task")))
+            .and_then(|tasks| threads(tasks, trusted, until)),
         resident_bytes: status.clone().and_then(|status| status.resident.into()),
-        open_descriptors,
         catches_dump_signal: match dump_signal {
-            Some(signal) => status.map(|status| dump::catches(&status, signal)),
+            Some(signal) => status.map(|status| stacks::catches(status.signals, signal)),
             None => Reading::Unknown,
         },
     }
 }
 
-/// What `facts` and the table of a moment later show about the listeners at `addresses`. `connections` are
-/// those of the final probe.
-pub(super) fn listener(
-    facts: &TcpFacts,
-    addresses: &[SocketAddr],
-    unit: &str,
-    connections: &[ProbeConnection],
-    later: &[TcpSocket],
-) -> Listener {
+/// What `facts` show about the listeners at `addresses`.
+fn tcp_listener(facts: &TcpFacts, addresses: &[SocketAddr], unit: &str) -> Listener {
     let listeners: BTreeMap<u64, &TcpSocket> = (addresses.iter())
-        .flat_map(|&address| listeners(&facts.table, address))
+        .flat_map(|&address| listeners(&facts.rows, address))
         .map(|listener| (listener.cookie, listener))
         .collect();
-    let sum = |queue: fn(&TcpSocket) -> u32| match listeners.is_empty() {
-        true => Reading::Unknown,
-        false => Reading::Known(
-            listeners
-                .values()
-                .map(|socket| u64::from(queue(socket)))
-                .sum(),
-        ),
+    let Some(first) = listeners.values().next() else {
+        return Listener::default();
     };
-    let owner = (listeners.values().next()).and_then(|listener| facts.owners.get(&listener.group?));
-    let accepted = (connections.iter())
-        .filter(|probe| probe.established)
-        .find_map(|probe| server_side(later, &probe.connection));
+    let sum = |queue: fn(&TcpSocket) -> u32| {
+        let queues = listeners.values().map(|socket| u64::from(queue(socket)));
+        Reading::Known(queues.sum())
+    };
+    let owner = first.group.and_then(|group| facts.owners.get(&group));
     Listener {
         accept_queue: sum(|socket| socket.receive_queue),
         accept_queue_limit: sum(|socket| socket.send_queue),
         listener_owner: owner.and_then(|owner| owner_name(owner, unit)).into(),
-        accepted: accepted.map(TcpSocket::accepted).into(),
     }
 }
 
-/// The same for a UNIX socket. The kernel does not show which of its connections have been accepted.
-pub(super) fn unix_listener(facts: &UnixFacts, unit: &str) -> Listener {
-    let mut queue = None;
-    let until = Monotonic::now() + UNIX_DUMP;
-    // Best effort: without an answer the queue is unknown.
-    let _ = unix_diag::listeners(Path::new(&facts.path), until, |listener| {
-        queue = listener.queue;
-    });
+fn unix_listener(facts: &UnixFacts, unit: &str) -> Listener {
+    let queue = facts.listeners.first().and_then(|listener| listener.queue);
     Listener {
         accept_queue: queue.map(|(waiting, _)| u64::from(waiting)).into(),
         accept_queue_limit: queue.map(|(_, limit)| u64::from(limit)).into(),
         listener_owner: owner_name(&facts.owner, unit).into(),
-        accepted: Reading::Unknown,
     }
 }
 

@@ -1,51 +1,44 @@
 //! Kills a main process that provably hangs, so that systemd restarts it. If any fact is missing, it refuses
-//! and gives the reason. Independent of HTTP: it uses the prober through [`CoreProber`].
+//! and gives the reason.
 
 mod cgroup;
-mod command;
-mod dump;
 mod evidence;
+mod facts;
 mod guards;
 mod host;
-mod journalctl;
-mod observation;
+mod machine;
 mod pidfd;
-mod prober;
 mod proc;
 mod processes;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod properties;
-mod restart;
+mod queue_watch;
 #[cfg(test)]
 mod samples;
-#[cfg(test)]
-mod simulation;
-mod sock_diag;
-mod socket_log;
-mod socket_watch;
+mod sockets;
+mod stacks;
 mod steps;
-mod systemctl;
-mod tcp_diag;
-mod tcp_owners;
-mod tcp_table;
-mod unit;
-mod unix_diag;
-mod unix_owner;
+mod systemd;
+mod unit_report;
 pub mod warnings;
 
-use std::net::SocketAddr;
+use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-pub use self::dump::Dump;
-pub use self::evidence::{Cpu, Evidence, Listener, ProcessEvidence, Reading, ThreadGroup};
+pub use self::evidence::{
+    Cpu, Evidence, Listener, ParkedCounts, ProcessDetails, ProcessEvidence, Reading, ThreadGroup,
+};
+use self::facts::Context;
 pub use self::guards::Guard;
-use self::host::Machine;
-use self::observation::GuardContext;
-pub use self::socket_watch::SocketWatch;
+use self::machine::{Hung, Machine, with_local_facts};
+pub use self::queue_watch::QueueWatch;
+pub use self::stacks::Stacks;
+use self::systemd::Systemctl;
+pub use self::unit_report::UnitReport;
 use crate::clock::Monotonic;
 use crate::manifest::{Manifest, UnitName};
-use crate::sweep::{Connection, ProbeConnection, ProbeStatus, Sweep, UnixPeer};
+use crate::sweep::{ParkedRequest, Prober, Sweep};
 use crate::verdict::Verdict;
 
 /// What a sweep found, and what may be done about it.
@@ -56,10 +49,12 @@ pub struct RecoveryRequest<'a> {
     pub verdict: &'a Verdict,
     /// The sweep itself.
     pub sweep: &'a Sweep,
-    /// The socket watch of the sweep; none if it could not be started.
-    pub watch: Option<SocketWatch>,
+    /// The prober of the sweep, which holds the parked requests.
+    pub prober: &'a Prober<'a>,
+    /// The accept queues during the sweep; none if the thread that reads them could not be started.
+    pub queues: Option<QueueWatch>,
     /// Prints one line on stderr.
-    pub log: &'a dyn Fn(&str),
+    pub log: &'a (dyn Fn(&str) + Sync),
 }
 
 /// How far a recovery may go.
@@ -75,11 +70,7 @@ pub enum Permission {
 
 /// Recovers a hung backend as far as `permission` allows, or returns the reason why not. Returns after the
 /// restart and its verification, which can take minutes.
-pub fn attempt(
-    request: RecoveryRequest<'_>,
-    permission: Permission,
-    prober: &dyn CoreProber,
-) -> Recovery {
+pub fn attempt(request: &RecoveryRequest<'_>, permission: Permission) -> Recovery {
     let Some(plan) = &request.manifest.recovery else {
         return Recovery::idle(Outcome::NotConfigured, None);
     };
@@ -93,68 +84,39 @@ pub fn attempt(
         Permission::Act => false,
     };
     let began = Monotonic::now();
-    let seen = socket_watch::finish(request.watch);
-    let overran = request
-        .verdict
-        .starved
-        .then(|| "a core attempt overran its timeout by more than 1 s".to_owned());
-    let socket = &request.manifest.unix_socket;
-    let context = GuardContext {
+    let prober = request.prober;
+    let silent: BTreeSet<_> = (prober.parked().iter())
+        .filter_map(ParkedRequest::remote)
+        .collect();
+    let over_tcp = request.manifest.unix_socket.is_none();
+    let resolved = over_tcp.then(|| prober.lookup()());
+    let context = Context {
         dry_run,
-        sweep_began: request.sweep.began,
-        silent_at: request.sweep.silent_at.clone(),
-        starved: overran.or_else(|| seen.starved()),
-        not_local: match socket {
-            Some(_) => None,
-            None => host::not_local(&prober.addresses()),
-        },
-        manifest_writable: host::manifest_writable(&request.manifest.source),
-        ..host::context(plan)
+        hung_since: Some(request.sweep.began),
+        addresses: silent.into_iter().collect(),
+        starved: request.verdict.starved,
+        ..with_local_facts(
+            Context::new(plan),
+            &request.manifest.source,
+            resolved.as_ref(),
+        )
     };
-    let machine = Machine::new(&context, request.manifest, seen.log, prober, request.log);
-    let mut recovery = steps::run(&context, &machine, prober);
-    // After the verification, which must not wait for it.
-    if let Some(dump) = &mut recovery.dump {
-        dump.command = journalctl::command(dump, context.unit, context.scope);
-        dump.traces = journalctl::lines(dump, context.unit, context.scope);
+    let hung = Hung {
+        prober,
+        log: request.log,
+    };
+    let systemctl = Systemctl::new(plan.scope);
+    let machine = Machine::new(request.manifest, systemctl, prober.unix_peers(), Some(hung));
+    let queues = request.queues.as_ref().map(QueueWatch::history);
+    let mut recovery = steps::run(&context, &machine, queues.unwrap_or_default());
+    if let Some(stacks) = &mut recovery.stacks {
+        stacks.command = stacks.command_for(context.unit, context.scope);
     }
     Recovery {
         unit: Some(plan.unit.clone()),
         elapsed: Monotonic::now().since(began),
         ..recovery
     }
-}
-
-/// The operations that recovery needs from the prober of the sweep.
-pub trait CoreProber {
-    /// Sends one GET to a core route on a fresh connection, in the background.
-    fn final_probe(&self) -> Box<dyn FinalProbe>;
-
-    /// Probes every core route once and returns whether all are `ok` or `rate_limited`, by
-    /// `until` at the latest.
-    fn core_answers(&self, until: Monotonic) -> bool;
-
-    /// The addresses to which `base_url` resolves.
-    ///
-    /// # Errors
-    ///
-    /// A message, if the name cannot be resolved.
-    fn addresses(&self) -> Result<Vec<SocketAddr>, String>;
-
-    /// Every TCP connection of this run; their traffic is not a sign of progress.
-    fn connections(&self) -> Vec<Connection>;
-
-    /// The peer processes of the sweep's connections to a UNIX socket.
-    fn unix_peers(&self) -> Vec<UnixPeer>;
-}
-
-/// The final probe: the last GET before the signal, running in the background.
-pub trait FinalProbe {
-    /// Its status so far.
-    fn status(&self) -> ProbeStatus;
-
-    /// Its connections, established and pending.
-    fn connections(&self) -> Vec<ProbeConnection>;
 }
 
 /// A process that may be signalled: never 0, 1 or this process.
@@ -216,7 +178,9 @@ pub struct Recovery {
     /// What was observed of the unit's processes before the signal.
     pub evidence: Option<Evidence>,
     /// The stacks that were asked for before the signal.
-    pub dump: Option<Dump>,
+    pub stacks: Option<Stacks>,
+    /// What systemd said of the unit last.
+    pub unit_report: Option<UnitReport>,
     /// From the first question to systemd to the end of the verification.
     pub elapsed: Duration,
 }
@@ -229,7 +193,8 @@ impl Recovery {
             unit,
             pid: None,
             evidence: None,
-            dump: None,
+            stacks: None,
+            unit_report: None,
             elapsed: Duration::ZERO,
         }
     }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::facts::Signals;
+
 /// Clock ticks per second in values that the kernel shows to user space (`USER_HZ`,
 /// include/uapi/asm-generic/param.h); the same on every architecture that Rust runs on.
 const TICKS: u64 = 100;
@@ -53,10 +55,8 @@ pub(super) struct Status {
     pub(super) kill_pending: bool,
     /// Resident memory in bytes; none for a process that has released its memory.
     pub(super) resident: Option<u64>,
-    /// The signals that the process catches, signal N as bit N-1 (`SigCgt`).
-    pub(super) caught: u64,
-    /// The signals that this thread blocks (`SigBlk`).
-    pub(super) blocked: u64,
+    /// The signals that the process handles.
+    pub(super) signals: Signals,
 }
 
 /// Reads `/proc/PID/status`; none if a needed field is missing.
@@ -78,8 +78,10 @@ pub(super) fn status(text: &str) -> Option<Status> {
             .and_then(|value| value.strip_suffix(" kB"))
             .and_then(|value| value.trim().parse::<u64>().ok())
             .map(|kib| kib.saturating_mul(1_024)),
-        caught: mask("SigCgt")?,
-        blocked: mask("SigBlk")?,
+        signals: Signals {
+            caught: mask("SigCgt")?,
+            blocked: mask("SigBlk")?,
+        },
     })
 }
 
@@ -125,8 +127,10 @@ mod tests {
             dumping: false,
             kill_pending: false,
             resident: Some(1_844 * 1_024),
-            caught: 0x200,
-            blocked: 4,
+            signals: Signals {
+                caught: 0x200,
+                blocked: 4,
+            },
         };
         assert_eq!(status(STATUS), Some(calm));
         for (from, to, expected) in [

@@ -8,8 +8,8 @@ use nix::sys::signal::kill;
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 
-use super::cgroup::{self, ControlGroup, Hierarchy};
-use super::observation::{CpuWait, Disturbance, Disturbed, Members, Parent, Vitals};
+use super::cgroup;
+use super::facts::{Disturbance, Member, Parent, Signals, Vitals};
 use super::proc::{self, Status};
 use crate::clock::Monotonic;
 
@@ -19,7 +19,7 @@ const LIMIT: Duration = Duration::from_secs(1);
 /// What /proc shows of process `pid`; none if it shows nothing.
 pub(super) fn vitals(pid: u32) -> Option<Vitals> {
     let stat = proc::stat(&read(pid, "stat").ok()?)?;
-    let status = status(pid)?;
+    let status = proc::status(&read(pid, "status").ok()?)?;
     let now = clock_gettime(ClockId::CLOCK_BOOTTIME).ok()?;
     Some(Vitals {
         state: stat.state,
@@ -40,42 +40,26 @@ pub(super) fn group_of(pid: u32) -> Option<String> {
     cgroup::path_of(&text).map(str::to_owned)
 }
 
-/// The processes of `group`, of which `main` is the main one.
+/// Reads the processes of a control group.
 ///
 /// # Errors
 ///
 /// A message, if one of them cannot be read, or not all of them in time.
-pub(super) fn members(group: &ControlGroup, main: u32) -> Result<Members, String> {
-    let until = Monotonic::now() + LIMIT;
-    let hierarchy = Hierarchy::find()?;
-    let members = members_of(hierarchy.processes(group)?, main, until)?;
-    let frozen = hierarchy.frozen(group)?;
-    let cpu_times = hierarchy
-        .waited_for_cpu(group)
-        .zip(hierarchy.used_cpu(group));
-    let at = Monotonic::now();
-    Ok(Members {
-        frozen,
-        cpu_wait: cpu_times.map(|(total, used)| CpuWait { at, total, used }),
-        ..members
-    })
+pub(super) fn members(processes: &[u32]) -> Result<Vec<Member>, String> {
+    members_by(processes, Monotonic::now() + LIMIT)
 }
 
-fn members_of(processes: Vec<u32>, main: u32, until: Monotonic) -> Result<Members, String> {
-    let mut members = Members::default();
-    for pid in processes {
+fn members_by(processes: &[u32], until: Monotonic) -> Result<Vec<Member>, String> {
+    let mut members = Vec::new();
+    for &pid in processes {
         if until.has_passed() {
             return Err("the processes of the unit could not all be read in time".to_owned());
         }
         if pid == 0 {
             return Err("a process of the unit is outside this program's PID namespace".to_owned());
         }
-        match disturbance(pid) {
-            Ok(by) => {
-                members.others += usize::from(pid != main);
-                let disturbed = by.map(|by| Disturbed { pid, by });
-                members.disturbed = members.disturbed.or(disturbed);
-            }
+        match member(pid) {
+            Ok(member) => members.push(member),
             Err(error) if has_ended(pid, &error) => {}
             Err(_) => {
                 return Err(format!(
@@ -87,16 +71,20 @@ fn members_of(processes: Vec<u32>, main: u32, until: Monotonic) -> Result<Member
     Ok(members)
 }
 
-/// Every process of `group` with its status; those that cannot be read are left out.
-pub(super) fn statuses(group: &ControlGroup) -> Result<Vec<(u32, Status)>, String> {
-    let processes = Hierarchy::find()?.processes(group)?;
-    let with_status = |pid| Some((pid, status(pid)?));
-    Ok(processes.into_iter().filter_map(with_status).collect())
+fn member(pid: u32) -> io::Result<Member> {
+    let disturbance = disturbance(pid)?;
+    let text = read(pid, "status")?;
+    let status = proc::status(&text).ok_or(ErrorKind::InvalidData)?;
+    Ok(Member {
+        pid,
+        signals: status.signals,
+        disturbance,
+    })
 }
 
-/// What `/proc/PID/status` shows; none if it shows nothing.
-pub(super) fn status(pid: u32) -> Option<Status> {
-    proc::status(&read(pid, "status").ok()?)
+/// The signals that process `pid` handles; none if /proc does not show it.
+pub(super) fn signals(pid: u32) -> Option<Signals> {
+    Some(proc::status(&read(pid, "status").ok()?)?.signals)
 }
 
 /// Finds a debugger or core dump of a thread of process `pid`: tracers attach to single threads (ptrace(2)).
@@ -153,7 +141,6 @@ mod tests {
 
     use nix::sys::ptrace;
 
-    use super::super::cgroup::tests::Sleepers;
     use super::*;
 
     #[test]
@@ -166,30 +153,21 @@ mod tests {
     }
 
     #[test]
-    fn members_are_counted_beside_the_main_process() {
-        let Some(sleepers) = Sleepers::start(3) else {
-            return;
-        };
-        let main = sleepers.processes[0].id();
-        let found = members(&sleepers.group, main).unwrap();
-        assert_eq!((found.others, found.disturbed), (2, None));
-    }
-
-    #[test]
     fn members_that_cannot_be_read_are_an_error() {
         let soon = || Monotonic::now() + Duration::from_secs(10);
         let own = std::process::id();
         let ended = u32::MAX;
-        let others = |processes: &[u32], main, until| {
-            members_of(processes.to_vec(), main, until).map(|members| members.others)
+        let pids = |processes: &[u32], until| {
+            let members = members_by(processes, until)?.into_iter();
+            Ok::<_, String>(members.map(|member| member.pid).collect::<Vec<_>>())
         };
-        assert_eq!(others(&[own, 1], own, soon()), Ok(1));
-        assert_eq!(others(&[own, i32::MAX as u32], own, soon()), Ok(0));
-        let outside = others(&[own, 0], own, soon()).unwrap_err();
+        assert_eq!(pids(&[own, 1], soon()), Ok(vec![own, 1]));
+        assert_eq!(pids(&[own, i32::MAX as u32], soon()), Ok(vec![own]));
+        let outside = pids(&[own, 0], soon()).unwrap_err();
         assert!(outside.contains("PID namespace"), "{outside}");
-        let late = others(&[own], own, Monotonic::from_micros(0)).unwrap_err();
+        let late = pids(&[own], Monotonic::from_micros(0)).unwrap_err();
         assert!(late.contains("in time"), "{late}");
-        assert!(others(&[ended], own, soon()).is_err());
+        assert!(pids(&[ended], soon()).is_err());
     }
 
     #[test]

@@ -1,10 +1,34 @@
-//! Rows of the socket table for tests.
+//! Facts for tests: rows of the socket table, parked requests, what systemctl prints, and a machine that is made
+//! of them.
 
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
+use std::time::{Duration, SystemTime};
 
-use super::observation::ProbeFacts;
-use super::tcp_table::{TcpSocket, TcpState, Traffic};
-use crate::sweep::{Connection, ProbeConnection, ProbeStatus};
+use nix::sys::signal::Signal;
+
+use super::MainPid;
+use super::cgroup::ControlGroup;
+use super::evidence::ProcessEvidence;
+use super::facts::{Context, Group, MainProcess, Member, Parent, Signals, Vitals};
+use super::host::{Host, NotSent};
+use super::sockets::owners::Owner;
+use super::sockets::reader::{Reading, TcpReading};
+use super::sockets::table::{TcpSocket, TcpState};
+use super::sockets::unix::UnixListener;
+use super::systemd::Unit;
+use crate::clock::Monotonic;
+use crate::manifest::{DumpSignal, KillSignal, Scope};
+use crate::sweep::{Connection, ParkedRequest, ParkedState, Reach};
+
+/// When the tests' facts are observed.
+pub(super) const NOW: u64 = 10_000;
+
+/// A moment, in seconds.
+pub(super) fn at(seconds: u64) -> Monotonic {
+    Monotonic::from_micros(seconds * 1_000_000)
+}
 
 /// A listener whose queue is not full.
 pub(super) fn listener(address: &str, cookie: u64) -> TcpSocket {
@@ -19,7 +43,6 @@ pub(super) fn listener(address: &str, cookie: u64) -> TcpSocket {
         send_queue: 128,
         group: None,
         ipv6_only: false,
-        traffic: None,
     }
 }
 
@@ -35,16 +58,8 @@ pub(super) fn connection(cookie: u64, client: u16) -> TcpSocket {
         remote: SocketAddr::new([127, 0, 0, 1].into(), client),
         inode: 0,
         send_queue: 0,
-        traffic: Some(Traffic {
-            acknowledged: 0,
-            received: 0,
-        }),
         ..listener("127.0.0.1:80", cookie)
     }
-}
-
-pub(super) fn established(socket: TcpSocket) -> TcpSocket {
-    in_state(socket, TcpState::Established)
 }
 
 pub(super) fn accepted(socket: TcpSocket) -> TcpSocket {
@@ -54,18 +69,8 @@ pub(super) fn accepted(socket: TcpSocket) -> TcpSocket {
     }
 }
 
-/// As the kernel shows it in `state`: in TIME_WAIT and FIN_WAIT2 with few fields.
 pub(super) fn in_state(socket: TcpSocket, state: TcpState) -> TcpSocket {
-    let bare = matches!(state, TcpState::TimeWait | TcpState::FinWait2);
-    let fin = state.closed_here();
-    TcpSocket {
-        state,
-        group: socket.group.filter(|_| !bare),
-        inode: if fin { 0 } else { socket.inode },
-        send_queue: socket.send_queue + u32::from(fin && !bare),
-        traffic: socket.traffic.filter(|_| !bare),
-        ..socket
-    }
+    TcpSocket { state, ..socket }
 }
 
 pub(super) fn in_group(socket: TcpSocket, group: u64) -> TcpSocket {
@@ -75,37 +80,306 @@ pub(super) fn in_group(socket: TcpSocket, group: u64) -> TcpSocket {
     }
 }
 
-pub(super) fn written(socket: TcpSocket, bytes: u64) -> TcpSocket {
-    let received = socket.traffic.map_or(0, |traffic| traffic.received);
+/// A listener with this many connections in its queue.
+pub(super) fn with_queue(listener: TcpSocket, waiting: u32) -> TcpSocket {
     TcpSocket {
-        traffic: Some(Traffic {
-            acknowledged: bytes,
-            received,
-        }),
-        ..socket
+        receive_queue: waiting,
+        ..listener
     }
 }
 
-pub(super) fn received(socket: TcpSocket, bytes: u64) -> TcpSocket {
-    TcpSocket {
-        traffic: Some(Traffic {
-            acknowledged: 0,
-            received: bytes,
+/// The first attempt of the first core route, parked from this port to 127.0.0.1:80.
+pub(super) fn parked(local: u16) -> ParkedRequest {
+    let ip = [127, 0, 0, 1];
+    ParkedRequest {
+        route: 0,
+        round: 1,
+        first_attempt: true,
+        began: at(NOW - 60),
+        timed_out: at(NOW - 50),
+        connection: Some(Connection {
+            local: SocketAddr::from((ip, local)),
+            remote: SocketAddr::from((ip, 80)),
         }),
-        ..socket
+        reach: Reach::Acknowledged,
+        state: ParkedState::Waiting,
     }
 }
 
-/// A silent final probe from port 50000 to 127.0.0.1:80.
-pub(super) fn probe(established: bool) -> ProbeFacts {
-    ProbeFacts {
-        status: ProbeStatus::Silent,
-        connections: vec![ProbeConnection {
-            connection: Connection {
-                local: "127.0.0.1:50000".parse().unwrap(),
-                remote: "127.0.0.1:80".parse().unwrap(),
+/// A unit that may be killed, with these properties replaced or added; `-` leaves one out.
+pub(super) fn unit(changes: &[(&str, &str)]) -> Unit {
+    Unit::parse(show(changes).as_bytes()).unwrap()
+}
+
+/// What `systemctl show` prints about [`unit`].
+pub(super) fn show(changes: &[(&str, &str)]) -> String {
+    let mut properties = BTreeMap::from([
+        ("Id", "demo.service"),
+        ("LoadState", "loaded"),
+        ("ActiveState", "active"),
+        ("SubState", "running"),
+        ("Result", "success"),
+        ("MainPID", "4711"),
+        ("ControlGroup", "/system.slice/demo.service"),
+        ("InvocationID", "0123456789abcdef0123456789abcdef"),
+        ("ExecMainStartTimestampMonotonic", "1000000000"),
+        ("StateChangeTimestampMonotonic", "1000000000"),
+        ("Job", ""),
+        ("FreezerState", "running"),
+        ("NeedDaemonReload", "no"),
+        ("NRestarts", "0"),
+        ("TriggeredBy", ""),
+        ("Restart", "always"),
+        ("RestartUSec", "100ms"),
+        ("SuccessExitStatus", ""),
+        ("RestartPreventExitStatus", ""),
+        ("RestartForceExitStatus", ""),
+        ("RemainAfterExit", "no"),
+        ("ExitType", "main"),
+        ("KillMode", "control-group"),
+        ("SendSIGKILL", "yes"),
+        ("TimeoutStartUSec", "1min 30s"),
+        ("TimeoutStopUSec", "1min 30s"),
+        ("StartLimitIntervalUSec", "10s"),
+        ("StartLimitBurst", "5"),
+        ("StartLimitAction", "none"),
+        ("FailureAction", "none"),
+        ("SuccessAction", "none"),
+        ("OnFailure", ""),
+        ("OnFailureJobMode", "replace"),
+        ("Requires", ""),
+        ("Requisite", ""),
+        ("BindsTo", ""),
+        ("PartOf", ""),
+        ("Wants", ""),
+        ("After", ""),
+        ("BoundBy", ""),
+        ("PropagatesStopTo", ""),
+        ("StopPropagatedFrom", ""),
+        ("Upholds", ""),
+        ("WorkingDirectory", ""),
+        ("RootDirectory", ""),
+        ("RootImage", ""),
+    ]);
+    for (name, value) in changes {
+        if *value == "-" {
+            properties.remove(name);
+        } else {
+            properties.insert(name, value);
+        }
+    }
+    let lines = properties.iter();
+    lines
+        .map(|(name, value)| format!("{name}={value}\n"))
+        .collect()
+}
+
+/// The context of a backend at 127.0.0.1:80 whose hang the sweep has proved.
+pub(super) fn context() -> Context<'static> {
+    Context {
+        unit: "demo.service",
+        scope: Scope::System,
+        signal: KillSignal::Kill,
+        dump_signal: None,
+        min_uptime: Duration::from_secs(120),
+        verify: Duration::from_secs(60),
+        dry_run: false,
+        hung_since: Some(at(NOW - 100)),
+        addresses: vec!["127.0.0.1:80".parse().unwrap()],
+        starved: None,
+        own_pid: 4_000,
+        user_manager: None,
+        not_local: None,
+        manifest_writable: None,
+    }
+}
+
+/// A living main process.
+pub(super) fn vitals() -> Vitals {
+    Vitals {
+        state: 'S',
+        dumping: false,
+        kill_pending: false,
+        age: Duration::from_secs(NOW - 1_000),
+        group: Some("/system.slice/demo.service".to_owned()),
+        parent: Parent {
+            pid: 1,
+            group: Some("/init.scope".to_owned()),
+        },
+    }
+}
+
+/// A process of the unit that nothing disturbs.
+pub(super) fn member(pid: u32) -> Member {
+    Member {
+        pid,
+        signals: Signals::default(),
+        disturbance: None,
+    }
+}
+
+/// A machine that always shows the same facts.
+#[derive(Clone, Debug)]
+pub(super) struct Still {
+    /// What systemctl prints about the unit.
+    pub(super) unit: Result<Unit, String>,
+    pub(super) neighbours: Result<Vec<Unit>, String>,
+    pub(super) process: MainProcess,
+    pub(super) group: Result<Group, String>,
+    /// The ids of other groups, by their paths.
+    pub(super) groups: BTreeMap<String, u64>,
+    pub(super) rows: Result<Vec<TcpSocket>, String>,
+    /// With a UNIX socket: its listeners, and their owner.
+    pub(super) unix: Option<(Vec<UnixListener>, Result<Owner, String>)>,
+    pub(super) parked: Vec<ParkedRequest>,
+    pub(super) may_signal: Result<(), NotSent>,
+    pub(super) lines: RefCell<Vec<String>>,
+}
+
+/// The group of the unit of [`Still`].
+pub(super) const GROUP: u64 = 7;
+
+impl Still {
+    /// A machine on which [`context`]'s backend hangs, and may be killed.
+    pub(super) fn hung() -> Self {
+        Self {
+            unit: Ok(unit(&[])),
+            neighbours: Ok(Vec::new()),
+            process: MainProcess::Alive(vitals()),
+            group: Ok(Group {
+                ids: [GROUP].into(),
+                members: vec![member(4_711)],
+                frozen: None,
+                cpu: None,
+            }),
+            groups: BTreeMap::new(),
+            rows: Ok(vec![
+                in_group(with_queue(listener("127.0.0.1:80", 1), 1), GROUP),
+                in_group(connection(2, 50_000), GROUP),
+            ]),
+            unix: None,
+            parked: vec![parked(50_000)],
+            may_signal: Ok(()),
+            lines: RefCell::default(),
+        }
+    }
+}
+
+impl Host for Still {
+    type Process = MainPid;
+
+    fn now(&self) -> Monotonic {
+        at(NOW)
+    }
+
+    fn wall_clock(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(NOW)
+    }
+
+    fn pause(&self, _: Duration) {}
+
+    fn show(&self, _: &str) -> Result<Unit, String> {
+        self.unit.clone()
+    }
+
+    fn neighbours(&self, _: &Unit) -> Result<Vec<Unit>, String> {
+        self.neighbours.clone()
+    }
+
+    fn missing_path(&self, _: &Unit) -> Option<String> {
+        None
+    }
+
+    fn open(&self, pid: MainPid) -> Result<Option<MainPid>, String> {
+        Ok(Some(pid))
+    }
+
+    fn inspect(&self, _: &MainPid) -> MainProcess {
+        self.process.clone()
+    }
+
+    fn group(&self, _: &ControlGroup) -> Result<Group, String> {
+        self.group.clone()
+    }
+
+    fn group_ids(&self, group: &ControlGroup) -> Result<HashSet<u64>, String> {
+        Ok(self
+            .groups
+            .get(group.as_str())
+            .copied()
+            .into_iter()
+            .collect())
+    }
+
+    fn path_of_group(&self, id: u64) -> Result<Option<String>, String> {
+        let mut groups = self.groups.iter();
+        Ok(groups
+            .find(|(_, known)| **known == id)
+            .map(|(path, _)| path.clone()))
+    }
+
+    fn read_sockets(&self, connections: bool) -> Result<Reading, String> {
+        if let Some((listeners, _)) = &self.unix {
+            return Ok(Reading::Unix {
+                at: at(NOW),
+                listeners: listeners.clone(),
+            });
+        }
+        let rows = self.rows.clone()?;
+        let listeners = rows
+            .iter()
+            .filter(|row| row.state == TcpState::Listen)
+            .copied();
+        let listeners_after: Vec<_> = listeners.collect();
+        Ok(Reading::Tcp(TcpReading {
+            at: at(NOW),
+            rows: if connections {
+                rows
+            } else {
+                listeners_after.clone()
             },
-            established,
-        }],
+            listeners_after,
+        }))
+    }
+
+    fn unix_owner(
+        &self,
+        _: &ControlGroup,
+        _: Option<&ControlGroup>,
+        _: &[UnixListener],
+    ) -> (String, Result<Owner, String>) {
+        let owner = self.unix.as_ref().map(|(_, owner)| owner.clone());
+        (
+            "/run/demo.sock".to_owned(),
+            owner.unwrap_or(Ok(Owner::Unit)),
+        )
+    }
+
+    fn parked(&self) -> Vec<ParkedRequest> {
+        self.parked.clone()
+    }
+
+    fn processes(&self, _: MainPid, _: &Group, _: Monotonic) -> Vec<ProcessEvidence> {
+        Vec::new()
+    }
+
+    fn log(&self, line: &str) {
+        self.lines.borrow_mut().push(line.to_owned());
+    }
+
+    fn signal(&self, _: &MainPid, _: Option<Signal>) -> Result<(), NotSent> {
+        self.may_signal.clone()
+    }
+
+    fn ask_for_stacks(&self, _: &Group, _: &ControlGroup, _: DumpSignal) -> Vec<u32> {
+        Vec::new()
+    }
+
+    fn died_within(&self, _: &MainPid, _: Duration) -> bool {
+        false
+    }
+
+    fn core_answers(&self, _: Monotonic) -> bool {
+        false
     }
 }

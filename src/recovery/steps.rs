@@ -3,87 +3,36 @@
 
 mod after_signal;
 
-use std::time::{Duration, SystemTime};
+use std::rc::Rc;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use super::observation::{GuardContext, Members, Observation, ProbeFacts, Process, Sockets};
-use super::unit::UnitState;
-use super::{CoreProber, Dump, Evidence, FinalProbe, Guard, MainPid, Outcome, Recovery, guards};
-use crate::clock::Monotonic;
+use super::facts::{Context, Facts, Gatherer};
+use super::guards::{self, Guard, Refusal};
+use super::host::{Host, NotSent};
+use super::sockets::queue::QueueHistory;
+use super::systemd::Unit;
+use super::{Evidence, MainPid, Outcome, Recovery, Stacks, UnitReport};
 use crate::escape::escape;
 use crate::manifest::DumpSignal;
-use crate::sweep::ProbeStatus;
 
-/// How long the evidence and the final probe may delay the signal.
-const FINAL_PROBE_TIME: Duration = Duration::from_millis(250);
+/// How long the evidence may delay the signal.
+const EVIDENCE_TIME: Duration = Duration::from_millis(250);
 /// No signal is based on an observation older than this.
 const STALE: Duration = Duration::from_secs(1);
 /// How often a stale observation is repeated before the recovery gives up.
 const FRESH_OBSERVATIONS: usize = 3;
 /// How long processes have to write their stacks.
-const DUMP_TIME: Duration = Duration::from_secs(1);
+const STACKS_TIME: Duration = Duration::from_secs(1);
 
-/// The operations on the machine that the steps need.
-pub(super) trait Host {
-    /// A handle to one process, independent of its PID.
-    type Process;
-
-    /// The current time.
-    fn now(&self) -> Monotonic;
-    /// The current time for people and the journal.
-    fn wall_clock(&self) -> SystemTime;
-    /// Lets time pass.
-    fn pause(&self, length: Duration);
-    /// Queries systemd about the unit; the error is a message.
-    fn show(&self) -> Result<UnitState, String>;
-    /// Opens the process that has this PID now; none if there is none.
-    fn open(&self, pid: MainPid) -> Result<Option<Self::Process>, String>;
-    /// What /proc shows of the process.
-    fn inspect(&self, process: &Self::Process) -> Process;
-    /// What /proc shows of all processes of the unit.
-    fn members(&self, unit: &UnitState) -> Result<Members, String>;
-    /// What the kernel shows of the sockets at which the probes waited.
-    fn sockets(&self, unit: &UnitState, main: &Process) -> Result<Sockets, String>;
-    /// Records what the unit's processes are doing, by `until` at the latest.
-    fn evidence(
-        &self,
-        process: &Self::Process,
-        first: &Observation,
-        probe: &dyn FinalProbe,
-        until: Monotonic,
-    ) -> Evidence;
-    /// Logs one line about the next step.
-    fn log(&self, line: &str);
-    /// Sends the signal; with none, only checks whether one would be permitted.
-    fn signal(&self, process: &Self::Process, signal: Option<Signal>) -> Result<(), NotSent>;
-    /// Sends `signal` to each process of the unit that catches it and does not block it, and returns
-    /// their PIDs.
-    fn dump(&self, unit: &UnitState, signal: DumpSignal) -> Vec<u32>;
-    /// Waits for the process to die, and returns whether it did within `at_most`.
-    fn died_within(&self, process: &Self::Process, at_most: Duration) -> bool;
-}
-
-/// Why a signal was not sent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum NotSent {
-    /// The process has died.
-    Gone,
-    /// The kernel refused; why.
-    Refused(String),
-}
-
-/// Recovers a hung backend, or returns the reason why not. The caller adds the unit's name and the elapsed
-/// time.
-pub(super) fn run<H: Host>(
-    context: &GuardContext<'_>,
-    host: &H,
-    prober: &dyn CoreProber,
-) -> Recovery {
+/// Recovers a hung backend, or returns the reason why not. `queues` are the accept queues as read during the
+/// sweep. The caller adds the unit's name and the elapsed time.
+pub(super) fn run<H: Host>(context: &Context<'_>, host: &H, queues: QueueHistory) -> Recovery {
     let mut run = Run {
         context,
         host,
-        prober,
+        gatherer: Gatherer::new(context, host, queues),
         recovery: Recovery::idle(Outcome::NotNeeded, None),
     };
     let (Ok(outcome) | Err(outcome)) = run.recover();
@@ -94,9 +43,9 @@ pub(super) fn run<H: Host>(
 }
 
 struct Run<'a, H> {
-    context: &'a GuardContext<'a>,
+    context: &'a Context<'a>,
     host: &'a H,
-    prober: &'a dyn CoreProber,
+    gatherer: Gatherer<'a, H>,
     /// What is known so far.
     recovery: Recovery,
 }
@@ -105,12 +54,9 @@ struct Run<'a, H> {
 struct Target<P> {
     pid: MainPid,
     process: P,
-    first: Observation,
+    first: Rc<Facts>,
     /// The last observation.
-    latest: Observation,
-    /// When systemd answered in the last observation.
-    answered: Monotonic,
-    probe: Box<dyn FinalProbe>,
+    latest: Rc<Facts>,
 }
 
 /// A step's result; its error ends the recovery.
@@ -124,9 +70,9 @@ impl<H: Host> Run<'_, H> {
             return Ok(Outcome::WouldKill);
         }
         self.log_signal(&target);
-        self.fresh(&mut target)?;
+        self.refresh(&mut target)?;
         let died = match self.context.dump_signal {
-            Some(signal) => self.dump_stacks(&mut target, signal)?,
+            Some(signal) => self.collect_stacks(&mut target, signal)?,
             None => false,
         };
         if !died {
@@ -136,143 +82,118 @@ impl<H: Host> Run<'_, H> {
         self.verify(new_pid)
     }
 
-    /// Makes two observations, with the final probe between them.
+    /// Makes two observations, with the evidence between them.
     fn observe_twice(&mut self) -> Step<Target<H::Process>> {
-        let at = self.host.now();
-        let unit = self.host.show().map_err(Outcome::Failed)?;
-        let pid = *unit.main_pid.as_ref().unwrap_or(&0);
+        let (first, held) = self.gatherer.observe().map_err(Outcome::Failed)?;
+        let pid = first.unit.main_pid().unwrap_or(0);
         self.recovery.pid = (pid != 0).then_some(pid);
-        let pid = MainPid::new(pid, self.context.own_pid);
-        // Opened before the second observation. The PID can be reused, the descriptor keeps its process: if
-        // the PID is still the unit's main PID then, the descriptor's process is the main process.
-        let process = match pid {
-            Some(pid) => self.host.open(pid).map_err(Outcome::Failed)?,
-            None => None,
-        };
-        let seen = match (&process, pid) {
-            (Some(process), _) => self.host.inspect(process),
-            (None, Some(_)) => Process::Gone("no process has this PID any more"),
-            (None, None) => Process::None,
-        };
-        let first = self.observe(at, unit, seen, None);
-        guards::judge(self.context, &first, None).map_err(refused)?;
-        // The guards have just refused any observation that lacks one of the two.
-        let (Some(pid), Some(process)) = (pid, process) else {
+        self.record_state(&first.unit);
+        guards::judge(self.context, &first).map_err(refused)?;
+        let (Some((pid, process)), Ok(group)) = (held, &first.group) else {
+            // The guards refuse any observation that lacks one of the two.
             let why = "the main process cannot be opened".to_owned();
-            return Err(Outcome::Refused(Guard::MainPid, why));
+            return Err(Outcome::Refused(Guard::UNREADABLE, why));
         };
-
-        let probe = self.prober.final_probe();
-        let until = self.host.now() + FINAL_PROBE_TIME;
-        let evidence = (self.host).evidence(&process, &first, probe.as_ref(), until);
-        self.recovery.evidence = Some(evidence);
-        while probe.status() == ProbeStatus::Silent && self.host.now() < until {
-            let left = until.since(self.host.now());
-            self.host.pause(left.min(Duration::from_millis(10)));
-        }
+        let until = self.host.now() + EVIDENCE_TIME;
+        self.recovery.evidence = Some(Evidence::new(
+            self.host.processes(pid, group, until),
+            self.context,
+            &first,
+        ));
+        let first = Rc::new(first);
         let mut target = Target {
             pid,
             process,
-            latest: first.clone(),
+            latest: Rc::clone(&first),
             first,
-            answered: at,
-            probe,
         };
         self.observe_again(&mut target)?;
         Ok(target)
     }
 
-    /// Observes systemd, /proc, the socket table and the final probe once more, in this order: the facts that
-    /// change fastest come last.
-    fn observe_again(&self, target: &mut Target<H::Process>) -> Step<()> {
-        let at = self.host.now();
-        let unit = self.host.show().map_err(Outcome::Failed)?;
-        target.answered = self.host.now();
-        let process = self.host.inspect(&target.process);
-        target.latest = self.observe(at, unit, process, Some(target.probe.as_ref()));
-        guards::judge(self.context, &target.latest, Some(&target.first)).map_err(refused)
+    fn observe_again(&mut self, target: &mut Target<H::Process>) -> Step<()> {
+        let facts = self.gatherer.observe_again(&target.process, &target.first);
+        target.latest = Rc::new(facts.map_err(Outcome::Failed)?);
+        guards::judge(self.context, &target.latest).map_err(refused)
     }
 
-    fn observe(
-        &self,
-        at: Monotonic,
-        unit: UnitState,
-        process: Process,
-        probe: Option<&dyn FinalProbe>,
-    ) -> Observation {
-        Observation {
-            at,
-            members: self.host.members(&unit),
-            sockets: self.host.sockets(&unit, &process),
-            probe: probe.map(|probe| ProbeFacts {
-                connections: probe.connections(),
-                status: probe.status(),
-            }),
-            unit,
-            process,
-        }
+    fn record_state(&mut self, unit: &Unit) {
+        let (now, wall_clock) = (self.host.now(), self.host.wall_clock());
+        self.recovery.unit_report = UnitReport::of(self.context.unit, unit, now, wall_clock);
     }
 
     /// Logs the signal before it is sent.
     fn log_signal(&self, target: &Target<H::Process>) {
-        let evidence = self.recovery.evidence.as_ref().map(Evidence::summary);
         self.host.log(&format!(
-            "sending {} to process {}, the main process of {}: no core route answered within its timeouts; {}",
+            "sending {} to process {}, the main process of {}: no core route answered within its timeouts and the grace period",
             self.context.signal.name(),
             target.pid.get(),
             self.context.unit,
-            evidence.unwrap_or_default()
         ));
     }
 
     /// Observes again until an observation is fresh: blocked stderr (Ctrl-S at a terminal) or a pause of this
-    /// whole program may have made the last one stale.
-    fn fresh(&self, target: &mut Target<H::Process>) -> Step<()> {
+    /// whole program may have made the last one stale. At last, checks the parked requests once more.
+    fn refresh(&mut self, target: &mut Target<H::Process>) -> Step<()> {
         let mut observations = 0;
-        while self.host.now().since(target.answered) > STALE {
+        while self.host.now().since(target.latest.shown) > STALE {
             if observations == FRESH_OBSERVATIONS {
                 let why = "this program itself is starved: each observation is stale before it can act on it";
-                return Err(Outcome::Refused(Guard::Starved, why.to_owned()));
+                return Err(Outcome::Refused(Guard::STARVED, why.to_owned()));
             }
             self.observe_again(target)?;
             observations += 1;
         }
-        // This check costs nothing, so it is made even after a fresh observation.
-        let probe = ProbeFacts {
-            status: target.probe.status(),
-            connections: Vec::new(),
-        };
-        guards::silence::unanswered(Some(&probe), None).map_err(refused)
+        match guards::late_answer(&self.host.parked()) {
+            None => Ok(()),
+            Some(why) => Err(Outcome::Refused(Guard::ANSWERED, why)),
+        }
     }
 
-    /// Asks the unit's processes for their stacks, then makes a third observation. Returns whether the dump
-    /// signal ended the main process; that counts as a kill by this run.
-    fn dump_stacks(&mut self, target: &mut Target<H::Process>, signal: DumpSignal) -> Step<bool> {
+    /// Asks the unit's processes for their stacks, then makes a third observation. Returns whether that ended
+    /// the main process, which counts as a kill by this run.
+    fn collect_stacks(
+        &mut self,
+        target: &mut Target<H::Process>,
+        signal: DumpSignal,
+    ) -> Step<bool> {
+        let (Ok(group), Ok(path)) = (&target.latest.group, target.latest.unit.control_group())
+        else {
+            return Ok(false);
+        };
         let since = self.host.wall_clock();
-        let until = self.host.now() + DUMP_TIME;
-        let processes = self.host.dump(&target.latest.unit, signal);
+        let until = self.host.now() + STACKS_TIME;
+        let processes = self.host.ask_for_stacks(group, &path, signal);
         if processes.is_empty() {
             return Ok(false);
         }
         let asked = processes.contains(&target.pid.get());
         let mut died = false;
-        while !died && target.probe.status() == ProbeStatus::Silent && self.host.now() < until {
+        while !died && self.host.now() < until {
             died = (self.host).died_within(&target.process, Duration::from_millis(50));
+            if guards::late_answer(&self.host.parked()).is_some() {
+                break;
+            }
         }
-        self.recovery.dump = Some(Dump {
+        self.recovery.stacks = Some(Stacks {
             signal,
             processes,
             since,
             until: self.host.wall_clock(),
             command: String::new(),
-            traces: Vec::new(),
         });
-        if died && asked {
+        if asked && died {
             return Ok(true);
         }
-        self.observe_again(target)?;
-        self.fresh(target)?;
-        Ok(false)
+        match self
+            .observe_again(target)
+            .and_then(|()| self.refresh(target))
+        {
+            Ok(()) => Ok(false),
+            // It closes its connections, and systemd notices its end, before its death is complete.
+            Err(_) if asked && self.host.died_within(&target.process, STACKS_TIME) => Ok(true),
+            Err(outcome) => Err(outcome),
+        }
     }
 
     /// Sends the first signal; with none, only checks whether it would be permitted.
@@ -282,17 +203,22 @@ impl<H: Host> Run<'_, H> {
             .signal(&target.process, signal)
             .map_err(|why| match why {
                 NotSent::Gone => Outcome::Refused(
-                    Guard::Gone,
+                    Guard::GONE,
                     format!("the main process {pid} was gone before the signal"),
                 ),
-                NotSent::Refused(why) => Outcome::Failed(format!(
-                    "process {pid} cannot be signalled: {}; run as root, as the backend's own user, or with CAP_KILL (and without PrivateUsers=)",
-                    escape(&why)
-                )),
+                NotSent::Refused(why) => Outcome::Failed(not_permitted(pid, &why)),
             })
     }
 }
 
-fn refused((guard, why): guards::Refusal) -> Outcome {
+/// The message for a signal that the kernel refuses.
+pub(super) fn not_permitted(pid: u32, why: &str) -> String {
+    format!(
+        "process {pid} cannot be signalled: {}; run as root, as the backend's own user, or with CAP_KILL (and without PrivateUsers=)",
+        escape(why)
+    )
+}
+
+fn refused((guard, why): Refusal) -> Outcome {
     Outcome::Refused(guard, why)
 }

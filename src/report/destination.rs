@@ -5,24 +5,20 @@
 mod tests;
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{AccessFlags, eaccess};
 
-use crate::clock::Monotonic;
 use crate::escape::reason;
+use crate::stderr::log_stdout_failed;
 
-/// How many symbolic links are followed before they count as a loop, the same as in the kernel
-/// (path_resolution(7)).
-const MOST_LINKS: usize = 40;
-/// How long a pipe may stay full because its reader does not read.
-const MAX_WAIT: Duration = Duration::from_secs(5);
+/// How long a pipe may stay full without its reader reading anything, in milliseconds.
+const MAX_STANDSTILL: u16 = 5_000;
 
 /// A file that a report is to be written to.
 #[derive(Debug)]
@@ -32,73 +28,34 @@ pub(super) struct Destination {
     opened: Option<File>,
 }
 
-/// How a file is written.
-enum Target {
-    /// By replacing this file, which may not exist yet.
-    Regular(PathBuf),
-    /// In place: a device, a pipe, or our own standard error.
-    InPlace(File),
-    /// To our own standard output, like the report there.
-    Stdout,
-}
-
-/// Writes through a descriptor that may be full for a while.
-struct BoundedWriter {
-    file: File,
-    end: Option<Monotonic>,
-}
-
 impl Destination {
-    /// The file at `path` for the report called `what`.
-    pub(super) fn new(what: &'static str, path: &Path) -> Self {
-        Self {
-            what,
-            path: path.to_owned(),
-            opened: None,
-        }
-    }
-
-    /// Finds out whether the path can work at all, without changing the disk. A file that is written in place
-    /// is opened and kept open, because closing a pipe would signal its end to the reader.
-    ///
-    /// # Errors
-    ///
-    /// A line that says what is wrong and what to do.
-    pub(super) fn prepare(&mut self) -> Result<(), String> {
-        let checked = target(&self.path).and_then(|target| match target {
-            Target::Stdout => Ok(()),
-            Target::InPlace(file) => {
-                self.opened = Some(file);
-                Ok(())
-            }
-            Target::Regular(path) => Ok(eaccess(
-                directory(&path),
-                AccessFlags::W_OK | AccessFlags::X_OK,
-            )?),
-        });
-        checked.map_err(|error| self.complaint(&error))
-    }
-
-    /// Writes the output of `render`.
-    ///
-    /// # Errors
-    ///
-    /// A line that says what is wrong and what to do.
-    pub(super) fn write(
-        mut self,
-        render: impl FnOnce(&mut dyn Write) -> io::Result<()>,
-    ) -> Result<(), String> {
-        let target = match self.opened.take() {
-            Some(file) => Ok(Target::InPlace(file)),
-            None => target(&self.path),
+    /// The file at `path` for the report called `what`, and whether it can work at all: if not, a line that
+    /// says what to do. Does not change the disk. A file that is written in place is opened and kept open,
+    /// because closing a pipe would signal its end to the reader.
+    pub(super) fn prepare(what: &'static str, path: &Path) -> (Self, Result<(), String>) {
+        let (path, flags) = (path.to_owned(), AccessFlags::W_OK | AccessFlags::X_OK);
+        let (opened, checked) = match open_in_place(&path) {
+            Ok(Some(file)) => (Some(file), Ok(())),
+            Ok(None) => (
+                None,
+                resolve(&path).and_then(|path| Ok(eaccess(directory(&path), flags)?)),
+            ),
+            Err(error) => (None, Err(error)),
         };
-        let written = target.and_then(|target| match target {
-            Target::InPlace(file) => {
-                let end = Some(Monotonic::now() + MAX_WAIT);
-                write_buffered(BoundedWriter { file, end }, render)
-            }
-            Target::Stdout => write_stdout(render),
-            Target::Regular(path) => replace(&path, render),
+        let destination = Self { what, path, opened };
+        let checked = checked.map_err(|error| destination.complaint(&error));
+        (destination, checked)
+    }
+
+    /// Writes the file, or returns a line that says what to do.
+    pub(super) fn write(mut self, text: &str) -> Result<(), String> {
+        let file = match self.opened.take() {
+            None => open_in_place(&self.path),
+            opened => Ok(opened),
+        };
+        let written = file.and_then(|file| match file {
+            Some(file) => write_in_place(file, MAX_STANDSTILL.into(), text),
+            None => replace(&resolve(&self.path)?, text),
         });
         written.map_err(|error| self.complaint(&error))
     }
@@ -107,12 +64,8 @@ impl Destination {
         let Self { what, path, .. } = self;
         let remedy = match error.raw_os_error().map(Errno::from_raw) {
             Some(Errno::ENOENT) => "; create its directory first",
-            Some(Errno::EACCES | Errno::EPERM) => {
-                "; this user must be allowed to write in its directory"
-            }
-            Some(Errno::EROFS) => {
-                "; give a path on a writable file system (ReadWritePaths= in a unit)"
-            }
+            Some(Errno::EACCES | Errno::EPERM) => "; let this user write in its directory",
+            Some(Errno::EROFS) => "; use a writable path (in a unit: ReadWritePaths=)",
             Some(Errno::ENXIO) => "; start its reader first",
             Some(Errno::EISDIR) => "; give a file's name",
             Some(Errno::ENOSPC | Errno::EDQUOT) => "; free some space",
@@ -123,67 +76,51 @@ impl Destination {
     }
 }
 
-fn target(path: &Path) -> io::Result<Target> {
-    let facts = match path.metadata() {
-        Ok(facts) => facts,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let path = follow(path)?;
-            // rename(2) would fail for "missing/" as well, but only after the sweep.
-            return match path.as_os_str().as_encoded_bytes().last() {
-                None | Some(b'/') => Err(Errno::EISDIR.into()),
-                Some(_) => Ok(Target::Regular(path)),
-            };
+/// Opens what is written in place: a device, a pipe, or one of our own standard streams.
+fn open_in_place(path: &Path) -> io::Result<Option<File>> {
+    match path.to_str() {
+        // These may refer to a socket, which cannot be opened, or to a log file, which must not be replaced.
+        Some("/dev/stdout") => return duplicate(&io::stdout()).map(Some),
+        Some("/dev/stderr") => return duplicate(&io::stderr()).map(Some),
+        _ => {}
+    }
+    match path.metadata() {
+        Ok(facts) if facts.is_dir() => Err(Errno::EISDIR.into()),
+        Ok(facts) if !facts.is_file() => {
+            let mut options = OpenOptions::new();
+            let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+            let file = options.write(true).custom_flags(flags).open(path);
+            file.map(Some)
         }
-        Err(error) => return Err(error),
-    };
-    if facts.is_dir() {
-        return Err(Errno::EISDIR.into());
+        _ => Ok(None),
     }
-    // /dev/stderr may refer to a socket, which cannot be opened, or to a log file, which must not be
-    // replaced while others write to it.
-    let leads_to = |stream: &File| -> io::Result<bool> {
-        let own = stream.metadata()?;
-        Ok((own.dev(), own.ino()) == (facts.dev(), facts.ino()))
-    };
-    if leads_to(&duplicate(&io::stdout())?)? {
-        return Ok(Target::Stdout);
-    }
-    let stderr = duplicate(&io::stderr())?;
-    if leads_to(&stderr)? {
-        return Ok(Target::InPlace(stderr));
-    }
-    if facts.is_file() {
-        return Ok(Target::Regular(path.canonicalize()?));
-    }
-    let mut options = OpenOptions::new();
-    options
-        .write(true)
-        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
-    Ok(Target::InPlace(options.open(path)?))
 }
 
-/// Resolves a path whose last component may be a symbolic link to a file that does not exist.
-fn follow(path: &Path) -> io::Result<PathBuf> {
-    let mut path = path.to_owned();
-    for _ in 0..MOST_LINKS {
-        match path.read_link() {
-            Ok(next) => path = directory(&path).join(next),
-            Err(_) => return Ok(path),
-        }
+/// The path without symbolic links. The file itself may not exist yet.
+fn resolve(path: &Path) -> io::Result<PathBuf> {
+    match path.canonicalize() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        resolved => return resolved,
     }
-    Err(Errno::ELOOP.into())
+    if let Ok(next) = path.read_link() {
+        // Not a loop, which would have been another error.
+        return resolve(&directory(path).join(next));
+    }
+    match path.file_name() {
+        // rename(2) would fail for "missing/" as well, but only after the sweep.
+        Some(name) if !path.as_os_str().as_encoded_bytes().ends_with(b"/") => {
+            Ok(directory(path).canonicalize()?.join(name))
+        }
+        _ => Err(Errno::EISDIR.into()),
+    }
 }
 
 /// Whether two paths refer to the same file, which may not exist yet.
 pub(super) fn is_same(one: &Path, other: &Path) -> bool {
-    let place = |path: &Path| -> io::Result<PathBuf> {
-        path.canonicalize().or_else(|_| {
-            let path = follow(path)?;
-            let name = path.file_name().unwrap_or_default();
-            Ok(directory(&path).canonicalize()?.join(name))
-        })
-    };
-    match (place(one), place(other)) {
+    if let (Ok(one), Ok(other)) = (one.metadata(), other.metadata()) {
+        return (one.dev(), one.ino()) == (other.dev(), other.ino());
+    }
+    match (resolve(one), resolve(other)) {
         (Ok(one), Ok(other)) => one == other,
         _ => one == other,
     }
@@ -198,75 +135,50 @@ fn directory(path: &Path) -> &Path {
 
 /// Writes a file beside `path` and renames it to `path`. It is synced before the rename, so that a power
 /// failure does not leave an empty report.
-fn replace(path: &Path, render: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+fn replace(path: &Path, text: &str) -> io::Result<()> {
     let mut file = tempfile::Builder::new()
         // The textfile collector reads *.prom.
         .prefix(".scidex-route-health.")
         .suffix(".tmp")
         // tempfile's default mode would hide the report from other users; here the umask decides.
         .make_in(directory(path), |path| File::create_new(path))?;
-    write_buffered(file.as_file_mut(), render)?;
+    file.write_all(text.as_bytes())?;
     file.as_file().sync_all()?;
-    file.persist(path).map_err(|failed| failed.error)?;
+    file.persist(path)?;
     Ok(())
 }
 
-fn write_buffered(
-    out: impl Write,
-    render: impl FnOnce(&mut dyn Write) -> io::Result<()>,
-) -> io::Result<()> {
-    let mut out = BufWriter::with_capacity(64 * 1024, out);
-    render(&mut out)?;
-    out.flush()
-}
-
-/// Writes the output of `render` to standard output. A reader that has closed it is not an error.
-pub(super) fn write_stdout(
-    render: impl FnOnce(&mut dyn Write) -> io::Result<()>,
-) -> io::Result<()> {
-    let file = duplicate(&io::stdout())?;
-    match write_buffered(BoundedWriter { file, end: None }, render) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => written,
+/// Writes to standard output, and returns whether it succeeded; a failure is reported on standard error. A
+/// reader that has closed it is none.
+pub(super) fn write_stdout(text: &str) -> bool {
+    let stdout = duplicate(&io::stdout());
+    match stdout.and_then(|stdout| write_in_place(stdout, PollTimeout::NONE, text)) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => true,
+        written => written.inspect_err(log_stdout_failed).is_ok(),
     }
 }
 
-/// A second descriptor for a standard stream: std's own handle flushes at each line and hides some
-/// errors.
+/// Writes to a file that may be full for a while, but not for longer than `limit` at a time.
+fn write_in_place(mut file: File, limit: PollTimeout, text: &str) -> io::Result<()> {
+    let mut rest = text.as_bytes();
+    while !rest.is_empty() {
+        match file.write(rest) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => rest = rest.get(written..).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let mut polled = [PollFd::new(file.as_fd(), PollFlags::POLLOUT)];
+                if poll(&mut polled, limit) == Ok(0) {
+                    return Err(io::Error::other("its reader does not read"));
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// A second descriptor for a standard stream: std's own handle flushes at each line and hides some errors.
 fn duplicate(stream: &impl AsFd) -> io::Result<File> {
     Ok(stream.as_fd().try_clone_to_owned()?.into())
-}
-
-impl Write for BoundedWriter {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        loop {
-            match self.file.write(bytes) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait()?,
-                written => return written,
-            }
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
-    }
-}
-
-impl BoundedWriter {
-    /// Waits until the descriptor accepts more.
-    fn wait(&self) -> io::Result<()> {
-        let limit = match self.end {
-            None => PollTimeout::NONE,
-            Some(end) => PollTimeout::try_from(end.remaining()).unwrap_or(PollTimeout::MAX),
-        };
-        let mut polled = [PollFd::new(self.file.as_fd(), PollFlags::POLLOUT)];
-        match poll(&mut polled, limit) {
-            Ok(0) => Err(io::Error::new(
-                io::ErrorKind::TimedOut,
-                "its reader does not read",
-            )),
-            Ok(_) | Err(Errno::EINTR) => Ok(()),
-            Err(errno) => Err(errno.into()),
-        }
-    }
 }

@@ -6,99 +6,93 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-use std::io::{self, Write};
-
 use anstyle::{AnsiColor, Style};
 
 use self::table::{Table, wrap};
 use super::terminal::{Appearance, Stream};
-use super::{Report, wording};
+use super::{Report, severity, wording};
 use crate::cause::{Class, Severity};
 use crate::escape::escape;
-use crate::manifest::Route;
 use crate::stderr::Level;
 use crate::verdict::ProbeResult;
 
-/// Writes the report as lines; nothing at all if `quiet` and healthy.
-///
-/// # Errors
-///
-/// `out` cannot be written.
-pub(super) fn render(
-    report: &Report,
-    appearance: Appearance,
-    quiet: bool,
-    out: &mut dyn Write,
-) -> io::Result<()> {
+/// The other routes that were skipped and are shown where only routes that are not OK are.
+const SKIPPED: usize = 2;
+
+/// The report as lines; nothing at all if `quiet` and healthy.
+pub(super) fn render(report: &Report, appearance: Appearance, quiet: bool) -> String {
     if quiet && report.verdict.healthy {
-        return Ok(());
+        return String::new();
     }
     let journal = appearance.stream == Stream::Journal;
-    if journal {
-        for (route, result) in report.by_route().filter(not_ok) {
-            let level = level(result.class.severity(route.core));
-            writeln!(out, "{}{}", level.prefix(), message(route, result))?;
+    let compact = quiet || journal;
+    let table = Table::new(report, appearance);
+    let mut text = String::new();
+    if !compact {
+        text += &table.heading(report);
+    }
+    let mut skipped = 0;
+    for row in report.by_route() {
+        let (route, ProbeResult { class, .. }) = row;
+        let is_skipped = !route.core && matches!(class, Class::Skipped(_));
+        skipped += usize::from(is_skipped);
+        if compact && (*class == Class::Ok || is_skipped && skipped > SKIPPED) {
+            continue;
         }
-    } else {
-        let table = Table::new(report, appearance);
-        if !quiet {
-            table.heading(report, out)?;
+        if journal {
+            let prefix = level(severity(row)).prefix();
+            text += &format!("{prefix}{}\n", escape(&wording::message(row)));
+        } else {
+            text += &table.row(row);
         }
-        for result in report.by_route().filter(|result| !quiet || not_ok(result)) {
-            table.row(result, out)?;
-        }
-        if !quiet {
-            writeln!(out)?;
-        }
+    }
+    if compact && skipped > SKIPPED {
+        let prefix = if journal { Level::Warning.prefix() } else { "" };
+        text += &format!("{prefix}({} more skipped)\n", skipped - SKIPPED);
+    }
+    if !compact {
+        text += "\n";
     }
     if appearance.github && !journal {
-        for (route, result) in report.by_route() {
-            if let Some(line) = github::annotation(route, result, &message(route, result)) {
-                writeln!(out, "{line}")?;
-            }
-        }
+        text += &github::annotations(report);
     }
-    end(report, appearance, out)
+    text + &end(report, appearance)
 }
 
-fn not_ok((_, result): &(&Route, &ProbeResult)) -> bool {
-    result.class != Class::Ok
-}
-
-/// The lines that scripts rely on.
-fn end(report: &Report, appearance: Appearance, out: &mut dyn Write) -> io::Result<()> {
-    let prefix = |severity| match appearance.stream {
-        Stream::Journal => level(severity).prefix(),
-        Stream::Terminal { .. } | Stream::Plain => "",
-    };
+/// The last lines; scripts rely on those from the tally on.
+fn end(report: &Report, appearance: Appearance) -> String {
     let recovery = &report.recovery;
+    let mut text = String::new();
+    let mut line = |severity, first: &str, rest: &str| {
+        if appearance.stream == Stream::Journal {
+            text += level(severity).prefix();
+        }
+        let style = style(appearance, severity);
+        if !first.is_empty() {
+            text += &format!("{style}{first}{style:#}");
+        }
+        text += &format!("{}\n", escape(rest));
+    };
     if let Some(evidence) = &recovery.evidence {
-        let line = format!("evidence: {}", evidence.summary());
-        for line in wrap(&escape(&line), appearance.stream.columns()) {
-            writeln!(out, "{}{line}", prefix(Severity::Soft))?;
+        let evidence = format!("evidence: {}", evidence.summary());
+        for part in wrap(&evidence, appearance.stream.columns()) {
+            line(Severity::Soft, "", &part);
         }
     }
-    for line in recovery.dump.iter().flat_map(wording::dump) {
-        writeln!(out, "{}{}", prefix(Severity::Soft), escape(&line))?;
+    let stacks = recovery.stacks.as_ref().map(wording::stacks);
+    for note in stacks.into_iter().chain(wording::unit(report)) {
+        line(Severity::Soft, "", &note);
     }
-    let verdict = &report.verdict;
-    writeln!(
-        out,
-        "{}{}",
-        prefix(Severity::Fine),
-        wording::tally(&verdict.tally)
-    )?;
-    let severities = report.by_route().map(|(r, o)| o.class.severity(r.core));
-    let severity = severities.max().unwrap_or(Severity::Fine);
-    let (word, rest) = wording::verdict(report.manifest, &report.results, verdict);
-    let style = style(appearance, severity);
-    writeln!(out, "{}{style}{word}{style:#}{rest}", prefix(severity))?;
-    if verdict.hung() {
-        let severity = wording::severity(&recovery.outcome);
-        let line = wording::recovery(recovery);
-        writeln!(out, "{}{}", prefix(severity), escape(&line))?;
+    line(Severity::Fine, "", &wording::tally(&report.verdict.tally));
+    let worst = report.by_route().map(severity).max();
+    let (word, rest) = wording::verdict(report);
+    line(worst.unwrap_or(Severity::Fine), word, &rest);
+    if report.verdict.hung() {
+        let (outcome, rest) = wording::recovery(recovery);
+        let severity = wording::outcome_severity(&recovery.outcome);
+        line(severity, &outcome, &rest);
     }
-    Ok(())
+    text
 }
 
 fn level(severity: Severity) -> Level {
@@ -110,25 +104,11 @@ fn level(severity: Severity) -> Level {
 }
 
 fn style(appearance: Appearance, severity: Severity) -> Style {
-    let colour = match severity {
-        _ if !appearance.colour => return Style::new(),
+    let color = match severity {
+        _ if !appearance.color => return Style::new(),
         Severity::Fine => AnsiColor::Green,
         Severity::Soft => AnsiColor::Yellow,
         Severity::Hard => AnsiColor::Red,
     };
-    colour.on_default().bold()
-}
-
-/// One route in the journal, without alignment.
-fn message(route: &Route, result: &ProbeResult) -> String {
-    let target = wording::target(route);
-    let core = if route.core { "core " } else { "" };
-    let after = match result.class {
-        Class::Skipped(_) => String::new(),
-        Class::Ok | Class::TimeoutUnreachable(_) | Class::RateLimited | Class::HttpError(_) => {
-            format!(" after {}", wording::time(result.elapsed))
-        }
-    };
-    let line = format!("{core}{target}: {}", wording::result(result, &after));
-    escape(&line).into_owned()
+    color.on_default().bold()
 }

@@ -1,159 +1,145 @@
-//! The report for programs: one JSON object, with one route per line. Routes are written one by one,
-//! because there may be 100,000.
+//! The report for programs: one JSON object. The items of the object and of its parts have their own lines, so
+//! that a report can be read, searched and compared line by line.
 
-mod lines;
 #[cfg(test)]
 mod tests;
 
-use std::io::{self, Write};
 use std::time::Duration;
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
-use self::lines::Lines;
-use super::{Report, timestamp};
-use crate::manifest::{Route, Source};
-use crate::recovery::Evidence;
-use crate::verdict::{ProbeResult, Tally};
+use super::{Report, Row, timestamp};
+use crate::escape::deceives;
+use crate::manifest::Source;
+use crate::recovery::{Recovery, Stacks, UnitReport};
 
 /// Incremented if a key is renamed or removed, which needs a good reason.
 const SCHEMA_VERSION: u32 = 1;
 
-/// Writes the report as one JSON object.
-///
-/// # Errors
-///
-/// `out` cannot be written.
-pub(super) fn render(report: &Report, out: &mut dyn Write) -> io::Result<()> {
-    let mut serializer = serde_json::Serializer::with_formatter(&mut *out, Lines::default());
-    document(report).serialize(&mut serializer)?;
-    out.write_all(b"\n")
+/// The report as one JSON object.
+pub(super) fn render(report: &Report) -> String {
+    let (manifest, verdict) = (report.manifest, &report.verdict);
+    let source = match &manifest.source {
+        Source::Stdin => "-".to_owned(),
+        Source::File { path, .. } => path.display().to_string(),
+    };
+    let socket = manifest.unix_socket.as_ref().map(ToString::to_string);
+    let tally = verdict.tally.by_class();
+    let tally = tally.map(|(class, count)| item(class, count));
+    let routes = report.by_route().map(route);
+    let unit = report.unit.as_ref().map_or("null".to_owned(), unit);
+    let items = [
+        item("schema_version", SCHEMA_VERSION),
+        item("version", env!("CARGO_PKG_VERSION")),
+        item("started_at", timestamp(report.started_at)),
+        item("elapsed_seconds", seconds(report.elapsed)),
+        item("manifest", source),
+        item("name", &manifest.name),
+        item("base_url", manifest.base_url.to_string()),
+        item("unix_socket", socket),
+        item("healthy", verdict.healthy),
+        item("hung", verdict.hung()),
+        item("down", verdict.down()),
+        format!("\"tally\": {{{}\n  }}", lines(4, tally)),
+        format!("\"routes\": [{}\n  ]", lines(4, routes)),
+        format!(
+            "\"recovery\": {{{}\n  }}",
+            lines(4, recovery(&report.recovery))
+        ),
+        format!("\"unit\": {unit}"),
+        item("warnings", &report.warnings),
+    ];
+    format!("{{{}\n}}\n", lines(2, items))
 }
 
-#[derive(Serialize)]
-struct Document<'a> {
-    schema_version: u32,
-    version: &'static str,
-    started_at: String,
-    elapsed_seconds: f64,
-    manifest: String,
-    base_url: String,
-    healthy: bool,
-    hung: bool,
-    down: bool,
-    #[serde(serialize_with = "by_class")]
-    tally: Tally,
-    #[serde(serialize_with = "by_route")]
-    routes: &'a Report<'a>,
-    recovery: Recovery<'a>,
-    warnings: &'a [String],
-}
-
-#[derive(Serialize)]
-struct Entry<'a> {
-    path: &'a str,
-    method: &'static str,
-    core: bool,
-    class: &'static str,
-    cause: Option<&'static str>,
-    status: Option<u16>,
-    detail: Option<&'a str>,
-    attempts: u16,
-    elapsed_seconds: f64,
-}
-
-#[derive(Serialize)]
-struct Recovery<'a> {
-    outcome: &'static str,
-    unit: Option<&'a str>,
-    pid: Option<u32>,
-    new_pid: Option<u32>,
-    guard: Option<&'static str>,
-    detail: Option<&'a str>,
-    evidence: Option<&'a Evidence>,
-    dump: Option<Dump<'a>>,
-    elapsed_seconds: f64,
-}
-
-#[derive(Serialize)]
-struct Dump<'a> {
-    signal: &'static str,
-    processes: &'a [u32],
-    since: String,
-    until: String,
-    command: &'a str,
-}
-
-fn document<'a>(report: &'a Report<'a>) -> Document<'a> {
-    let recovery = &report.recovery;
-    Document {
-        schema_version: SCHEMA_VERSION,
-        version: env!("CARGO_PKG_VERSION"),
-        started_at: timestamp(report.started_at),
-        elapsed_seconds: seconds(report.elapsed),
-        manifest: match &report.manifest.source {
-            Source::Stdin => "-".to_owned(),
-            Source::File { path, .. } => path.display().to_string(),
-        },
-        base_url: report.manifest.base_url.to_string(),
-        healthy: report.verdict.healthy,
-        hung: report.verdict.hung(),
-        down: report.verdict.down(),
-        tally: report.verdict.tally,
-        routes: report,
-        recovery: Recovery {
-            outcome: recovery.outcome.name(),
-            unit: recovery.unit.as_ref().map(|unit| unit.as_str()),
-            pid: recovery.pid,
-            new_pid: recovery.outcome.new_pid().map(|pid| pid.get()),
-            guard: recovery.outcome.guard().map(|guard| guard.name()),
-            detail: recovery.outcome.detail(),
-            evidence: recovery.evidence.as_ref(),
-            dump: recovery.dump.as_ref().map(|dump| Dump {
-                signal: dump.signal.name(),
-                processes: &dump.processes,
-                since: timestamp(dump.since),
-                until: timestamp(dump.until),
-                command: &dump.command,
-            }),
-            elapsed_seconds: seconds(recovery.elapsed),
-        },
-        warnings: &report.warnings,
+/// The items of an object or a list, each on its own line.
+fn lines(indent: usize, items: impl IntoIterator<Item = String>) -> String {
+    let mut text = String::new();
+    for item in items {
+        let comma = if text.is_empty() { "" } else { "," };
+        text += &format!("{comma}\n{:indent$}{item}", "");
     }
+    text
 }
 
-fn entry<'a>(route: &'a Route, result: &'a ProbeResult) -> Entry<'a> {
-    let ProbeResult {
-        class,
-        status,
-        detail,
-        attempts,
-        elapsed,
-        proof: _,
-    } = result;
-    Entry {
-        path: &route.path,
-        method: route.options.method.as_str(),
-        core: route.core,
-        class: class.name(),
-        cause: class.cause(),
-        status: *status,
-        detail: detail.as_deref(),
-        attempts: *attempts,
-        elapsed_seconds: seconds(*elapsed),
+fn route((route, result): Row) -> String {
+    object(&[
+        item("path", &route.path),
+        item("method", route.options.method.as_str()),
+        item("core", route.core),
+        item("class", result.class.name()),
+        item("cause", result.class.cause()),
+        item("status", result.status),
+        item("detail", &result.detail),
+        item("attempts", result.attempts),
+        item("elapsed_seconds", seconds(result.elapsed)),
+    ])
+}
+
+fn recovery(recovery: &Recovery) -> [String; 9] {
+    let outcome = &recovery.outcome;
+    let unit = recovery.unit.as_ref().map(ToString::to_string);
+    let dump = recovery.stacks.as_ref().map_or("null".to_owned(), stacks);
+    [
+        item("outcome", outcome.name()),
+        item("unit", unit),
+        item("pid", recovery.pid),
+        item("new_pid", outcome.new_pid().map(|pid| pid.get())),
+        item("guard", outcome.guard().map(|guard| guard.name())),
+        item("detail", outcome.detail()),
+        item("evidence", &recovery.evidence),
+        format!("\"dump\": {dump}"),
+        item("elapsed_seconds", seconds(recovery.elapsed)),
+    ]
+}
+
+fn stacks(stacks: &Stacks) -> String {
+    object(&[
+        item("signal", stacks.signal.name()),
+        item("processes", &stacks.processes),
+        item("since", timestamp(stacks.since)),
+        item("until", timestamp(stacks.until)),
+        item("command", &stacks.command),
+    ])
+}
+
+fn unit(unit: &UnitReport) -> String {
+    object(&[
+        item("name", &unit.name),
+        item("active_state", &unit.active_state),
+        item("sub_state", &unit.sub_state),
+        item("since", unit.since.map(timestamp)),
+        item("restarts", unit.restarts),
+    ])
+}
+
+/// An object on one line.
+fn object(items: &[String]) -> String {
+    format!("{{{}}}", items.join(", "))
+}
+
+fn item(key: &str, value: impl Serialize) -> String {
+    format!("\"{key}\": {}", json(value))
+}
+
+/// A value on one line. Also escapes characters that JSON allows but a terminal acts on: a report may be
+/// printed to a terminal.
+fn json(value: impl Serialize) -> String {
+    // Fails for maps whose keys are no strings; there are none.
+    let text = serde_json::to_string(&value).unwrap_or_else(|_| "null".to_owned());
+    if !text.contains(deceives) {
+        return text;
     }
-}
-
-fn by_class<S: Serializer>(tally: &Tally, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_map(tally.by_class())
-}
-
-fn by_route<S: Serializer>(report: &Report, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(
-        report
-            .by_route()
-            .map(|(route, result)| entry(route, result)),
-    )
+    let escaped = |character: char| {
+        let units = character.encode_utf16(&mut [0; 2]).to_vec();
+        let escaped = units.iter().map(|unit| format!("\\u{unit:04x}"));
+        if deceives(character) {
+            escaped.collect()
+        } else {
+            character.to_string()
+        }
+    };
+    text.chars().map(escaped).collect()
 }
 
 /// Seconds, to the microsecond.

@@ -12,22 +12,22 @@ mod samples;
 mod terminal;
 mod wording;
 
+use std::io;
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use self::destination::Destination;
-use self::terminal::Appearance;
+use self::terminal::{Appearance, Stream};
+use crate::cause::Severity;
 use crate::cli::{Cli, Format};
 use crate::escape::escape;
-use crate::manifest::{Manifest, Route};
-use crate::recovery::Recovery;
-use crate::stderr::{Level, log, log_nonblocking, log_stdout_failed};
-use crate::verdict::{self, Verdict};
+use crate::manifest::{DEFAULT_PATHS, Manifest, Route};
+use crate::recovery::{Recovery, UnitReport};
+use crate::stderr::{Level, log, log_nonblocking};
+use crate::verdict::{ProbeResult, Verdict};
 
 pub use self::progress::Progress;
 pub use self::wording::{dry_run, unhealthy_sweep};
-
-/// The last second that RFC 3339 can write, at the end of the year 9999.
-const LAST_SECOND: Duration = Duration::from_secs(253_402_300_799);
 
 /// Everything that a run found.
 #[derive(Debug)]
@@ -38,21 +38,38 @@ pub struct Report<'a> {
     pub elapsed: Duration,
     /// What was probed.
     pub manifest: &'a Manifest,
+    /// Whether only the core routes were to be probed (`--core`).
+    pub core_only: bool,
     /// The result of each route, in the manifest's order.
-    pub results: Vec<verdict::ProbeResult>,
+    pub results: Vec<ProbeResult>,
     /// What the results mean.
     pub verdict: Verdict,
     /// What was done about it.
     pub recovery: Recovery,
+    /// What systemd says of the recovery unit, where it was asked.
+    pub unit: Option<UnitReport>,
     /// Problems that would prevent the next recovery or the next run.
     pub warnings: Vec<String>,
 }
 
 impl Report<'_> {
     /// Each route with its result, in the manifest's order.
-    fn by_route(&self) -> impl Iterator<Item = (&Route, &verdict::ProbeResult)> + Clone {
+    fn by_route(&self) -> impl Iterator<Item = Row<'_>> + Clone {
         self.manifest.routes.iter().zip(&self.results)
     }
+
+    /// The routes whose results are that severe.
+    fn rows_of(&self, wanted: Severity) -> impl Iterator<Item = Row<'_>> + Clone {
+        self.by_route().filter(move |row| severity(*row) == wanted)
+    }
+}
+
+/// A route and its result.
+type Row<'a> = (&'a Route, &'a ProbeResult);
+
+/// How severe the result is for this route.
+fn severity((route, result): Row) -> Severity {
+    result.class.severity(route.core)
 }
 
 /// Where the report goes.
@@ -61,9 +78,11 @@ pub struct Outputs {
     format: Format,
     quiet: bool,
     appearance: Appearance,
-    junit: Option<Destination>,
-    metrics: Option<Destination>,
+    files: Vec<(Destination, Render)>,
 }
+
+/// A report file's format.
+type Render = fn(&Report) -> String;
 
 impl Outputs {
     /// Checks every destination of the report. A path that cannot work is reported now, before the probes;
@@ -71,78 +90,85 @@ impl Outputs {
     ///
     /// # Errors
     ///
-    /// Two reports would replace each other.
+    /// A report would replace the manifest or the other report.
     pub fn prepare(cli: &Cli) -> anyhow::Result<Self> {
-        if let (Some(junit), Some(metrics)) = (&cli.junit, &cli.metrics)
-            && destination::is_same(junit, metrics)
-        {
-            anyhow::bail!(
-                "--junit {junit:?} and --metrics {metrics:?} are the same file; give each its own file"
-            );
-        }
-        let prepare = |what, path: &Option<_>| {
-            let mut destination = Destination::new(what, path.as_deref()?);
-            if let Err(complaint) = destination.prepare() {
+        check_distinct(cli)?;
+        let formats: [(_, _, Render); 2] = [
+            ("JUnit report", &cli.junit, junit::render),
+            ("metrics", &cli.metrics, metrics::render),
+        ];
+        let mut files = Vec::new();
+        for (what, path, render) in formats {
+            let Some(path) = path else { continue };
+            let (file, checked) = Destination::prepare(what, path);
+            if let Err(complaint) = checked {
                 log_nonblocking(Level::Failure, &complaint);
             }
-            Some(destination)
-        };
+            files.push((file, render));
+        }
         Ok(Self {
             format: cli.format,
             quiet: cli.quiet,
             appearance: Appearance::of_stdout(cli.color),
-            junit: prepare("JUnit report", &cli.junit),
-            metrics: prepare("metrics", &cli.metrics),
+            files,
         })
     }
+}
+
+fn check_distinct(cli: &Cli) -> anyhow::Result<()> {
+    let mut files = match cli.manifest.as_deref() {
+        Some(path) if path.as_os_str() == "-" => vec![Path::new("/dev/stdin")],
+        Some(path) => vec![path],
+        None => DEFAULT_PATHS.map(Path::new).into(),
+    };
+    for (option, path) in [("--junit", &cli.junit), ("--metrics", &cli.metrics)] {
+        let Some(path) = path else { continue };
+        if let Some(other) = files.iter().find(|other| destination::is_same(path, other)) {
+            anyhow::bail!(
+                "{option} {path:?} and {other:?} are the same file; give each its own file"
+            );
+        }
+        files.push(path);
+    }
+    Ok(())
 }
 
 /// Writes the report to all its destinations, and returns whether all writes succeeded. Failures are
 /// reported on standard error.
 pub fn write_all(report: &Report, outputs: Outputs) -> bool {
-    let Outputs {
-        format,
-        quiet,
-        appearance,
-        junit,
-        metrics,
-    } = outputs;
+    let (format, quiet) = (outputs.format, outputs.quiet);
     // The files first, because a reader of the streams may be slow.
-    let junit = junit.map_or(Ok(()), |file| file.write(|out| junit::render(report, out)));
-    let metrics = metrics.map_or(Ok(()), |file| {
-        file.write(|out| metrics::render(report, out))
-    });
-    // The JSON report contains them itself.
-    if format == Format::Human {
+    let files = outputs.files.into_iter();
+    let complaints = files.filter_map(|(file, render)| file.write(&render(report)).err());
+    let complaints: Vec<String> = complaints.collect();
+    // cron would mail the same warnings after every healthy run. The JSON report contains them itself.
+    let mailed = quiet && report.verdict.healthy && Stream::of(&io::stderr()) == Stream::Plain;
+    if format == Format::Human && !mailed {
         for warning in &report.warnings {
             log(Level::Warning, &format!("warning: {}", escape(warning)));
         }
     }
-    let stdout = destination::write_stdout(|out| match format {
-        Format::Human => human::render(report, appearance, quiet, out),
-        Format::Json => json::render(report, out),
-    });
-    let complete = junit.is_ok() && metrics.is_ok() && stdout.is_ok();
-    for complaint in [junit, metrics].into_iter().filter_map(Result::err) {
-        log(Level::Failure, &complaint);
+    let stdout = match format {
+        Format::Human => human::render(report, outputs.appearance, quiet),
+        Format::Json => json::render(report),
+    };
+    let stdout = destination::write_stdout(&stdout);
+    for complaint in &complaints {
+        log(Level::Failure, complaint);
     }
-    if let Err(error) = stdout {
-        log_stdout_failed(&error);
-    }
-    complete
+    stdout && complaints.is_empty()
 }
 
 /// Prints one line about a valid manifest, and returns whether it could be written.
 pub fn write_summary(manifest: &Manifest) -> bool {
     let line = wording::valid_manifest(manifest);
-    destination::write_stdout(|out| writeln!(out, "{}", escape(&line)))
-        .inspect_err(log_stdout_failed)
-        .is_ok()
+    destination::write_stdout(&format!("{}\n", escape(&line)))
 }
 
 /// A point in time as RFC 3339 writes it, in UTC with milliseconds. A time outside of the range of the format
 /// becomes the nearest one within it.
 fn timestamp(time: SystemTime) -> String {
-    let time = time.clamp(UNIX_EPOCH, UNIX_EPOCH + LAST_SECOND);
+    let end_of_9999 = UNIX_EPOCH + Duration::from_secs(253_402_300_799);
+    let time = time.clamp(UNIX_EPOCH, end_of_9999);
     humantime::format_rfc3339_millis(time).to_string()
 }

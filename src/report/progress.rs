@@ -1,15 +1,13 @@
 //! The progress of a sweep, on one line of a terminal that is erased at the end. The probing threads
-//! update it and never block on it.
+//! update it, and no terminal blocks them.
 
 use std::io::{self, Write};
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::terminal::Stream;
+use crate::manifest::Manifest;
 use crate::stderr::takes_text;
 
-/// The shortest time between two updates.
-const PAUSE: Duration = Duration::from_millis(100);
 /// Returns to the beginning of the line and erases it (ECMA-48 CR and EL).
 const ERASE: &str = "\r\x1b[K";
 
@@ -17,51 +15,47 @@ const ERASE: &str = "\r\x1b[K";
 /// a terminal.
 #[derive(Debug)]
 pub struct Progress {
-    drawn: Option<Mutex<Option<Instant>>>,
+    core: usize,
+    is_drawn: bool,
 }
 
 impl Progress {
-    /// Draws the line for `total` probes.
-    pub fn new(total: usize) -> Self {
-        let drawn = Stream::stderr().erases().then(Mutex::default);
-        let progress = Self { drawn };
-        progress.update(0, total);
+    /// Draws the line for the probes of this manifest.
+    pub fn new(manifest: &Manifest) -> Self {
+        let progress = Self {
+            core: manifest.routes.iter().filter(|route| route.core).count(),
+            is_drawn: Stream::of(&io::stderr()).erases(),
+        };
+        progress.update(0, manifest.routes.len());
         progress
     }
 
-    /// Redraws the line, unless it was redrawn a moment ago or another thread is redrawing it.
+    /// Redraws the line. The core routes are the first ones of each sweep.
     pub fn update(&self, done: usize, total: usize) {
-        let Some(Ok(mut drawn)) = self.drawn.as_ref().map(Mutex::try_lock) else {
-            return;
-        };
-        if drawn.is_none_or(|drawn| drawn.elapsed() >= PAUSE) {
-            *drawn = Some(Instant::now());
-            write(&format!("{ERASE}probing {done}/{total}"));
+        match self.core.saturating_sub(done) {
+            0 => self.show(&format!("probing: {done} of {total} routes done")),
+            1 => self.show("waiting for 1 core route..."),
+            pending => self.show(&format!("waiting for {pending} core routes...")),
+        }
+    }
+
+    /// Shows another text on the line.
+    pub fn show(&self, text: &str) {
+        let stderr = io::stderr();
+        // A terminal that accepts nothing at the moment (Ctrl-S) must not delay the sweep.
+        if self.is_drawn && takes_text(&stderr, Duration::ZERO) {
+            let _ = stderr.lock().write_all(format!("{ERASE}{text}").as_bytes());
         }
     }
 
     /// Erases the line, so that other text can be printed.
     pub fn clear(&self) {
-        let Some(Ok(mut drawn)) = self.drawn.as_ref().map(Mutex::lock) else {
-            return;
-        };
-        if drawn.take().is_some() {
-            write(ERASE);
-        }
+        self.show("");
     }
 }
 
 impl Drop for Progress {
     fn drop(&mut self) {
         self.clear();
-    }
-}
-
-/// Errors are ignored, and a terminal that accepts nothing at the moment (Ctrl-S) must not delay the
-/// sweep.
-fn write(text: &str) {
-    let stderr = io::stderr();
-    if takes_text(&stderr, Duration::ZERO) {
-        let _ = stderr.lock().write_all(text.as_bytes());
     }
 }

@@ -1,8 +1,6 @@
 //! Reports for the formats' tests.
 
-use std::io::{self, Write};
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::Report;
@@ -11,8 +9,8 @@ use crate::manifest::{
     DumpSignal, Expect, LoadOptions, Manifest, Method, Options, Route, Source, UnitName, Variables,
 };
 use crate::recovery::{
-    self, Cpu, Dump, Evidence, Guard, Listener, MainPid, ProcessEvidence, Reading, Recovery,
-    ThreadGroup,
+    self, Cpu, Evidence, Guard, Listener, MainPid, ParkedCounts, ProcessDetails, ProcessEvidence,
+    Reading, Recovery, Stacks, ThreadGroup, UnitReport,
 };
 use crate::verdict::{self, ProbeResult, Proof};
 
@@ -63,7 +61,7 @@ pub(super) fn case(path: &str, class: Class, status: Option<u16>, micros: u64) -
         route: Route {
             path: path.to_owned(),
             core: false,
-            options: Arc::new(options),
+            options,
             checks: None,
         },
         result: ProbeResult {
@@ -88,15 +86,19 @@ pub(super) fn with_report<T>(cases: Vec<Case>, test: impl FnOnce(&mut Report) ->
         routes,
         ..manifest()
     };
-    let core = manifest.routes.iter().map(|route| route.core);
-    let verdict = verdict::judge(core.zip(&results));
+    let core = || manifest.routes.iter().map(|route| route.core);
+    let of_core = core().zip(&results).filter(|(core, _)| *core);
+    let backend = verdict::backend_state(of_core.map(|(_, result)| result));
+    let verdict = verdict::judge(core().zip(&results), backend);
     test(&mut Report {
         started_at: started_at(),
         elapsed: Duration::from_micros(31_415),
         manifest: &manifest,
+        core_only: false,
         results,
         verdict,
         recovery: Recovery::idle(recovery::Outcome::NotNeeded, unit()),
+        unit: None,
         warnings: vec![],
     })
 }
@@ -105,12 +107,15 @@ pub(super) fn with_report<T>(cases: Vec<Case>, test: impl FnOnce(&mut Report) ->
 fn manifest() -> Manifest {
     let text = br#"{
         "base_url": "http://127.0.0.1:8000",
-        "routes": [{"path": "/", "core": true}]
+        "routes": [{"path": "/", "core": true}],
+        "recovery": {"unit": "scidex-api.service"}
     }"#;
     let source = Source::File {
         path: "/etc/scidex-route-health/routes.json".into(),
         owner: 0,
         mode: 0o100_644,
+        device: 0,
+        inode: 0,
     };
     let options = LoadOptions {
         base_url: None,
@@ -209,18 +214,19 @@ fn process(pid: u32) -> ProcessEvidence {
         pid,
         name: Reading::Known("uvicorn".to_owned()),
         state: Reading::Known('S'),
-        threads: Reading::Known(vec![ThreadGroup {
-            state: 'S',
-            wait_channel: Reading::Known("futex_wait".to_owned()),
-            count: 1,
-        }]),
         cpu: Reading::Known(Cpu {
             ticks: 0,
             interval_ms: 100,
         }),
-        resident_bytes: Reading::Known(90_177_536),
-        open_descriptors: Reading::NotPermitted,
-        catches_dump_signal: Reading::Known(true),
+        details: (pid == 4_242).then(|| ProcessDetails {
+            threads: Reading::Known(vec![ThreadGroup {
+                state: 'S',
+                wait_channel: Reading::Known("futex_wait".to_owned()),
+                count: 1,
+            }]),
+            resident_bytes: Reading::Known(90_177_536),
+            catches_dump_signal: Reading::Known(true),
+        }),
     }
 }
 
@@ -238,10 +244,14 @@ pub(super) fn recovered() -> Recovery {
                 accept_queue: Reading::Known(129),
                 accept_queue_limit: Reading::Known(128),
                 listener_owner: Reading::Known("scidex-api.service".to_owned()),
-                accepted: Reading::Known(false),
+            },
+            parked: ParkedCounts {
+                accepted: Some(6),
+                unaccepted: Some(3),
+                unconnected: 0,
             },
         }),
-        dump: Some(Dump {
+        stacks: Some(Stacks {
             signal: DumpSignal::Usr1,
             processes: vec![4_242, 4_250],
             since: started_at(),
@@ -249,12 +259,20 @@ pub(super) fn recovered() -> Recovery {
             command:
                 "journalctl -u scidex-api.service _PID=4711 --since=@1776967340 --until=@1776967343"
                     .to_owned(),
-            traces: vec![
-                "Current thread 0x00007f239eb45040 (most recent call first):".to_owned(),
-                "  File \"/srv/api/app.py\", line 12 in search".to_owned(),
-            ],
         }),
+        unit_report: None,
         elapsed: Duration::from_millis(4_200),
+    }
+}
+
+/// What systemd says of the unit of a backend that is active.
+pub(super) fn active() -> UnitReport {
+    UnitReport {
+        name: "scidex-api.service".to_owned(),
+        active_state: "active".to_owned(),
+        sub_state: "running".to_owned(),
+        since: Some(started_at() - Duration::from_hours(2)),
+        restarts: Some(3),
     }
 }
 
@@ -262,11 +280,11 @@ pub(super) fn recovered() -> Recovery {
 pub(super) fn refused() -> Recovery {
     Recovery {
         outcome: recovery::Outcome::Refused(
-            Guard::TooYoung,
+            Guard::TOO_YOUNG,
             "the main process is 30 s old, less than min_uptime_seconds (120)".to_owned(),
         ),
         evidence: None,
-        dump: None,
+        stacks: None,
         elapsed: Duration::from_millis(40),
         ..recovered()
     }
@@ -284,11 +302,4 @@ pub(super) fn assert_golden(name: &str, text: &str) {
         text == expected,
         "{name} should be:\n{expected}\nbut is:\n{text}"
     );
-}
-
-/// The output of a format.
-pub(super) fn text(render: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> String {
-    let mut text = vec![];
-    render(&mut text).unwrap();
-    String::from_utf8(text).unwrap()
 }

@@ -1,16 +1,14 @@
 //! What standard output and standard error are connected to, which determines how text is written there:
-//! prefixes for the journal, colour and columns for a terminal, plain lines otherwise.
+//! prefixes for the journal, color and columns for a terminal, plain lines otherwise.
 
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 
 use anstream::{AutoStream, ColorChoice};
+use terminal_size::Width;
 
 use crate::cli::Color;
 use crate::stderr::is_journal;
-
-/// The width of a terminal that does not report one.
-const USUAL_COLUMNS: usize = 80;
 
 /// What a stream is connected to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,8 +29,8 @@ pub(super) enum Stream {
 pub(super) struct Appearance {
     /// What the lines are written to.
     pub(super) stream: Stream,
-    /// Whether they are coloured.
-    pub(super) colour: bool,
+    /// Whether they are colored.
+    pub(super) color: bool,
     /// Whether characters beyond ASCII may be used.
     pub(super) unicode: bool,
     /// Whether GitHub Actions reads the lines and turns workflow commands into annotations.
@@ -40,36 +38,27 @@ pub(super) struct Appearance {
 }
 
 impl Stream {
-    /// What standard output is connected to.
-    pub(super) fn stdout() -> Self {
-        Self::of(&io::stdout())
-    }
-
-    /// What standard error is connected to.
-    pub(super) fn stderr() -> Self {
-        Self::of(&io::stderr())
-    }
-
-    fn of(stream: &(impl AsFd + IsTerminal)) -> Self {
+    /// What a standard stream is connected to.
+    pub(super) fn of(stream: &(impl AsFd + IsTerminal)) -> Self {
         if is_journal(stream) {
-            Self::Journal
-        } else if stream.is_terminal() {
-            let reported = terminal_size::terminal_size_of(stream).map(|(width, _)| width.0.into());
-            let wished = || variable("COLUMNS")?.parse().ok();
-            let columns = reported.or_else(wished).filter(|columns| *columns > 0);
-            Self::Terminal {
-                columns: columns.unwrap_or(USUAL_COLUMNS),
-            }
-        } else {
-            Self::Plain
+            return Self::Journal;
         }
+        if !stream.is_terminal() {
+            return Self::Plain;
+        }
+        let columns = match terminal_size::terminal_size_of(stream) {
+            Some((Width(columns @ 1..), _)) => columns.into(),
+            // It does not report its width.
+            _ => 80,
+        };
+        Self::Terminal { columns }
     }
 
-    /// The width of lines; none if they may be of any length.
-    pub(super) const fn columns(self) -> Option<usize> {
+    /// The width of lines; `usize::MAX` if they may be of any length.
+    pub(super) const fn columns(self) -> usize {
         match self {
-            Self::Terminal { columns } => Some(columns),
-            Self::Journal | Self::Plain => None,
+            Self::Terminal { columns } => columns,
+            Self::Journal | Self::Plain => usize::MAX,
         }
     }
 
@@ -82,24 +71,24 @@ impl Stream {
 impl Appearance {
     /// How lines on standard output are to be shown.
     pub(super) fn of_stdout(choice: Color) -> Self {
-        let stream = Stream::stdout();
+        let stream = Stream::of(&io::stdout());
         let locale = ["LC_ALL", "LC_CTYPE", "LANG"].map(variable);
         Self {
             stream,
-            colour: coloured(choice, stream),
+            color: colored(choice, stream),
             unicode: is_utf8(locale.each_ref().map(Option::as_deref)),
             github: variable("GITHUB_ACTIONS").is_some_and(|value| value == "true"),
         }
     }
 }
 
-/// Whether text on standard output, which is `stream`, is coloured, by the same rules as the help.
-fn coloured(choice: Color, stream: Stream) -> bool {
+/// Whether text on standard output, which is `stream`, is colored, by the same rules as the help.
+fn colored(choice: Color, stream: Stream) -> bool {
     match (choice, stream) {
         // Other readers of the journal would see the escape sequences.
         (_, Stream::Journal) | (Color::Never, _) => false,
         (Color::Always, _) => true,
-        // anstream would treat 0 as a request for colour.
+        // anstream would treat 0 as a request for color.
         (Color::Auto, Stream::Plain) if variable("CLICOLOR_FORCE").as_deref() == Some("0") => false,
         (Color::Auto, _) => AutoStream::choice(&io::stdout()) != ColorChoice::Never,
     }
@@ -108,10 +97,7 @@ fn coloured(choice: Color, stream: Stream) -> bool {
 /// Whether the first of these locale names that is set means UTF-8 (locale(7)).
 fn is_utf8(names: [Option<&str>; 3]) -> bool {
     let name = names.into_iter().flatten().find(|name| !name.is_empty());
-    name.is_some_and(|name| {
-        let name = name.to_ascii_lowercase();
-        name.contains("utf-8") || name.contains("utf8")
-    })
+    name.is_some_and(|name| name.to_ascii_lowercase().contains("utf"))
 }
 
 fn variable(name: &str) -> Option<String> {
@@ -123,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn coloured_follows_the_choice_but_never_in_the_journal() {
+    fn colored_follows_the_choice_but_never_in_the_journal() {
         for (choice, stream, expected) in [
             (Color::Always, Stream::Terminal { columns: 80 }, true),
             (Color::Always, Stream::Plain, true),
@@ -132,7 +118,7 @@ mod tests {
             (Color::Never, Stream::Plain, false),
             (Color::Auto, Stream::Journal, false),
         ] {
-            assert_eq!(coloured(choice, stream), expected, "{choice:?} {stream:?}");
+            assert_eq!(colored(choice, stream), expected, "{choice:?} {stream:?}");
         }
     }
 

@@ -4,153 +4,123 @@
 #[cfg(test)]
 mod tests;
 
-use std::iter;
 use std::time::Duration;
 
-use crate::cause::{Class, Severity, SkipReason};
-use crate::manifest::{Manifest, Method, Route, in_seconds};
-use crate::recovery::{self, Recovery};
+use super::{Report, Row, severity, timestamp};
+use crate::cause::{Class, ResponseError, Severity, SkipReason, TransportError};
+use crate::escape::escape;
+use crate::manifest::{Manifest, Method, Route, Scope, in_seconds};
+use crate::recovery::{Outcome, Recovery, Stacks};
 use crate::verdict::{BackendState, ProbeResult, Tally, Verdict};
 
-/// Counts of the core routes' results; the tally counts all routes.
-#[derive(Debug, Default)]
-struct Core {
-    routes: usize,
-    lost: usize,
-    skipped: usize,
-    /// The causes of the lost ones, each once.
-    causes: Vec<&'static str>,
+/// How many routes are named in a sentence.
+const NAMED: usize = 3;
+
+/// What happened to the routes whose results are that severe, the core routes first; with their names if
+/// they fail the run.
+fn phrases(report: &Report, wanted: Severity) -> String {
+    let core = report.by_route().filter(|row| row.0.core).count();
+    let key = |(route, result): &Row| (!route.core, happened(result.class));
+    let mut rows: Vec<Row> = report.rows_of(wanted).collect();
+    rows.sort_by_key(key);
+    let phrase = |rows: &[Row]| {
+        let (is_other, happened) = rows.first().map(key).unwrap_or_default();
+        let subject = match is_other {
+            false => format!("{} of {core} core routes", rows.len()),
+            true => count(rows.len(), "other route"),
+        };
+        let mut names: Vec<String> = rows.iter().take(NAMED).map(|row| name(*row)).collect();
+        if rows.len() > NAMED {
+            names.push(format!("{} more", rows.len() - NAMED));
+        }
+        match wanted {
+            Severity::Hard => format!("{subject} {happened} ({})", names.join(", ")),
+            Severity::Soft | Severity::Fine => format!("{subject} {happened}"),
+        }
+    };
+    let groups = rows.chunk_by(|one, other| key(one) == key(other));
+    groups.map(phrase).collect::<Vec<_>>().join("; ")
 }
 
-impl Core {
-    fn of(manifest: &Manifest, results: &[ProbeResult]) -> Self {
-        let mut core = Self::default();
-        let routes = manifest.routes.iter().zip(results);
-        for (_, result) in routes.filter(|(route, _)| route.core) {
-            core.routes += 1;
-            match result.class {
-                Class::Ok | Class::RateLimited | Class::HttpError(_) => {}
-                Class::Skipped(_) => core.skipped += 1,
-                Class::TimeoutUnreachable(error) => {
-                    core.lost += 1;
-                    if !core.causes.contains(&error.name()) {
-                        core.causes.push(error.name());
-                    }
-                }
-            }
-        }
-        core
-    }
-
-    /// The results that fail the run.
-    fn hard(&self, verdict: &Verdict) -> Vec<String> {
-        let of_core = |count| format!("{count} of {} core routes", self.routes);
-        let lost = of_core(self.lost);
-        let causes = self.causes.join(", ");
-        let mut parts = Vec::new();
-        match verdict.backend {
-            BackendState::Hung => parts.push(format!("the backend hung: {lost} stayed silent")),
-            BackendState::Down => parts.push(format!(
-                "the backend is down: {lost} did not answer ({causes})"
-            )),
-            BackendState::Up if self.lost > 0 => {
-                parts.push(format!("{lost} did not answer ({causes})"));
-            }
-            BackendState::Up => {}
-        }
-        if self.skipped > 0 {
-            let (subject, were) = (of_core(self.skipped), were(self.skipped));
-            parts.push(format!("{subject} {were} not probed"));
-        }
-        let errors = verdict.tally.http_error;
-        if errors > 0 {
-            parts.push(format!("{} gave an HTTP error", routes(errors, "")));
-        }
-        parts
-    }
-
-    /// The results that are reported but do not fail the run.
-    fn soft(&self, tally: &Tally) -> Vec<String> {
-        let lost = tally.timeout_unreachable.saturating_sub(self.lost);
-        let skipped = tally.skipped.saturating_sub(self.skipped);
-        let limited = tally.rate_limited;
-        let mut parts = Vec::new();
-        if lost > 0 {
-            parts.push(format!("{} did not answer", routes(lost, "auxiliary ")));
-        }
-        if skipped > 0 {
-            let (subject, were) = (routes(skipped, "auxiliary "), were(skipped));
-            parts.push(format!("{subject} {were} not probed"));
-        }
-        if limited > 0 {
-            let (subject, were) = (routes(limited, ""), were(limited));
-            parts.push(format!("{subject} {were} rate-limited"));
-        }
-        parts
+fn happened(class: Class) -> &'static str {
+    match class {
+        Class::Ok => "answered",
+        Class::TimeoutUnreachable(_) => "did not answer",
+        Class::RateLimited => "hit a rate limit",
+        Class::HttpError(_) => "gave an HTTP error",
+        Class::Skipped(_) => "could not be probed",
     }
 }
 
-/// A number of routes, with an optional kind.
-pub(super) fn routes(count: usize, kind: &str) -> String {
-    let plural = if count == 1 { "" } else { "s" };
-    format!("{count} {kind}route{plural}")
+/// A route and why it is not OK in a word: the status, if that is the reason, or the cause.
+fn name((route, result): Row) -> String {
+    let reason = match (result.class, result.status) {
+        (Class::HttpError(ResponseError::Status), Some(status)) => status.to_string(),
+        (class, _) => class.cause().unwrap_or_default().to_owned(),
+    };
+    format!("{}: {reason}", target(route))
 }
 
-fn were(count: usize) -> &'static str {
-    if count == 1 { "was" } else { "were" }
-}
-
-/// Joins parts with commas and "and": `a, b and c`.
-fn list(parts: &[String]) -> String {
-    match parts {
-        [] => String::new(),
-        [one] => one.clone(),
-        [most @ .., last] => format!("{} and {last}", most.join(", ")),
+fn state(verdict: &Verdict) -> &'static str {
+    match verdict.backend {
+        BackendState::Hung => "the backend hung: ",
+        BackendState::Down => "the backend is down: ",
+        BackendState::Up => "",
     }
+}
+
+/// A number of things: `1 route`, `2 routes`.
+pub(super) fn count(number: usize, what: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {what}{plural}")
 }
 
 /// The tally line, which timers and dashboards parse.
 pub(super) fn tally(tally: &Tally) -> String {
-    let Tally {
-        ok,
-        timeout_unreachable,
-        rate_limited,
-        http_error,
-        skipped,
-    } = tally;
-    let mut line = format!(
-        "{ok} OK, {timeout_unreachable} timeout/unreachable, {rate_limited} rate-limited, {http_error} HTTP error"
+    let line = format!(
+        "{} OK, {} timeout/unreachable, {} rate-limited, {} HTTP error",
+        tally.ok, tally.timeout_unreachable, tally.rate_limited, tally.http_error
     );
-    if *skipped > 0 {
-        line += &format!(", {skipped} skipped");
+    match tally.skipped {
+        0 => line,
+        skipped => format!("{line}, {skipped} skipped"),
     }
-    line
+}
+
+fn address(manifest: &Manifest) -> String {
+    let base_url = &manifest.base_url;
+    match &manifest.unix_socket {
+        Some(path) => format!("{base_url} over {path}"),
+        None => base_url.to_string(),
+    }
+}
+
+/// The backend, its address, and what was probed.
+pub(super) fn heading(manifest: &Manifest) -> String {
+    let (name, source) = (&manifest.name, &manifest.source);
+    let mut address = address(manifest);
+    // Without a "name" or a unit, the name is a part of the address.
+    if !address.contains(name) {
+        address = format!("{name} at {address}");
+    }
+    let routes = count(manifest.routes.len(), "route");
+    format!("{address}, {routes} of {source}")
 }
 
 /// The verdict's first word, and the text after it.
-pub(super) fn verdict(
-    manifest: &Manifest,
-    results: &[ProbeResult],
-    verdict: &Verdict,
-) -> (&'static str, String) {
-    let core = Core::of(manifest, results);
-    let soft = list(&core.soft(&verdict.tally));
-    if verdict.healthy {
-        let rest = match soft.is_empty() {
-            true => ": all routes are OK".to_owned(),
-            false => format!(", but {soft}"),
-        };
-        return ("healthy", rest);
+pub(super) fn verdict(report: &Report) -> (&'static str, String) {
+    let soft = phrases(report, Severity::Soft);
+    let hard = phrases(report, Severity::Hard);
+    let state = state(&report.verdict);
+    match (report.verdict.healthy, soft.is_empty()) {
+        (true, true) => ("healthy", ": all routes are OK".to_owned()),
+        (true, false) => ("healthy", format!(", but {soft}")),
+        (false, true) => ("unhealthy", format!(": {state}{hard}")),
+        (false, false) => ("unhealthy", format!(": {state}{hard}; {soft}")),
     }
-    let hard = list(&core.hard(verdict));
-    let rest = match soft.is_empty() {
-        true => format!(": {hard}"),
-        false => format!(": {hard}; {soft}"),
-    };
-    ("unhealthy", rest)
 }
 
-/// One line about an unhealthy sweep that will be repeated, for at most `left`.
+/// One line about an unhealthy sweep that will be repeated, for at most `left`: what it waits for.
 pub fn unhealthy_sweep(
     number: usize,
     manifest: &Manifest,
@@ -158,9 +128,51 @@ pub fn unhealthy_sweep(
     verdict: &Verdict,
     left: Duration,
 ) -> String {
-    let hard = list(&Core::of(manifest, results).hard(verdict));
-    let seconds = left.as_secs_f64().ceil();
-    format!("sweep {number}: {hard}; trying again for {seconds} s")
+    let rows = manifest.routes.iter().zip(results);
+    let failed = || rows.clone().filter(|row| severity(*row) == Severity::Hard);
+    let first = failed().min_by_key(|(route, _)| !route.core);
+    let first = first.map(message).unwrap_or_default();
+    let more = match failed().count().saturating_sub(1) {
+        0 => String::new(),
+        more => format!(" ({} failed)", count(more, "more route")),
+    };
+    let (state, seconds) = (state(verdict), left.as_secs_f64().ceil());
+    let line = format!("sweep {number}: {state}{first}{more}; trying again for {seconds} s");
+    escape(&line).into_owned()
+}
+
+/// What systemd says of the unit of a backend that is hung or down, and the next command if it is down.
+pub(super) fn unit(report: &Report) -> Option<String> {
+    let unit = report.unit.as_ref()?;
+    let name = &unit.name;
+    let mut line = format!("{name}: {} ({})", unit.active_state, unit.sub_state);
+    if let Some(since) = unit.since {
+        line += &format!(" since {}", timestamp(since));
+    }
+    if let Some(restarts) = unit.restarts {
+        line += &format!(", restarts: {restarts}");
+    }
+    match report.verdict.backend {
+        BackendState::Up => return None,
+        BackendState::Hung => return Some(line),
+        BackendState::Down => {}
+    }
+    let refused = Class::TimeoutUnreachable(TransportError::Refused);
+    let is_refused = |(route, result): Row| !route.core || result.class == refused;
+    let next = match unit.active_state.as_str() {
+        "inactive" => "start",
+        "active" if report.by_route().all(is_refused) => {
+            let address = address(report.manifest);
+            line += &format!("; nothing listens at {address}, and systemd will not restart it");
+            "restart"
+        }
+        _ => "status",
+    };
+    let manager = match report.manifest.recovery.as_ref()?.scope {
+        Scope::System => "",
+        Scope::User => " --user",
+    };
+    Some(format!("{line}; next: systemctl{manager} {next} {name}"))
 }
 
 /// One line about a manifest that is valid.
@@ -170,21 +182,17 @@ pub(super) fn valid_manifest(manifest: &Manifest) -> String {
         Some(plan) => format!("recovery of {} after {}", plan.unit, silence(manifest)),
         None => "no recovery".to_owned(),
     };
-    format!(
-        "{} is valid: {} ({core} core) at {}, {recovery}",
-        manifest.source,
-        routes(manifest.routes.len(), ""),
-        manifest.base_url,
-    )
+    let (source, base_url) = (&manifest.source, &manifest.base_url);
+    let routes = count(manifest.routes.len(), "route");
+    format!("{source} is valid: {routes} ({core} core) at {base_url}, {recovery}")
 }
 
 /// One line at the start of a dry run; none if nothing would be recovered.
 pub fn dry_run(manifest: &Manifest) -> Option<String> {
     let plan = manifest.recovery.as_ref()?;
+    let (unit, silence) = (&plan.unit, silence(manifest));
     Some(format!(
-        "dry run: {} would be recovered after {}",
-        plan.unit,
-        silence(manifest)
+        "dry run: {unit} would be recovered after {silence}"
     ))
 }
 
@@ -199,9 +207,20 @@ pub(super) fn class(class: Class) -> &'static str {
         Class::Ok => "OK",
         Class::TimeoutUnreachable(error) => error.name(),
         Class::RateLimited => "rate-limited",
+        Class::HttpError(ResponseError::Body) => "wrong body",
         Class::HttpError(_) => "HTTP error",
         Class::Skipped(_) => "skipped",
     }
+}
+
+/// One route and its result, on one line.
+pub(super) fn message((route, result): Row) -> String {
+    let core = if route.core { "core " } else { "" };
+    let after = match result.attempts {
+        0 => String::new(),
+        _ => format!(" after {}", time(result.elapsed)),
+    };
+    format!("{core}{}: {}", target(route), self::result(result, &after))
 }
 
 /// The result of one route on one line: class, status, `after`, and the note.
@@ -240,13 +259,11 @@ pub(super) fn target(route: &Route) -> String {
 
 /// A length of time in at most seven columns.
 pub(super) fn time(length: Duration) -> String {
-    let micros = length.as_micros();
-    let milliseconds = length.as_secs_f64() * 1e3;
     let seconds = length.as_secs_f64();
-    match micros {
+    match length.as_micros() {
         // Each limit is where the previous form would round up to one more digit.
-        0..9_950 => format!("{milliseconds:.1} ms"),
-        9_950..999_500 => format!("{milliseconds:.0} ms"),
+        0..9_950 => format!("{:.1} ms", seconds * 1e3),
+        9_950..999_500 => format!("{:.0} ms", seconds * 1e3),
         999_500..9_995_000 => format!("{seconds:.2} s"),
         9_995_000..99_950_000 => format!("{seconds:.1} s"),
         _ => format!("{seconds:.0} s"),
@@ -254,66 +271,53 @@ pub(super) fn time(length: Duration) -> String {
 }
 
 /// The severity of a recovery's outcome: a kill or a dry run is soft, a hang that remains is hard.
-pub(super) fn severity(outcome: &recovery::Outcome) -> Severity {
+pub(super) fn outcome_severity(outcome: &Outcome) -> Severity {
     match outcome {
-        recovery::Outcome::NotNeeded => Severity::Fine,
-        recovery::Outcome::NotConfigured
-        | recovery::Outcome::Disabled(_)
-        | recovery::Outcome::WouldKill
-        | recovery::Outcome::Recovered { .. } => Severity::Soft,
-        recovery::Outcome::Refused(..)
-        | recovery::Outcome::Failed(_)
-        | recovery::Outcome::NotRecovered { .. } => Severity::Hard,
+        Outcome::Refused(..) | Outcome::Failed(_) | Outcome::NotRecovered { .. } => Severity::Hard,
+        Outcome::NotConfigured
+        | Outcome::NotNeeded
+        | Outcome::Disabled(_)
+        | Outcome::WouldKill
+        | Outcome::Recovered { .. } => Severity::Soft,
     }
 }
 
-/// The processes that were asked for stacks, the command that shows them, and their first lines if known.
-pub(super) fn dump(dump: &recovery::Dump) -> Vec<String> {
-    let processes: Vec<_> = dump.processes.iter().map(ToString::to_string).collect();
-    let head = format!(
-        "stacks: {} was sent to {} before the kill: {}",
-        dump.signal.name(),
-        list(&processes),
-        dump.command
-    );
-    let traces = dump.traces.iter().map(|line| format!("  | {line}"));
-    iter::once(head).chain(traces).collect()
+/// The processes that were asked for stacks, and the command that shows them.
+pub(super) fn stacks(stacks: &Stacks) -> String {
+    let (signal, command) = (stacks.signal.name(), &stacks.command);
+    let processes: Vec<_> = stacks.processes.iter().map(ToString::to_string).collect();
+    let processes = processes.join(", ");
+    format!("stacks: {signal} was sent to {processes} before the kill: {command}")
 }
 
-/// A recovery in one line that begins with `recovery: OUTCOME`.
-pub(super) fn recovery(recovery: &Recovery) -> String {
+/// A recovery in one line: `recovery: OUTCOME`, and the text after it.
+pub(super) fn recovery(recovery: &Recovery) -> (String, String) {
     let outcome = &recovery.outcome;
-    let facts: Vec<String> = [
+    let new_pid = outcome.new_pid().map(|pid| pid.get());
+    let guard = outcome.guard().map(|guard| guard.name());
+    let facts = [
         recovery.unit.as_ref().map(ToString::to_string),
         recovery.pid.map(|pid| format!("PID {pid}")),
-        outcome
-            .new_pid()
-            .map(|pid| format!("new PID {}", pid.get())),
-        outcome
-            .guard()
-            .map(|guard| format!("guard {}", guard.name())),
-    ]
-    .into_iter()
-    .flatten()
-    .collect();
+        new_pid.map(|pid| format!("new PID {pid}")),
+        guard.map(|guard| format!("guard {guard}")),
+    ];
+    let mut facts = facts.into_iter().flatten().collect::<Vec<_>>().join(", ");
+    if !facts.is_empty() {
+        facts = format!(" ({facts})");
+    }
     let message = match outcome {
-        recovery::Outcome::NotConfigured => "the manifest has no \"recovery\"".to_owned(),
-        recovery::Outcome::NotNeeded => "the backend is not hung".to_owned(),
-        recovery::Outcome::WouldKill => {
-            "all guards passed; without --dry-run it would be killed".to_owned()
+        Outcome::NotConfigured => "the manifest has no \"recovery\"",
+        Outcome::NotNeeded => "the backend is not hung",
+        Outcome::WouldKill => "all guards passed; without --dry-run it would be killed",
+        Outcome::Recovered { .. } => {
+            let after = time(recovery.elapsed);
+            &format!("killed and restarted; the core answers again after {after}")
         }
-        recovery::Outcome::Recovered { .. } => format!(
-            "killed and restarted; the core answers again after {}",
-            time(recovery.elapsed)
-        ),
-        recovery::Outcome::Disabled(text)
-        | recovery::Outcome::Refused(_, text)
-        | recovery::Outcome::Failed(text)
-        | recovery::Outcome::NotRecovered { detail: text, .. } => text.clone(),
+        Outcome::Disabled(text)
+        | Outcome::Refused(_, text)
+        | Outcome::Failed(text)
+        | Outcome::NotRecovered { detail: text, .. } => text,
     };
     let name = outcome.name();
-    match facts.is_empty() {
-        true => format!("recovery: {name}: {message}"),
-        false => format!("recovery: {name} ({}): {message}", facts.join(", ")),
-    }
+    (format!("recovery: {name}"), format!("{facts}: {message}"))
 }

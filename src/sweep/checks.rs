@@ -1,41 +1,104 @@
 //! The body checks of a route: `body_contains` and `json`. Pure.
 
+use std::collections::HashMap;
+
+use memchr::memmem;
+use serde_json::value::RawValue;
+
+use super::http::Response;
 use crate::manifest::{BodyChecks, Options};
 
-/// The first body check that `body` fails.
-pub(super) fn failed_check(checks: &BodyChecks, options: &Options, body: &[u8]) -> Option<String> {
+/// The body checks that `response` fails, in words.
+pub(super) fn failed_checks(
+    checks: &BodyChecks,
+    options: &Options,
+    response: &Response,
+) -> Option<String> {
+    let body = response.body.as_slice();
+    let mut failed = Vec::new();
     if let Some(text) = &checks.contains
-        && !contains(body, text.as_bytes())
+        && memmem::find(body, text.as_bytes()).is_none()
     {
-        return Some(format!("the body does not contain {text:?}"));
+        failed.push(if is_cut(body, options) {
+            let searched = body.len();
+            format!(
+                "the first {searched} bytes of the body do not contain {text:?}; raise \"max_body_bytes\" to \
+                 search more"
+            )
+        } else {
+            format!("the body does not contain {text:?}")
+        });
     }
-    if checks.json.is_empty() {
-        return None;
+    if !checks.json.is_empty() {
+        failed.extend(failed_json(&checks.json, options, body));
     }
-    let value: serde_json::Value = match serde_json::from_slice(body) {
-        Ok(value) => value,
-        Err(error) => return Some(format!("the body is not JSON: {error}")),
+    match &response.encoding {
+        _ if failed.is_empty() => None,
+        Some(encoding) => Some(format!(
+            "the body is compressed (Content-Encoding: {}); body checks need it uncompressed",
+            shortened(&options.redact(encoding))
+        )),
+        None => Some(failed.join("; ")),
+    }
+}
+
+/// Whether the rest of this body may have been dropped.
+fn is_cut(body: &[u8], options: &Options) -> bool {
+    body.len() >= options.max_body_bytes
+}
+
+/// What is wrong at each pointer. The body may be nested to any depth and contain any number: only the wanted
+/// values are parsed, everything else is passed over without recursion.
+fn failed_json(
+    wanted: &[(String, serde_json::Value)],
+    options: &Options,
+    body: &[u8],
+) -> Vec<String> {
+    let whole: &RawValue = match serde_json::from_slice(body) {
+        Ok(whole) => whole,
+        Err(error) if error.is_eof() && is_cut(body, options) => {
+            return vec![format!(
+                "the JSON does not end within the first {} bytes; raise \"max_body_bytes\"",
+                body.len()
+            )];
+        }
+        Err(error) => return vec![format!("the body is not JSON: {error}")],
     };
-    checks
-        .json
-        .iter()
-        .find_map(|(pointer, wanted)| match value.pointer(pointer) {
-            Some(found) if found == wanted => None,
-            Some(found) => Some(format!(
-                "{pointer:?} is {}, not {wanted}",
-                shortened(&options.redact(&found.to_string()))
-            )),
-            None => Some(format!("no value at {pointer:?}; expected {wanted}")),
-        })
+    let mut failed = Vec::new();
+    for (pointer, wanted) in wanted {
+        let Some(found) = value_at(whole, pointer) else {
+            failed.push(format!("no value at {pointer:?}; expected {wanted}"));
+            continue;
+        };
+        // A value that cannot be parsed is none that a manifest can want.
+        let parsed: Option<serde_json::Value> = serde_json::from_str(found.get()).ok();
+        if parsed.as_ref() != Some(wanted) {
+            let shown = parsed.map_or_else(|| found.get().to_owned(), |value| value.to_string());
+            let shown = shortened(&options.redact(&shown));
+            failed.push(format!("{pointer:?} is {shown}, not {wanted}"));
+        }
+    }
+    failed
 }
 
-/// Whether `needle` occurs in `body`.
-fn contains(body: &[u8], needle: &[u8]) -> bool {
-    needle.is_empty() || body.windows(needle.len()).any(|window| window == needle)
+/// The value at a JSON Pointer (RFC 6901), as it is written.
+fn value_at<'a>(whole: &'a RawValue, pointer: &str) -> Option<&'a RawValue> {
+    let mut tokens = pointer.split('/').skip(1);
+    tokens.try_fold(whole, |value, token| {
+        if value.get().starts_with('{') {
+            let mut fields: HashMap<String, &RawValue> = serde_json::from_str(value.get()).ok()?;
+            return fields.remove(&token.replace("~1", "/").replace("~0", "~"));
+        }
+        let is_index = token == "0" || !token.starts_with(['0', '+']);
+        let index: usize = token.parse().ok().filter(|_| is_index)?;
+        let items: Vec<&RawValue> = serde_json::from_str(value.get()).ok()?;
+        items.get(index).copied()
+    })
 }
 
-/// A JSON value's text, shortened so that a person can read it.
-fn shortened(text: &str) -> String {
+/// A text from a server, shortened so that a person can read it. To be redacted before: a part of a secret would not
+/// be found.
+pub(super) fn shortened(text: &str) -> String {
     const LONGEST: usize = 80;
     match text.char_indices().nth(LONGEST) {
         Some((cut, _)) => format!("{}…", text.get(..cut).unwrap_or_default()),
@@ -46,6 +109,8 @@ fn shortened(text: &str) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use std::time::Duration;
+
+    use serde_json::json;
 
     use super::*;
     use crate::manifest::{Expect, Method};
@@ -64,53 +129,162 @@ pub(super) mod tests {
         }
     }
 
-    #[test]
-    fn failed_check_compares_json_as_written() {
-        let check = |pointer: &str, wanted: serde_json::Value, body: &str| {
-            let checks = BodyChecks {
-                contains: None,
-                json: vec![(pointer.to_owned(), wanted)],
-            };
-            failed_check(&checks, &options(), body.as_bytes())
+    fn failed(checks: &BodyChecks, body: impl AsRef<[u8]>) -> String {
+        let response = Response {
+            body: body.as_ref().to_vec(),
+            ..Response::default()
         };
-        assert_eq!(check("/a/1", 1.into(), r#"{"a": [0, 1]}"#), None);
-        assert_eq!(check("", true.into(), "true"), None);
-        assert_eq!(
-            check("/a", 1.into(), r#"{"a": 1.0}"#).unwrap(),
-            r#""/a" is 1.0, not 1"#
-        );
-        assert_eq!(
-            check("/a", 1.into(), r#"{"a": "1"}"#).unwrap(),
-            r#""/a" is "1", not 1"#
-        );
-        assert!(
-            check("/b", 1.into(), r#"{"a": 1}"#)
-                .unwrap()
-                .starts_with("no value at")
-        );
-        assert!(
-            check("/a", 1.into(), "<html>")
-                .unwrap()
-                .starts_with("the body is not JSON")
-        );
-        let long = format!(r#"{{"a": "{}"}}"#, "ä".repeat(500));
-        assert!(check("/a", 1.into(), &long).unwrap().len() < 250);
+        failed_checks(checks, &options(), &response).unwrap_or_default()
+    }
+
+    fn pointers(json: &[(&str, serde_json::Value)]) -> BodyChecks {
+        let json = json
+            .iter()
+            .map(|(at, wanted)| ((*at).to_owned(), wanted.clone()));
+        BodyChecks {
+            contains: None,
+            json: json.collect(),
+        }
     }
 
     #[test]
-    fn failed_check_finds_text_among_any_bytes() {
+    fn failed_checks_compare_json_as_written() {
+        for (pointer, wanted, body, expected) in [
+            ("/a/1", json!(1), r#"{"a": [0, 1]}"#, ""),
+            ("", json!(true), " true ", ""),
+            ("/", json!(2), r#"{"": 1, "": 2}"#, ""),
+            ("/a~1b/~01", json!(1), r#"{"a/b": {"~1": 1}}"#, ""),
+            ("/\u{fc}", json!("\n"), r#"{"\u00fc": "\n"}"#, ""),
+            (
+                "/a",
+                json!({"b": [1, 2], "c": null}),
+                r#"{"a": {"c" :null, "b":[1,2]}}"#,
+                "",
+            ),
+            ("/a", json!(1), r#"{"a": 1.0}"#, r#""/a" is 1.0, not 1"#),
+            ("/a", json!(1), r#"{"a": "1"}"#, r#""/a" is "1", not 1"#),
+            ("/a", json!(1), r#"{"a": 1e999}"#, r#""/a" is 1e999, not 1"#),
+            ("/a", json!(1), r#"{"a": [ 1 ]}"#, r#""/a" is [1], not 1"#),
+            (
+                "/b",
+                json!(1),
+                r#"{"a": 1}"#,
+                r#"no value at "/b"; expected 1"#,
+            ),
+            (
+                "/01",
+                json!(1),
+                "[0, 1]",
+                r#"no value at "/01"; expected 1"#,
+            ),
+            (
+                "/+1",
+                json!(1),
+                "[0, 1]",
+                r#"no value at "/+1"; expected 1"#,
+            ),
+            ("/-", json!(1), "[0, 1]", r#"no value at "/-"; expected 1"#),
+            (
+                "/0",
+                json!("a"),
+                r#""a""#,
+                r#"no value at "/0"; expected "a""#,
+            ),
+            (
+                "/a",
+                json!(1),
+                "<html>",
+                "the body is not JSON: expected value at line 1 column 1",
+            ),
+            (
+                "/a",
+                json!(1),
+                r#"{"a": 1"#,
+                "the body is not JSON: EOF while parsing an object at line 1 column 7",
+            ),
+            (
+                "/a",
+                json!(1),
+                r#"{"a": 1} x"#,
+                "the body is not JSON: trailing characters at line 1 column 10",
+            ),
+        ] {
+            let given = format!("{pointer} {body}");
+            assert_eq!(
+                failed(&pointers(&[(pointer, wanted)]), body),
+                expected,
+                "{given}"
+            );
+        }
+        let long = format!(r#"{{"a": "{}"}}"#, "ä".repeat(500));
+        assert!(failed(&pointers(&[("/a", json!(1))]), &long).len() < 250);
+        let not_utf8 = failed(
+            &pointers(&[("/a", json!(1))]),
+            b"{\"a\": 1, \"b\": \"\xff\"}",
+        );
+        assert!(not_utf8.starts_with("the body is not JSON"), "{not_utf8}");
+    }
+
+    #[test]
+    fn value_at_finds_what_serde_json_finds() {
+        let pointers = [
+            "", "/", "/a", "/a/b", "/a/0", "/0", "/1/a", "/00", "/+0", "/-", "/a~1b", "/~0",
+            "/~01", "/a/",
+        ];
+        for text in [
+            "null",
+            "7",
+            r#""/a""#,
+            "[]",
+            r#"[[0], {"a": 2}]"#,
+            r#"{"": 1, "a": {"b": [], "0": 3, "": 4}, "0": 5, "-": 6}"#,
+            r#"{"a": [1], "a/b": 7, "~": 8, "~1": 9, "00": 10, "+0": 11, "a": [12]}"#,
+        ] {
+            let whole: &RawValue = serde_json::from_str(text).unwrap();
+            let value: serde_json::Value = serde_json::from_str(text).unwrap();
+            for pointer in pointers {
+                let found = value_at(whole, pointer).map(|raw| raw.get().parse().unwrap());
+                assert_eq!(found.as_ref(), value.pointer(pointer), "{text} {pointer}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_failed_check_is_named() {
+        let mut checks = pointers(&[("/a", json!(1)), ("/ok", json!(1)), ("/b", json!(2))]);
+        checks.contains = Some("ready".to_owned());
+        assert_eq!(
+            failed(&checks, r#"{"a": 2, "ok": 1}"#),
+            r#"the body does not contain "ready"; "/a" is 2, not 1; no value at "/b"; expected 2"#
+        );
+    }
+
+    #[test]
+    fn json_of_any_depth_and_any_number_is_read() {
+        let deep = "[".repeat(1_000_000) + &"]".repeat(1_000_000);
+        let body = format!(r#"{{"deep": {deep}, "large": 1e999, "a": 1}}"#);
+        assert_eq!(failed(&pointers(&[("/a", json!(1))]), &body), "");
+        let failed = failed(&pointers(&[("/deep", json!([]))]), &body);
+        assert!(failed.starts_with("\"/deep\" is [[[["), "{failed:.100}");
+    }
+
+    #[test]
+    fn a_body_that_was_cut_is_not_blamed() {
+        let body = format!(r#"{{"a": "{}"}}"#, "x".repeat(5_000));
+        let cut = &body.as_bytes()[..options().max_body_bytes];
+        assert_eq!(
+            failed(&pointers(&[("/a", json!(1))]), cut),
+            r#"the JSON does not end within the first 1024 bytes; raise "max_body_bytes""#
+        );
+    }
+
+    #[test]
+    fn failed_checks_find_text_among_any_bytes() {
         let checks = BodyChecks {
             contains: Some("grün".to_owned()),
             json: Vec::new(),
         };
-        assert_eq!(
-            failed_check(&checks, &options(), b"\xff\xfegr\xc3\xbcn\xff"),
-            None
-        );
-        assert!(
-            failed_check(&checks, &options(), b"gruen")
-                .unwrap()
-                .contains("grün")
-        );
+        assert_eq!(failed(&checks, b"\xff\xfegr\xc3\xbcn\xff"), "");
+        assert!(failed(&checks, b"gruen").contains("grün"));
     }
 }

@@ -1,17 +1,17 @@
 //! What all attempts of a run share.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use rustls::ClientConfig;
 use ureq::config::Config;
 
-use super::buffers::Buffers;
 use super::connections::ConnectionLog;
 use super::dns::DnsCache;
+use super::parked::ParkedRequests;
 use crate::manifest::{BaseUrl, SocketPath};
 
 /// The largest size of a response head.
-const HEAD_MAX: usize = 64 * 1024;
+pub(super) const HEAD_MAX: usize = 64 * 1024;
 
 /// What all attempts of a run share.
 #[derive(Debug)]
@@ -26,53 +26,37 @@ pub(super) struct Client {
     pub(super) tls_config: Option<Arc<ClientConfig>>,
     pub(super) dns: DnsCache,
     pub(super) log: ConnectionLog,
-    /// The buffers of connections that have ended, for the next ones: clearing new ones costs as much as all
-    /// other work of a probe.
-    pub(super) spare: Mutex<Vec<Buffers>>,
+    pub(super) parked: ParkedRequests,
 }
 
 impl Client {
-    pub(super) fn new(base_url: BaseUrl, user_agent: String, proxy: Option<ureq::Proxy>) -> Self {
+    pub(super) fn new(base_url: BaseUrl, user_agent: &str, proxy: Option<ureq::Proxy>) -> Self {
         let config = Config::builder()
             .http_status_as_error(false)
             .max_redirects(0)
             .max_redirects_will_error(false)
             .max_response_header_size(HEAD_MAX)
             .max_idle_connections(0)
-            .user_agent(&user_agent)
+            .user_agent(user_agent)
             .proxy(proxy)
             .build();
         Self {
             base_url,
             unix_socket: None,
-            user_agent,
+            user_agent: user_agent.to_owned(),
             config,
             tls_config: None,
             dns: DnsCache::default(),
             log: ConnectionLog::default(),
-            spare: Mutex::default(),
+            parked: ParkedRequests::default(),
         }
     }
 
-    /// Begins another sweep. Names are looked up again, because they may change between two sweeps.
+    /// Begins another sweep. Names are looked up again, because they may change between two sweeps, and
+    /// the requests that the last one parked are closed.
     pub(super) fn begin_sweep(&self) {
         self.dns.forget();
-        self.log.lock().unix_peers.clear();
-    }
-
-    /// Empty buffers for requests whose lines have at most `longest_line` bytes.
-    pub(super) fn take_buffers(&self, longest_line: usize) -> Buffers {
-        let spare = self
-            .spare
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop();
-        spare.unwrap_or_default().prepare(longest_line)
-    }
-
-    /// Keeps the buffers of a connection that has ended.
-    pub(super) fn return_buffers(&self, buffers: Buffers) {
-        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
-        spare.push(buffers);
+        self.log.clear();
+        self.parked.close();
     }
 }

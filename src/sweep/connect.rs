@@ -13,7 +13,7 @@ use nix::sys::socket::{AddressFamily, SockaddrStorage};
 
 use super::attempt::Attempt;
 use super::failure::{Failure, transport_error};
-use super::socket::{self, Socket};
+use super::socket::Socket;
 use crate::cause::TransportError;
 use crate::clock::Monotonic;
 
@@ -52,7 +52,7 @@ pub(super) fn connect(addresses: &[SocketAddr], attempt: &Attempt) -> Result<Arc
 /// Connects that run in parallel.
 struct Race<'a> {
     attempt: &'a Attempt,
-    pending: Vec<(Socket, SocketAddr)>,
+    pending: Vec<(Arc<Socket>, SocketAddr)>,
     /// The last failure.
     failure: Failure,
 }
@@ -73,10 +73,11 @@ impl Race<'_> {
         });
         match begun {
             Ok(socket) => {
+                let socket = Arc::new(socket);
                 self.attempt.connecting(&socket, address);
                 self.pending.push((socket, address));
             }
-            Err(error) => self.fail(address, error),
+            Err(error) => self.record_failure(address, error),
         }
     }
 
@@ -89,20 +90,28 @@ impl Race<'_> {
                 .iter()
                 .map(|(socket, _)| PollFd::new(socket.as_fd(), PollFlags::POLLOUT))
                 .collect();
-            if !socket::wait(&mut fds, until).map_err(Failure::of_socket)? {
+            if !self
+                .attempt
+                .wait(&mut fds, until)
+                .map_err(Failure::of_socket)?
+            {
                 return Ok(None);
             }
             let ready = fds.iter().position(|fd| fd.any().unwrap_or(true));
             let (socket, address) = self.pending.remove(ready.unwrap_or_default());
             match socket.take_error() {
-                Ok(()) => return Ok(Some(self.attempt.connected(socket, Some(address)))),
+                Ok(()) => {
+                    self.attempt.connected(&socket);
+                    return Ok(Some(socket));
+                }
                 // The kernel stopped retransmitting before the attempt's end.
                 Err(Errno::ETIMEDOUT) => {
-                    self.attempt.failed(address);
+                    self.attempt.failed(&socket);
                     self.start(address);
                 }
                 Err(error) => {
-                    self.fail(address, error);
+                    self.attempt.failed(&socket);
+                    self.record_failure(address, error);
                     if !last {
                         return Ok(None);
                     }
@@ -112,8 +121,7 @@ impl Race<'_> {
         Ok(None)
     }
 
-    fn fail(&mut self, address: SocketAddr, error: Errno) {
-        self.attempt.failed(address);
+    fn record_failure(&mut self, address: SocketAddr, error: Errno) {
         let detail = format!("{address}: {}", io::Error::from(error));
         self.failure = Failure::new(transport_error(error), detail);
     }

@@ -1,4 +1,4 @@
-//! The connections of a run, recorded for recovery.
+//! The connections of a sweep, recorded for recovery.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -14,15 +14,6 @@ pub struct Connection {
     pub remote: SocketAddr,
 }
 
-/// A connection of a running attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ProbeConnection {
-    /// Its two ends.
-    pub connection: Connection,
-    /// Whether it is established; otherwise the connect is pending.
-    pub established: bool,
-}
-
 /// The process at the other end of connections to a UNIX socket: the one that called listen(2) last
 /// (`SO_PEERCRED`, unix(7)).
 #[derive(Clone, Debug)]
@@ -33,27 +24,31 @@ pub struct UnixPeer {
     pub pidfd: Option<Arc<OwnedFd>>,
 }
 
-/// The connections of a run, recorded for recovery.
+/// The other ends of a sweep's connections.
 #[derive(Debug, Default)]
 pub(super) struct ConnectionLog(Mutex<LogState>);
 
 #[derive(Debug, Default)]
 pub(super) struct LogState {
-    /// Every TCP connection of the run. There are some 28,000 local ports for one remote address
-    /// (`ip_local_port_range`, ip(7)), which bounds their number.
-    pub(super) tcp: BTreeSet<Connection>,
-    /// The peers of the current sweep's connections to the UNIX socket, each once.
+    /// The addresses to which connections were made, or tried.
+    pub(super) remotes: BTreeSet<SocketAddr>,
+    /// The peers of the connections to the UNIX socket, each once.
     pub(super) unix_peers: Vec<UnixPeer>,
 }
 
 impl ConnectionLog {
     /// Records the peer of a connection to the UNIX socket.
-    pub(super) fn note_peer(&self, peer: UnixPeer) {
+    pub(super) fn record_peer(&self, peer: UnixPeer) {
         let peers = &mut self.lock().unix_peers;
         // The pidfd of the first one shows whether that PID has been reused.
         if peers.iter().all(|known| known.pid != peer.pid) {
             peers.push(peer);
         }
+    }
+
+    /// Forgets everything.
+    pub(super) fn clear(&self) {
+        *self.lock() = LogState::default();
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, LogState> {

@@ -6,6 +6,7 @@ use std::io;
 use nix::errno::Errno;
 use ureq::Error;
 
+use super::tls;
 use crate::cause::{Class, ResponseError, TransportError};
 
 /// The message for a connection that the other side closed too early.
@@ -79,7 +80,13 @@ impl From<Error> for Failure {
             Error::Io(error) => error.downcast().unwrap_or_else(of_io),
             // The connection was closed in the middle of a chunk size line or a trailer.
             Error::BodyStalled => Self::new(TransportError::Reset, INCOMPLETE),
-            Error::Protocol(_) | Error::Http(_) | Error::BadUri(_) => {
+            Error::Protocol(error) => {
+                let text = error.to_string();
+                let text = text.strip_prefix("http parse fail: ").unwrap_or(&text);
+                let detail = format!("not a valid HTTP/1.1 response: {text}");
+                Self::response(ResponseError::Protocol, detail)
+            }
+            Error::Http(_) | Error::BadUri(_) => {
                 Self::response(ResponseError::Protocol, error.to_string())
             }
             Error::LargeResponseHeader(..) => {
@@ -93,7 +100,7 @@ impl From<Error> for Failure {
 
 fn of_io(error: io::Error) -> Failure {
     match error.downcast::<rustls::Error>() {
-        Ok(tls) => Failure::new(TransportError::Tls, tls.to_string()),
+        Ok(tls) => Failure::new(TransportError::Tls, tls::explain(&tls)),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
             Failure::new(TransportError::Reset, INCOMPLETE)
         }

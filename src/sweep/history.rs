@@ -37,8 +37,9 @@ pub(super) struct SweepHistory {
 }
 
 /// Judges the results of all routes of `manifest`.
-fn judge(manifest: &Manifest, results: &[ProbeResult]) -> Verdict {
-    verdict::judge(manifest.routes.iter().map(|route| route.core).zip(results))
+fn judge(manifest: &Manifest, sweep: &Sweep) -> Verdict {
+    let core = manifest.routes.iter().map(|route| route.core);
+    verdict::judge(core.zip(&sweep.results), sweep.backend)
 }
 
 /// Repeats the sweep until one is healthy or the waiting is over, and returns the last one.
@@ -51,7 +52,7 @@ pub fn until_healthy(
     let mut history = SweepHistory::default();
     loop {
         let sweep = prober.sweep(&mut history, options.may_recover, events);
-        let verdict = judge(prober.manifest, &sweep.results);
+        let verdict = judge(prober.manifest, &sweep);
         let over = Monotonic::now() + PAUSE > end;
         if verdict.healthy || over || (options.may_recover && verdict.hung()) {
             return (sweep, verdict);
@@ -63,11 +64,8 @@ pub fn until_healthy(
 }
 
 /// The result of a core route that was probed in two rounds: that of the second round, unless it would mask
-/// an error or the route was skipped. The attempts of both count.
+/// an error. The attempts of both count.
 pub(super) fn merge_rounds(first: &ProbeResult, second: ProbeResult) -> ProbeResult {
-    if let Class::Skipped(_) = second.class {
-        return first.clone();
-    }
     let attempts = first.attempts + second.attempts;
     let second = ProbeResult { attempts, ..second };
     match first.class {

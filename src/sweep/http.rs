@@ -1,7 +1,7 @@
 //! One attempt over HTTP, including its redirects: the response, or why there is none. `probe` judges both.
-//! Only this file and failure, transport, buffers, tls, dns and proxy use ureq.
+//! Only this file and failure, transport, tls, dns, proxy and client use ureq.
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -23,13 +23,15 @@ use crate::manifest::{BaseUrl, Method, Options, Scheme};
 
 /// The capacity of ureq's list of addresses.
 const ADDRESSES_MAX: usize = 16;
-/// Bytes of a body that nobody checks are read in pieces of this size.
-const PIECE: usize = 2 * 1024;
 
 /// A response with any status.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Response {
     pub(super) status: u16,
+    /// Where a redirect leads.
+    pub(super) location: Option<String>,
+    /// How the body is compressed, if it is.
+    pub(super) encoding: Option<String>,
     /// Empty unless it was to be kept.
     pub(super) body: Vec<u8>,
 }
@@ -52,8 +54,8 @@ impl Attempt {
         let mut url = base_url.url(path);
         let mut redirected = None;
         for _ in 0..=options.max_redirects {
-            let agent = agent(self, longest_line(&self.client, &url, options));
-            let response = agent.run(request(&url, options)?)?;
+            let request = request(&self.client, &url, options)?;
+            let response = agent(self, longest_line(&request)).run(request)?;
             let status = response.status().as_u16();
             if options.max_redirects > 0
                 && let Some(next) = redirect(base_url, &url, &response)
@@ -62,15 +64,7 @@ impl Attempt {
                 redirected = Some(status);
                 continue;
             }
-            // Any other status is judged by the head alone, so its body is not read.
-            let body = match options.expect.accepts(status) {
-                true => read(response, options, keep_body).map_err(|error| Failure {
-                    status: Some(status),
-                    ..error.into()
-                })?,
-                false => Vec::new(),
-            };
-            return Ok(Response { status, body });
+            return complete(response, options, keep_body);
         }
         let detail = format!("more than {} redirects", options.max_redirects);
         Err(Failure {
@@ -82,16 +76,16 @@ impl Attempt {
 
 /// The agent for one request of the attempt, whose lines have at most `longest_line` bytes.
 fn agent(attempt: &Arc<Attempt>, longest_line: usize) -> Agent {
-    let connector = ()
-        .chain(ProxyConnector::default())
-        .chain(SocketConnector {
-            attempt: Arc::clone(attempt),
-            longest_line,
-        })
-        .chain(TlsConnector {
-            config: attempt.client.tls_config.clone(),
-            longest_line,
-        });
+    let socket = SocketConnector {
+        attempt: Arc::clone(attempt),
+        longest_line,
+    };
+    let tls = TlsConnector {
+        config: attempt.client.tls_config.clone(),
+        attempt: Arc::clone(attempt),
+        longest_line,
+    };
+    let connector = ().chain(ProxyConnector::default()).chain(socket).chain(tls);
     let config = attempt.client.config.clone();
     Agent::with_parts(config, connector, AttemptResolver(Arc::clone(attempt)))
 }
@@ -112,7 +106,7 @@ impl Resolver for AttemptResolver {
             Some(_) | None => Scheme::Http,
         };
         let port = uri.port_u16().unwrap_or(scheme.port());
-        let addresses = attempt.client.dns.resolve(bare_host(uri), attempt.end)?;
+        let addresses = attempt.resolve(bare_host(uri))?;
         for address in addresses.into_iter().take(ADDRESSES_MAX) {
             resolved.push(SocketAddr::new(address, port));
         }
@@ -120,14 +114,8 @@ impl Resolver for AttemptResolver {
     }
 }
 
-fn longest_line(client: &Client, url: &str, options: &Options) -> usize {
-    let headers = options.headers.iter();
-    let lines = headers.map(|header| header.name.len() + header.value.reveal().len());
-    lines.fold(url.len().max(client.user_agent.len()), usize::max)
-}
-
 /// One request: the first one, or one after a redirect.
-fn request(url: &str, options: &Options) -> Result<http::Request<()>, Error> {
+fn request(client: &Client, url: &str, options: &Options) -> Result<http::Request<()>, Error> {
     let method = match options.method {
         Method::Get => http::Method::GET,
         Method::Head => http::Method::HEAD,
@@ -136,28 +124,66 @@ fn request(url: &str, options: &Options) -> Result<http::Request<()>, Error> {
     for header in &options.headers {
         request = request.header(&header.name, header.value.reveal().as_bytes());
     }
+    request = request.header(http::header::USER_AGENT, &client.user_agent);
     Ok(request.header(http::header::CONNECTION, "close").body(())?)
+}
+
+fn longest_line(request: &http::Request<()>) -> usize {
+    let headers = request.headers().iter();
+    let lines = headers.map(|(name, value)| name.as_str().len() + value.len());
+    lines.fold(request.uri().to_string().len(), usize::max)
+}
+
+fn is_redirect(status: u16) -> bool {
+    matches!(status, 301 | 302 | 303 | 307 | 308)
 }
 
 /// The target of a redirect, if it may be followed: it stays within the origin.
 fn redirect(base_url: &BaseUrl, url: &str, response: &http::Response<Body>) -> Option<String> {
-    if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
+    if !is_redirect(response.status().as_u16()) {
         return None;
     }
     let location = response.headers().get(http::header::LOCATION)?;
     base_url.resolve(url, location.to_str().ok()?)
 }
 
-/// Reads the body up to the options' limit.
-fn read(response: http::Response<Body>, options: &Options, keep: bool) -> Result<Vec<u8>, Error> {
-    let body = response.into_body().into_reader();
-    let mut body = body.take(options.max_body_bytes as u64);
-    let mut kept = Vec::new();
-    match keep {
-        true => body.read_to_end(&mut kept).map(drop)?,
-        false => while body.read(&mut [0; PIECE])? > 0 {},
+/// The response with its body, which is read only if the status is expected: any other one is judged by the head.
+fn complete(
+    response: http::Response<Body>,
+    options: &Options,
+    keep_body: bool,
+) -> Result<Response, Failure> {
+    let status = response.status().as_u16();
+    let field = |name| {
+        let value = response.headers().get(name)?.as_bytes();
+        Some(String::from_utf8_lossy(value).into_owned())
+    };
+    let location = field(http::header::LOCATION).filter(|_| is_redirect(status));
+    let encoding = field(http::header::CONTENT_ENCODING).filter(|name| name != "identity");
+    let mut body = Vec::new();
+    if options.expect.accepts(status) {
+        let reader = response.into_body().into_reader();
+        let mut reader = reader.take(options.max_body_bytes as u64);
+        let end = if keep_body {
+            reader.read_to_end(&mut body).map(drop)
+        } else {
+            io::copy(&mut reader, &mut io::sink()).map(drop)
+        };
+        end.map_err(|error| {
+            let mut failure = Failure::from(Error::from(error));
+            failure.status = Some(status);
+            if failure.at_end {
+                "receiving the body".clone_into(&mut failure.detail);
+            }
+            failure
+        })?;
     }
-    Ok(kept)
+    Ok(Response {
+        status,
+        location,
+        encoding,
+        body,
+    })
 }
 
 #[cfg(test)]

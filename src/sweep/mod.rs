@@ -2,16 +2,15 @@
 //! judges what the core proves; nothing here decides about a recovery.
 
 mod attempt;
-mod buffers;
 mod checks;
 mod client;
 mod connect;
 mod connections;
 mod dns;
 mod failure;
-mod framing;
 mod history;
 mod http;
+mod parked;
 mod probe;
 mod proxy;
 mod retry;
@@ -22,40 +21,37 @@ mod transport;
 mod unix;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::anyhow;
-
-use self::attempt::Attempt;
 use self::client::Client;
 use self::history::SweepHistory;
+use self::probe::Plan;
 use self::round::{Round, Routes, probe_all};
-use crate::cause::{Class, Severity, SkipReason, TransportError};
+use crate::cause::{Severity, SkipReason};
 use crate::clock::Monotonic;
-use crate::manifest::{Manifest, Method, Options, Proxy, Route, Scheme};
-use crate::verdict::{self, BackendState, ProbeResult, Verdict};
+use crate::manifest::{Manifest, Proxy, Scheme};
+use crate::verdict::{BackendState, ProbeResult, Verdict};
 
-pub use self::connections::{Connection, ProbeConnection, UnixPeer};
+pub use self::connections::{Connection, UnixPeer};
 pub use self::history::{SweepOptions, until_healthy};
-
-/// How long the final probe waits. Blocked stderr can delay the signal indefinitely, and a backend
-/// that wakes up meanwhile must be noticed.
-const FINAL_PROBE_LIMIT: Duration = Duration::from_secs(24 * 3_600);
+pub use self::parked::{ParkedRequest, ParkedState, Reach};
 
 /// How far beyond the deadline the core may be probed if a recovery depends on it. The shortest deadline that
 /// a manifest may have is the nominal time of the core's attempts; in practice each begins and ends some
 /// milliseconds late, and a last attempt that is cut short proves nothing.
-const GRACE: Duration = Duration::from_millis(500);
+const DEADLINE_SLACK: Duration = Duration::from_millis(500);
+/// How often the parked requests are checked during the grace period.
+const GRACE_STEP: Duration = Duration::from_millis(100);
 
 /// Callbacks for the events of the sweeps.
 pub trait SweepEvents: Sync {
     /// A sweep begins; no request has been sent yet. Called by the sweeping thread.
     fn sweep_begins(&self) {}
 
-    /// The last round of the sweep's core is over. Called by the sweeping thread.
+    /// The last round of the sweep's core is over, the grace period included. Called by the sweeping thread.
     fn core_ends(&self) {}
 
     /// `done` of `total` probes are done. Called by every probing thread.
@@ -83,10 +79,8 @@ pub struct Sweep {
     pub began: Monotonic,
     /// The result of each route, in the manifest's order.
     pub results: Vec<ProbeResult>,
-    /// Every address at which a core attempt of the last round was silent, each once, in order:
-    /// connected without a byte in return, or the connect still pending. Empty if the manifest has a
-    /// `unix_socket`.
-    pub silent_at: Vec<SocketAddr>,
+    /// What the core's last round proves about the backend.
+    pub backend: BackendState,
 }
 
 impl<'m> Prober<'m> {
@@ -104,14 +98,12 @@ impl<'m> Prober<'m> {
         };
         let proxy = match manifest.proxy {
             Proxy::None => None,
-            Proxy::Env => proxy::choose(&manifest.base_url, |name| std::env::var(name).ok())
-                .map_err(|problem| anyhow!(problem))?,
+            Proxy::Env => proxy::from_environment()?,
         };
-        let (base_url, user_agent) = (manifest.base_url.clone(), manifest.user_agent.clone());
         let client = Client {
             unix_socket: manifest.unix_socket.clone(),
             tls_config,
-            ..Client::new(base_url, user_agent, proxy)
+            ..Client::new(manifest.base_url.clone(), &manifest.user_agent, proxy)
         };
         Ok(Self {
             manifest,
@@ -140,7 +132,7 @@ impl<'m> Prober<'m> {
         let (core, others) = (due(true), due(false));
         let deadline = Monotonic::now() + self.manifest.deadline;
         let core_deadline = match self.manifest.recovery {
-            Some(_) => deadline + GRACE,
+            Some(_) => deadline + DEADLINE_SLACK,
             None => deadline,
         };
         let (total, done) = (core.len() + others.len(), AtomicUsize::new(0));
@@ -148,108 +140,106 @@ impl<'m> Prober<'m> {
             let done = done.fetch_add(1, Ordering::Relaxed) + 1;
             events.progress(done, total.max(done));
         };
-        let probe = |routes, deadline| {
+        let probe = |routes, park_in_round, deadline| {
             let concurrency = self.manifest.concurrency;
-            let retries = |route: &Route| route.options.retries;
-            probe_all(
-                &self.client,
-                routes,
-                concurrency,
-                retries,
-                deadline,
-                progress,
-            )
+            let plan = Plan {
+                once: false,
+                park_in_round,
+            };
+            probe_all(&self.client, routes, concurrency, plan, deadline, progress)
+        };
+        let probe_core = |round| {
+            let mut results = probe(&core, may_recover.then_some(round), core_deadline);
+            results.apply_late_answers(&self.client.parked.requests());
+            results
         };
 
-        let first = probe(&core, core_deadline);
+        let first = probe_core(1);
         let in_time = Monotonic::now() + self.manifest.proof_time() <= deadline;
         let again = may_recover && in_time && first.is_partly_silent();
-        let second = again.then(|| probe(&core, core_deadline));
+        let second = again.then(|| probe_core(2));
+        let (earlier, mut last) = match second {
+            Some(second) => (Some(first), second),
+            None => (None, first),
+        };
+        if let (true, Some(plan), BackendState::Hung) =
+            (may_recover, &self.manifest.recovery, last.backend())
+        {
+            self.await_late_answers(plan.grace);
+            last.apply_late_answers(&self.client.parked.requests());
+        }
         events.core_ends();
-        let last = second.as_ref().unwrap_or(&first);
-        let rest = match verdict::backend_state(last.results.iter().map(|(_, result)| result)) {
-            BackendState::Up => probe(&others, deadline),
+        let backend = last.backend();
+        let rest = match backend {
+            BackendState::Up => probe(&others, None, deadline),
             BackendState::Hung => Round::skipped(&others, SkipReason::BackendHung),
             BackendState::Down => Round::skipped(&others, SkipReason::BackendDown),
         };
-        let silent_at = last.silent_at.iter().copied().collect();
-        let mut results = match second {
-            Some(second) => first.merge(second),
-            None => first.results,
+        let mut results = match earlier {
+            Some(earlier) => earlier.merge(last),
+            None => last.results,
         };
         results.extend(rest.results);
         results.sort_unstable_by_key(|(index, _)| *index);
         Sweep {
             began,
             results: history.merge(results),
-            silent_at,
+            backend,
+        }
+    }
+
+    /// Waits for the first byte on a parked request, for at most `grace`. Time in which this program did not
+    /// run does not count.
+    fn await_late_answers(&self, grace: Duration) {
+        const STOPPED: Duration = Duration::from_secs(1);
+        let mut now = Monotonic::now();
+        let mut end = now + grace;
+        while now < end {
+            let parked = self.client.parked.requests();
+            if parked.iter().any(|request| request.answered().is_some()) {
+                return;
+            }
+            thread::sleep(GRACE_STEP.min(end.since(now)));
+            let gap = Monotonic::now().since(now);
+            if gap > STOPPED {
+                end = end + gap;
+            }
+            now = Monotonic::now();
         }
     }
 
     /// Probes every core route once, by `until` at the latest, and returns whether all are OK or
-    /// rate-limited.
+    /// rate-limited. Closes the parked requests.
     pub fn core_answers(&self, until: Monotonic) -> bool {
         self.client.begin_sweep();
         let (core, concurrency) = (self.routes(true), self.manifest.concurrency);
-        let round = probe_all(&self.client, &core, concurrency, |_| 0, until, || {});
+        let plan = Plan {
+            once: true,
+            park_in_round: None,
+        };
+        let round = probe_all(&self.client, &core, concurrency, plan, until, || {});
         let mut results = round.results.iter();
         results.all(|(_, result)| result.class.severity(true) != Severity::Hard)
     }
 
-    /// Every TCP connection of this run so far, the final probe's included, in order. Their
-    /// traffic at the backend's socket is not a sign of progress.
-    pub fn connections(&self) -> Vec<Connection> {
-        self.client.log.lock().tcp.iter().copied().collect()
+    /// The core requests of the last sweep that timed out without a byte, with their present state. They are
+    /// open until the next sweep begins.
+    pub fn parked(&self) -> Vec<ParkedRequest> {
+        self.client.parked.requests()
     }
 
-    /// The processes at the other end of the current or last sweep's connections to the `unix_socket`,
-    /// each once.
-    pub fn unix_peers(&self) -> Vec<UnixPeer> {
-        self.client.log.lock().unix_peers.clone()
+    /// Returns a function that lists the addresses to which the current or last sweep has sent requests so
+    /// far, callable from any thread.
+    pub fn remotes(&self) -> impl Fn() -> Vec<SocketAddr> + Send + 'static {
+        let client = Arc::clone(&self.client);
+        move || client.log.lock().remotes.iter().copied().collect()
     }
 
-    /// Sends one GET to the first core route: on a fresh connection, to the addresses that the last sweep
-    /// probed, in a detached thread.
-    ///
-    /// # Errors
-    ///
-    /// The thread cannot be started.
-    pub fn final_probe(&self) -> anyhow::Result<FinalProbe> {
-        let routes = self.routes(true);
-        let (_, route) = routes.first().ok_or_else(|| anyhow!("no core route"))?;
-        let path = route.path.clone();
-        let options = Options {
-            method: Method::Get,
-            ..Options::clone(&route.options)
-        };
-        let limit = Monotonic::now() + FINAL_PROBE_LIMIT;
-        let attempt = Arc::new(Attempt::new(&self.client, limit));
-        let end = Arc::new(OnceLock::new());
-        let probe = FinalProbe {
-            attempt: Arc::clone(&attempt),
-            end: Arc::clone(&end),
-        };
-        thread::Builder::new()
-            .name("final-probe".to_owned())
-            .spawn(move || {
-                let status = match attempt.send(&path, &options, false) {
-                    Ok(_) => ProbeStatus::Answered,
-                    Err(failure) if failure.at_end => return,
-                    Err(failure) => match failure.class {
-                        Class::TimeoutUnreachable(error) => ProbeStatus::Ended {
-                            error,
-                            detail: options.redact(&failure.detail).into_owned(),
-                        },
-                        Class::HttpError(_)
-                        | Class::Ok
-                        | Class::RateLimited
-                        | Class::Skipped(_) => ProbeStatus::Answered,
-                    },
-                };
-                // Set once, here.
-                let _ = end.set(status);
-            })?;
-        Ok(probe)
+    /// Returns a function that lists the processes at the other end of the current or last sweep's connections
+    /// to the `unix_socket`, each once, callable from any thread.
+    pub fn unix_peers(&self) -> impl Fn() -> Vec<UnixPeer> + Send + 'static {
+        let client = Arc::clone(&self.client);
+        move || client.log.lock().unix_peers.clone()
     }
 
     /// Returns a function that looks up the addresses of the base URL, callable from any thread at any time.
@@ -275,45 +265,6 @@ impl<'m> Prober<'m> {
     fn routes(&self, core: bool) -> Routes<'m> {
         let all = self.manifest.routes.iter().enumerate();
         all.filter(|(_, route)| route.core == core).collect()
-    }
-}
-
-/// The final probe: the last GET before a signal, running in the background.
-#[derive(Debug)]
-pub struct FinalProbe {
-    attempt: Arc<Attempt>,
-    end: Arc<OnceLock<ProbeStatus>>,
-}
-
-/// The status of the final probe so far.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ProbeStatus {
-    /// Nothing yet.
-    Silent,
-    /// At least one byte.
-    Answered,
-    /// It ended before a single byte was received.
-    Ended {
-        /// How.
-        error: TransportError,
-        /// The message of the system or the library.
-        detail: String,
-    },
-}
-
-impl FinalProbe {
-    /// Its status so far.
-    pub fn status(&self) -> ProbeStatus {
-        if self.attempt.received_any() {
-            return ProbeStatus::Answered;
-        }
-        self.end.get().cloned().unwrap_or(ProbeStatus::Silent)
-    }
-
-    /// Its established or pending connections: exactly one once one is established, several while connects
-    /// to several addresses are pending, none once it has been refused.
-    pub fn connections(&self) -> Vec<ProbeConnection> {
-        self.attempt.connections()
     }
 }
 

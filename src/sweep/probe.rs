@@ -1,38 +1,47 @@
 //! The attempts of one route: retries, deadline, and the class of the last attempt. Only [`probe`] waits and
 //! uses the network; the other functions are pure.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use super::attempt::Attempt;
-use super::checks::failed_check;
+use super::attempt::{Attempt, Received};
+use super::checks::{failed_checks, shortened};
 use super::client::Client;
 use super::failure::Failure;
 use super::http::Response;
+use super::parked::{ParkedRequest, ParkedState, Reach};
 use super::retry::{RetryBudget, is_retried};
 use crate::cause::{Class, ResponseError, SkipReason, TransportError};
 use crate::clock::Monotonic;
-use crate::manifest::Route;
+use crate::manifest::{Expect, Route};
 use crate::verdict::{ProbeResult, Proof};
 
 /// An attempt that ends this much after its timeout shows that this process was kept from
 /// running.
 const OVERRUN: Duration = Duration::from_secs(1);
 
-/// Probes `route` with up to `retries` further attempts, all within `deadline`. Also returns the addresses
-/// at which attempts were silent.
+/// How routes are probed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Plan {
+    /// Without retries.
+    pub(super) once: bool,
+    /// Parks requests that time out without a byte; the number of this round.
+    pub(super) park_in_round: Option<u32>,
+}
+
+/// Probes `route`, which has this `index` in the manifest, with all attempts within `deadline`. Those that
+/// were silent are parked if the plan says so.
 pub(super) fn probe(
     client: &Arc<Client>,
-    route: &Route,
-    retries: u32,
+    (index, route): (usize, &Route),
+    plan: Plan,
     deadline: Monotonic,
-) -> (ProbeResult, Vec<SocketAddr>) {
+) -> ProbeResult {
     let options = &route.options;
-    let mut silent_at = Vec::new();
     let mut error = None;
     let mut attempts: u16 = 0;
+    let retries = if plan.once { 0 } else { options.retries };
     let mut budget = RetryBudget::new(retries, options.backoff);
     let mut proof = Proof {
         silent: true,
@@ -41,29 +50,44 @@ pub(super) fn probe(
     loop {
         let start = Monotonic::now();
         if start >= deadline && attempts == 0 {
-            return (skipped(SkipReason::Deadline), silent_at);
+            return skipped(SkipReason::Deadline);
         }
         let full = start + options.timeout <= deadline;
         let end = deadline.min(start + options.timeout);
-        let attempt = Arc::new(Attempt::new(client, end));
+        let attempt = Arc::new(Attempt::new(client, end, options.timeout));
         let response = attempt.send(&route.path, options, route.checks.is_some());
-        let elapsed = Monotonic::now().since(start);
+        let timed_out = Monotonic::now();
+        let elapsed = timed_out.since(start);
         attempts += 1;
 
         let status = match &response {
             Ok(response) => Some(response.status),
             Err(failure) => failure.status,
         };
-        let received_any = response.is_ok() || attempt.received_any();
+        let received = attempt.received();
         let (class, detail) = judge(route, response, full);
-        let silent = class == Class::TimeoutUnreachable(TransportError::Timeout) && !received_any;
-        if silent {
-            let connections = attempt.connections().into_iter();
-            silent_at.extend(connections.map(|at| at.connection.remote));
+        let silent = class == Class::TimeoutUnreachable(TransportError::Timeout)
+            && received != Received::Response;
+        if let Some(round) = plan.park_in_round.filter(|_| silent) {
+            let request = ParkedRequest {
+                route: index,
+                round,
+                first_attempt: attempts == 1,
+                began: start,
+                timed_out,
+                connection: None,
+                reach: Reach::Unconnected,
+                state: ParkedState::Waiting,
+            };
+            client.parked.park(&request, attempt.take_sockets());
         }
         proof.silent &= silent;
-        proof.received_any |= received_any;
-        proof.overran |= elapsed > options.timeout + OVERRUN;
+        proof.received_any |= received != Received::Nothing;
+        let overran = elapsed.saturating_sub(options.timeout);
+        let starved = attempt
+            .starved()
+            .max(Some(overran).filter(|by| *by > OVERRUN));
+        proof.starved = proof.starved.max(starved);
 
         let result = ProbeResult {
             class,
@@ -73,12 +97,10 @@ pub(super) fn probe(
             elapsed,
             proof,
         };
-        let pause = match is_retried(class, status) {
-            true => budget.next_pause(deadline),
-            false => None,
-        };
+        let retried = is_retried(class, status);
+        let pause = retried.then(|| budget.next_pause(deadline)).flatten();
         let Some(pause) = pause else {
-            return (final_result(result, budget.is_spent(), error), silent_at);
+            return final_result(result, budget.is_spent(), error);
         };
         if let Class::HttpError(_) = class {
             error = Some(result);
@@ -140,38 +162,63 @@ fn judge(
         }
         Err(failure) => return with(failure.class, failure.detail),
     };
-    if !route.options.expect.accepts(response.status) {
-        let class = match response.status {
-            429 => Class::RateLimited,
-            _ => Class::HttpError(ResponseError::Status),
+    if !options.expect.accepts(response.status) {
+        if response.status == 429 {
+            return (Class::RateLimited, None);
+        }
+        let class = Class::HttpError(ResponseError::Status);
+        let location = response.location.as_deref();
+        let location = location.map(|location| shortened(&options.redact(location)));
+        return match unexpected(&options.expect, location) {
+            Some(detail) => with(class, detail),
+            None => (class, None),
         };
-        return (class, None);
     }
     let checks = route.checks.as_ref();
-    match checks.and_then(|checks| failed_check(checks, options, &response.body)) {
+    match checks.and_then(|checks| failed_checks(checks, options, &response)) {
         Some(detail) => with(Class::HttpError(ResponseError::Body), detail),
         None => (Class::Ok, None),
     }
+}
+
+/// What was expected instead of an unexpected status, and where a redirect leads.
+fn unexpected(expect: &Expect, location: Option<String>) -> Option<String> {
+    let expected = match expect {
+        Expect::Success => None,
+        Expect::Listed(list) => {
+            let list: Vec<String> = list.iter().map(u16::to_string).collect();
+            Some(match list.split_last() {
+                Some((last, [])) => format!("expected {last}"),
+                Some((last, others)) => format!("expected {} or {last}", others.join(", ")),
+                None => "expected none".to_owned(),
+            })
+        }
+    };
+    let leads = location.map(|location| format!("leads to {location}"));
+    let parts: Vec<String> = expected.into_iter().chain(leads).collect();
+    (!parts.is_empty()).then(|| parts.join("; "))
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::checks::tests::options;
     use super::*;
-    use crate::manifest::{BodyChecks, Expect};
+    use crate::manifest::BodyChecks;
 
     fn route(checks: Option<BodyChecks>) -> Route {
         Route {
             path: "/".to_owned(),
             core: true,
-            options: Arc::new(options()),
+            options: options(),
             checks: checks.map(Box::new),
         }
     }
 
     fn response(status: u16) -> Result<Response, Failure> {
-        let body = Vec::new();
-        Ok(Response { status, body })
+        Ok(Response {
+            status,
+            ..Response::default()
+        })
     }
 
     fn failed(error: TransportError, at_end: bool) -> Result<Response, Failure> {
@@ -185,7 +232,7 @@ mod tests {
         let proof = Proof {
             silent: true,
             received_any: false,
-            overran: false,
+            starved: None,
         };
         ProbeResult {
             class,
@@ -225,7 +272,7 @@ mod tests {
     #[test]
     fn judge_accepts_a_listed_429() {
         let mut route = route(None);
-        Arc::make_mut(&mut route.options).expect = Expect::Listed(vec![429]);
+        route.options.expect = Expect::Listed(vec![429]);
         assert_eq!(judge(&route, response(429), true).0, Class::Ok);
         assert_eq!(judge(&route, response(200), true).0, BAD_STATUS);
     }

@@ -42,20 +42,21 @@ impl RetryBudget {
 
 /// Whether another attempt may give a better result.
 pub(super) fn is_retried(class: Class, status: Option<u16>) -> bool {
+    use {ResponseError as Response, TransportError as Transport};
     match class {
-        Class::TimeoutUnreachable(error) => match error {
-            TransportError::Timeout
-            | TransportError::Refused
-            | TransportError::Reset
-            | TransportError::Dns
-            | TransportError::Network => true,
-            TransportError::Tls | TransportError::Deadline => false,
-        },
-        Class::HttpError(error) => match error {
-            ResponseError::Status => matches!(status, Some(502..=504)),
-            ResponseError::Body | ResponseError::Protocol | ResponseError::Redirects => false,
-        },
-        Class::Ok | Class::RateLimited | Class::Skipped(_) => false,
+        Class::TimeoutUnreachable(
+            Transport::Timeout
+            | Transport::Refused
+            | Transport::Reset
+            | Transport::Dns
+            | Transport::Network,
+        ) => true,
+        Class::HttpError(Response::Status) => matches!(status, Some(502..=504)),
+        Class::TimeoutUnreachable(Transport::Tls | Transport::Deadline)
+        | Class::HttpError(Response::Body | Response::Protocol | Response::Redirects)
+        | Class::Ok
+        | Class::RateLimited
+        | Class::Skipped(_) => false,
     }
 }
 

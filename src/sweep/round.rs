@@ -1,7 +1,5 @@
 //! One round of probes: several routes in parallel, in the order given.
 
-use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,22 +7,20 @@ use std::thread;
 
 use super::client::Client;
 use super::history::merge_rounds;
-use super::probe;
+use super::parked::ParkedRequest;
+use super::probe::{self, Plan};
 use crate::cause::SkipReason;
 use crate::clock::Monotonic;
 use crate::manifest::Route;
-use crate::verdict::ProbeResult;
+use crate::verdict::{self, BackendState, ProbeResult};
 
 /// Routes with their indices in the manifest.
 pub(super) type Routes<'m> = Vec<(usize, &'m Route)>;
 
-/// The results of one round.
+/// The results of one round: each route's index in the manifest and its result, ordered by index.
 #[derive(Default)]
 pub(super) struct Round {
-    /// Each route's index in the manifest and its result, ordered by index.
     pub(super) results: Vec<(usize, ProbeResult)>,
-    /// The addresses at which attempts were silent.
-    pub(super) silent_at: BTreeSet<SocketAddr>,
 }
 
 impl Round {
@@ -32,6 +28,27 @@ impl Round {
     pub(super) fn is_partly_silent(&self) -> bool {
         let silent = |(_, result): &(usize, ProbeResult)| result.proof.silent;
         self.results.iter().any(silent) && !self.results.iter().all(silent)
+    }
+
+    /// What the results prove about the backend, if they are those of the core routes.
+    pub(super) fn backend(&self) -> BackendState {
+        verdict::backend_state(self.results.iter().map(|(_, result)| result))
+    }
+
+    /// A route of which a parked request was answered after all is not silent.
+    pub(super) fn apply_late_answers(&mut self, parked: &[ParkedRequest]) {
+        for (index, result) in &mut self.results {
+            let of_route = parked.iter().filter(|request| request.route == *index);
+            if let Some(after) = of_route.filter_map(ParkedRequest::answered).min() {
+                result.proof.silent = false;
+                result.proof.received_any = true;
+                // A route that has answered another attempt says enough.
+                if !result.class.is_complete() {
+                    result.detail =
+                        Some(format!("answered after {:.1} s", after.as_secs_f64()).into());
+                }
+            }
+        }
     }
 
     /// The results of two rounds over the same routes.
@@ -49,18 +66,17 @@ impl Round {
             .map(|(index, _)| (*index, probe::skipped(reason)));
         Self {
             results: results.collect(),
-            ..Self::default()
         }
     }
 }
 
-/// Probes `routes` until `deadline`, `concurrency` at a time, each with the retries that `retries` returns.
-/// Every probing thread calls `done` after each route.
+/// Probes `routes` until `deadline`, `concurrency` at a time. Every probing thread calls `done` after each
+/// route.
 pub(super) fn probe_all(
     client: &Arc<Client>,
     routes: &Routes,
     concurrency: NonZeroUsize,
-    retries: impl Fn(&Route) -> u32 + Sync,
+    plan: Plan,
     deadline: Monotonic,
     done: impl Fn() + Sync,
 ) -> Round {
@@ -68,10 +84,9 @@ pub(super) fn probe_all(
     let round = Mutex::new(Round::default());
     let work = || {
         while let Some((index, route)) = routes.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let (result, silent_at) = probe::probe(client, route, retries(route), deadline);
+            let result = probe::probe(client, (*index, route), plan, deadline);
             let mut round = round.lock().unwrap_or_else(PoisonError::into_inner);
             round.results.push((*index, result));
-            round.silent_at.extend(silent_at);
             drop(round);
             done();
         }

@@ -1,4 +1,5 @@
-//! A non-blocking stream socket, and waiting for it until an absolute deadline.
+//! A non-blocking stream socket.
+#![allow(unsafe_code)]
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -6,13 +7,10 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::socket::{
     self, AddressFamily, MsgFlags, SockFlag, SockType, SockaddrLike, SockaddrStorage, sockopt,
 };
-use nix::sys::time::{TimeSpec, TimeVal, TimeValLike};
-
-use crate::clock::Monotonic;
+use nix::sys::time::{TimeVal, TimeValLike};
 
 /// A non-blocking stream socket of any address family.
 #[derive(Debug)]
@@ -91,39 +89,33 @@ impl Socket {
         socket::recv(self.0.as_raw_fd(), buffer, MsgFlags::empty())
     }
 
-    /// Whether an unread byte has arrived.
-    pub(super) fn has_unread_byte(&self) -> bool {
-        socket::recv(self.0.as_raw_fd(), &mut [0], MsgFlags::MSG_PEEK).is_ok_and(|count| count > 0)
+    /// How many bytes have arrived that nobody has read, at most 1; 0 at the end of the connection, `EAGAIN`
+    /// before a byte.
+    pub(super) fn peek(&self) -> Result<usize, Errno> {
+        socket::recv(self.0.as_raw_fd(), &mut [0], MsgFlags::MSG_PEEK)
     }
 
-    /// Waits until the socket is ready for `events` or `end` has passed; returns whether it is ready.
-    pub(super) fn wait(&self, events: PollFlags, end: Monotonic) -> Result<bool, Errno> {
-        wait(&mut [PollFd::new(self.as_fd(), events)], end)
+    /// Whether the socket is connected.
+    pub(super) fn is_connected(&self) -> bool {
+        socket::getpeername::<SockaddrStorage>(self.0.as_raw_fd()).is_ok()
+    }
+
+    /// Bytes of a TCP socket that were written and that the other side's kernel has not acknowledged
+    /// (`SIOCOUTQ`, tcp(7)); 0 also while a connect is pending.
+    pub(super) fn unacknowledged(&self) -> Result<i32, Errno> {
+        let mut bytes = 0;
+        // SAFETY: the descriptor is open, and the call writes one int through the pointer, which is valid
+        // for the whole call.
+        unsafe { outq(self.0.as_raw_fd(), &raw mut bytes) }?;
+        Ok(bytes)
     }
 }
+
+// nix and rustix wrap it in no safe function. SIOCOUTQ is the same number as TIOCOUTQ (ioctl_tty(2)).
+nix::ioctl_read_bad!(outq, libc::TIOCOUTQ, libc::c_int);
 
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
-    }
-}
-
-/// Waits until one of `fds` is ready or `end` has passed; returns whether one is.
-pub(super) fn wait(fds: &mut [PollFd<'_>], end: Monotonic) -> Result<bool, Errno> {
-    // The kernel may be late by 0.1 % of a long wait (`select_estimate_accuracy` in fs/select.c),
-    // so the last second is waited for separately.
-    const LAST: Duration = Duration::from_secs(1);
-    loop {
-        let left = end.remaining();
-        let slice = match left > LAST * 2 {
-            true => left.saturating_sub(LAST),
-            false => left,
-        };
-        match ppoll(fds, Some(TimeSpec::from_duration(slice)), None) {
-            Ok(0) if end.has_passed() => return Ok(false),
-            Ok(0) | Err(Errno::EINTR) => {}
-            Ok(_) => return Ok(true),
-            Err(error) => return Err(error),
-        }
     }
 }

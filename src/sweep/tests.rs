@@ -6,7 +6,7 @@ use nix::sys::socket::{setsockopt, sockopt::ReceiveTimeout};
 use nix::sys::time::{TimeVal, TimeValLike};
 
 use super::*;
-use crate::cause::{Class, SkipReason};
+use crate::cause::{Class, SkipReason, TransportError};
 use crate::manifest::{LoadOptions, Source, Variables};
 use crate::sweep::http::tests::read_head;
 
@@ -70,15 +70,6 @@ fn a_guard_judges_the_addresses_that_the_last_sweep_probed() {
 }
 
 #[test]
-fn the_final_probe_is_a_get_even_if_the_core_is_probed_with_head() {
-    let listener = listen();
-    let manifest = manifest(&listener, "HEAD");
-    let prober = Prober::new(&manifest).unwrap();
-    let _probe = prober.final_probe().unwrap();
-    assert_eq!(answer(&listener), "GET");
-}
-
-#[test]
 fn the_shortest_deadline_that_a_manifest_may_have_proves_a_hang() {
     let silent = listen();
     let options = r#""timeout_seconds": 0.2, "retries": 1, "retry_backoff_seconds": 0.05"#;
@@ -88,7 +79,7 @@ fn the_shortest_deadline_that_a_manifest_may_have_proves_a_hang() {
                "routes": [{{"path": "/", "core": true}}, {{"path": "/papers"}}]"#
         )
     };
-    let recovery = r#""recovery": {"unit": "demo.service"},"#;
+    let recovery = r#""recovery": {"unit": "demo.service", "grace_seconds": 0},"#;
     for (recovery, proved) in [(recovery, true), ("", false)] {
         let manifest = manifest_with(&silent, &keys("0.45", recovery));
         let prober = Prober::new(&manifest).unwrap();
@@ -137,73 +128,79 @@ impl SweepEvents for Calls {
 }
 
 #[test]
-fn a_sweep_reports_where_the_core_was_silent_and_every_connection() {
+fn a_silent_core_is_parked_and_another_sweep_closes_that() {
     let silent = listen();
     let address = silent.local_addr().unwrap();
-    let keys = r#""recovery": {"unit": "demo.service"},
+    let keys = r#""recovery": {"unit": "demo.service", "grace_seconds": 0.1},
         "defaults": {"timeout_seconds": 0.1, "retries": 1, "retry_backoff_seconds": 0.01},
         "routes": [{"path": "/", "core": true}, {"path": "/b", "core": true}]"#;
     let manifest = manifest_with(&silent, keys);
     let prober = Prober::new(&manifest).unwrap();
     let sweep = prober.sweep(&mut SweepHistory::default(), true, &());
-    assert_eq!(sweep.silent_at, [address]);
-
-    let probe = prober.final_probe().unwrap();
-    let end = Monotonic::now() + Duration::from_secs(5);
-    while probe.connections().is_empty() {
-        assert!(!end.has_passed(), "never connected");
-        thread::yield_now();
+    assert_eq!(sweep.backend, BackendState::Hung);
+    let parked = prober.parked();
+    assert_eq!(prober.remotes()(), [address]);
+    let (_held, clients): (Vec<_>, Vec<_>) = (0..4).map(|_| silent.accept().unwrap()).unzip();
+    for request in &parked {
+        let at = request.connection.unwrap();
+        assert!(
+            at.remote == address && clients.contains(&at.local),
+            "{at:?}"
+        );
+        assert_eq!(request.reach, Reach::Acknowledged);
+        assert_eq!((request.state, request.round), (ParkedState::Waiting, 1));
     }
-    let (_held, waiting): (Vec<_>, Vec<_>) = (0..5).map(|_| silent.accept().unwrap()).unzip();
-    let ours = |remote, connections: &[Connection]| {
-        let is_ours = |local: &SocketAddr| {
-            connections.contains(&Connection {
-                local: *local,
-                remote,
-            })
-        };
-        waiting.iter().filter(|local| is_ours(local)).count()
-    };
+    let first: Vec<_> = parked
+        .iter()
+        .filter(|request| request.first_attempt)
+        .collect();
     assert_eq!(
-        ours(address, &prober.connections()),
-        5,
-        "two routes, two attempts; and the probe"
+        (parked.len(), first.len()),
+        (4, 2),
+        "two routes, two attempts"
     );
-    let [at] = probe.connections()[..] else {
-        panic!("{:?}", probe.connections());
-    };
-    assert!(at.established && waiting.contains(&at.connection.local));
-    assert_eq!(probe.status(), ProbeStatus::Silent);
+    assert!(!prober.core_answers(Monotonic::now()));
+    assert_eq!(prober.parked(), []);
+
+    // Nothing is parked if no recovery may follow.
+    let sweep = prober.sweep(&mut SweepHistory::default(), false, &());
+    assert_eq!(
+        (sweep.backend, prober.parked()),
+        (BackendState::Hung, vec![])
+    );
 }
 
 #[test]
-fn the_final_probe_distinguishes_a_refusal_from_an_answer() {
+fn an_answer_after_the_timeout_ends_the_grace_period() {
     let listener = listen();
-    let manifest = manifest(&listener, "GET");
+    let keys = r#""recovery": {"unit": "demo.service", "grace_seconds": 60},
+        "defaults": {"timeout_seconds": 0.2, "retries": 0},
+        "routes": [{"path": "/", "core": true}, {"path": "/b", "core": true}, {"path": "/page"}]"#;
+    let manifest = manifest_with(&listener, keys);
     let prober = Prober::new(&manifest).unwrap();
-    let status_after = |probe: FinalProbe| {
-        let end = Monotonic::now() + Duration::from_secs(5);
-        while probe.status() == ProbeStatus::Silent {
-            assert!(!end.has_passed(), "no end");
-            thread::yield_now();
-        }
-        probe.status()
+    let began = Monotonic::now();
+    let sweep = thread::scope(|scope| {
+        scope.spawn(|| {
+            let (mut one, _) = listener.accept().unwrap();
+            let _other = listener.accept().unwrap();
+            thread::sleep(Duration::from_millis(500));
+            one.write_all(b"H").unwrap();
+            answer(&listener);
+        });
+        prober.sweep(&mut SweepHistory::default(), true, &())
+    });
+    assert!(Monotonic::now().since(began) < Duration::from_secs(30));
+    assert_eq!(sweep.backend, BackendState::Up);
+    assert_eq!(sweep.results[2].class, Class::Ok);
+    let core = &sweep.results[..2];
+    let timeout = Class::TimeoutUnreachable(TransportError::Timeout);
+    assert!(core.iter().all(|result| result.class == timeout));
+    let answered: Vec<_> = core.iter().filter(|result| !result.proof.silent).collect();
+    let [answered] = answered[..] else {
+        panic!("{core:?}");
     };
-    let probe = prober.final_probe().unwrap();
-    answer(&listener);
-    assert_eq!(status_after(probe), ProbeStatus::Answered);
-    drop(listener);
-    let status = status_after(prober.final_probe().unwrap());
-    assert!(
-        matches!(
-            status,
-            ProbeStatus::Ended {
-                error: TransportError::Refused,
-                ..
-            }
-        ),
-        "{status:?}"
-    );
+    let detail = answered.detail.as_deref().unwrap();
+    assert!(detail.starts_with("answered after 0."), "{detail}");
 }
 
 #[test]
@@ -242,7 +239,7 @@ fn events_come_in_the_order_of_the_sweeps() {
 }
 
 #[test]
-fn silent_addresses_come_only_from_the_last_round_of_the_core() {
+fn a_hang_in_the_middle_of_a_sweep_needs_a_second_round() {
     let listener = listen();
     let keys = r#""concurrency": 1, "defaults": {"retries": 0, "timeout_seconds": 0.2},
         "recovery": {"unit": "demo.service"},
@@ -260,5 +257,5 @@ fn silent_addresses_come_only_from_the_last_round_of_the_core() {
     });
     let classes: Vec<_> = sweep.results.iter().map(|result| result.class).collect();
     assert_eq!(classes, [Class::Ok, Class::Ok]);
-    assert_eq!(sweep.silent_at, []);
+    assert_eq!(sweep.backend, BackendState::Up);
 }

@@ -3,21 +3,27 @@
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::{Context, ensure};
 use rustls::crypto::{CryptoProvider, KeyProvider};
-use rustls::pki_types::{PrivateKeyDer, ServerName};
+use rustls::pki_types::{PrivateKeyDer, ServerName, UnixTime};
 use rustls::sign::SigningKey;
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::{
+    AlertDescription, CertificateError, ClientConfig, ClientConnection, InvalidMessage,
+    PeerIncompatible, RootCertStore, StreamOwned,
+};
 use ureq::Error;
 use ureq::unversioned::transport::{
-    Buffers as _, ConnectionDetails, Connector, Either, NextTimeout, Transport, TransportAdapter,
+    Buffers, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout, Transport,
+    TransportAdapter,
 };
 
-use super::buffers::Buffers;
+use super::attempt::{Attempt, Received};
 use super::dns::bare_host;
 use super::failure::Failure;
-use crate::cause::TransportError;
+use super::transport::{free_input, new_buffers};
+use crate::cause::{Class, TransportError};
 
 /// Reads the roots that this system trusts, or those of `SSL_CERT_FILE` and `SSL_CERT_DIR`.
 ///
@@ -67,6 +73,7 @@ impl KeyProvider for NoKeys {
 #[derive(Debug)]
 pub(super) struct TlsConnector {
     pub(super) config: Option<Arc<ClientConfig>>,
+    pub(super) attempt: Arc<Attempt>,
     /// The length of the longest line that is sent.
     pub(super) longest_line: usize,
 }
@@ -95,33 +102,108 @@ impl<In: Transport> Connector<In> for TlsConnector {
             .map_err(|error| Error::Io(io::Error::other(error)))?;
         let adapter = TransportAdapter::new(transport.boxed(), details.current_time.clone());
         let mut stream = StreamOwned::new(connection, adapter);
-        stream.conn.complete_io(&mut stream.sock)?;
+        let handshake = stream.conn.complete_io(&mut stream.sock);
+        handshake.map_err(of_handshake)?;
         Ok(Some(Either::B(TlsTransport {
             stream,
-            buffers: Buffers::new(self.longest_line),
+            attempt: Arc::clone(&self.attempt),
+            buffers: new_buffers(self.longest_line),
         })))
+    }
+}
+
+/// The failure of a handshake.
+fn of_handshake(error: io::Error) -> Failure {
+    let mut failure = Failure::from(Error::from(error));
+    if failure.at_end {
+        return Failure::timeout("waiting for the TLS handshake");
+    }
+    if failure.class == Class::TimeoutUnreachable(TransportError::Reset) {
+        failure.detail = format!("closed during the TLS handshake; {IS_IT_HTTP}");
+    }
+    failure
+}
+
+const IS_IT_HTTP: &str = "if this port serves plain HTTP, give base_url with http://";
+
+/// What an error of TLS means, and what to do about it.
+pub(super) fn explain(error: &rustls::Error) -> String {
+    match error {
+        rustls::Error::InvalidCertificate(error) => explain_certificate(error),
+        rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
+            format!("the server does not speak TLS; {IS_IT_HTTP}")
+        }
+        rustls::Error::AlertReceived(AlertDescription::CertificateRequired) => {
+            "the server requires a client certificate, which this program cannot present".to_owned()
+        }
+        rustls::Error::PeerIncompatible(PeerIncompatible::ServerDoesNotSupportTls12Or13) => {
+            "the server supports neither TLS 1.2 nor TLS 1.3".to_owned()
+        }
+        other => other.to_string(),
+    }
+}
+
+fn explain_certificate(error: &CertificateError) -> String {
+    let date = |time: &UnixTime| {
+        let time = UNIX_EPOCH + Duration::from_secs(time.as_secs());
+        humantime::format_rfc3339_seconds(time)
+    };
+    match error {
+        // The signature is bad if another authority of the same name is trusted.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            "the certificate is signed by an authority that is not trusted here; for a private one, set \
+             SSL_CERT_FILE to the PEM file of its certificate"
+                .to_owned()
+        }
+        CertificateError::ExpiredContext { not_after, .. } => {
+            format!("the certificate expired on {}; renew it", date(not_after))
+        }
+        CertificateError::NotValidYetContext { not_before, .. } => format!(
+            "the certificate is not valid before {}; check the clock of this machine",
+            date(not_before)
+        ),
+        CertificateError::NotValidForNameContext {
+            expected,
+            presented,
+        } => {
+            // Each is a text such as `DnsName("localhost")`.
+            let bare = |name: &String| name.split('"').nth(1).unwrap_or(name).to_owned();
+            let names = presented.iter().map(bare).collect::<Vec<_>>().join(", ");
+            let names = if names.is_empty() { "no name" } else { &names };
+            let expected = expected.to_str();
+            format!("the certificate is for {names}, not for {expected}; give base_url with a name of the certificate")
+        }
+        // webpki's error, a type that rustls does not export.
+        CertificateError::Other(error) if error.to_string() == "CaUsedAsEndEntity" => {
+            "the server's certificate is that of an authority itself, which no client of TLS may accept from a \
+             server; issue one with basicConstraints=CA:FALSE"
+                .to_owned()
+        }
+        other => format!("the certificate is not acceptable: {other}"),
     }
 }
 
 /// A connection inside TLS.
 pub(super) struct TlsTransport {
     stream: StreamOwned<ClientConnection, TransportAdapter>,
-    buffers: Buffers,
+    attempt: Arc<Attempt>,
+    buffers: LazyBuffers,
 }
 
 impl Transport for TlsTransport {
-    fn buffers(&mut self) -> &mut dyn ureq::unversioned::transport::Buffers {
+    fn buffers(&mut self) -> &mut dyn Buffers {
         &mut self.buffers
     }
 
     fn transmit_output(&mut self, amount: usize, _: NextTimeout) -> Result<(), Error> {
-        self.buffers.begin_response();
-        self.stream.write_all(self.buffers.filled_output(amount))?;
+        let output = self.buffers.output();
+        self.stream
+            .write_all(output.get(..amount).unwrap_or_default())?;
         Ok(())
     }
 
     fn await_input(&mut self, _: NextTimeout) -> Result<bool, Error> {
-        let read = self.stream.read(self.buffers.free_input()?);
+        let read = self.stream.read(free_input(&mut self.buffers)?);
         let count = read.map_err(|error| match error.kind() {
             // Without close_notify, the end may be forged or a truncation (RFC 8446, section 6.1),
             // and ureq would treat it as the normal end of a body.
@@ -130,6 +212,9 @@ impl Transport for TlsTransport {
             }
             _ => Error::from(error),
         })?;
+        if count > 0 {
+            self.attempt.note_received(Received::Response);
+        }
         self.buffers.input_appended(count);
         Ok(count > 0)
     }

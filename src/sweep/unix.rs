@@ -16,7 +16,6 @@ use super::connections::UnixPeer;
 use super::failure::{Failure, transport_error};
 use super::socket::Socket;
 use crate::cause::TransportError;
-use crate::clock::Monotonic;
 
 /// Opens a connection to the socket at `path` before the attempt ends.
 ///
@@ -27,11 +26,11 @@ use crate::clock::Monotonic;
 pub(super) fn connect(path: &Path, attempt: &Attempt) -> Result<Arc<Socket>, Failure> {
     let failure = |error| failure(path, error);
     let address = UnixAddr::new(path).map_err(failure)?;
-    let socket = Socket::new(AddressFamily::Unix).map_err(failure)?;
+    let socket = Arc::new(Socket::new(AddressFamily::Unix).map_err(failure)?);
     match socket.connect(&address) {
         Ok(()) => {}
         Err(Errno::EAGAIN) => {
-            if !queue(&socket, &address, attempt.end).map_err(failure)? {
+            if !wait_in_queue(&socket, &address, attempt).map_err(failure)? {
                 return Err(Failure::timeout(format!(
                     "connecting to {}: its accept queue is full",
                     path.display()
@@ -41,25 +40,26 @@ pub(super) fn connect(path: &Path, attempt: &Attempt) -> Result<Arc<Socket>, Fai
         Err(error) => return Err(failure(error)),
     }
     if let Some(peer) = peer(&socket) {
-        attempt.client.log.note_peer(peer);
+        attempt.client.log.record_peer(peer);
     }
-    Ok(attempt.connected(socket, None))
+    attempt.connected_unix(&socket);
+    Ok(socket)
 }
 
-/// Waits for space in the accept queue until `end`; returns whether there was any.
-fn queue(socket: &Socket, address: &UnixAddr, end: Monotonic) -> Result<bool, Errno> {
+/// Waits for space in the accept queue until the attempt ends; returns whether there was any.
+fn wait_in_queue(socket: &Socket, address: &UnixAddr, attempt: &Attempt) -> Result<bool, Errno> {
     socket.set_blocking(true)?;
-    while !end.has_passed() {
+    while !attempt.end.has_passed() {
         // SO_SNDTIMEO may fire an eighth of its time late (the kernel's timer wheel), so the wait is split
         // into steps.
-        let step = end.remaining().mul_f64(0.85);
+        let step = attempt.begin_slice(attempt.end).remaining().mul_f64(0.85);
         socket.set_send_timeout(step.max(Duration::from_millis(1)))?;
         match socket.connect(address) {
             Ok(()) => {
                 socket.set_blocking(false)?;
                 return Ok(true);
             }
-            Err(Errno::EAGAIN | Errno::EINTR) => {}
+            Err(Errno::EAGAIN | Errno::EINTR) => attempt.client.parked.check(),
             Err(error) => return Err(error),
         }
     }

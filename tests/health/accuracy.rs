@@ -66,7 +66,7 @@ fn the_kill_comes_on_time_whatever_the_number_of_auxiliary_routes() {
     };
     let backend = Scripted::silent(&systemd, "late.service", "Restart=always");
     let mut test_env = backend
-        .test_env(json!({}))
+        .test_env(json!({ "grace_seconds": 0.5 }))
         .default("timeout_seconds", 1.2)
         .default("retries", 1)
         .default("retry_backoff_seconds", 0.1)
@@ -77,9 +77,9 @@ fn the_kill_comes_on_time_whatever_the_number_of_auxiliary_routes() {
     }
     let run = test_env.run(["--dry-run"]);
     run.outcome("would_kill").tally([0, 3, 0, 0, 100]);
-    // Two rounds, the pause between them, and a second for everything else, including the start of a
-    // program in a namespace.
-    let bound = Duration::from_millis(1_200 * 2 + 100 + 1_000);
+    // Two rounds, the pause between them, the grace period, and a second for everything else, including the
+    // start of a program in a namespace.
+    let bound = Duration::from_millis(1_200 * 2 + 100 + 500 + 1_000);
     let elapsed = run.report["elapsed_seconds"].as_f64().unwrap();
     assert!(elapsed <= bound.as_secs_f64(), "{elapsed} s");
 }

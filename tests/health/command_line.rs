@@ -6,7 +6,8 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use nix::unistd::{Uid, chown};
+use nix::sys::stat::Mode;
+use nix::unistd::{Uid, chown, mkfifo};
 use serde_json::json;
 
 use crate::script::{answer, in_turn, ok, silent, status};
@@ -35,6 +36,7 @@ fn help_and_version_succeed() {
         "--base-url",
         "--no-recover",
         "--dry-run",
+        "--core",
         "--wait",
         "--format",
         "--junit",
@@ -74,6 +76,26 @@ fn bad_arguments_are_refused() {
         .run_as_is(["--base-url", "ftp://x"])
         .exits(2)
         .stderr_has("ftp://x");
+    for (argument, hint) in [
+        ("--json", "--format json"),
+        ("--timeout=5", "\"timeout_seconds\" in the manifest"),
+        ("routes.json", "--manifest routes.json"),
+    ] {
+        test_env.run_as_is([argument]).exits(2).stderr_has(hint);
+    }
+    for option in [
+        "--core",
+        "--wait=1",
+        "--format=json",
+        "--metrics=a",
+        "--junit=a",
+    ] {
+        test_env
+            .run_as_is(["--validate", option])
+            .exits(2)
+            .stdout_is_empty()
+            .stderr_has("cannot be used with");
+    }
     assert_eq!(test_env.server().connections(), 0);
 }
 
@@ -95,6 +117,32 @@ fn a_manifest_is_found_named_or_piped() {
         .stderr_has("nowhere.json")
         .stdout_is_empty();
     test_env.run_as_is(["-m", "."]).exits(2).stderr_has("\".\"");
+}
+
+#[test]
+fn a_fifo_in_the_place_of_the_default_manifest_does_not_block() {
+    let test_env = healthy();
+    test_env.server().may_stay_unused();
+    let folder = test_env.dir().join("planted");
+    fs::create_dir(&folder).unwrap();
+    let fifo = folder.join("routes.json");
+    mkfifo(&fifo, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
+    for option in ["--quiet", "--validate"] {
+        let mut command = test_env.command([option]);
+        command.current_dir(&folder);
+        let run = test_env.spawn(command).finish();
+        run.exits(2)
+            .stdout_is_empty()
+            .stderr_has("\"routes.json\": is not a regular file")
+            .stderr_has("--manifest");
+    }
+    assert_eq!(test_env.server().connections(), 0);
+    // A pipe that --manifest names is read.
+    let mut command = test_env.command(["--validate", "-m", "routes.json"]);
+    command.current_dir(&folder);
+    let run = test_env.spawn(command);
+    fs::write(fifo, test_env.manifest()).unwrap();
+    run.finish().exits(0);
 }
 
 #[test]
@@ -157,11 +205,11 @@ fn five_mistakes_get_five_located_messages() {
     let run = test_env.run_as_is(["-m", "bad.json"]);
     run.exits(2).stdout_is_empty();
     for place in [
-        "base_url: ",
-        "concurrency: ",
-        "defaults.timeout_seconds: ",
-        "routes[1].retries: ",
-        "routes[2].path: ",
+        "bad.json: base_url: ",
+        "bad.json: concurrency: ",
+        "bad.json: defaults.timeout_seconds: ",
+        "bad.json: routes[1].retries: ",
+        "bad.json: routes[2].path: ",
     ] {
         let lines = run
             .stderr
@@ -186,8 +234,7 @@ fn a_syntax_error_names_line_and_column() {
     test_env
         .run_as_is(["-m", "bad.json"])
         .exits(2)
-        .stderr_has("line 3")
-        .stderr_has("column 14");
+        .stderr_has("bad.json: line 3, column 14: expected a value; remove the comma");
     fs::write(test_env.dir().join("bad.json"), b"{\"\xff\": 1}").unwrap();
     test_env.run_as_is(["-m", "bad.json"]).exits(2);
     fs::write(test_env.dir().join("bad.json"), "").unwrap();
@@ -292,14 +339,18 @@ fn the_time_that_proves_a_hang_is_shown() {
         .top("concurrency", 1)
         .core("/up", ok())
         .core("/db", ok());
-    // Two routes, one after the other, each with three attempts of 0.4 s and pauses of 0.5 and 1 s.
-    let with = test_env.top("recovery", json!({ "unit": "no-such.service" }));
+    // Two routes, one after the other, each with three attempts of 0.4 s and pauses of 0.5 and 1 s; and the
+    // grace period.
+    let with = test_env.top(
+        "recovery",
+        json!({ "unit": "no-such.service", "grace_seconds": 2 }),
+    );
     with.server().may_stay_unused();
     with.run_as_is(["--validate"])
         .exits(0)
-        .stdout_has("recovery of no-such.service after 5.4 s of silence");
+        .stdout_has("recovery of no-such.service after 7.4 s of silence");
     let dry = |args: [&str; 2]| with.run_as_is(args);
-    let line = "dry run: no-such.service would be recovered after 5.4 s of silence";
+    let line = "dry run: no-such.service would be recovered after 7.4 s of silence";
     dry(["--dry-run", "--quiet"]).stderr_has(line);
     let url = with.server().url();
     for args in [["--wait", "0"], ["--base-url", &url]] {
@@ -328,7 +379,8 @@ fn waiting_proves_that_the_new_version_is_live() {
     let test_env = test_env.env("GIT_SHA", "n3w");
     let run = test_env.run(["--wait", "20"]);
     run.exits(0)
-        .stderr_has("sweep 1: 1 route gave an HTTP error");
+        .stderr_has("sweep 1: core /api/status: wrong body 200 after ")
+        .stderr_has("does not contain");
     assert_eq!(test_env.server().connections(), 2);
 }
 
@@ -353,6 +405,28 @@ fn core_probes_and_reports_the_core_routes_only() {
         .run_as_is(["--core"])
         .exits(2)
         .stderr_has("routes[3]");
+}
+
+#[test]
+fn a_credential_of_systemd_serves_as_a_variable() {
+    let keys = json!({ "core": true, "body_contains": "v=${VERSION}" });
+    let test_env = TestEnv::new().default("timeout_seconds", 10);
+    let test_env = test_env.route("/up", answer(200, &[], "v=n3w"), keys);
+    let folder = test_env.dir().join("credentials");
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("VERSION"), "n3w\n").unwrap();
+    test_env
+        .run_as_is([])
+        .exits(2)
+        .stderr_has("the environment variable VERSION is not set");
+    let test_env = test_env.env("CREDENTIALS_DIRECTORY", &folder);
+    test_env.run([]).exits(0).tally([1, 0, 0, 0, 0]);
+    fs::remove_file(folder.join("VERSION")).unwrap();
+    test_env
+        .run_as_is([])
+        .exits(2)
+        .stderr_has("routes.json: routes[0].body_contains: ")
+        .stderr_has("there is no credential");
 }
 
 /// Whether the process has begun to probe.

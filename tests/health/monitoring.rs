@@ -8,12 +8,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::address::own_address;
 use crate::script::{ok, silent, status};
+use crate::scripted::Scripted;
 use crate::skip::skip_unless_ci;
+use crate::systemd::{Systemd, recovery};
 use crate::test_env::{TestEnv, healthy, unhealthy};
 use crate::wait::wait_until;
 
@@ -144,43 +146,80 @@ fn the_alert_rules_pass_their_tests() {
     assert!(output.status.success(), "{output:?}");
 }
 
+/// A node_exporter that serves the `*.prom` files in a folder, and a Prometheus that scrapes it and
+/// evaluates the rules, both every second; `None` if one of them is not installed.
+struct Monitoring {
+    prometheus: Daemon,
+    exporter: Daemon,
+    dir: TempDir,
+}
+
+impl Monitoring {
+    fn start() -> Option<Self> {
+        let dir = TempDir::new().unwrap();
+        fs::create_dir(dir.path().join("textfiles")).unwrap();
+        let args = [
+            "--collector.disable-defaults",
+            "--collector.textfile",
+            "--collector.textfile.directory=textfiles",
+        ];
+        let exporter = Daemon::start(dir.path(), "prometheus-node-exporter", &args, "/metrics")?;
+        let config = format!(
+            "global: {{ scrape_interval: 1s, evaluation_interval: 1s }}\n\
+             rule_files: [{:?}]\n\
+             scrape_configs:\n\
+             - {{ job_name: node, static_configs: [{{ targets: [\"{}\"] }}] }}\n",
+            rules().join("scidex-route-health.rules.yml"),
+            exporter.address
+        );
+        fs::write(dir.path().join("prometheus.yml"), config).unwrap();
+        let args = ["--config.file=prometheus.yml", "--storage.tsdb.path=tsdb"];
+        let prometheus = Daemon::start(dir.path(), "prometheus", &args, "/-/ready")?;
+        Some(Self {
+            prometheus,
+            exporter,
+            dir,
+        })
+    }
+
+    fn file(&self, name: &str) -> String {
+        let path = self.dir.path().join("textfiles").join(name);
+        path.to_str().unwrap().to_owned()
+    }
+
+    /// What node_exporter serves, without a complaint about the files.
+    fn served(&self) -> String {
+        let served = self.exporter.get("/metrics").unwrap();
+        assert!(
+            served.contains("\nnode_textfile_scrape_error 0\n"),
+            "{served}"
+        );
+        let log = self.exporter.log();
+        assert!(
+            !log.contains("level=error") && !log.contains("level=ERROR"),
+            "{log}"
+        );
+        served
+    }
+
+    fn wait_for_alert(&self, name: &str, labels: &str) {
+        let query = format!("ALERTS{{alertname=\"{name}\",alertstate=\"firing\",{labels}}}");
+        self.prometheus.wait_for(&query, "1");
+    }
+}
+
 #[test]
 fn a_real_prometheus_scrapes_a_real_node_exporter_and_alerts() {
-    let dir = TempDir::new().unwrap();
-    let textfiles = dir.path().join("textfiles");
-    fs::create_dir(&textfiles).unwrap();
-    let metrics = textfiles.join("scidex-route-health.prom");
-    let metrics = metrics.to_str().unwrap();
-    let args = [
-        "--collector.disable-defaults",
-        "--collector.textfile",
-        "--collector.textfile.directory=textfiles",
-    ];
-    let Some(exporter) = Daemon::start(dir.path(), "prometheus-node-exporter", &args, "/metrics")
-    else {
+    let Some(monitoring) = Monitoring::start() else {
         return;
     };
-    let config = format!(
-        "global: {{ scrape_interval: 1s, evaluation_interval: 1s }}\n\
-         rule_files: [{:?}]\n\
-         scrape_configs:\n\
-         - {{ job_name: node, static_configs: [{{ targets: [\"{}\"] }}] }}\n",
-        rules().join("scidex-route-health.rules.yml"),
-        exporter.address
-    );
-    fs::write(dir.path().join("prometheus.yml"), config).unwrap();
-    let args = ["--config.file=prometheus.yml", "--storage.tsdb.path=tsdb"];
-    let Some(prometheus) = Daemon::start(dir.path(), "prometheus", &args, "/-/ready") else {
-        return;
-    };
-
-    healthy().run(["--metrics", metrics]).exits(0);
-    let served = exporter.get("/metrics").unwrap();
-    assert!(
-        served.contains("\nscidex_route_health_healthy 1\n")
-            && served.contains("\nnode_textfile_scrape_error 0\n"),
-        "{served}"
-    );
+    let metrics = monitoring.file("scidex-route-health.prom");
+    let healthy = healthy().top("name", "api");
+    healthy.run(["--metrics", &metrics]).exits(0);
+    let series = "\nscidex_route_health_healthy{backend=\"api\",run=\"all\"} 1\n";
+    let served = monitoring.served();
+    assert!(served.contains(series), "{served}");
+    let prometheus = &monitoring.prometheus;
     prometheus.wait_for("scidex_route_health_healthy", "1");
     prometheus.wait_for("sum(scidex_route_health_routes)", "2");
     prometheus.wait_for("sum(scidex_route_health_route_up{core=\"true\"})", "1");
@@ -190,11 +229,51 @@ fn a_real_prometheus_scrapes_a_real_node_exporter_and_alerts() {
     );
     assert_eq!(prometheus.query("ALERTS"), [""; 0]);
 
-    unhealthy().run(["--metrics", metrics]).exits(1);
+    let unhealthy = unhealthy().top("name", "api");
+    unhealthy.run(["--metrics", &metrics]).exits(1);
     prometheus.wait_for("scidex_route_health_healthy", "0");
     prometheus.wait_for("scidex_route_health_route_up{path=\"/page\"}", "0");
-    prometheus.wait_for(
-        "ALERTS{alertname=\"ScidexBackendUnhealthy\",alertstate=\"firing\"}",
-        "1",
-    );
+    monitoring.wait_for_alert("ScidexBackendUnhealthy", "backend=\"api\",run=\"all\"");
+}
+
+#[test]
+fn a_kill_by_the_core_timer_raises_an_alert_beside_the_file_of_the_other_timer() {
+    let (Some(systemd), Some(monitoring)) = (Systemd::start(), Monitoring::start()) else {
+        return;
+    };
+    let settings = "Restart=always\nRestartSec=100ms";
+    let backend = Scripted::healthy(&systemd, "monitored.service", settings);
+    let test_env = TestEnv::new()
+        .at(backend.url())
+        .beside(&systemd)
+        .default("timeout_seconds", 1.5)
+        .core("/up", ok())
+        .aux("/page", ok())
+        .top("recovery", recovery(&backend.unit, json!({})));
+    let (all, core) = (monitoring.file("all.prom"), monitoring.file("core.prom"));
+    test_env.run(["--metrics", &all]).exits(0);
+    test_env.run(["--core", "--metrics", &core]).exits(0);
+    // A second backend.
+    let web = healthy().top("name", "web");
+    web.run(["--metrics", &monitoring.file("web.prom")])
+        .exits(0);
+    monitoring.served();
+    let prometheus = &monitoring.prometheus;
+    prometheus.wait_for("count(scidex_route_health_healthy==1)", "3");
+    assert_eq!(prometheus.query("ALERTS"), [""; 0]);
+
+    backend.freeze();
+    let run = test_env.run(["--core", "--metrics", &core]);
+    run.exits(1).outcome("recovered");
+    monitoring.served();
+    let labels = "backend=\"monitored\",run=\"core\"";
+    monitoring.wait_for_alert("ScidexBackendRecovered", labels);
+    monitoring.wait_for_alert("ScidexBackendHung", labels);
+
+    // The next run overwrites the outcome. The alert stays.
+    test_env.run(["--core", "--metrics", &core]).exits(0);
+    prometheus.wait_for("count(scidex_route_health_healthy==1)", "3");
+    let hung = "count(ALERTS{alertname=\"ScidexBackendHung\"})";
+    assert!(wait_until(LIMIT, || prometheus.query(hung).is_empty()));
+    monitoring.wait_for_alert("ScidexBackendRecovered", labels);
 }

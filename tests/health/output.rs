@@ -2,11 +2,13 @@
 
 use std::fs::{self, File};
 use std::os::linux::fs::MetadataExt;
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::script::{answer, ok, raw, status};
-use crate::test_env::{TestEnv, healthy, unhealthy};
+use crate::script::{answer, ok, raw, silent, status};
+use crate::skip::skip_unless_ci;
+use crate::test_env::{BINARY, TestEnv, healthy, unhealthy};
 
 #[test]
 fn header_values_are_never_shown() {
@@ -211,11 +213,11 @@ fn the_human_report_ends_with_a_tally_and_a_verdict() {
         "2 OK, 0 timeout/unreachable, 0 rate-limited, 0 HTTP error"
     );
     assert!(verdict.starts_with("healthy"), "{verdict}");
-    assert!(!run.stdout.contains('\x1b'), "no colour in a file: {run:?}");
+    assert!(!run.stdout.contains('\x1b'), "no color in a file: {run:?}");
     unhealthy()
         .run_as_is([])
         .exits(1)
-        .line_with("unhealthy", "1 route gave an HTTP error");
+        .line_with("unhealthy", "1 other route gave an HTTP error (/page: 500)");
 }
 
 #[test]
@@ -233,7 +235,7 @@ fn quiet_shows_only_what_is_wrong() {
 }
 
 #[test]
-fn colour_follows_the_option_and_the_environment() {
+fn color_follows_the_option_and_the_environment() {
     let test_env = unhealthy();
     assert!(
         test_env
@@ -316,4 +318,86 @@ fn lines_for_the_journal_carry_their_priority() {
             assert!(!text.lines().any(prefixed), "{text}");
         }
     }
+}
+
+#[test]
+fn warnings_of_healthy_runs_are_not_mailed_with_quiet() {
+    let recovery = json!({ "unit": "no-such.service", "grace_seconds": 0 });
+    for (test_env, code) in [(healthy(), 0), (unhealthy(), 1)] {
+        // Without systemctl, there is a warning on every run.
+        let test_env = test_env.top("recovery", recovery.clone()).env("PATH", "");
+        let warned = |args: &[&str]| {
+            let mut command = test_env.command([]);
+            command.args(args);
+            let run = test_env.spawn(command).finish();
+            run.exits(code);
+            run.stderr.contains("warning: ")
+        };
+        assert!(warned(&[]));
+        assert_eq!(warned(&["--quiet"]), code == 1);
+        let run = test_env.run(["--quiet"]);
+        assert_ne!(run.report["warnings"], json!([]), "{run:?}");
+    }
+    // The journal keeps them.
+    let test_env = healthy().top("recovery", recovery).env("PATH", "");
+    let path = test_env.dir().join("stream");
+    let stream = File::create(&path).unwrap();
+    let facts = stream.metadata().unwrap();
+    let name = format!("{}:{}", facts.st_dev(), facts.st_ino());
+    let mut command = test_env.command(["--quiet"]);
+    command.env("JOURNAL_STREAM", name).stderr(stream);
+    assert_eq!(command.status().unwrap().code(), Some(0));
+    let text = fs::read_to_string(path).unwrap();
+    assert!(text.starts_with("<4>warning: "), "{text}");
+}
+
+#[test]
+fn reports_name_the_backend_and_its_socket() {
+    let run = healthy().top("name", "api.blue").run_as_is([]);
+    run.exits(0).stdout_has("api.blue at http://127.0.0.1:");
+    let run = healthy()
+        .top("name", "api.blue")
+        .run(["--junit", "out.xml"]);
+    run.exits(0);
+    assert_eq!(run.report["name"], "api.blue");
+    assert_eq!(run.report["unix_socket"], Value::Null);
+    assert_eq!(run.report["unit"], Value::Null);
+    let gone = TestEnv::new()
+        .core("/up", ok())
+        .at("http://localhost")
+        .top("unix_socket", "/no/such.sock");
+    gone.run_as_is([])
+        .exits(1)
+        .stdout_has("http://localhost over /no/such.sock, 1 route of ")
+        .line("unhealthy: the backend is down: 1 of 1 core routes did not answer (/up: refused)");
+    let run = gone.run([]);
+    assert_eq!(run.report["unix_socket"], "/no/such.sock");
+}
+
+#[test]
+fn progress_says_what_is_pending_and_is_erased() {
+    let test_env = TestEnv::new()
+        .core("/up", silent())
+        .core("/", silent())
+        .aux("/page", ok());
+    test_env.write_manifest();
+    // script(1) gives it a terminal.
+    let output = Command::new("script")
+        .args(["-qec", BINARY, "/dev/null"])
+        .current_dir(test_env.dir())
+        .env("TERM", "xterm")
+        .stdin(Stdio::null())
+        .output();
+    let Ok(output) = output else {
+        return skip_unless_ci("no script");
+    };
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    let begun = "\r\u{1b}[Kwaiting for 2 core routes...\r\u{1b}[K";
+    assert!(text.starts_with(begun), "{text:?}");
+    let (progress, report) = text.rsplit_once("\r\u{1b}[K").unwrap();
+    assert!(
+        !progress.contains('\n') && report.contains("the backend hung"),
+        "{text:?}"
+    );
 }

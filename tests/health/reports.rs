@@ -2,9 +2,10 @@
 //! recovery.
 
 use std::fs::{self, Permissions};
-use std::io::{PipeReader, PipeWriter, Write};
+use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::process::Stdio;
+use std::thread;
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, fcntl};
@@ -192,7 +193,7 @@ fn reports_are_written_whatever_the_verdict_and_others_may_read_them() {
         fs::set_permissions(&old, Permissions::from_mode(0o600)).unwrap();
         let run = test_env.run(["--junit", "out.xml", "--metrics", "out.prom"]);
         run.exits(code).stderr_is_empty();
-        for (name, part) in [("out.xml", "</testsuites>"), ("out.prom", "_healthy ")] {
+        for (name, part) in [("out.xml", "</testsuites>"), ("out.prom", "_healthy{")] {
             let path = test_env.dir().join(name);
             assert!(fs::read_to_string(&path).unwrap().contains(part), "{name}");
             // The old file's mode does not count: node_exporter runs as another user.
@@ -329,4 +330,85 @@ fn two_reports_never_replace_each_other() {
     test_env
         .run(["--junit", "out", "--metrics", "out2"])
         .exits(0);
+}
+
+#[test]
+fn a_report_never_replaces_the_manifest() {
+    let test_env = healthy();
+    test_env.server().may_stay_unused();
+    let manifest = test_env.write_manifest();
+    symlink("routes.json", test_env.dir().join("link")).unwrap();
+    fs::hard_link(&manifest, test_env.dir().join("hard")).unwrap();
+    for option in ["--junit", "--metrics"] {
+        for report in ["routes.json", "./routes.json", "link", "hard"] {
+            for manifest in ["routes.json", "link"] {
+                let run = test_env.run(["--manifest", manifest, option, report]);
+                run.exits(2)
+                    .stdout_is_empty()
+                    .stderr_has("are the same file; give each");
+            }
+            // The default, and standard input.
+            test_env.run([option, report]).exits(2);
+            let mut command = test_env.command(["--manifest", "-", option, report]);
+            command.stdin(fs::File::open(&manifest).unwrap());
+            test_env.spawn(command).finish().exits(2).stdout_is_empty();
+        }
+    }
+    assert_eq!(fs::read_to_string(&manifest).unwrap(), test_env.manifest());
+    assert_eq!(test_env.server().connections(), 0);
+}
+
+#[test]
+fn a_manifest_that_is_a_pipe_stays_unread_if_it_is_a_report_too() {
+    let test_env = healthy();
+    test_env.server().may_stay_unused();
+    let pipe = test_env.dir().join("pipe");
+    mkfifo(&pipe, Mode::S_IRWXU).unwrap();
+    let run = test_env.run(["--manifest", "pipe", "--metrics", "pipe"]);
+    run.exits(2).stderr_has("are the same file; give each");
+    assert_eq!(test_env.server().connections(), 0);
+}
+
+#[test]
+fn a_pipe_that_is_read_slowly_gets_the_whole_report() {
+    // Reports of 200 KB, as a pipe holds 64 KiB.
+    let mut test_env = healthy();
+    for number in 0..300 {
+        test_env = test_env.aux(&format!("/{number}-{}", "x".repeat(100)), ok());
+    }
+    let pipe = test_env.dir().join("pipe");
+    mkfifo(&pipe, Mode::S_IRWXU).unwrap();
+    let slow = thread::spawn(move || {
+        let mut reader = fs::File::open(pipe).unwrap();
+        let (mut all, mut part) = (vec![], [0; 4_096]);
+        loop {
+            match reader.read(&mut part).unwrap() {
+                0 => return String::from_utf8(all).unwrap(),
+                count => all.extend_from_slice(&part[..count]),
+            }
+            // 20 KB/s: longer than the limit in all.
+            thread::sleep(Duration::from_millis(200));
+        }
+    });
+    test_env
+        .run(["--metrics", "pipe"])
+        .exits(0)
+        .stderr_is_empty();
+    let text = slow.join().unwrap();
+    assert!(text.len() > 150_000, "{}", text.len());
+    let last = "\nscidex_route_health_last_run_duration_seconds{";
+    assert!(text.contains(last) && text.ends_with('\n'), "{text}");
+}
+
+#[test]
+fn a_standard_stream_may_be_a_report() {
+    let test_env = healthy();
+    let run = test_env.run_as_is(["--metrics", "/dev/stderr", "--junit", "/dev/stdout"]);
+    run.exits(0)
+        .stderr_has("scidex_route_health_healthy{")
+        .stdout_has("</testsuites>");
+    assert!(
+        run.stdout.lines().last().unwrap().starts_with("healthy"),
+        "{run:?}"
+    );
 }

@@ -313,7 +313,7 @@ fn remove_group(group: &Path) {
 /// `recovery` for a unit of this manager, with keys that suit tests; `more` adds and replaces.
 pub(crate) fn recovery(unit: &str, more: Value) -> Value {
     let mut recovery = json!({
-        "unit": unit, "scope": "user", "min_uptime_seconds": 0, "verify_seconds": 10,
+        "unit": unit, "scope": "user", "min_uptime_seconds": 0, "verify_seconds": 10, "grace_seconds": 0.5,
     });
     for (key, value) in more.as_object().into_iter().flatten() {
         recovery[key] = value.clone();

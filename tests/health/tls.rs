@@ -7,7 +7,6 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, 
 use rustls::ServerConfig;
 use rustls::pki_types::PrivateKeyDer;
 
-use crate::case::CHUNKED;
 use crate::script::{Script, answer, ok, raw, silent};
 use crate::server::Server;
 use crate::skip::skip_unless_ci;
@@ -74,11 +73,15 @@ fn serve(certificate: &rcgen::Certificate, key: &KeyPair) -> Server {
     Server::tls(config)
 }
 
+/// The attempt fails because of TLS, and its detail contains each of these.
 #[track_caller]
-fn is_distrusted(test_env: &TestEnv) {
-    test_env
-        .run([])
-        .exits(1)
+fn is_distrusted<const N: usize>(test_env: &TestEnv, parts: [&str; N]) {
+    let run = test_env.run([]);
+    let detail = run.route("/up")["detail"].as_str().unwrap_or_default();
+    for part in parts {
+        assert!(detail.contains(part), "{detail:?} lacks {part:?}");
+    }
+    run.exits(1)
         .class("/up", "timeout_unreachable")
         .cause("/up", "tls")
         .attempts("/up", 1)
@@ -95,7 +98,10 @@ fn a_private_authority_is_trusted_if_the_environment_says_so() {
     test_env.run([]).exits(0).class("/up", "ok");
     let other = test_env.dir().join("other.pem");
     std::fs::write(&other, Authority::new().unwrap().pem).unwrap();
-    is_distrusted(&test_env.env("SSL_CERT_FILE", other));
+    is_distrusted(
+        &test_env.env("SSL_CERT_FILE", other),
+        ["an authority that is not trusted here", "SSL_CERT_FILE"],
+    );
 }
 
 #[test]
@@ -105,18 +111,51 @@ fn a_self_signed_certificate_is_distrusted() {
     };
     let key = KeyPair::generate().unwrap();
     let certificate = params(NAME).self_signed(&key).unwrap();
-    is_distrusted(&authority.test_env(serve(&certificate, &key), ok()));
+    let test_env = authority.test_env(serve(&certificate, &key), ok());
+    is_distrusted(&test_env, ["not trusted here", "SSL_CERT_FILE"]);
+    // The advice works.
+    let file = test_env.dir().join("self-signed.pem");
+    std::fs::write(&file, certificate.pem()).unwrap();
+    test_env.env("SSL_CERT_FILE", file).run([]).exits(0);
 }
 
 #[test]
-fn an_expired_certificate_is_distrusted() {
+fn a_self_signed_certificate_of_an_authority_is_distrusted() {
+    let Some(authority) = Authority::new() else {
+        return;
+    };
+    let key = KeyPair::generate().unwrap();
+    let mut both = params(NAME);
+    both.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let certificate = both.self_signed(&key).unwrap();
+    let test_env = authority.test_env(serve(&certificate, &key), ok());
+    let file = test_env.dir().join("self-signed.pem");
+    std::fs::write(&file, certificate.pem()).unwrap();
+    is_distrusted(
+        &test_env.env("SSL_CERT_FILE", file),
+        ["is that of an authority itself", "CA:FALSE"],
+    );
+}
+
+#[test]
+fn a_certificate_is_distrusted_outside_its_dates() {
     let Some(authority) = Authority::new() else {
         return;
     };
     let mut expired = params(NAME);
     expired.not_before = date_time_ymd(2020, 1, 1);
     expired.not_after = date_time_ymd(2020, 2, 1);
-    is_distrusted(&authority.test_env(authority.server(&expired), ok()));
+    is_distrusted(
+        &authority.test_env(authority.server(&expired), ok()),
+        ["the certificate expired on 2020-02-01", "renew it"],
+    );
+    let mut early = params(NAME);
+    early.not_before = date_time_ymd(2999, 1, 1);
+    early.not_after = date_time_ymd(3000, 1, 1);
+    is_distrusted(
+        &authority.test_env(authority.server(&early), ok()),
+        ["not valid before 2999-01-01", "clock"],
+    );
 }
 
 #[test]
@@ -124,7 +163,11 @@ fn a_certificate_for_another_name_is_distrusted() {
     let Some(authority) = Authority::new() else {
         return;
     };
-    is_distrusted(&authority.test_env(authority.server(&params("elsewhere.example")), ok()));
+    let server = authority.server(&params("elsewhere.example"));
+    is_distrusted(
+        &authority.test_env(server, ok()),
+        ["is for elsewhere.example, not for localhost", "base_url"],
+    );
 }
 
 #[test]
@@ -138,7 +181,33 @@ fn plain_text_on_the_tls_port_is_a_tls_failure() {
             .top("base_url", url)
             .default("retries", 1)
             .core("/up", ok()),
+        ["the server does not speak TLS", "http://"],
     );
+}
+
+#[test]
+fn a_handshake_that_is_not_answered_is_named() {
+    for (script, cause, expected) in [
+        (raw(""), "reset", "closed during the TLS handshake; if"),
+        (
+            raw("").reset(),
+            "reset",
+            "closed during the TLS handshake; if",
+        ),
+        (silent(), "timeout", "waiting for the TLS handshake"),
+    ] {
+        let server = Server::start();
+        server.set("", script);
+        let url = server.url().replace("http:", "https:");
+        let test_env = TestEnv::with(server)
+            .top("base_url", url)
+            .default("retries", 0)
+            .core("/up", ok());
+        let run = test_env.run([]);
+        run.exits(1).cause("/up", cause);
+        let detail = run.route("/up")["detail"].as_str().unwrap_or_default();
+        assert!(detail.starts_with(expected), "{detail}");
+    }
 }
 
 #[test]
@@ -154,17 +223,4 @@ fn a_silent_page_behind_a_good_handshake_has_answered_something() {
         .attempts("/up", 2)
         .hung(false)
         .down(false);
-}
-
-#[test]
-fn rare_but_valid_framing_is_understood_inside_tls_too() {
-    let Some(authority) = Authority::new() else {
-        return;
-    };
-    let line = format!("{}5;a={}\r\n", "0".repeat(30), "b".repeat(30));
-    let script = raw("HTTP/1.1 100 Continue\r\nA: b\r\n\r\n")
-        .send(CHUNKED)
-        .send(format!("{line}hello\r\n0\r\n\r\n"));
-    let test_env = authority.test_env(authority.server(&params(NAME)), script);
-    test_env.run([]).exits(0).class("/up", "ok");
 }

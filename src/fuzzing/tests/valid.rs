@@ -156,6 +156,7 @@ pub(super) fn valid(with_recovery: bool) -> impl Strategy<Value = Value> {
         "",
         [
             ("$schema", text("\\PC*")),
+            ("name", text("[A-Za-z0-9._-]{1,64}")),
             ("unix_socket", text("/[ -~]{0,99}|/é{0,52}")),
             ("user_agent", text("[ -~]{0,9}[!-~]")),
             (

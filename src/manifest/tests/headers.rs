@@ -50,7 +50,7 @@ fn headers_must_be_valid_http() {
             ),
             (
                 r#"{"X-A": "${LATIN1}"}"#,
-                "variable LATIN1 is not valid UTF-8",
+                "the environment variable LATIN1 is not valid UTF-8",
             ),
             (
                 r#"{"X-A": "a ${NONE} hunter2"}"#,
@@ -134,7 +134,7 @@ fn missing_variables_are_allowed_where_nothing_is_sent() {
     assert!(
         problems
             .to_string()
-            .starts_with("routes[0].headers[\"X-B\"]: has a \"${\"")
+            .contains(": routes[0].headers[\"X-B\"]: has a \"${\"")
     );
 }
 
@@ -143,17 +143,33 @@ fn secrets_are_in_no_output() {
     let bad = r#"{ "base_url": "http://me:hunter2@h", "headers": {"A": "hunter2"}, "routes": [
         {"path": "/", "core": true, "headers": {"A": "hunter2 ${NONE}", "B": 1, "A": "hunter2",
          "C: hunter2": "", "Host": "hunter2\n", "TE": "hunter2", "D": "hunter2 ${"}},
-        {"path": "/a", "headers": "hunter2"}, {"path": "/b", "headers": ["hunter2"], "Authorization": "hunter2"} ] "#;
+        {"path": "/a", "headers": "hunter2"}, {"path": "/b", "headers": ["hunter2"], "Authorization": "hunter2"} ] }"#;
     let options = LoadOptions {
         base_url: None,
         variables: Variables::MayBeMissing,
     };
     let problems = Manifest::parse(bad.as_bytes(), Source::Stdin, &options).expect_err("bad");
-    assert_eq!(problems.count(), 12, "{problems}");
+    assert_eq!(problems.count(), 11, "{problems}");
     assert!(
         !format!("{problems} {problems:?}").contains("hunter2"),
         "{problems}"
     );
+
+    for text in [
+        "hunter2",
+        "'hunter2'",
+        "hunter2\"",
+        "Bearer hunter2",
+        "\"hunter2",
+        "\"\\hunter2\"",
+        "[hunter2]",
+    ] {
+        let text = format!(
+            "{{\"base_url\": \"http://h\", \"defaults\": {{\"headers\": {{\"A\": {text}}}}}}}"
+        );
+        let problem = &lines(&text)[0];
+        assert!(!problem.contains("hunter2"), "{problem}");
+    }
 
     let good = with("defaults.headers", r#"{"A": "hunter2", "B": "${TOKEN}"}"#);
     let manifest = parse(&good).expect("valid");
@@ -165,24 +181,23 @@ fn secrets_are_in_no_output() {
     );
 }
 
-#[test]
-fn redact_finds_a_value_in_every_spelling() {
-    let token = "a\"b\\c-žluť'";
+/// The options of a route with these headers, where every variable has the value `token`.
+fn options(headers: &Value, token: &str) -> Options {
     let environment = |_: &str| Some(OsString::from(token));
-    let options = |headers: &str| {
-        let variables = Variables::Required(&environment);
-        let options = LoadOptions {
-            base_url: None,
-            variables,
-        };
-        let text = with("routes[0].headers", headers);
-        let manifest = Manifest::parse(text.as_bytes(), Source::Stdin, &options).expect("valid");
-        manifest.routes[0].options.clone()
+    let options = LoadOptions {
+        base_url: None,
+        variables: Variables::Required(&environment),
     };
-    let redacted = |text: &str| {
-        let headers = r#"{"A": "Bearer ${TOKEN}", "B": "abc", "C": "  ", "D": "abab"}"#;
-        options(headers).redact(text).into_owned()
-    };
+    let text = with("routes[0].headers", &headers.to_string());
+    let manifest = Manifest::parse(text.as_bytes(), Source::Stdin, &options).expect("valid");
+    manifest.routes[0].options.clone()
+}
+
+#[test]
+fn redact_finds_a_secret_in_every_spelling() {
+    let token = "a\"b\\c-žluť'";
+    let headers = json!({"Authorization": "Bearer ${TOKEN}", "X-Key": "abc", "X-Token": "  ", "Session": "abab"});
+    let redacted = |text: &str| options(&headers, token).redact(text).into_owned();
     let latin1: String = token.bytes().map(char::from).collect();
     for token in [
         token.to_owned(),
@@ -201,7 +216,106 @@ fn redact_finds_a_value_in_every_spelling() {
     // Two overlapping occurrences are both removed.
     assert_eq!(redacted("ababab"), "***");
     assert_eq!(redacted("abc aba a b"), "abc aba a b");
-    // A literal's credentials are secret without their scheme, too.
-    let basic = options(r#"{"A": "Basic aHVudGVyMg=="}"#);
-    assert_eq!(basic.redact("no aHVudGVyMg==, Basic"), "no ***, Basic");
+}
+
+#[test]
+fn redact_hides_variables_and_credentials_only() {
+    for (name, written, text, shown) in [
+        // A server sends the host back in every URL.
+        (
+            "Host",
+            "127.0.0.1",
+            "http://127.0.0.1/x",
+            "http://127.0.0.1/x",
+        ),
+        ("Accept", "text/html", "no text/html", "no text/html"),
+        ("X-Tenant", "ten-${A}", "ten-s3cret", "ten-***"),
+        ("Host", "${A}", "http://s3cret/", "http://***/"),
+        (
+            "Authorization",
+            "Basic aHVudGVyMg==",
+            "no aHVudGVyMg==, Basic",
+            "no ***, Basic",
+        ),
+        ("X-API-KEY", "abcd", "<abcd>", "<***>"),
+        ("x-auth-user", "jane", "<jane>", "<***>"),
+        ("X-Csrf-Token", "abcd", "<abcd>", "<***>"),
+        ("Client-Secret", "abcd", "<abcd>", "<***>"),
+        ("My-Session-Id", "abcd", "<abcd>", "<***>"),
+        (
+            "Cookie",
+            "id=4711; lang=en-gb",
+            "id 4711 en-gb id",
+            "id *** *** id",
+        ),
+    ] {
+        let options = options(&json!({ name: written }), "s3cret");
+        assert_eq!(options.redact(text), shown, "{name}");
+    }
+}
+
+#[test]
+fn a_variable_may_be_a_credential() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().to_owned();
+    let write =
+        |name: &str, content: &[u8]| std::fs::write(path.join(name), content).expect("written");
+    write("API_TOKEN", b"from-file\n");
+    write("WINDOWS", b"a\r\n");
+    write("TWO", b"a\n\n");
+    write("BINARY", b"\xff");
+    let environment = |name: &str| match name {
+        "CREDENTIALS_DIRECTORY" => Some(path.clone().into_os_string()),
+        "BOTH" => Some(OsString::from("from-environment")),
+        _ => None,
+    };
+    write("BOTH", b"from-file");
+    let read = |written: &str| {
+        let options = LoadOptions {
+            base_url: None,
+            variables: Variables::Required(&environment),
+        };
+        let mut manifest = minimal();
+        manifest["routes"][0]["headers"] = json!({ "X": written });
+        manifest["routes"][0]["body_contains"] = json!(written);
+        let manifest = manifest.to_string();
+        let manifest = Manifest::parse(manifest.as_bytes(), Source::Stdin, &options);
+        let manifest = manifest.map_err(|problems| problems.to_string())?;
+        let route = &manifest.routes[0];
+        let contains = route
+            .checks
+            .as_ref()
+            .and_then(|checks| checks.contains.clone());
+        assert_eq!(
+            contains.as_deref(),
+            Some(route.options.headers[0].value.reveal())
+        );
+        Ok::<_, String>(contains.unwrap_or_default())
+    };
+    assert_eq!(read("a ${API_TOKEN}"), Ok("a from-file".to_owned()));
+    assert_eq!(read("${BOTH}"), Ok("from-environment".to_owned()));
+    assert_eq!(read("${WINDOWS}"), Ok("a".to_owned()));
+    let problem = read("${TWO}").unwrap_err();
+    assert!(
+        problem.contains("the variable TWO contains the control character"),
+        "{problem}"
+    );
+    let problem = read("${BINARY}").unwrap_err();
+    assert!(
+        problem.contains("BINARY\": stream did not contain valid UTF-8"),
+        "{problem}"
+    );
+    let problem = read("${NONE}").unwrap_err();
+    let expected = format!(
+        "the environment variable NONE is not set, and there is no credential \"{}/NONE\"; give one of the two",
+        path.display()
+    );
+    assert!(problem.contains(&expected), "{problem}");
+    // A FIFO in the folder does not block.
+    nix::unistd::mkfifo(&path.join("FIFO"), nix::sys::stat::Mode::S_IRUSR).expect("a FIFO");
+    let problem = read("${FIFO}").unwrap_err();
+    assert!(
+        problem.contains("FIFO\": is not a regular file"),
+        "{problem}"
+    );
 }

@@ -34,11 +34,18 @@ fn parse_with(text: &str, base_url: Option<&str>) -> Result<Manifest, Problems> 
     Manifest::parse(text.as_bytes(), Source::Stdin, &options)
 }
 
+/// The problems of a manifest, one line each, without the name of the file that each begins with.
 fn lines(text: &str) -> Vec<String> {
-    match parse(text) {
-        Ok(_) => Vec::new(),
-        Err(problems) => problems.to_string().lines().map(str::to_owned).collect(),
-    }
+    let Err(problems) = parse(text) else {
+        return Vec::new();
+    };
+    let problems = problems.to_string();
+    let lines = problems
+        .lines()
+        .map(|line| line.strip_prefix("standard input: "));
+    lines
+        .map(|line| line.expect("the file").to_owned())
+        .collect()
 }
 
 fn minimal() -> Value {

@@ -84,11 +84,7 @@ fn a_base_url_has_nothing_beyond_a_path_prefix() {
         ("http://::1:80", "put an IPv6 address in brackets"),
         ("http://[::1", "several \":\""),
         ("http://[::g]", "\"[::g]\" is not an IPv6 address"),
-        ("http://[fe80::1%25eth0]", "has an IPv6 zone"),
-        ("http://256.1.1.1", "\"256.1.1.1\" is not an IPv4 address"),
-        ("http://127.1", "is not an IPv4 address"),
-        ("http://-a.b", "is not a DNS name"),
-        ("http://a..b", "is not a DNS name"),
+        ("http://[fe80::1%25eth0]", "give one without a zone"),
         ("http://a*", "is not a DNS name"),
         ("http://é.org", "is not ASCII"),
         ("http://a\\b", "is not a DNS name"),
@@ -96,13 +92,11 @@ fn a_base_url_has_nothing_beyond_a_path_prefix() {
         let message = text.parse::<BaseUrl>().expect_err(text);
         assert!(message.contains(reported), "{text}: {message}");
     }
-    let label = "x".repeat(63);
-    base(&format!(
-        "http://{label}.{label}.{label}.{}",
-        "x".repeat(61)
-    ));
-    assert!(format!("http://{label}x").parse::<BaseUrl>().is_err());
-    let long = format!("http://{label}.{label}.{label}.{}", "x".repeat(62));
+    // Whether a name of allowed characters exists, the resolver says.
+    for host in ["256.1.1.1", "-a..b", &"x".repeat(253)] {
+        base(&format!("http://{host}"));
+    }
+    let long = format!("http://{}", "x".repeat(254));
     assert!(long.parse::<BaseUrl>().is_err());
 }
 

@@ -277,8 +277,8 @@ fn json_checks_take_pointers_and_any_value() {
     assert_eq!(
         lines(twice),
         [
-            r#"routes[0].json["/a"]["b"][0]["c"]: duplicate key; keep one of the two"#,
-            r#"routes[0].json["/a"]: duplicate key; keep one of the two"#,
+            r#"routes[0].json["/a"]["b"][0]["c"]: duplicate key; keep one of the two (route "/")"#,
+            r#"routes[0].json["/a"]: duplicate key; keep one of the two (route "/")"#,
         ]
     );
 }
@@ -308,8 +308,8 @@ fn unit_names_are_those_of_systemd() {
             ("\"api.timer\"", "does not end in \".service\""),
             ("\"api.service.d\"", "does not end in \".service\""),
             ("\".service\"", "has no name before its suffix"),
-            ("\"@.service\"", "has no name before its \"@\""),
-            ("\"@1.service\"", "has no name before its \"@\""),
+            ("\"@.service\"", "has no name before its suffix"),
+            ("\"@1.service\"", "has no name before its suffix"),
             (
                 "\"api@.service\"",
                 "is a template, which has no process of its own; name an instance, such as \"api@1.service\"",

@@ -28,27 +28,28 @@ fn recovery_needs_a_direct_connection() {
 
 #[test]
 fn the_deadline_leaves_time_to_prove_a_hang() {
-    let text = |deadline: &str| {
+    let text = |deadline: &str, grace: &str| {
         format!(
-            r#"{{"base_url":"http://h","concurrency":2,"recovery":{{"unit":"a.service"}},{deadline}
+            r#"{{"base_url":"http://h","concurrency":2,"recovery":{{"unit":"a.service"{grace}}},{deadline}
             "routes":[{{"path":"/a","core":true,"retries":3}},{{"path":"/b","core":true}},
                       {{"path":"/c","core":true,"timeout_seconds":0.1}},{{"path":"/d","timeout_seconds":3600}}],
             "defaults":{{"timeout_seconds":4.1,"retry_backoff_seconds":0.7,"retries":1}}}}"#
         )
     };
-    // Two rounds of 4 × 4.1 + (0.7 + 1.4 + 2.8).
+    // Two rounds of 4 × 4.1 + (0.7 + 1.4 + 2.8), and the grace period.
+    let grace = r#","grace_seconds":7.5"#;
     assert_eq!(
-        lines(&text("\"deadline_seconds\": 42.599999999,")),
+        lines(&text("\"deadline_seconds\": 50.099999999,", grace)),
         [
-            "deadline_seconds: 42.599999999 is too short to prove a hang; give at least 42.6 (3 core routes, \
-             2 at a time, the slowest with 4 attempts of 4.1 s and pauses of 4.9 s)"
+            "deadline_seconds: 50.099999999 is too short to prove a hang; give at least 50.1 (core routes: 3, \
+             2 at a time, the slowest with 4 attempts of 4.1 s and pauses of 4.9 s; grace period: 7.5 s)"
         ]
     );
-    assert_eq!(
-        lines(&text("\"deadline_seconds\": 42.6,")),
-        Vec::<String>::new()
-    );
-    assert_eq!(lines(&text("")), Vec::<String>::new());
+    let none = Vec::<String>::new();
+    assert_eq!(lines(&text("\"deadline_seconds\": 50.1,", grace)), none);
+    assert_eq!(lines(&text("\"deadline_seconds\": 72.6,", "")), none);
+    assert_eq!(lines(&text("\"deadline_seconds\": 72.5,", "")).len(), 1);
+    assert_eq!(lines(&text("", "")), none);
 
     let slow =
         with("recovery.scope", "\"user\"").replace("\"core\"", "\"timeout_seconds\":40.1,\"core\"");
@@ -58,19 +59,25 @@ fn the_deadline_leaves_time_to_prove_a_hang() {
         "{problems:?}"
     );
     assert!(
-        problems[0].contains("give at least 121.8 ("),
+        problems[0].contains("give at least 151.8 ("),
         "{problems:?}"
     );
     let endless = slow.replace("40.1", "3600,\"retries\":10,\"retry_backoff_seconds\":60");
     let endless = endless.replace("{\"base_url\"", "{\"concurrency\":1,\"base_url\"");
     let problems = lines(&endless);
     assert!(
-        problems[0].contains("which takes 100980 (1 core routes"),
+        problems[0].contains("101010 would do, but 86400 is the limit"),
         "{problems:?}"
     );
-    // A figure computed from an invalid value would mislead.
+    // Another problem does not hide it, unless the figure depends on it.
+    assert_eq!(lines(&slow.replace("\"http:", "\"ftp:")).len(), 2);
+    assert_eq!(lines(&slow.replace("scidex-api.service", "x")).len(), 2);
     assert_eq!(lines(&slow.replace("40.1", "4000")).len(), 1);
     assert_eq!(lines(&slow.replace("true", "\"true\"")).len(), 1);
+    assert_eq!(
+        lines(&slow.replace("\"scope\":", "\"grace_seconds\":-1,\"scope\":")).len(),
+        1
+    );
 }
 
 #[test]
@@ -83,7 +90,7 @@ fn the_proposed_deadline_is_accepted() {
     ] {
         let text = |deadline: &str| {
             format!(
-                r#"{{"base_url":"http://h","deadline_seconds":{deadline},"recovery":{{"unit":"a.service"}},"routes":[{{"path":"/",
+                r#"{{"base_url":"http://h","deadline_seconds":{deadline},"recovery":{{"unit":"a.service","grace_seconds":0}},"routes":[{{"path":"/",
                 "core":true,"timeout_seconds":{timeout},"retry_backoff_seconds":{backoff},"retries":{retries}}}]}}"#
             )
         };
@@ -131,15 +138,15 @@ fn routes_must_include_a_core_route_and_be_distinct() {
         "method":"GET"},{"path":"/x"},{"path":"/y"},{"path":"/x","method":"GET","retries":0},{"path":"/x","method":"got"}]}"#;
     let problems = lines(twice);
     assert_eq!(problems.len(), 2, "{problems:?}");
-    assert!(problems[0].starts_with("routes[4].method: \"got\""));
+    assert!(problems[1].starts_with("routes[4].method: \"got\""));
     assert_eq!(
-        problems[1],
+        problems[0],
         "routes[3]: same method and path as routes[0] (GET \"/x\"); keep one of the two"
     );
 }
 
 #[test]
-fn there_are_at_most_100_000_routes() {
+fn there_are_at_most_10_000_routes() {
     let text = |count: usize| {
         let routes: Vec<String> = (0..count)
             .map(|n| format!(r#"{{"path":"/{n}","core":true}}"#))
@@ -149,15 +156,15 @@ fn there_are_at_most_100_000_routes() {
             routes.join(",")
         )
     };
-    assert_eq!(parse(&text(100_000)).expect("valid").routes.len(), 100_000);
+    assert_eq!(parse(&text(10_000)).expect("valid").routes.len(), 10_000);
     // A figure for the deadline would cover only a part of the routes.
-    let recovers = text(100_001).replace(
+    let recovers = text(10_001).replace(
         "\"base_url\"",
         "\"recovery\":{\"unit\":\"a.service\"},\"base_url\"",
     );
     assert_eq!(
         lines(&recovers),
-        ["routes: 100001 routes are too many; give at most 100000"]
+        ["routes: 10001 routes are too many; give at most 10000"]
     );
 }
 
@@ -174,7 +181,7 @@ fn defaults_apply_wherever_they_are_written() {
         let [a, b, c] = &manifest.routes[..] else {
             panic!("three routes")
         };
-        assert!(Arc::ptr_eq(&a.options, &c.options));
+        assert_eq!(a.options, c.options);
         assert!(a.core && !b.core);
         assert_eq!((a.options.retries, b.options.retries), (7, 0));
         assert_eq!(b.options.expect, Expect::Listed(vec![204]));
@@ -190,19 +197,6 @@ fn defaults_apply_wherever_they_are_written() {
         assert_eq!(headers(a), ["X-One=a", "X-Two=b"]);
         assert_eq!(headers(b), ["X-Two=b", "x-one=own", "X-3=c"]);
     }
-}
-
-#[test]
-fn routes_with_equal_options_share_them() {
-    let text = r#"{"base_url":"http://h","routes":[{"path":"/a","core":true,"retries":1},{"path":"/b"},
-        {"path":"/c","retries":2},{"path":"/d","retries":1.0},{"path":"/e","retries":1,"max_redirects":0}]}"#;
-    let manifest = parse(text).expect("valid");
-    let [a, b, c, d, e] = &manifest.routes[..] else {
-        panic!("five routes")
-    };
-    assert!(Arc::ptr_eq(&a.options, &d.options));
-    let retries = [a, b, c, d, e].map(|route| route.options.retries);
-    assert_eq!(retries, [1, 2, 2, 1, 1]);
 }
 
 #[test]
@@ -229,7 +223,7 @@ fn absent_keys_have_their_defaults() {
         headers: Vec::new(),
         max_body_bytes: 1_048_576,
     };
-    assert_eq!(*route.options, defaults);
+    assert_eq!(route.options, defaults);
 
     let plan = parse(&with("recovery.unit", "\"a.service\""))
         .expect("valid")
@@ -304,8 +298,6 @@ fn duplicate_routes_are_reported_beside_invalid_options() {
         let put = r#","method":"PUT""#;
         assert!(!duplicate(&text(defaults, put, put)), "{defaults}");
     }
-    let unknown = text(r#"{"method":"PUT"}"#, "", r#","method":"GET""#);
-    assert!(!duplicate(&unknown), "{unknown}");
 }
 
 #[test]
@@ -317,4 +309,24 @@ fn proof_time_counts_rounds_of_the_longest_core_route() {
     let manifest = parse(text).expect("valid");
     // Two rounds of 10 + 0.5 + 10 + 1 + 10 seconds.
     assert_eq!(manifest.proof_time(), Duration::from_secs(63));
+}
+
+#[test]
+fn the_documented_examples_are_valid() {
+    let manual = include_str!("../../../docs/manifest.md");
+    let blocks = manual.split("```json\n").skip(1);
+    let examples: Vec<_> = blocks
+        .filter_map(|block| block.split("```").next())
+        .collect();
+    let options = LoadOptions {
+        base_url: None,
+        variables: Variables::MayBeMissing,
+    };
+    let mut proof_times = Vec::new();
+    for example in examples {
+        let manifest = Manifest::parse(example.as_bytes(), Source::Stdin, &options);
+        let manifest = manifest.unwrap_or_else(|problems| panic!("{problems}"));
+        proof_times.push(manifest.proof_time().as_secs_f64());
+    }
+    assert_eq!(proof_times, [61.5, 61.5]);
 }

@@ -1,6 +1,6 @@
 //! The evidence on one line, for people.
 
-use super::{Evidence, Listener, ProcessEvidence, ThreadGroup};
+use super::{Evidence, Listener, ParkedCounts, ProcessEvidence, ThreadGroup};
 use crate::escape::escape;
 
 impl Evidence {
@@ -14,7 +14,7 @@ impl Evidence {
                 .map(|cpu| format!(" in {} ms", cpu.interval_ms));
             Some(main.summary()? + &interval.unwrap_or_default())
         });
-        let parts: Vec<_> = [listener, main]
+        let parts: Vec<_> = [listener, self.parked.summary(), main]
             .into_iter()
             .flatten()
             .chain(self.others())
@@ -60,22 +60,33 @@ impl Listener {
             Some(limit) => format!(" (limit {limit})"),
             None => String::new(),
         };
-        let verb = match self.accepted.known() {
-            Some(true) => ", but the newest one was accepted",
-            Some(false) if waiting > 0 => ", none accepted",
-            Some(false) | None => "",
-        };
-        Some(format!(
-            "{} waiting{limit}{verb}",
-            count(waiting, "connection")
-        ))
+        let connections = count(waiting, "connection");
+        Some(format!("{connections} in the accept queue{limit}"))
+    }
+}
+
+impl ParkedCounts {
+    /// None if nothing is parked.
+    fn summary(&self) -> Option<String> {
+        let states = [
+            (self.accepted, "accepted"),
+            (self.unaccepted, "not accepted"),
+            (Some(self.unconnected), "not connected"),
+        ];
+        let parts: Vec<_> = (states.into_iter())
+            .filter_map(|(number, state)| Some((number.filter(|number| *number > 0)?, state)))
+            .map(|(number, state)| format!("{number} {state}"))
+            .collect();
+        (!parts.is_empty()).then(|| format!("requests left open: {}", parts.join(", ")))
     }
 }
 
 impl ProcessEvidence {
     /// Its threads and CPU time; none if neither could be read.
     fn summary(&self) -> Option<String> {
-        let threads = self.threads.known().and_then(|groups| {
+        let details = self.details.as_ref();
+        let threads = details.and_then(|details| {
+            let groups = details.threads.known()?;
             let shown: Vec<_> = groups.iter().take(3).map(ThreadGroup::summary).collect();
             let more = if groups.len() > 3 { ", …" } else { "" };
             (!shown.is_empty()).then(|| shown.join(", ") + more)

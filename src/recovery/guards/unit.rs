@@ -1,95 +1,128 @@
-//! The guards that judge what systemd reports about the unit.
+//! The guards that judge what systemd says about the unit, and the manifest's own file.
 
-use super::super::observation::Members;
-use super::super::systemctl::systemctl;
-use super::super::unit::UnitState;
-use super::{Guard, Passed, known, readable, refuse};
+use super::super::facts::{Context, Facts, MainProcess};
+use super::super::systemd::systemctl;
+use super::{Answer, Objection, refuse, the_process};
 use crate::escape::escape;
 use crate::manifest::Scope;
 
-/// `not_loaded`
-pub(super) fn loaded(unit: &UnitState, name: &str, scope: Scope) -> Passed {
-    let typed = systemctl(scope);
-    match known(&unit.load)?.as_str() {
+pub(super) fn not_loaded(context: &Context<'_>, facts: &Facts) -> Answer {
+    let (name, typed) = (context.unit, systemctl(context.scope));
+    match facts.unit.load_state()? {
         "loaded" => Ok(()),
-        "not-found" => refuse(
-            Guard::NotLoaded,
-            format!(
-                "{name} does not exist: correct recovery.unit in the manifest (\"{typed} list-units --type=service\" lists the names)"
-            ),
-        ),
-        "masked" => refuse(
-            Guard::NotLoaded,
-            format!("{name} is masked: \"{typed} unmask {name}\" allows it to run again"),
-        ),
-        other => refuse(
-            Guard::NotLoaded,
-            format!(
-                "{name} is not loaded (LoadState={}): \"{typed} status {name}\" shows why",
-                escape(other)
-            ),
-        ),
+        "not-found" => refuse(format!(
+            "{name} does not exist: correct recovery.unit in the manifest (\"{typed} list-units --type=service\" lists the names)"
+        )),
+        "masked" => refuse(format!(
+            "{name} is masked: \"{typed} unmask {name}\" allows it to run again"
+        )),
+        other => refuse(format!(
+            "{name} is not loaded (LoadState={}): \"{typed} status {name}\" shows why",
+            escape(other)
+        )),
     }
 }
 
-/// `not_active`
-pub(super) fn active(unit: &UnitState, name: &str) -> Passed {
-    match known(&unit.active)?.as_str() {
-        "active" => Ok(()),
-        other => {
-            let sub = unit.sub.as_deref().unwrap_or("unknown");
-            refuse(
-                Guard::NotActive,
-                format!(
-                    "{name} is not active (ActiveState={}, SubState={}): it is starting, stopping or stopped",
-                    escape(other),
-                    escape(sub)
-                ),
-            )
-        }
+pub(super) fn not_active(context: &Context<'_>, facts: &Facts) -> Answer {
+    let state = facts.unit.active_state()?;
+    if state == "active" {
+        return Ok(());
     }
+    let meaning = match state {
+        "reloading" | "refreshing" => "it is reloading its configuration",
+        "activating" => "it is starting",
+        "deactivating" => "it is stopping",
+        "inactive" => "it is stopped",
+        "failed" => "it has failed",
+        _ => "it does not run normally",
+    };
+    let sub = facts.unit.sub_state().unwrap_or("unknown");
+    refuse(format!(
+        "{} is not active: {meaning} (ActiveState={}, SubState={})",
+        context.unit,
+        escape(state),
+        escape(sub)
+    ))
 }
 
-/// `job_queued`
-pub(super) fn no_job(unit: &UnitState, name: &str, scope: Scope) -> Passed {
-    match known(&unit.job)? {
+pub(super) fn job_queued(context: &Context<'_>, facts: &Facts) -> Answer {
+    let Some(job) = facts.unit.job()? else {
+        return Ok(());
+    };
+    refuse(format!(
+        "job {} is queued for {}: it is already being started or stopped (\"{} list-jobs\" shows it)",
+        escape(job),
+        context.unit,
+        systemctl(context.scope)
+    ))
+}
+
+pub(super) fn frozen(context: &Context<'_>, facts: &Facts) -> Answer {
+    let name = context.unit;
+    if let Some(state) = facts
+        .unit
+        .freezer_state()
+        .filter(|state| *state != "running")
+    {
+        return refuse(format!(
+            "{name} is frozen (FreezerState={}): \"{} thaw {name}\" thaws it",
+            escape(state),
+            systemctl(context.scope)
+        ));
+    }
+    match &facts.group.as_ref().map_err(Clone::clone)?.frozen {
         None => Ok(()),
-        Some(job) => refuse(
-            Guard::JobQueued,
-            format!(
-                "job {} is queued for {name}: it is already being started or stopped (\"{} list-jobs\" shows it)",
-                escape(job),
-                systemctl(scope)
-            ),
-        ),
+        Some(group) => refuse(format!(
+            "control group {} of {name} is frozen, as in a paused container: thaw it",
+            escape(group)
+        )),
     }
 }
 
-/// `frozen`
-pub(super) fn unfrozen(
-    unit: &UnitState,
-    members: &Result<Members, String>,
-    name: &str,
-    scope: Scope,
-) -> Passed {
-    match unit.freezer.as_deref() {
-        None | Some("running") => match &readable(members)?.frozen {
-            None => Ok(()),
-            Some(group) => refuse(
-                Guard::Frozen,
-                format!(
-                    "control group {} of {name} is frozen, as in a paused container: thaw it",
-                    escape(group)
-                ),
-            ),
-        },
-        Some(other) => refuse(
-            Guard::Frozen,
-            format!(
-                "{name} is frozen (FreezerState={}): \"{} thaw {name}\" thaws it",
-                escape(other),
-                systemctl(scope)
-            ),
-        ),
+pub(super) fn no_restart(context: &Context<'_>, facts: &Facts) -> Answer {
+    match facts.restart(context)?.no_restart()? {
+        Some(why) => refuse(why),
+        None => child_of_manager(context, facts),
+    }
+}
+
+/// A manager notices the death only of its own children (wait(2)). The manager is PID 1, or the user manager,
+/// which is in the `init.scope` of its own control group and serves its private socket.
+fn child_of_manager(context: &Context<'_>, facts: &Facts) -> Answer {
+    let MainProcess::Alive(vitals) = &facts.process else {
+        return Ok(());
+    };
+    let parent = &vitals.parent;
+    let is_manager = match context.scope {
+        Scope::System => parent.pid == 1,
+        Scope::User if context.user_manager == Some(parent.pid) => true,
+        Scope::User => {
+            let group = facts.unit.control_group()?;
+            let Some(path) = &parent.group else {
+                return Err(Objection::Unreadable(format!(
+                    "/proc does not show process {}, the parent of the main process",
+                    parent.pid
+                )));
+            };
+            let manages = path
+                .strip_suffix("init.scope")
+                .is_some_and(|above| group.as_str().starts_with(above));
+            parent.pid > 1 && manages
+        }
+    };
+    if is_manager {
+        return Ok(());
+    }
+    refuse(format!(
+        "{} is a child of process {}, not of the service manager, so systemd would not notice its death and a kill would turn a hang into an outage (usual causes: MAINPID= sent with sd_notify, or PIDFile= of a supervised process)",
+        the_process(facts),
+        parent.pid
+    ))
+}
+
+pub(super) fn manifest_writable(context: &Context<'_>, _: &Facts) -> Answer {
+    match &context.manifest_writable {
+        None => Ok(()),
+        Some(why) => refuse(why.clone()),
     }
 }

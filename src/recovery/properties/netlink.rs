@@ -3,10 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::Choices;
-use crate::recovery::sock_diag::{attributes, parse};
-use crate::recovery::tcp_diag::socket_of;
-use crate::recovery::tcp_table::{TcpSocket, TcpState, Traffic};
-use crate::recovery::unix_diag::{UnixListener, listener_of};
+use crate::recovery::sockets::netlink::{attributes, parse};
+use crate::recovery::sockets::table::{TcpSocket, TcpState};
+use crate::recovery::sockets::tcp::socket_of;
+use crate::recovery::sockets::unix::{Bound, UnixListener, listener_of};
 
 // include/uapi/linux/netlink.h, sock_diag.h, unix_diag.h and inet_diag.h.
 const HEADER: usize = 16;
@@ -14,8 +14,8 @@ const NLMSG_DONE: u16 = 3;
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const UNIX_DIAG_NAME: u16 = 0;
 const UNIX_DIAG_VFS: u16 = 1;
+const UNIX_DIAG_ICONS: u16 = 3;
 const UNIX_DIAG_RQLEN: u16 = 4;
-const INET_DIAG_INFO: u16 = 2;
 const INET_DIAG_TOS: u16 = 5;
 const INET_DIAG_SKV6ONLY: u16 = 11;
 const INET_DIAG_CGROUP_ID: u16 = 21;
@@ -142,10 +142,6 @@ fn socket(choices: &mut Choices<'_>) -> TcpSocket {
         send_queue: choices.number() as u32,
         group: (choices.byte() % 4 != 3).then(|| choices.number()),
         ipv6_only: choices.byte() % 2 == 1,
-        traffic: (choices.byte() % 4 != 3).then(|| Traffic {
-            acknowledged: choices.number(),
-            received: choices.number(),
-        }),
     }
 }
 
@@ -202,14 +198,6 @@ fn row_as_linux(socket: &TcpSocket, choices: &mut Choices<'_>) -> Vec<u8> {
     ]
     .concat();
     row.extend(attribute(INET_DIAG_TOS, &[choices.byte()]));
-    if let Some(traffic) = socket.traffic {
-        let mut info = vec![0xff; 120];
-        info.extend(traffic.acknowledged.to_ne_bytes());
-        info.extend(traffic.received.to_ne_bytes());
-        // Newer kernels have a longer struct.
-        info.resize(info.len() + choices.below(100), 0xff);
-        row.extend(attribute(INET_DIAG_INFO, &info));
-    }
     if socket.ipv6_only || choices.byte().is_multiple_of(2) {
         row.extend(attribute(INET_DIAG_SKV6ONLY, &[socket.ipv6_only.into()]));
     }
@@ -249,6 +237,7 @@ fn unix_row_survives_a_round_trip(data: &[u8], choices: &mut Choices<'_>) {
     let mut number = || choices.number() as u32;
     let inode = number();
     let (file, queue) = ((number(), number()), (number(), number()));
+    let waiting = (number(), number());
     let pair = |(one, other): (u32, u32)| [one.to_ne_bytes(), other.to_ne_bytes()].concat();
     // The kernel ends a path with a NUL.
     let name = data.strip_suffix(&[0]).unwrap_or(data);
@@ -258,15 +247,19 @@ fn unix_row_survives_a_round_trip(data: &[u8], choices: &mut Choices<'_>) {
         &[0; 8],
         &attribute(UNIX_DIAG_NAME, &[name, &[0]].concat()),
         &attribute(UNIX_DIAG_VFS, &pair(file)),
+        &attribute(UNIX_DIAG_ICONS, &pair(waiting)),
         &attribute(UNIX_DIAG_RQLEN, &pair(queue)),
     ]
     .concat();
-    let expected = UnixListener {
-        inode,
+    let bound = Bound {
         name: Some(name),
         file: Some(file),
-        queue: Some(queue),
     };
-    assert_eq!(listener_of(&row), Some(expected), "{row:?}");
+    let listener = UnixListener {
+        inode,
+        queue: Some(queue),
+        waiting: vec![waiting.0, waiting.1],
+    };
+    assert_eq!(listener_of(&row), Some((bound, listener)), "{row:?}");
     let _less = listener_of(&row[..choices.below(row.len())]);
 }

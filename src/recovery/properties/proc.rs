@@ -5,8 +5,9 @@ use std::time::Duration;
 use super::Choices;
 use crate::manifest::Scope;
 use crate::recovery::cgroup::{self, ControlGroup};
+use crate::recovery::facts::Signals;
 use crate::recovery::proc::{self, Stat, Status};
-use crate::recovery::warnings::own_unit;
+use crate::recovery::warnings::service_of;
 
 /// Checks every property of these parsers.
 ///
@@ -32,7 +33,7 @@ pub fn proc_property(data: &[u8]) {
     }
     stat_survives_a_round_trip(&text, &mut Choices(data.iter()));
     status_survives_a_round_trip(&text, &mut Choices(data.iter()));
-    own_unit_survives_a_round_trip(&text, &mut Choices(data.iter()));
+    service_of_survives_a_round_trip(&text, &mut Choices(data.iter()));
     group_is_absolute(&text);
 }
 
@@ -100,8 +101,10 @@ fn status_survives_a_round_trip(name: &str, choices: &mut Choices<'_>) {
         dumping: choices.byte() % 2 == 1,
         kill_pending: choices.byte() % 2 == 1,
         resident: (choices.byte() % 4 != 3).then(|| choices.number() >> 10 << 10),
-        caught: choices.number(),
-        blocked: choices.number(),
+        signals: Signals {
+            caught: choices.number(),
+            blocked: choices.number(),
+        },
     };
     let name = name.replace('\n', "\\n");
     let text = status_as_linux(&name, &status, choices.number());
@@ -146,14 +149,14 @@ fn status_as_linux(name: &str, status: &Status, pending: u64) -> String {
         status.parent,
         status.tracer,
         u8::from(status.dumping),
-        status.blocked,
-        status.caught
+        status.signals.blocked,
+        status.signals.caught
     )
 }
 
 /// With any names, and with cgroup v1 hierarchies, cgroups(7), before and after it.
-fn own_unit_survives_a_round_trip(name: &str, choices: &mut Choices<'_>) {
-    if let Some(unit) = own_unit(name) {
+fn service_of_survives_a_round_trip(name: &str, choices: &mut Choices<'_>) {
+    if let Some(unit) = service_of(name) {
         assert!(unit.name.ends_with(".service") && !unit.name.contains(['/', '\n']));
         assert!(name.contains(&unit.name));
     }
@@ -174,7 +177,7 @@ fn own_unit_survives_a_round_trip(name: &str, choices: &mut Choices<'_>) {
     let text = format!("{old}0::{above}/{name}{end}\n{old}");
     let expected = (end == ".service").then(|| (format!("{name}{end}"), scope));
     assert_eq!(
-        own_unit(&text).map(|unit| (unit.name, unit.scope)),
+        service_of(&text).map(|unit| (unit.name, unit.scope)),
         expected,
         "{text}"
     );

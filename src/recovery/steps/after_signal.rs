@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use super::super::journalctl::journalctl;
-use super::super::observation::{GuardContext, Process};
-use super::super::systemctl::systemctl;
-use super::super::unit::UnitState;
+use super::super::facts::{Context, MainProcess};
+use super::super::host::{Host, NotSent};
+use super::super::stacks::journalctl;
+use super::super::systemd::{
+    Unit, longest_restart, longest_start, runs_start_command, systemctl, units_to_reset,
+};
 use super::super::{MainPid, Outcome};
-use super::{Host, NotSent, Run, Step, Target};
+use super::{Run, Step, Target};
 use crate::escape::escape;
 use crate::manifest::KillSignal;
 
@@ -62,7 +64,7 @@ impl<H: Host> Run<'_, H> {
             return true;
         }
         let dumps =
-            || matches!(self.host.inspect(process), Process::Alive(vitals) if vitals.dumping);
+            || matches!(self.host.inspect(process), MainProcess::Alive(vitals) if vitals.dumping);
         while self.host.now() < core_dump_end && dumps() {
             if self.host.died_within(process, Duration::from_millis(250)) {
                 return true;
@@ -74,11 +76,11 @@ impl<H: Host> Run<'_, H> {
     fn survived(&self, target: &Target<H::Process>) -> String {
         let pid = target.pid.get();
         let state = match self.host.inspect(&target.process) {
-            Process::Alive(vitals) if vitals.state == 'D' => {
+            MainProcess::Alive(vitals) if vitals.state == 'D' => {
                 " (state D: it waits inside the kernel for a device or a network file system, which no signal ends)".to_owned()
             }
-            Process::Alive(vitals) => format!(" (state {})", vitals.state),
-            Process::None | Process::Gone(_) | Process::Hidden => String::new(),
+            MainProcess::Alive(vitals) => format!(" (state {})", vitals.state),
+            MainProcess::None | MainProcess::Gone(_) | MainProcess::Hidden => String::new(),
         };
         format!(
             "process {pid} survived SIGKILL for {} s{state}: \"cat /proc/{pid}/stack\" as root shows what it waits for",
@@ -87,25 +89,31 @@ impl<H: Host> Run<'_, H> {
     }
 
     /// Waits for systemd to run a new main process.
-    pub(super) fn await_restart(&self, target: &Target<H::Process>) -> Step<MainPid> {
-        let takes = target.latest.unit.restart_takes;
-        let bound = takes.map_or(RESTART_CAP, |takes| {
-            takes.saturating_add(RESTART_SLACK).min(RESTART_CAP)
-        });
+    pub(super) fn await_restart(&mut self, target: &Target<H::Process>) -> Step<MainPid> {
         let began = self.host.now();
-        let until = began + bound;
+        let cap = began + RESTART_CAP;
+        let bound = |length: Option<Duration>| {
+            length.map_or(cap, |length| (began + length + RESTART_SLACK).min(cap))
+        };
+        let restart = longest_restart(&target.latest.unit);
+        let mut until = bound(restart);
         let mut pause = Duration::from_millis(50);
         let mut logged = false;
         loop {
-            let answer = self.host.show();
+            let answer = self.host.show(self.context.unit);
             if let Ok(unit) = &answer {
+                self.record_state(unit);
                 if let Some(new_pid) = self.successor(&target.latest.unit, unit) {
                     return Ok(new_pid);
                 }
-                if failed(unit) {
+                if has_failed(unit) {
                     return Err(self.not_recovered(None, &self.ended(unit)));
                 }
-                let waits = unit.sub.as_deref() == Ok("stop-sigterm");
+                if runs_start_command(unit) {
+                    let both = restart.zip(longest_start(unit));
+                    until = bound(both.map(|(stop, start)| stop.saturating_add(start)));
+                }
+                let waits = unit.sub_state() == Ok("stop-sigterm");
                 if waits && !logged && self.host.now().since(began) >= SIGTERM_TIME {
                     self.host.log(&self.children_left());
                     logged = true;
@@ -117,7 +125,7 @@ impl<H: Host> Run<'_, H> {
                     None,
                     &format!(
                         "systemd ran no new main process within {} s ({})",
-                        bound.as_secs(),
+                        until.since(began).as_secs(),
                         answer.map_or_else(|why| why, |unit| state(&unit))
                     ),
                 ));
@@ -129,18 +137,19 @@ impl<H: Host> Run<'_, H> {
 
     /// The main process that replaced the killed one. Only the invocation distinguishes the two: the new
     /// process may have the old PID.
-    fn successor(&self, old: &UnitState, new: &UnitState) -> Option<MainPid> {
-        let (Ok(was), Ok(is), Ok(pid)) = (&old.invocation, &new.invocation, &new.main_pid) else {
+    fn successor(&self, old: &Unit, new: &Unit) -> Option<MainPid> {
+        let (Ok(was), Ok(is), Ok(pid)) = (old.invocation(), new.invocation(), new.main_pid())
+        else {
             return None;
         };
-        MainPid::new(*pid, self.context.own_pid).filter(|_| was != is)
+        MainPid::new(pid, self.context.own_pid).filter(|_| was != is)
     }
 
     pub(super) fn verify(&self, new_pid: MainPid) -> Step<Outcome> {
         let until = self.host.now() + self.context.verify;
         let mut pause = Duration::from_millis(500);
         loop {
-            if self.prober.core_answers(until) {
+            if self.host.core_answers(until) {
                 return Ok(Outcome::Recovered { new_pid });
             }
             let now = self.host.now();
@@ -150,8 +159,8 @@ impl<H: Host> Run<'_, H> {
             self.host.pause(pause.min(until.since(now)));
             pause = Duration::from_secs(1);
         }
-        let why = match self.host.show() {
-            Ok(unit) if failed(&unit) => self.ended(&unit),
+        let why = match self.host.show(self.context.unit) {
+            Ok(unit) if has_failed(&unit) => self.ended(&unit),
             _ => format!(
                 "the new main process {} runs, but the core was not healthy within verify_seconds ({})",
                 new_pid.get(),
@@ -162,22 +171,22 @@ impl<H: Host> Run<'_, H> {
     }
 
     fn not_recovered(&self, new_pid: Option<MainPid>, why: &str) -> Outcome {
-        let GuardContext { unit, scope, .. } = *self.context;
+        let Context { unit, scope, .. } = *self.context;
         let journal = format!("{} -u {unit}", journalctl(scope));
         let detail = format!("{why}; \"{journal}\" shows more");
         Outcome::NotRecovered { new_pid, detail }
     }
 
-    fn ended(&self, unit: &UnitState) -> String {
-        let GuardContext {
+    fn ended(&self, unit: &Unit) -> String {
+        let Context {
             unit: name, scope, ..
         } = *self.context;
         let typed = systemctl(scope);
-        let result = unit.result.as_deref().unwrap_or("unknown");
         format!(
-            "{name} ended in \"{}\" (Result={}), and systemd does not restart it: \"{typed} reset-failed {name} && {typed} start {name}\" starts it",
-            escape(unit.active.as_deref().unwrap_or("failed")),
-            escape(result)
+            "{name} ended in \"{}\" (Result={}), and systemd does not restart it: \"{typed} reset-failed {} && {typed} start {name}\" starts it",
+            escape(unit.active_state().unwrap_or("failed")),
+            escape(unit.result().unwrap_or("unknown")),
+            units_to_reset(unit, name).join(" ")
         )
     }
 
@@ -191,12 +200,12 @@ impl<H: Host> Run<'_, H> {
 }
 
 /// Whether the unit has failed and no queued job will start it.
-fn failed(unit: &UnitState) -> bool {
-    matches!(unit.active.as_deref(), Ok("failed" | "inactive")) && unit.job == Ok(None)
+fn has_failed(unit: &Unit) -> bool {
+    matches!(unit.active_state(), Ok("failed" | "inactive")) && unit.job() == Ok(None)
 }
 
-fn state(unit: &UnitState) -> String {
-    let active = unit.active.as_deref().unwrap_or("unknown");
-    let sub = unit.sub.as_deref().unwrap_or("unknown");
+fn state(unit: &Unit) -> String {
+    let active = unit.active_state().unwrap_or("unknown");
+    let sub = unit.sub_state().unwrap_or("unknown");
     format!("ActiveState={}, SubState={}", escape(active), escape(sub))
 }

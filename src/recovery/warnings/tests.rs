@@ -1,209 +1,145 @@
 use std::sync::mpsc::Sender;
 
-use super::super::cgroup::tests::Sleepers;
-use super::super::observation::{Owner, Parent, Vitals};
-use super::super::samples::{in_group, listener};
-use super::super::unit::tests::RUNNING;
+use super::super::facts::Signals;
+use super::super::samples::{Still, context, member, unit};
 use super::*;
-use crate::manifest::KillSignal;
-use crate::skip::skip_unless_ci;
 
-fn unit(name: &str, scope: Scope) -> Unit {
-    Unit {
-        name: name.to_owned(),
-        scope,
-    }
-}
-
-/// A healthy unit, with these replacements in what systemctl prints.
-fn state(changes: &[(&str, &str)]) -> UnitState {
-    let mut text = RUNNING.to_owned();
-    for (from, to) in changes {
-        assert!(text.contains(from), "{from}");
-        text = text.replace(from, to);
-    }
-    UnitState::parse(text.as_bytes()).unwrap()
-}
-
-const RESTARTS: (&str, &str) = (
-    "RestartPreventExitStatus=1 3 ABRT",
-    "RestartPreventExitStatus=",
-);
-const CLEAN: (&str, &str) = ("SuccessExitStatus=4 KILL TERM", "SuccessExitStatus=");
-
-/// An observation of a backend at 127.0.0.1:8000, changed by `change`.
-fn running(
-    change: impl Fn(&mut Observation),
-) -> impl Fn(&Backend, &UnitState, &[SocketAddr]) -> Vec<String> {
-    move |backend, state, addresses| {
-        let main = *state.main_pid.as_ref().unwrap();
-        let vitals = Vitals {
-            state: 'S',
-            dumping: false,
-            kill_pending: false,
-            age: Duration::from_secs(600),
-            group: Some("/system.slice/demo.service".to_owned()),
-            parent: Parent {
-                pid: 1,
-                group: None,
-            },
-        };
-        let mut now = Observation {
-            at: Monotonic::now(),
-            unit: state.clone(),
-            process: match main {
-                0 => Process::None,
-                _ => Process::Alive(vitals),
-            },
-            members: Ok(Members::default()),
-            sockets: Ok(Sockets::Tcp(TcpFacts {
-                table: vec![in_group(listener("127.0.0.1:8000", 1), 7)],
-                owners: [(7, Owner::Unit)].into(),
-                ..TcpFacts::default()
-            })),
-            probe: None,
-        };
-        change(&mut now);
-        let mut context = host::context(&backend.plan);
-        context.scope = Scope::System;
-        context.silent_at = addresses.to_vec();
-        let refusal = guards::lasting(&context, &now);
-        refusal
-            .map(|why| would_refuse(&backend.unit, &why))
-            .into_iter()
-            .collect()
-    }
-}
-
-fn examine(
-    subjects: Subjects,
-    show: impl Fn(&Unit) -> Result<UnitState, String>,
-    refusals: impl Fn(&Backend, &UnitState, &[SocketAddr]) -> Vec<String>,
-    address: &str,
-) -> Vec<String> {
-    let mut warnings = Vec::new();
-    let address = address.parse().unwrap();
-    subjects.examine(
-        show,
-        refusals,
-        || Ok(vec![address]),
-        |warning| warnings.push(warning),
-    );
-    warnings
-}
-
-fn both() -> Subjects {
-    let plan = RecoveryPlan {
-        grace: Duration::ZERO,
-        unit: "api.service".parse().unwrap(),
-        scope: Scope::User,
-        signal: KillSignal::Kill,
-        dump_signal: None,
-        min_uptime: Duration::from_secs(120),
-        verify: Duration::from_secs(60),
+/// The warnings about a healthy backend, changed by `change`.
+fn warnings(change: impl Fn(&mut Still, &mut Context<'static>)) -> Vec<String> {
+    let mut machine = Still::hung();
+    machine.parked.clear();
+    let mut context = Context {
+        hung_since: None,
+        ..context()
     };
-    Subjects {
-        backend: Some(Backend {
-            unit: unit("api.service", Scope::User),
-            plan,
-            port: Some(8_000),
-        }),
-        own: Some(unit("check.service", Scope::System)),
-        source: Source::Stdin,
-    }
+    change(&mut machine, &mut context);
+    let findings = about_backend(&context, &machine).into_iter();
+    let warnings = findings.filter_map(|finding| match finding {
+        Finding::Warning(warning) => Some(warning),
+        Finding::State(_) => None,
+    });
+    warnings.collect()
 }
 
-fn none(_: &mut Observation) {}
-
-#[test]
-fn examine_warns_of_nothing_if_all_is_well() {
-    let well = |_: &Unit| Ok(state(&[RESTARTS, CLEAN]));
-    let warnings = examine(both(), well, running(none), "127.0.0.1:8000");
-    assert_eq!(warnings, [""; 0]);
+#[track_caller]
+fn one(change: impl Fn(&mut Still, &mut Context<'static>)) -> String {
+    let found = warnings(change);
+    let [warning] = &found[..] else {
+        panic!("{found:#?}");
+    };
+    warning.clone()
 }
 
 #[test]
-fn examine_names_every_stale_unit_and_the_remedy() {
-    let stale = |_: &Unit| Ok(state(&[("NeedDaemonReload=no", "NeedDaemonReload=yes")]));
+fn a_healthy_backend_gives_no_warning() {
+    assert_eq!(warnings(|_, _| {}), [""; 0]);
+}
+
+#[test]
+fn the_state_of_the_unit_is_reported() {
+    let machine = Still::hung();
+    let findings = about_backend(&context(), &machine);
+    let [Finding::State(state)] = &findings[..] else {
+        panic!("{findings:?}");
+    };
+    let words = [&state.name, &state.active_state, &state.sub_state];
+    assert_eq!(words, ["demo.service", "active", "running"]);
+    // 9,000 s before the machine's time.
+    let since = std::time::UNIX_EPOCH + Duration::from_secs(1_000);
+    assert_eq!((state.since, state.restarts), (Some(since), Some(0)));
+}
+
+#[test]
+fn what_would_keep_a_recovery_from_working_is_warned_of() {
+    let refused = |machine: &mut Still, _: &mut Context<'static>| {
+        machine.unit = Ok(unit(&[("Restart", "no")]));
+    };
+    let warning = one(refused);
+    let start = "recovery of demo.service would be refused: ";
+    assert!(
+        warning.starts_with(start) && warning.contains("Restart=no"),
+        "{warning}"
+    );
+    let failing = one(|machine, _| machine.unit = Err("no systemctl".to_owned()));
+    assert_eq!(failing, "recovery of demo.service would fail: no systemctl");
+    let denied = one(|machine, _| {
+        machine.may_signal = Err(NotSent::Refused("EPERM".to_owned()));
+    });
+    let start = "recovery of demo.service would fail: process 4711 cannot be signalled: EPERM";
+    assert!(
+        denied.starts_with(start) && denied.contains("CAP_KILL"),
+        "{denied}"
+    );
     assert_eq!(
-        examine(both(), stale, |_, _, _| vec![], "127.0.0.1:8000"),
+        warnings(|machine, _| machine.may_signal = Err(NotSent::Gone)),
+        [""; 0]
+    );
+    let hidden = one(|machine, _| machine.process = MainProcess::Hidden);
+    assert!(
+        hidden.contains("/proc does not show the main process 4711"),
+        "{hidden}"
+    );
+    let elsewhere = one(|_, context| context.not_local = Some("base_url".to_owned()));
+    assert!(
+        elsewhere.ends_with("would be refused: base_url"),
+        "{elsewhere}"
+    );
+}
+
+#[test]
+fn a_dump_signal_that_no_process_catches_is_warned_of() {
+    let with = |caught: u64| {
+        warnings(move |machine, context| {
+            context.dump_signal = Some(DumpSignal::Usr2);
+            let group = machine.group.as_mut().unwrap();
+            let mut worker = member(4_712);
+            worker.signals = Signals { caught, blocked: 0 };
+            group.members.push(worker);
+        })
+    };
+    let [warning] = &with(0)[..] else {
+        panic!("one warning")
+    };
+    assert!(
+        warning.contains("no process of it catches SIGUSR2"),
+        "{warning}"
+    );
+    assert!(
+        warning.contains("faulthandler.register(signal.SIGUSR2)"),
+        "{warning}"
+    );
+    assert_eq!(with(1 << (libc::SIGUSR2 - 1)), [""; 0]);
+}
+
+#[test]
+fn stale_units_are_named_with_the_remedy() {
+    let stale = one(|machine, _| machine.unit = Ok(unit(&[("NeedDaemonReload", "yes")])));
+    assert_eq!(
+        stale,
+        "demo.service is newer on disk than what systemd has loaded: \"systemctl daemon-reload\" loads it"
+    );
+    let own = OwnService {
+        name: "check.service".to_owned(),
+        scope: Scope::User,
+    };
+    let warnings = about_own(&own, |name| {
+        let triggers = ("TriggeredBy", "check.timer check.path");
+        Ok(unit(&[("Id", name), ("NeedDaemonReload", "yes"), triggers]))
+    });
+    let reload = "is newer on disk than what systemd has loaded: \"systemctl --user daemon-reload\" loads it";
+    assert_eq!(
+        warnings,
         [
-            "api.service is newer on disk than what systemd has loaded: \"systemctl --user daemon-reload\" loads it",
-            "check.service is newer on disk than what systemd has loaded: \"systemctl daemon-reload\" loads it",
-            "demo.timer is newer on disk than what systemd has loaded: \"systemctl daemon-reload\" loads it",
+            format!("check.service {reload}"),
+            format!("check.timer {reload}")
         ]
     );
+    let unseen = about_own(&own, |_| Err("why".to_owned()));
+    assert_eq!(unseen, ["check.service could not be checked: why"]);
 }
 
 #[test]
-fn examine_finds_what_would_keep_a_recovery_from_working() {
-    let alone = |show: &dyn Fn() -> Result<UnitState, String>, source, address: &str| {
-        let subjects = Subjects {
-            own: None,
-            source,
-            ..both()
-        };
-        examine(subjects, |_| show(), running(none), address).join("\n")
-    };
-    let here = "127.0.0.1:8000";
-    for (change, expected) in [
-        (
-            ("LoadState=loaded", "LoadState=not-found"),
-            "would be refused: api.service does not exist",
-        ),
-        (("Restart=always", "Restart=no"), "(Restart=no)"),
-        (
-            ("Restart=always", "Restart=on-failure"),
-            "SuccessExitStatus= names SIGKILL",
-        ),
-        (("Restart=always\n", ""), "did not report Restart="),
-        (
-            ("ExitType=main", "ExitType=cgroup"),
-            "(ExitType=cgroup waits",
-        ),
-    ] {
-        let warning = alone(&|| Ok(state(&[change])), Source::Stdin, here);
-        assert!(warning.contains(expected), "{warning}");
-        assert!(
-            warning.starts_with("recovery of api.service would be refused: "),
-            "{warning}"
-        );
-        assert_eq!(warning.lines().count(), 1, "{warning}");
-    }
-    let passing = [
-        ("ActiveState=active", "ActiveState=inactive"),
-        ("MainPID=30", "MainPID=0"),
-    ];
-    assert_eq!(alone(&|| Ok(state(&passing)), Source::Stdin, here), "");
-    assert_eq!(
-        alone(&|| Err("no systemctl".to_owned()), Source::Stdin, here),
-        "recovery of api.service would fail: no systemctl"
-    );
-    let warning = alone(&|| Ok(state(&[])), Source::Stdin, "192.0.2.1:80");
-    assert!(
-        warning.contains("of api.service would be refused: base_url may not"),
-        "{warning}"
-    );
-    if !nix::unistd::geteuid().is_root() {
-        return skip_unless_ci(
-            "only a run that may kill any process minds who may write the manifest",
-        );
-    }
-    let source = Source::File {
-        path: "/etc/routes.json".into(),
-        owner: 0,
-        mode: 0o100_666,
-    };
-    let warning = alone(&|| Ok(state(&[])), source, here);
-    assert!(
-        warning.contains("of api.service would be refused: the manifest"),
-        "{warning}"
-    );
-}
-
-#[test]
-fn about_timer_finds_one_that_will_not_elapse_again() {
-    let timer = unit("check.timer", Scope::System);
+fn a_timer_that_will_not_elapse_again_is_named() {
     for (active, sub, expected) in [
         ("active", "waiting", None),
         ("active", "running", None),
@@ -211,11 +147,8 @@ fn about_timer_finds_one_that_will_not_elapse_again() {
         ("inactive", "dead", Some("enable --now check.timer")),
         ("failed", "failed", Some("enable --now check.timer")),
     ] {
-        let state = state(&[
-            ("ActiveState=active", &format!("ActiveState={active}")),
-            ("SubState=running", &format!("SubState={sub}")),
-        ]);
-        let warning = about_timer(&timer, &state).join("\n");
+        let timer = unit(&[("ActiveState", active), ("SubState", sub)]);
+        let warning = about_timer("check.timer", Scope::System, &timer).join("\n");
         assert_eq!(warning.is_empty(), expected.is_none(), "{sub}: {warning}");
         assert!(
             warning.contains(expected.unwrap_or_default()),
@@ -225,19 +158,25 @@ fn about_timer_finds_one_that_will_not_elapse_again() {
 }
 
 #[test]
-fn own_unit_reads_the_control_group() {
+fn service_of_reads_the_control_group() {
+    let service = |name: &str, scope| {
+        Some(OwnService {
+            name: name.to_owned(),
+            scope,
+        })
+    };
     for (cgroup, expected) in [
         (
             "0::/system.slice/check.service\n",
-            Some(unit("check.service", Scope::System)),
+            service("check.service", Scope::System),
         ),
         (
             "0::/user.slice/user-1000.slice/user@1000.service/app.slice/check.service\n",
-            Some(unit("check.service", Scope::User)),
+            service("check.service", Scope::User),
         ),
         (
             "12:pids:/x\n0::/system.slice/a@b.service\n",
-            Some(unit("a@b.service", Scope::System)),
+            service("a@b.service", Scope::System),
         ),
         ("0::/user.slice/user-0.slice/session-3.scope\n", None),
         (
@@ -248,103 +187,45 @@ fn own_unit_reads_the_control_group() {
         ("1:name=systemd:/system.slice/x.service\n", None),
         ("", None),
     ] {
-        assert_eq!(own_unit(cgroup), expected, "{cgroup}");
+        assert_eq!(service_of(cgroup), expected, "{cgroup}");
     }
 }
 
-#[test]
-fn lasting_names_reasons_that_persist_while_the_backend_is_healthy() {
-    let refused = |changes: &[(&str, &str)], change: &dyn Fn(&mut Observation)| {
-        let subjects = Subjects {
-            own: None,
-            ..both()
-        };
-        let changes = [&[RESTARTS, CLEAN], changes].concat();
-        let show = |_: &Unit| Ok(state(&changes));
-        examine(subjects, show, running(change), "127.0.0.1:8000").join("\n")
-    };
-    let foreign = refused(&[], &|now| {
-        let Ok(Sockets::Tcp(facts)) = &mut now.sockets else {
-            panic!("TCP")
-        };
-        let owner = Owner::Foreign("/system.slice/nginx.service".to_owned());
-        facts.owners.insert(7, owner);
-    });
-    assert!(foreign.contains("belongs to nginx.service"), "{foreign}");
-    let unreachable = refused(&[], &|now| now.sockets = Err("no AF_NETLINK".to_owned()));
-    assert!(unreachable.contains("no AF_NETLINK"), "{unreachable}");
-    let supervised = refused(&[], &|now| {
-        if let Process::Alive(vitals) = &mut now.process {
-            vitals.parent.pid = 77;
-        }
-    });
-    assert!(supervised.contains("a child of process 77"), "{supervised}");
-    let elsewhere = refused(&[], &|now| {
-        if let Process::Alive(vitals) = &mut now.process {
-            vitals.group = Some("/docker/4711".to_owned());
-        }
-    });
-    assert!(
-        elsewhere.contains("is in control group /docker/4711"),
-        "{elsewhere}"
-    );
-    // The unit does not run, but its settings are known.
-    let stopped = |restart| {
-        let none: fn(&mut Observation) = |now| now.process = Process::None;
-        refused(&[("Restart=always", restart)], &none)
-    };
-    assert!(stopped("Restart=no").contains("(Restart=no)"));
-    assert_eq!(stopped("Restart=on-failure"), "");
-    let left = |now: &mut Observation| now.members.as_mut().unwrap().others = 2;
-    let kept = refused(&[("KillMode=mixed", "KillMode=process")], &left);
-    assert!(kept.contains("2 other processes"), "{kept}");
-    assert_eq!(refused(&[], &left), "");
-    // Age, tracers and the like are temporary.
-    let passing = |now: &mut Observation| now.at = *now.unit.started.as_ref().unwrap();
-    assert_eq!(refused(&[], &passing), "");
-}
-
-#[test]
-fn a_dump_signal_that_no_process_catches_is_named() {
-    let Some(sleepers) = Sleepers::start(1) else {
-        return;
-    };
-    let group = format!("ControlGroup={}", sleepers.group.as_str());
-    let state = state(&[("ControlGroup=/system.slice/demo.service", &group)]);
-    let warning = uncaught(DumpSignal::Usr2, &state, "api.service").unwrap();
-    assert!(
-        warning.contains("no process of it catches SIGUSR2"),
-        "{warning}"
-    );
-    assert!(
-        warning.contains("faulthandler.register(signal.SIGUSR2)"),
-        "{warning}"
-    );
-    let elsewhere = self::state(&[("ControlGroup=/system.slice/demo.service\n", "")]);
-    assert_eq!(uncaught(DumpSignal::Usr2, &elsewhere, "x"), None);
-}
-
-fn pending() -> (Sender<String>, PendingWarnings) {
-    let (sender, warnings) = mpsc::channel();
+fn pending() -> (Sender<Finding>, PendingWarnings) {
+    let (sender, findings) = mpsc::channel();
     let pending = PendingWarnings {
-        warnings,
+        findings,
         units: "api.service".to_owned(),
         cancel: None,
     };
     (sender, pending)
 }
 
+fn warning(text: &str) -> Finding {
+    Finding::Warning(text.to_owned())
+}
+
 #[test]
 fn finish_waits_for_the_end_but_not_indefinitely() {
     let (sender, done) = pending();
-    sender.send("one".to_owned()).unwrap();
-    sender.send("two".to_owned()).unwrap();
+    sender.send(warning("one")).unwrap();
+    let unit = unit(&[]);
+    let state = UnitReport::of(
+        "api.service",
+        &unit,
+        Monotonic::now(),
+        std::time::UNIX_EPOCH,
+    );
+    sender.send(Finding::State(state.unwrap())).unwrap();
+    sender.send(warning("two")).unwrap();
     drop(sender);
-    assert_eq!(done.finish(Duration::ZERO), ["one", "two"]);
+    let findings = done.finish(Duration::ZERO);
+    assert_eq!(findings.warnings, ["one", "two"]);
+    assert!(findings.unit.is_some());
 
     let (sender, stuck) = pending();
-    sender.send("one".to_owned()).unwrap();
-    let warnings = stuck.finish(Duration::from_millis(30));
+    sender.send(warning("one")).unwrap();
+    let warnings = stuck.finish(Duration::from_millis(30)).warnings;
     assert_eq!(warnings.len(), 2);
     assert!(warnings[1].starts_with("api.service could not be checked in time"));
 }
@@ -357,10 +238,10 @@ fn finish_cancels_a_running_call() {
     waiting.cancel = Some(cancel);
     let thread = thread::spawn(move || {
         let closed = io::copy(&mut cancelled, &mut io::sink());
-        sender.send("the call was cancelled".to_owned()).unwrap();
+        sender.send(warning("the call was cancelled")).unwrap();
         closed.unwrap()
     });
-    let warnings = waiting.finish(Duration::from_millis(30));
+    let warnings = waiting.finish(Duration::from_millis(30)).warnings;
     assert!(thread.is_finished() || thread.join().is_ok());
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     assert!(warnings[0].starts_with("api.service could not be checked in time"));

@@ -1,7 +1,10 @@
 use std::fs;
 use std::io::Read;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::symlink;
 use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
@@ -16,11 +19,11 @@ fn folder() -> TempDir {
 }
 
 fn write(path: &Path, text: &str) -> Result<(), String> {
-    Destination::new("metrics", path).write(|out| out.write_all(text.as_bytes()))
+    Destination::prepare("metrics", path).0.write(text)
 }
 
 fn prepare(path: &Path) -> Result<(), String> {
-    Destination::new("metrics", path).prepare()
+    Destination::prepare("metrics", path).1
 }
 
 fn names(folder: &TempDir) -> Vec<String> {
@@ -47,20 +50,12 @@ fn a_regular_file_is_replaced_whole_and_nothing_is_left_beside_it() {
 }
 
 #[test]
-fn a_failed_report_leaves_the_old_one_and_nothing_else() {
+fn a_failed_report_leaves_nothing_behind() {
     let folder = folder();
+    // rename(2) cannot replace a folder.
     let path = folder.path().join("out.prom");
-    fs::write(&path, "old").unwrap();
-    let failed = Destination::new("metrics", &path).write(|out| {
-        out.write_all(&[b'x'; 100_000])?;
-        Err(Errno::ENOSPC.into())
-    });
-    let complaint = failed.unwrap_err();
-    assert!(
-        complaint.ends_with("no space left on device; free some space"),
-        "{complaint}"
-    );
-    assert_eq!(fs::read_to_string(&path).unwrap(), "old");
+    fs::create_dir(&path).unwrap();
+    assert!(replace(&path, "new").is_err());
     assert_eq!(names(&folder), ["out.prom"]);
 }
 
@@ -145,12 +140,12 @@ fn a_pipe_is_kept_open_from_the_check_to_the_report() {
         .custom_flags(libc::O_NONBLOCK)
         .open(&path)
         .unwrap();
-    let mut destination = Destination::new("metrics", &path);
-    destination.prepare().unwrap();
+    let (destination, checked) = Destination::prepare("metrics", &path);
+    checked.unwrap();
     // While a writer exists, an empty pipe is empty rather than at its end.
     let error = (&reader).read(&mut [0]).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
-    destination.write(|out| out.write_all(b"whole")).unwrap();
+    destination.write("whole").unwrap();
     // A process that another test starts may contain the pipe for a moment, so the read waits for the end.
     fcntl(&reader, FcntlArg::F_SETFL(OFlag::empty())).unwrap();
     assert_eq!(io::read_to_string(reader).unwrap(), "whole");
@@ -161,19 +156,67 @@ fn a_pipe_may_hold_less_than_the_report_while_its_reader_reads() {
     let folder = folder();
     let path = folder.path().join("pipe");
     mkfifo(&path, Mode::S_IRWXU).unwrap();
-    let reader = std::thread::spawn({
+    let reader = thread::spawn({
         let path = path.clone();
         move || fs::read(path).unwrap().len()
     });
     // Until the reader has opened the pipe, it cannot be used.
-    let end = Monotonic::now() + MAX_WAIT;
-    let mut destination = Destination::new("metrics", &path);
-    while destination.prepare().is_err() && !end.has_passed() {
-        std::thread::yield_now();
-    }
-    let long = vec![b'x'; 1_000_000];
-    destination.write(|out| out.write_all(&long)).unwrap();
+    let began = Instant::now();
+    let destination = loop {
+        let (destination, checked) = Destination::prepare("metrics", &path);
+        if checked.is_ok() || began.elapsed() > Duration::from_secs(5) {
+            break destination;
+        }
+        thread::yield_now();
+    };
+    let long = "x".repeat(1_000_000);
+    destination.write(&long).unwrap();
     assert_eq!(reader.join().unwrap(), long.len());
+}
+
+#[test]
+fn a_reader_may_be_slow_but_must_not_stand_still() {
+    let (mut reader, writer) = io::pipe().unwrap();
+    fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+    let long = "x".repeat(400_000);
+    // More than four times the limit in all, but never as long as the limit at once.
+    let reading = thread::spawn(move || {
+        let (mut buffer, mut total) = (vec![0; 20_000], 0);
+        loop {
+            match reader.read(&mut buffer).unwrap() {
+                0 => return total,
+                count => total += count,
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
+    });
+    let began = Instant::now();
+    write_in_place(File::from(OwnedFd::from(writer)), 500_u16.into(), &long).unwrap();
+    assert!(began.elapsed() > Duration::from_secs(1));
+    assert_eq!(reading.join().unwrap(), long.len());
+
+    let (_reader, writer) = io::pipe().unwrap();
+    fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+    let stuck = write_in_place(File::from(OwnedFd::from(writer)), 50_u16.into(), &long);
+    assert_eq!(stuck.unwrap_err().to_string(), "its reader does not read");
+}
+
+#[test]
+fn is_same_compares_files_rather_than_names() {
+    let folder = folder();
+    let path = |name: &str| folder.path().join(name);
+    symlink("out", path("link")).unwrap();
+    symlink(".", path("folder")).unwrap();
+    for exists in [false, true] {
+        for name in ["out", "./out", "link", "folder/out"] {
+            assert!(is_same(&path("out"), &path(name)), "{name} {exists}");
+        }
+        assert!(!is_same(&path("out"), &path("other")));
+        fs::write(path("out"), "").unwrap();
+    }
+    fs::hard_link(path("out"), path("other")).unwrap();
+    assert!(is_same(&path("out"), &path("other")));
+    assert!(is_same(&path("missing/out"), &path("missing/out")));
 }
 
 #[test]

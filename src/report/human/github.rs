@@ -4,19 +4,33 @@
 
 use crate::cause::Severity;
 use crate::escape::escape;
-use crate::manifest::Route;
-use crate::report::wording;
-use crate::verdict::ProbeResult;
+use crate::report::{Report, Row, wording};
 
-/// The line that annotates a run with a route that is not OK.
-pub(super) fn annotation(route: &Route, result: &ProbeResult, message: &str) -> Option<String> {
-    let command = match result.class.severity(route.core) {
-        Severity::Fine => return None,
-        Severity::Soft => "warning",
-        Severity::Hard => "error",
-    };
-    let title = property(&escape(&wording::target(route)));
-    Some(format!("::{command} title={title}::{}", data(message)))
+/// GitHub drops further annotations of one kind in a step without a word.
+const MOST: usize = 10;
+
+/// Annotations for the routes that are not OK.
+pub(super) fn annotations(report: &Report) -> String {
+    let mut text = String::new();
+    for (command, wanted) in [("error", Severity::Hard), ("warning", Severity::Soft)] {
+        let mut rows: Vec<Row> = report.rows_of(wanted).collect();
+        rows.sort_by_key(|(route, _)| !route.core);
+        let more = match rows.len() {
+            0..=MOST => 0,
+            all => all - MOST + 1,
+        };
+        rows.truncate(rows.len() - more);
+        for row in rows {
+            let title = property(&escape(&wording::target(row.0)));
+            let message = data(&escape(&wording::message(row)));
+            text += &format!("::{command} title={title}::{message}\n");
+        }
+        if more > 0 {
+            let more = wording::count(more, "more route");
+            text += &format!("::{command} title={more}::the report names all that are not OK\n");
+        }
+    }
+    text
 }
 
 fn data(text: &str) -> String {

@@ -1,6 +1,5 @@
 //! The routes in columns, for terminals of any width and for pipes.
 
-use std::io::{self, Write};
 use std::time::Duration;
 
 use anstyle::Style;
@@ -9,34 +8,33 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 use super::style;
 use crate::cause::{Class, SkipReason};
 use crate::escape::escape;
-use crate::manifest::Route;
+use crate::manifest::in_seconds;
 use crate::report::terminal::Appearance;
-use crate::report::{Report, wording};
+use crate::report::{Report, Row, severity, wording};
 use crate::verdict::ProbeResult;
 
 /// From this width on, a terminal has space for the scale, and for notes beside the paths.
 const WIDE: usize = 80;
-/// The fewest columns that text is wrapped into.
+/// The fewest columns for a path.
 const NARROWEST: usize = 8;
 /// The width of the scale, and the time at its left end.
 const SCALE: usize = 10;
 const SCALE_BEGINS: Duration = Duration::from_millis(1);
-/// The longest path that affects the alignment if lines may be of any length.
-const PLAIN_PATH: usize = 60;
+/// The longest path that affects the alignment.
+const WIDEST_PATH: usize = 60;
 /// The indentation of a note that has its own lines.
 const INDENT: usize = 4;
 
 /// How the columns of routes are laid out.
 pub(super) struct Table {
     appearance: Appearance,
-    /// The terminal's width; none if lines may be of any length.
-    columns: Option<usize>,
+    dim: Style,
     /// Columns before the path.
     lead: usize,
     /// The right end of the scale; none if there is no scale.
     scale: Option<Duration>,
     /// Columns for a path and the note beside it.
-    path_width: usize,
+    rest: usize,
     /// Columns for a path whose note is aligned with others.
     path: usize,
     gap: &'static str,
@@ -45,149 +43,97 @@ pub(super) struct Table {
 impl Table {
     pub(super) fn new(report: &Report, appearance: Appearance) -> Self {
         let columns = appearance.stream.columns();
-        let narrow = columns.is_some_and(|columns| columns < WIDE);
+        let (narrow, plain) = (columns < WIDE, columns == usize::MAX);
         let gap = if narrow { " " } else { "  " };
-        let longest = report
-            .manifest
-            .routes
-            .iter()
-            .map(|r| r.options.timeout)
-            .max();
-        let drawn = columns.is_some() && !narrow && appearance.unicode;
-        let scale = longest.filter(|longest| drawn && *longest > SCALE_BEGINS);
+        let drawn = !plain && !narrow && appearance.unicode;
+        let timeouts = report.by_route().map(|(route, _)| route.options.timeout);
+        let scale = timeouts.filter(|timeout| drawn && *timeout > SCALE_BEGINS);
+        let scale = scale.max();
         let scale_columns = scale.map_or(0, |_| SCALE + gap.len());
         let lead = "rate-limited".len() + "core".len() + 3 + 7 + 4 * gap.len() + scale_columns;
-        let path_width = columns.map_or(PLAIN_PATH, |columns| {
-            columns.saturating_sub(lead).max(NARROWEST)
-        });
+        let rest = columns.saturating_sub(lead).max(NARROWEST);
         // Notes are aligned beside those paths that have one and leave at least half of the width to it.
-        let cap = columns.map_or(path_width, |_| path_width / 2);
-        let noted = report.by_route().filter(|(_, o)| !note(o).is_empty());
+        let noted = report.by_route().filter(|row| !note(row.1).is_empty());
         let widths = noted.map(|(route, _)| escape(&wording::target(route)).width());
-        let path = widths.filter(|width| *width <= cap).max().unwrap_or(0);
+        let widest = WIDEST_PATH.min(rest / 2);
+        let path = widths.filter(|width| *width <= widest).max();
+        let dim = appearance.color.then(|| Style::new().dimmed());
         Self {
             appearance,
-            columns,
+            dim: dim.unwrap_or_default(),
             lead,
             scale,
-            path_width,
-            path,
+            rest,
+            path: path.unwrap_or(0),
             gap,
         }
     }
 
-    pub(super) fn heading(&self, report: &Report, out: &mut dyn Write) -> io::Result<()> {
-        let source = &report.manifest.source;
-        let base_url = report.manifest.base_url.to_string();
-        let count = wording::routes(report.manifest.routes.len(), "");
-        let line = format!("{base_url}, {count} of {source}");
-        for line in wrap(&escape(&line), self.columns) {
-            writeln!(out, "{line}")?;
-        }
+    pub(super) fn heading(&self, report: &Report) -> String {
+        let heading = wording::heading(report.manifest);
+        let lines = wrap(&escape(&heading), self.appearance.stream.columns());
+        let text = lines.join("\n") + "\n";
         let Some(longest) = self.scale else {
-            return writeln!(out);
+            return text + "\n";
         };
-        let right = brief(longest);
+        let right = format!("{} s", in_seconds(longest));
         let left = self.lead - SCALE - self.gap.len();
-        let dim = dim(self.appearance);
-        let labels = SCALE - "1 ms".len();
-        writeln!(out, "{:left$}{dim}1 ms{right:>labels$}{dim:#}", "")
+        let (dim, labels) = (self.dim, SCALE - "1 ms".len());
+        format!("{text}{:left$}{dim}1 ms{right:>labels$}{dim:#}\n", "")
     }
 
-    pub(super) fn row(
-        &self,
-        (route, result): (&Route, &ProbeResult),
-        out: &mut dyn Write,
-    ) -> io::Result<()> {
+    pub(super) fn row(&self, (route, result): Row) -> String {
         let gap = self.gap;
-        let style = style(self.appearance, result.class.severity(route.core));
+        let style = style(self.appearance, severity((route, result)));
         let core = if route.core { "core" } else { "" };
+        let attempted = result.attempts > 0;
         let status = result.status.map(|status| status.to_string());
-        let attempted = !matches!(result.class, Class::Skipped(_));
         let time = attempted.then(|| wording::time(result.elapsed));
-        write!(
-            out,
+        let mut text = format!(
             "{style}{:<12}{style:#}{gap}{core:<4}{gap}{:>3}{gap}{:>7}{gap}",
             wording::class(result.class),
             status.as_deref().unwrap_or("-"),
             time.as_deref().unwrap_or("-"),
-        )?;
+        );
         if let Some(longest) = self.scale {
-            let bar = match attempted {
-                true => bar(result.elapsed, longest),
-                false => String::new(),
-            };
-            let rest = SCALE - bar.width();
-            let rest = if attempted { "─" } else { " " }.repeat(rest);
-            let dim = dim(self.appearance);
-            write!(out, "{style}{bar}{style:#}{dim}{rest}{dim:#}{gap}")?;
+            let bar = attempted.then(|| bar(result.elapsed, longest));
+            let (bar, dim) = (bar.unwrap_or_default(), self.dim);
+            let rest = if attempted { "─" } else { " " }.repeat(SCALE - bar.width());
+            text += &format!("{style}{bar}{style:#}{dim}{rest}{dim:#}{gap}");
         }
-        self.path(
-            &escape(&wording::target(route)),
-            &escape(&note(result)),
-            out,
-        )
+        let (path, note) = (wording::target(route), note(result));
+        text + &self.path(&escape(&path), &escape(&note))
     }
 
     /// The path, and the note beside it, or below it if it does not fit.
-    fn path(&self, path: &str, note: &str, out: &mut dyn Write) -> io::Result<()> {
-        let padding = match note.is_empty() {
-            true => 0,
-            false => self.path.saturating_sub(path.width()) + self.gap.len(),
+    fn path(&self, path: &str, note: &str) -> String {
+        let padding = match note {
+            "" => 0,
+            _ => self.path.saturating_sub(path.width()) + self.gap.len(),
         };
-        let Some(columns) = self.columns else {
-            return writeln!(out, "{path}{:padding$}{note}", "");
-        };
-        if path.width() + padding + note.width() <= self.path_width {
-            return writeln!(out, "{path}{:padding$}{note}", "");
+        if path.width() + padding + note.width() <= self.rest {
+            return format!("{path}{:padding$}{note}\n", "");
         }
-        writeln!(
-            out,
-            "{}",
-            shorten(path, self.path_width, self.appearance.unicode)
-        )?;
-        if note.is_empty() {
-            return Ok(());
-        }
+        let mut text = shorten(path, self.rest, self.appearance.unicode) + "\n";
+        let columns = self.appearance.stream.columns();
         let indent = if columns < WIDE { 0 } else { self.lead } + INDENT;
-        let dim = dim(self.appearance);
-        for line in wrap(note, Some(columns.saturating_sub(indent))) {
-            writeln!(out, "{:indent$}{dim}{line}{dim:#}", "")?;
+        let dim = self.dim;
+        for line in wrap(note, columns.saturating_sub(indent)) {
+            if !line.is_empty() {
+                text += &format!("{:indent$}{dim}{line}{dim:#}\n", "");
+            }
         }
-        Ok(())
+        text
     }
 }
 
 /// The note on a route's line. Routes skipped because the backend hung or is down have none: the verdict
 /// gives the reason once.
 fn note(result: &ProbeResult) -> String {
-    match result.class {
-        Class::Skipped(SkipReason::BackendHung | SkipReason::BackendDown) => String::new(),
-        Class::Skipped(SkipReason::Deadline)
-        | Class::Ok
-        | Class::TimeoutUnreachable(_)
-        | Class::RateLimited
-        | Class::HttpError(_) => wording::note(result),
-    }
-}
-
-/// A timeout in its shortest form.
-pub(super) fn brief(length: Duration) -> String {
-    let time = wording::time(length);
-    match time.split_once(' ') {
-        Some((number, unit)) if number.contains('.') => {
-            let number = number.trim_end_matches('0').trim_end_matches('.');
-            format!("{number} {unit}")
-        }
-        Some(_) | None => time,
-    }
-}
-
-fn dim(appearance: Appearance) -> Style {
-    match appearance.colour {
-        true => Style::new().dimmed(),
-        false => Style::new(),
-    }
+    let Class::Skipped(SkipReason::BackendHung | SkipReason::BackendDown) = result.class else {
+        return wording::note(result);
+    };
+    String::new()
 }
 
 /// A bar whose length is the logarithm of the time, so that both 4 ms and 4 s are visible.
@@ -232,23 +178,15 @@ fn fitting(characters: impl Iterator<Item = char>, columns: usize) -> String {
         .collect()
 }
 
-/// Breaks text into lines at its spaces, and in the middle of words that are too long. If `columns` is
-/// none, a line may be of any length.
-pub(super) fn wrap(text: &str, columns: Option<usize>) -> Vec<String> {
-    let columns = columns.unwrap_or(usize::MAX).max(NARROWEST);
+/// Breaks text into lines at its spaces. A longer word is left to the terminal.
+pub(super) fn wrap(text: &str, columns: usize) -> Vec<String> {
     let mut lines = vec![];
     let mut line = String::new();
     for word in text.split(' ') {
-        let mut word = word;
-        if !line.is_empty() && line.width() + 1 + word.width() <= columns {
-            line.push(' ');
-        } else if !line.is_empty() {
+        if !line.is_empty() && line.width() + 1 + word.width() > columns {
             lines.push(std::mem::take(&mut line));
-        }
-        while word.width() > columns {
-            let part = fitting(word.chars(), columns);
-            word = word.get(part.len()..).unwrap_or_default();
-            lines.push(part);
+        } else if !line.is_empty() {
+            line.push(' ');
         }
         line.push_str(word);
     }

@@ -2,13 +2,14 @@ use std::time::Duration;
 
 use unicode_width::UnicodeWidthStr;
 
-use super::table::{bar, brief, shorten, wrap};
+use super::table::{bar, shorten, wrap};
 use super::*;
+use crate::cause::{ResponseError, SkipReason};
 use crate::report::samples::*;
 
 const WIDE_TERMINAL: Appearance = Appearance {
     stream: Stream::Terminal { columns: 120 },
-    colour: false,
+    color: false,
     unicode: true,
     github: false,
 };
@@ -18,7 +19,7 @@ const NARROW_TERMINAL: Appearance = Appearance {
 };
 const PLAIN: Appearance = Appearance {
     stream: Stream::Plain,
-    colour: false,
+    color: false,
     unicode: false,
     github: false,
 };
@@ -32,7 +33,7 @@ const JOURNAL: Appearance = Appearance {
 };
 
 fn shown(report: &Report, appearance: Appearance, quiet: bool) -> String {
-    text(|out| render(report, appearance, quiet, out))
+    render(report, appearance, quiet)
 }
 
 #[test]
@@ -43,6 +44,7 @@ fn render_shows_every_route_at_a_terminal_and_keeps_to_its_width() {
                 "hung" => recovered(),
                 _ => report.recovery.clone(),
             };
+            report.unit = Some(active());
             for (width, appearance) in [(60, NARROW_TERMINAL), (120, WIDE_TERMINAL)] {
                 let text = shown(report, appearance, false);
                 let (table, _) = text.rsplit_once("\n\n").unwrap();
@@ -63,8 +65,9 @@ fn render_annotates_what_is_not_ok_for_github() {
                     github.lines().partition(|line| line.starts_with("::"));
                 assert_eq!(others, plain.lines().collect::<Vec<_>>());
                 let weight = |severity| {
-                    let all = report.by_route();
-                    all.filter(|(route, result)| result.class.severity(route.core) == severity)
+                    report
+                        .by_route()
+                        .filter(|row| super::severity(*row) == severity)
                         .count()
                 };
                 let count = |start: &str| commands.iter().filter(|c| c.starts_with(start)).count();
@@ -82,6 +85,55 @@ fn render_annotates_what_is_not_ok_for_github() {
     }
     with_report(failing(), |report| {
         assert_golden("human-failing-github.txt", &shown(report, GITHUB, true));
+    });
+}
+
+#[test]
+fn github_gets_at_most_ten_annotations_of_a_kind_and_the_core_first() {
+    let path = |number: usize| format!("/{number}");
+    let error = Class::HttpError(ResponseError::Status);
+    for (errors, last) in [
+        (10, "::error title=/8::"),
+        (12, "::error title=3 more routes::"),
+    ] {
+        let mut cases: Vec<Case> = (0..errors)
+            .map(|number| case(&path(number), error, Some(500), 0))
+            .collect();
+        cases.push(case("/limited", Class::RateLimited, Some(429), 0));
+        *cases.get_mut(9).unwrap() = case("/core", error, Some(500), 0).core();
+        with_report(cases, |report| {
+            let text = shown(report, GITHUB, true);
+            let of = |start: &str| -> Vec<String> {
+                let lines = text.lines().filter(|line| line.starts_with(start));
+                lines.map(str::to_owned).collect()
+            };
+            let errors = of("::error");
+            assert_eq!((errors.len(), of("::warning").len()), (10, 1), "{text}");
+            let first = "::error title=/core::core /core: HTTP error 500";
+            assert!(errors.first().unwrap().starts_with(first), "{text}");
+            assert!(errors.last().unwrap().starts_with(last), "{text}");
+        });
+    }
+}
+
+#[test]
+fn skipped_routes_are_counted_where_only_failures_are_shown() {
+    let mut cases = hung();
+    let error = Class::HttpError(ResponseError::Status);
+    cases.extend((0..9).map(|number| {
+        let class = Class::Skipped(SkipReason::BackendHung);
+        case(&format!("/{number}"), class, None, 0)
+    }));
+    cases.push(case("/last", error, Some(500), 0));
+    with_report(cases, |report| {
+        report.recovery = recovered();
+        assert_golden("human-hung-quiet.txt", &shown(report, PLAIN, true));
+        let journal = shown(report, JOURNAL, false);
+        assert!(
+            journal.contains("\n<4>(9 more skipped)\n<4>evidence: "),
+            "{journal}"
+        );
+        assert!(shown(report, PLAIN, false).contains("/8\n"));
     });
 }
 
@@ -122,13 +174,13 @@ fn render_is_quiet_while_healthy_and_short_otherwise() {
 }
 
 #[test]
-fn render_colours_without_changing_the_text() {
+fn render_colors_without_changing_the_text() {
     for cases in [soft(), failing(), hung()] {
         with_report(cases, |report| {
-            let coloured = shown(
+            let colored = shown(
                 report,
                 Appearance {
-                    colour: true,
+                    color: true,
                     ..WIDE_TERMINAL
                 },
                 false,
@@ -138,8 +190,8 @@ fn render_colours_without_changing_the_text() {
             ];
             let stripped = codes
                 .iter()
-                .fold(coloured.clone(), |text, code| text.replace(code, ""));
-            assert_ne!(stripped, coloured);
+                .fold(colored.clone(), |text, code| text.replace(code, ""));
+            assert_ne!(stripped, colored);
             assert_eq!(stripped, shown(report, WIDE_TERMINAL, false));
         });
     }
@@ -162,7 +214,7 @@ fn the_tally_stands_alone_before_verdict_and_recovery() {
             let text = shown(
                 report,
                 Appearance {
-                    colour: true,
+                    color: true,
                     ..appearance
                 },
                 false,
@@ -174,7 +226,10 @@ fn the_tally_stands_alone_before_verdict_and_recovery() {
             let expected = "0 OK, 2 timeout/unreachable, 0 rate-limited, 0 HTTP error, 2 skipped";
             assert_eq!(tally, expected);
             assert!(verdict.contains("unhealthy"));
-            assert!(recovery.starts_with("recovery: refused "), "{recovery}");
+            assert!(
+                recovery.starts_with("\x1b[1m\x1b[31mrecovery: refused\x1b[0m (scidex-api.service"),
+                "{recovery}"
+            );
         }
     });
 }
@@ -207,29 +262,12 @@ fn shorten_keeps_both_ends() {
 }
 
 #[test]
-fn wrap_breaks_at_spaces_and_long_words() {
-    assert_eq!(wrap("one two three", Some(8)), ["one two", "three"]);
-    assert_eq!(wrap("averylongword x", Some(8)), ["averylon", "gword x"]);
-    assert_eq!(wrap("averylongword x", Some(0)), ["averylon", "gword x"]);
-    assert_eq!(wrap("averylongword x", None), ["averylongword x"]);
-    assert_eq!(wrap("", Some(8)), [""]);
-}
-
-#[test]
-fn the_scale_ends_at_the_longest_timeout() {
-    for (millis, label) in [
-        (20, "20 ms"),
-        (1_050, "1.05 s"),
-        (1_500, "1.5 s"),
-        (2_070, "2.07 s"),
-        (9_090, "9.09 s"),
-        (10_000, "10 s"),
-        (10_500, "10.5 s"),
-        (100_000, "100 s"),
-        (3_600_000, "3600 s"),
-    ] {
-        assert_eq!(brief(Duration::from_millis(millis)), label);
-    }
+fn wrap_breaks_at_spaces() {
+    assert_eq!(wrap("one two three", 8), ["one two", "three"]);
+    assert_eq!(wrap("averylongword x", 8), ["averylongword", "x"]);
+    assert_eq!(wrap("one two", 0), ["one", "two"]);
+    assert_eq!(wrap("one two", usize::MAX), ["one two"]);
+    assert_eq!(wrap("", 8), [""]);
 }
 
 #[test]
@@ -237,7 +275,7 @@ fn the_heading_counts_one_route_as_one() {
     with_report(vec![case("/", Class::Ok, Some(200), 0).core()], |report| {
         let text = shown(report, PLAIN, false);
         assert!(
-            text.starts_with("http://127.0.0.1:8000, 1 route of "),
+            text.starts_with("scidex-api at http://127.0.0.1:8000, 1 route of "),
             "{text}"
         );
     });

@@ -2,7 +2,7 @@ use super::*;
 use crate::report::samples::*;
 
 fn shown(report: &Report) -> String {
-    text(|out| render(report, out))
+    render(report)
 }
 
 #[test]
@@ -19,13 +19,7 @@ fn render_writes_failures_and_skipped_cases() {
 
 #[test]
 fn xml_escapes_markup_and_invalid_characters() {
-    assert_eq!(
-        Xml("a<b>&\"c\"").to_string(),
-        "a&lt;b&gt;&amp;&quot;c&quot;"
-    );
-    assert_eq!(
-        Xml("\0\u{1b}\n\u{85}").to_string(),
-        "\\u{0}\\u{1b}\\n\\u{85}"
-    );
-    assert_eq!(Xml("\u{fffe}\u{ffff}").to_string(), "\u{fffd}\u{fffd}");
+    assert_eq!(xml("a<b>&\"c\""), "a&lt;b&gt;&amp;&quot;c&quot;");
+    assert_eq!(xml("\0\u{1b}\n\u{85}"), "\\u{0}\\u{1b}\\n\\u{85}");
+    assert_eq!(xml("\u{fffe}\u{ffff}"), "\u{fffd}\u{fffd}");
 }

@@ -2,7 +2,7 @@ use super::*;
 use crate::report::samples::*;
 
 fn shown(report: &Report) -> String {
-    text(|out| render(report, out))
+    render(report)
 }
 
 #[test]
@@ -12,6 +12,8 @@ fn render_writes_every_series_on_every_run() {
     });
     with_report(hung(), |report| {
         report.recovery = recovered();
+        report.unit = Some(active());
+        report.core_only = true;
         assert_golden("hung.prom", &shown(report));
     });
 }

@@ -8,19 +8,20 @@ use nix::sys::socket::{Backlog, SockFlag, SockType, bind, listen, socket as new_
 
 use super::*;
 use crate::cause::Class;
-use crate::sweep::connections::{Connection, ProbeConnection};
 use crate::sweep::http::tests::settings;
+use crate::sweep::parked::Reach;
 
 const LIMIT: Duration = Duration::from_millis(900);
 
 fn attempt(limit: Duration) -> Attempt {
     let client = settings("http://backend.example").into();
-    Attempt::new(&client, Monotonic::now() + limit)
+    Attempt::new(&client, Monotonic::now() + limit, limit)
 }
 
-fn log(attempt: &Attempt) -> Vec<Connection> {
+/// The addresses that were tried.
+fn tried(attempt: &Attempt) -> Vec<SocketAddr> {
     let log = attempt.client.log.lock();
-    log.tcp.iter().copied().collect()
+    log.remotes.iter().copied().collect()
 }
 
 fn listener(address: &str) -> (TcpListener, SocketAddr) {
@@ -77,10 +78,13 @@ pub(in crate::sweep) fn refusing(address: &str) -> (std::os::fd::OwnedFd, Socket
     (fd, address)
 }
 
-fn live(attempt: &Attempt) -> Vec<(SocketAddr, bool)> {
-    let all = attempt.connections();
-    all.iter()
-        .map(|one| (one.connection.remote, one.established))
+/// The addresses of the attempt's sockets, and whether they are connected.
+fn open(attempt: &Attempt) -> Vec<(SocketAddr, bool)> {
+    let sockets = attempt.sockets();
+    let remote = |open: &crate::sweep::attempt::OpenSocket| open.connection.unwrap().remote;
+    sockets
+        .iter()
+        .map(|open| (remote(open), open.reach() != Reach::Unconnected))
         .collect()
 }
 
@@ -97,11 +101,10 @@ fn a_pending_connect_outweighs_a_refusal() {
             (Class::TimeoutUnreachable(TransportError::Timeout), true)
         );
         assert_eq!(failure.detail, format!("connecting to {}", full.address));
-        assert_eq!(live(&attempt), [(full.address, false)]);
+        assert_eq!(open(&attempt), [(full.address, false)]);
         assert!(Monotonic::now().since(start) >= LIMIT);
-        let log = log(&attempt);
-        let pending = log.iter().find(|one| one.remote == full.address);
-        let local = pending.expect("a record of the pending one").local;
+        assert!(tried(&attempt).contains(&full.address));
+        let local = attempt.sockets()[0].connection.unwrap().local;
         assert!(local.ip().is_loopback() && local.port() != 0, "{local}");
     }
     drop((full.listener, full.waiting));
@@ -117,17 +120,9 @@ fn the_next_address_is_tried_beside_a_pending_one() {
     let took = Monotonic::now().since(start);
     assert!(took >= DELAY && took < DELAY * 2, "{took:?}");
     let (accepted, from) = accepting.accept().unwrap();
-    assert_eq!(
-        attempt.connections(),
-        [ProbeConnection {
-            connection: Connection {
-                local: from,
-                remote: address
-            },
-            established: true
-        }]
-    );
-    assert_eq!(log(&attempt).len(), 2, "the pending one is ours, too");
+    assert_eq!(open(&attempt), [(address, true)]);
+    assert_eq!(attempt.sockets()[0].connection.unwrap().local, from);
+    assert_eq!(tried(&attempt).len(), 2, "the pending one as well");
     drop((socket, accepted));
 }
 
@@ -139,7 +134,7 @@ fn the_first_established_connection_is_used_even_if_it_began_earlier() {
     let socket = std::thread::scope(|scope| {
         let connecting = scope.spawn(|| connect(&[full.address, other.address], &attempt));
         let end = attempt.end;
-        while live(&attempt).len() < 2 {
+        while open(&attempt).len() < 2 {
             assert!(!end.has_passed(), "both were never pending");
             std::thread::yield_now();
         }
@@ -149,7 +144,7 @@ fn the_first_established_connection_is_used_even_if_it_began_earlier() {
         connecting.join().unwrap()
     });
     drop(socket.unwrap());
-    assert_eq!(live(&attempt), [(full.address, true)]);
+    assert_eq!(open(&attempt), [(full.address, true)]);
     full.waiting.clear();
 }
 
@@ -161,7 +156,7 @@ fn a_refusal_lets_the_next_address_begin_at_once() {
     let start = Monotonic::now();
     let socket = connect(&[refused, address], &attempt).unwrap();
     assert!(Monotonic::now().since(start) < DELAY / 2);
-    drop(socket);
+    drop((socket, attempt));
     let (mut accepted, _) = accepting.accept().unwrap();
     assert_eq!(accepted.read(&mut [0]).unwrap(), 0);
 }
@@ -177,7 +172,7 @@ fn the_last_failure_is_reported_if_all_fail() {
         (Class::TimeoutUnreachable(TransportError::Refused), false)
     );
     assert!(failure.detail.starts_with(&second.to_string()), "{failure}");
-    assert_eq!(live(&attempt), []);
+    assert_eq!(open(&attempt), []);
 }
 
 #[test]

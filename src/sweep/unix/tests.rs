@@ -9,6 +9,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::cause::Class;
+use crate::clock::Monotonic;
 use crate::sweep::http::tests::settings;
 
 /// How late a timeout may be.
@@ -16,7 +17,7 @@ const LATE: Duration = Duration::from_millis(20);
 
 fn attempt(limit: Duration) -> Attempt {
     let client = settings("http://backend.example").into();
-    Attempt::new(&client, Monotonic::now() + limit)
+    Attempt::new(&client, Monotonic::now() + limit, limit)
 }
 
 /// A listener whose accept queue holds one connection.

@@ -1,0 +1,244 @@
+//! The guards that judge the parked requests and the sockets at which they wait. They ask whether the silence is
+//! the backend's own.
+
+use std::fmt::Display;
+use std::net::SocketAddr;
+
+use super::super::facts::{Context, CpuTimes, Facts, Sockets, TcpFacts};
+use super::super::sockets::owners::Owner;
+use super::super::sockets::table::{TcpSocket, canonical, listeners, server_side};
+use super::super::sockets::unix::UnixListener;
+use super::{Answer, Objection, refuse};
+use crate::escape::escape;
+use crate::sweep::{ParkedRequest, ParkedState, Reach};
+
+pub(super) fn answered(_: &Context<'_>, facts: &Facts) -> Answer {
+    answered_by(&facts.parked)?;
+    let Ok(Sockets::Tcp(tcp)) = &facts.sockets else {
+        return Ok(());
+    };
+    let connections = facts.parked.iter().filter_map(|request| request.connection);
+    let mut server_sides = connections.filter_map(|connection| server_side(&tcp.rows, &connection));
+    match server_sides.find(|row| row.unacknowledged() > 0) {
+        None => Ok(()),
+        Some(row) => refuse(format!(
+            "the backend has written an answer to a parked request ({} bytes), but it has not arrived: look for a packet filter",
+            row.unacknowledged()
+        )),
+    }
+}
+
+/// Whether a byte has arrived on one of these requests.
+pub(in crate::recovery) fn late_answer(parked: &[ParkedRequest]) -> Option<String> {
+    let after = parked.iter().filter_map(ParkedRequest::answered).min()?;
+    Some(format!(
+        "the backend answered a parked request after {:.1} s: it is alive",
+        after.as_secs_f64()
+    ))
+}
+
+fn answered_by(parked: &[ParkedRequest]) -> Answer {
+    late_answer(parked).map_or(Ok(()), refuse)
+}
+
+pub(super) fn not_local(context: &Context<'_>, _: &Facts) -> Answer {
+    match &context.not_local {
+        None => Ok(()),
+        Some(why) => refuse(why.clone()),
+    }
+}
+
+pub(super) fn foreign_listener(context: &Context<'_>, facts: &Facts) -> Answer {
+    match facts.sockets.as_ref().map_err(Clone::clone)? {
+        Sockets::Tcp(tcp) => (context.addresses.iter())
+            .try_for_each(|address| own_address(context, facts, tcp, *address)),
+        Sockets::Unix(unix) if unix.listeners.is_empty() && context.hung_since.is_none() => Ok(()),
+        Sockets::Unix(unix) => own(context.unit, &unix.owner, &escape(&unix.path), |listen| {
+            *listen == unix.path
+        }),
+    }
+}
+
+/// Whether the unit itself serves `address`.
+fn own_address(
+    context: &Context<'_>,
+    facts: &Facts,
+    tcp: &TcpFacts,
+    address: SocketAddr,
+) -> Answer {
+    let parked = facts.parked.iter().filter_map(|request| request.connection);
+    let server_side = parked
+        .filter(|connection| canonical(connection.remote) == canonical(address))
+        .find_map(|connection| server_side(&tcp.rows, &connection))
+        // In FIN_WAIT2 a row has no group.
+        .filter(|row| row.group.is_some());
+    let served_by = match server_side {
+        Some(row) => vec![row],
+        None => listeners(&tcp.rows, address),
+    };
+    if served_by.is_empty() {
+        // A healthy backend may listen at one of several addresses.
+        if context.hung_since.is_none() {
+            return Ok(());
+        }
+        return refuse(format!(
+            "no socket on this machine listens at {address}, so the silence there does not come from {}: the port is forwarded elsewhere (a container, a port redirect), or its listener has just been closed",
+            context.unit
+        ));
+    }
+    (served_by.into_iter()).try_for_each(|socket| own_socket(context.unit, tcp, socket, address))
+}
+
+fn own_socket(unit: &str, tcp: &TcpFacts, socket: &TcpSocket, address: SocketAddr) -> Answer {
+    let Some(id) = socket.group else {
+        return Err(Objection::Unreadable(format!(
+            "the kernel does not show the control group of the listener at {address} (it needs Linux 5.10 with CONFIG_SOCK_CGROUP_DATA)"
+        )));
+    };
+    let Some(owner) = tcp.owners.get(&id) else {
+        return Err(Objection::Unreadable(format!(
+            "the owner of the listener at {address} is unknown"
+        )));
+    };
+    own(unit, owner, &address, |listen| {
+        names_address(listen, tcp, socket)
+    })
+}
+
+/// Whether the socket at `place` with this `owner` is `unit`'s own. `names` decides whether an entry of
+/// `Listen=` means that socket.
+fn own(unit: &str, owner: &Owner, place: &dyn Display, names: impl Fn(&String) -> bool) -> Answer {
+    let who = match owner {
+        Owner::Unit | Owner::SocketUnit(_) => return Ok(()),
+        Owner::Manager(listed) if listed.iter().any(names) => return Ok(()),
+        Owner::Manager(_) => "the service manager itself".to_owned(),
+        Owner::Foreign(path) => unit_of(path),
+        Owner::Removed => {
+            return Err(Objection::Unreadable(format!(
+                "the listener at {place} was created by a control group that no longer exists (inherited, or kept in a file descriptor store), so its owner is unknown"
+            )));
+        }
+        Owner::Unknown(why) => {
+            return Err(Objection::Unreadable(format!(
+                "the owner of the listener at {place} is unknown: {}",
+                escape(why)
+            )));
+        }
+    };
+    refuse(format!(
+        "the listener at {place} belongs to {who}, not to {unit}: base_url must point to {unit} itself, not to a proxy"
+    ))
+}
+
+/// Whether `listen`, an entry of `Listen=`, is the address that the listener behind `socket` is bound
+/// to.
+fn names_address(listen: &str, tcp: &TcpFacts, socket: &TcpSocket) -> bool {
+    let Ok(listen) = listen.parse::<SocketAddr>() else {
+        return false;
+    };
+    listeners(&tcp.rows, socket.local)
+        .iter()
+        .any(|listener| listener.group == socket.group && listener.local == canonical(listen))
+}
+
+/// The unit in the path of a control group, or the path.
+fn unit_of(path: &str) -> String {
+    const KINDS: [&str; 3] = [".service", ".socket", ".scope"];
+    let named = path
+        .rsplit('/')
+        .find(|part| KINDS.iter().any(|kind| part.ends_with(kind)));
+    match named {
+        Some(unit) => escape(unit).into_owned(),
+        None => format!("control group {}", escape(path)),
+    }
+}
+
+pub(super) fn not_reached(context: &Context<'_>, facts: &Facts) -> Answer {
+    // In the last round, since a hang may have begun in the first.
+    let round = facts.parked.iter().map(|request| request.round).max();
+    let mut first_attempts = (facts.parked.iter())
+        .filter(|request| request.first_attempt && Some(request.round) == round);
+    let sockets = facts.sockets.as_ref().map_err(Clone::clone)?;
+    let before = facts.first().sockets.as_ref().map_err(Clone::clone)?;
+    if first_attempts.any(|request| has_reached(request, sockets, before)) {
+        return Ok(());
+    }
+    refuse(format!(
+        "no core request is seen to have reached {}, although its accept queue was not full: a packet filter may have caused the silence (check \"nft list ruleset\", and IPAddressDeny= and IPAddressAllow= of the units), or the backend has closed the connections",
+        context.unit
+    ))
+}
+
+/// Whether this request had reached the backend's socket when it timed out, or waited for a full accept queue,
+/// and still does.
+fn has_reached(request: &ParkedRequest, now: &Sockets, before: &Sockets) -> bool {
+    match request.reach {
+        Reach::Connected => false,
+        Reach::Acknowledged => match (request.connection, now, before) {
+            (Some(connection), Sockets::Tcp(now), Sockets::Tcp(before)) => [now, before]
+                .iter()
+                .all(|tcp| server_side(&tcp.rows, &connection).is_some_and(TcpSocket::is_open)),
+            (None, Sockets::Unix(_), Sockets::Unix(_)) => request.state != ParkedState::Ended,
+            _ => false,
+        },
+        Reach::Unconnected => {
+            let (queues, full) = match (now, before) {
+                (Sockets::Tcp(now), Sockets::Tcp(before)) => {
+                    let is_full = |tcp: &TcpFacts| {
+                        let listeners = request.remote().map(|to| listeners(&tcp.rows, to));
+                        // With SO_REUSEPORT the kernel may have chosen any of them.
+                        (listeners.unwrap_or_default().iter()).any(|listener| listener.is_full())
+                    };
+                    (&now.queues, is_full(now) && is_full(before))
+                }
+                (Sockets::Unix(now), Sockets::Unix(before)) => {
+                    let is_full =
+                        |listeners: &[UnixListener]| listeners.iter().any(UnixListener::is_full);
+                    (
+                        &now.queues,
+                        is_full(&now.listeners) && is_full(&before.listeners),
+                    )
+                }
+                _ => return false,
+            };
+            full && queues.was_full(request.remote(), request.timed_out)
+        }
+    }
+}
+
+pub(super) fn busy(context: &Context<'_>, facts: &Facts) -> Answer {
+    let queues = match facts.sockets.as_ref().map_err(Clone::clone)? {
+        Sockets::Tcp(tcp) => &tcp.queues,
+        Sockets::Unix(unix) => &unix.queues,
+    };
+    let late = |request: &ParkedRequest| request.state == ParkedState::ConnectedLate;
+    if queues.has_moved(&context.addresses) || facts.parked.iter().any(late) {
+        return refuse(
+            "the backend has accepted a connection that had waited since the sweep began: it is overloaded, not hung"
+                .to_owned(),
+        );
+    }
+    let cpu = |facts: &Facts| facts.group.as_ref().ok()?.cpu;
+    match cpu(facts.first()).zip(cpu(facts)) {
+        Some((first, now)) => has_cpu_time(first, now),
+        None => Ok(()),
+    }
+}
+
+/// Whether the unit's processes, if they have work, get the CPU.
+fn has_cpu_time(first: CpuTimes, now: CpuTimes) -> Answer {
+    let elapsed = now.at.since(first.at);
+    let waited = now.waited.saturating_sub(first.waited);
+    let used = now.used.saturating_sub(first.used);
+    // The reported wait is a mean over the processors, and sometimes little more than half of the true
+    // one; the CPU time used is exact.
+    if elapsed.is_zero() || waited * 2 < elapsed || used * 10 > elapsed {
+        return Ok(());
+    }
+    refuse(format!(
+        "the unit's processes have work, but had a CPU for {:.2} of the last {:.2} s, and waited for one for {:.2} s: the backend is overloaded, not hung (raise its CPUQuota=, or reduce the load on this machine)",
+        used.as_secs_f64(),
+        elapsed.as_secs_f64(),
+        waited.as_secs_f64()
+    ))
+}

@@ -1,0 +1,338 @@
+//! Implements [`Host`] with this machine.
+
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
+use nix::sys::socket::{getsockopt, sockopt};
+
+use super::cgroup::{ControlGroup, Hierarchy};
+use super::evidence::{self, ProcessEvidence};
+use super::facts::{Context, CpuTimes, Group, MainProcess};
+use super::host::{Host, NotSent};
+use super::pidfd::PidFd;
+use super::sockets::owners::Owner;
+use super::sockets::reader::{Reading, SocketReader};
+use super::sockets::unix::UnixListener;
+use super::sockets::unix_owner;
+use super::systemd::{Systemctl, Unit, missing_path};
+use super::{MainPid, processes, stacks};
+use crate::clock::Monotonic;
+use crate::escape::escape;
+use crate::manifest::{DumpSignal, Manifest, Scope, SocketPath, Source};
+use crate::privileges::Caller;
+use crate::sweep::{ParkedRequest, Prober, UnixPeer};
+
+/// The time limit for finding the control group with a given id.
+const SEARCH: Duration = Duration::from_millis(500);
+
+/// This machine.
+pub(super) struct Machine<'a> {
+    systemctl: Systemctl,
+    sockets: RefCell<SocketReader>,
+    unix_socket: Option<SocketPath>,
+    unix_peers: Box<dyn Fn() -> Vec<UnixPeer> + Send + 'a>,
+    own_pid: u32,
+    dump_signal: Option<DumpSignal>,
+    /// What only a recovery needs.
+    hung: Option<Hung<'a>>,
+}
+
+/// What only the recovery of a hung backend needs.
+#[derive(Clone, Copy)]
+pub(super) struct Hung<'a> {
+    pub(super) prober: &'a Prober<'a>,
+    /// Logs one line.
+    pub(super) log: &'a (dyn Fn(&str) + Sync),
+}
+
+/// A process, held by a pidfd.
+pub(super) struct Held {
+    pid: MainPid,
+    fd: PidFd,
+}
+
+impl<'a> Machine<'a> {
+    /// The machine for the backend of `manifest`. `unix_peers` lists the peers of the probes' connections to its
+    /// UNIX socket.
+    pub(super) fn new(
+        manifest: &Manifest,
+        systemctl: Systemctl,
+        unix_peers: impl Fn() -> Vec<UnixPeer> + Send + 'a,
+        hung: Option<Hung<'a>>,
+    ) -> Self {
+        Self {
+            systemctl,
+            sockets: RefCell::new(SocketReader::new(manifest)),
+            unix_socket: manifest.unix_socket.clone(),
+            unix_peers: Box::new(unix_peers),
+            own_pid: std::process::id(),
+            dump_signal: manifest.recovery.as_ref().and_then(|plan| plan.dump_signal),
+            hung,
+        }
+    }
+}
+
+impl Host for Machine<'_> {
+    type Process = Held;
+
+    fn now(&self) -> Monotonic {
+        Monotonic::now()
+    }
+
+    fn wall_clock(&self) -> SystemTime {
+        SystemTime::now()
+    }
+
+    fn pause(&self, length: Duration) {
+        std::thread::sleep(length);
+    }
+
+    fn show(&self, unit: &str) -> Result<Unit, String> {
+        self.systemctl.show(unit)
+    }
+
+    fn neighbours(&self, unit: &Unit) -> Result<Vec<Unit>, String> {
+        self.systemctl.neighbours(unit)
+    }
+
+    fn missing_path(&self, unit: &Unit) -> Option<String> {
+        missing_path(unit)
+    }
+
+    fn open(&self, pid: MainPid) -> Result<Option<Held>, String> {
+        match PidFd::open(pid.get()) {
+            Ok(fd) => Ok(Some(Held { pid, fd })),
+            Err(Errno::ESRCH) => Ok(None),
+            Err(error) => Err(format!(
+                "process {}: cannot open a pidfd (pidfd_open(2) is missing or forbidden): {error}",
+                pid.get()
+            )),
+        }
+    }
+
+    fn inspect(&self, process: &Held) -> MainProcess {
+        let vitals = processes::vitals(process.pid.get());
+        // Checked last: while the process lives, its PID is not reused, so the facts are its own.
+        if process.fd.died_within(Duration::ZERO) {
+            return MainProcess::Gone("it has died");
+        }
+        vitals.map_or(MainProcess::Hidden, MainProcess::Alive)
+    }
+
+    fn group(&self, group: &ControlGroup) -> Result<Group, String> {
+        let hierarchy = Hierarchy::find()?;
+        let contents = hierarchy.contents(group)?;
+        let times = hierarchy
+            .waited_for_cpu(group)
+            .zip(hierarchy.used_cpu(group));
+        let at = Monotonic::now();
+        Ok(Group {
+            ids: contents.ids,
+            members: processes::members(&contents.processes)?,
+            frozen: contents.frozen,
+            cpu: times.map(|(waited, used)| CpuTimes { at, waited, used }),
+        })
+    }
+
+    fn group_ids(&self, group: &ControlGroup) -> Result<HashSet<u64>, String> {
+        Ok(Hierarchy::find()?.contents(group)?.ids)
+    }
+
+    fn path_of_group(&self, id: u64) -> Result<Option<String>, String> {
+        Hierarchy::find()?.path_of_id(id, Monotonic::now() + SEARCH)
+    }
+
+    fn read_sockets(&self, connections: bool) -> Result<Reading, String> {
+        let mut reader = self.sockets.borrow_mut();
+        if connections {
+            reader.read()
+        } else {
+            reader.read_listeners()
+        }
+    }
+
+    fn unix_owner(
+        &self,
+        own: &ControlGroup,
+        manager: Option<&ControlGroup>,
+        listeners: &[UnixListener],
+    ) -> (String, Result<Owner, String>) {
+        let Some(path) = &self.unix_socket else {
+            return (String::new(), Err("there is no UNIX socket".to_owned()));
+        };
+        let peers = (self.unix_peers)();
+        if peers.is_empty() && self.hung.is_none() {
+            // The probes have not connected yet.
+            return (path.to_string(), Ok(Owner::Unit));
+        }
+        let owner = unix_owner::owner(path.as_path(), own, &peers, manager, listeners);
+        (path.to_string(), owner)
+    }
+
+    fn parked(&self) -> Vec<ParkedRequest> {
+        self.hung.map_or_else(Vec::new, |hung| hung.prober.parked())
+    }
+
+    fn processes(&self, main: MainPid, group: &Group, until: Monotonic) -> Vec<ProcessEvidence> {
+        evidence::processes(main.get(), group, self.dump_signal, until)
+    }
+
+    fn log(&self, line: &str) {
+        if let Some(hung) = self.hung {
+            (hung.log)(line);
+        }
+    }
+
+    fn signal(&self, process: &Held, signal: Option<Signal>) -> Result<(), NotSent> {
+        let result = match signal {
+            Some(signal) => process.fd.signal(signal),
+            None => process.fd.may_signal(),
+        };
+        result.map_err(|error| match error {
+            Errno::ESRCH => NotSent::Gone,
+            error => NotSent::Refused(error.to_string()),
+        })
+    }
+
+    fn ask_for_stacks(&self, group: &Group, path: &ControlGroup, signal: DumpSignal) -> Vec<u32> {
+        stacks::ask(group, path, signal, self.own_pid)
+    }
+
+    fn died_within(&self, process: &Held, at_most: Duration) -> bool {
+        process.fd.died_within(at_most)
+    }
+
+    fn core_answers(&self, until: Monotonic) -> bool {
+        self.hung
+            .is_some_and(|hung| hung.prober.core_answers(until))
+    }
+}
+
+/// Adds to `context` what is known about this machine: whether `addresses` belong to it, who may have written
+/// the manifest from `source`, and who the user's service manager is.
+pub(super) fn with_local_facts<'a>(
+    context: Context<'a>,
+    source: &Source,
+    addresses: Option<&Result<Vec<SocketAddr>, String>>,
+) -> Context<'a> {
+    Context {
+        user_manager: user_manager(context.scope),
+        manifest_writable: manifest_writable(source),
+        not_local: addresses.and_then(not_local),
+        ..context
+    }
+}
+
+/// Why another user may have written the manifest from `source`, if that is possible and this process may
+/// kill any process.
+fn manifest_writable(source: &Source) -> Option<String> {
+    let caller = Caller::current();
+    let found = source
+        .writable_by_others(caller)
+        .filter(|_| caller.may_kill)?;
+    Some(format!(
+        "{found}, who could have any process killed; run \"{}\" to secure it",
+        found.remedy()
+    ))
+}
+
+/// The process that serves the private socket of this user's manager, which `systemctl --user` uses.
+fn user_manager(scope: Scope) -> Option<u32> {
+    if scope != Scope::User {
+        return None;
+    }
+    let folder = std::env::var_os("XDG_RUNTIME_DIR")?;
+    let socket = UnixStream::connect(Path::new(&folder).join("systemd/private")).ok()?;
+    let peer = getsockopt(&socket, sockopt::PeerCredentials).ok()?;
+    u32::try_from(peer.pid()).ok().filter(|&pid| pid > 1)
+}
+
+/// Why the base URL may resolve to another machine, if that is possible.
+fn not_local(addresses: &Result<Vec<SocketAddr>, String>) -> Option<String> {
+    let why = match addresses {
+        Err(why) => format!("its name cannot be resolved ({})", escape(why)),
+        Ok(addresses) if addresses.is_empty() => "its name has no address".to_owned(),
+        Ok(addresses) => {
+            let foreign = addresses.iter().find(|address| !is_local(**address))?;
+            format!("{} is not an address of this machine", foreign.ip())
+        }
+    };
+    Some(format!(
+        "base_url may not resolve to this machine: {why}, and a timeout across a network proves nothing about a local process; \
+         set it to an address on which the backend listens here, such as 127.0.0.1"
+    ))
+}
+
+/// Whether `address` belongs to this machine. Only for an address of this machine does the kernel choose
+/// the peer's address as the local one; listing the interfaces would need AF_NETLINK, which hardened units
+/// forbid.
+fn is_local(address: SocketAddr) -> bool {
+    let ip = address.ip().to_canonical();
+    // Connecting to the unspecified address reaches this machine, ip(7).
+    if ip.is_loopback() || ip.is_unspecified() {
+        return true;
+    }
+    let reaches_itself = || {
+        let socket = match address {
+            SocketAddr::V4(_) => UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)),
+            SocketAddr::V6(_) => UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)),
+        }?;
+        // Connecting a UDP socket sends nothing; any port will do.
+        socket.connect(address)?;
+        Ok::<_, std::io::Error>(socket.local_addr()?.ip().to_canonical() == ip)
+    };
+    reaches_itself().unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn not_local_knows_this_machine_from_others() {
+        let at = |text: &str| Ok(vec![text.parse().unwrap()]);
+        for here in [
+            "127.0.0.1:8000",
+            "127.9.9.9:1",
+            "[::1]:8000",
+            "[::ffff:127.0.0.1]:8000",
+            "0.0.0.0:8000",
+        ] {
+            assert_eq!(not_local(&at(here)), None, "{here}");
+        }
+        // Addresses for documentation (RFC 5737, RFC 3849), which no machine has.
+        for there in [
+            "192.0.2.1:8000",
+            "[2001:db8::1]:8000",
+            "[::ffff:192.0.2.1]:8000",
+        ] {
+            let why = not_local(&at(there)).unwrap();
+            assert!(why.contains("is not an address of this machine"), "{why}");
+        }
+        let both = Ok(vec![
+            "127.0.0.1:80".parse().unwrap(),
+            "192.0.2.1:80".parse().unwrap(),
+        ]);
+        assert!(not_local(&both).unwrap().contains("192.0.2.1"));
+        assert!(not_local(&Ok(Vec::new())).unwrap().contains("no address"));
+        assert!(
+            not_local(&Err("no\nsuch name".to_owned()))
+                .unwrap()
+                .contains("no\\nsuch name")
+        );
+    }
+
+    #[test]
+    fn not_local_knows_the_external_address_of_this_machine() {
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        if socket.connect("192.0.2.1:9").is_ok() {
+            assert_eq!(not_local(&Ok(vec![socket.local_addr().unwrap()])), None);
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! The TCP sockets at one port: rows that `tcp` reads from the kernel. Pure.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use crate::sweep::Connection;
+
+/// The state of a TCP socket, include/net/tcp_states.h.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::recovery) enum TcpState {
+    Established,
+    FinWait1,
+    FinWait2,
+    TimeWait,
+    CloseWait,
+    LastAck,
+    Listen,
+    Closing,
+    /// Not yet a connection, or no longer one.
+    Other,
+}
+
+impl TcpState {
+    pub(in crate::recovery) const fn from_kernel(number: u8) -> Self {
+        match number {
+            1 => Self::Established,
+            4 => Self::FinWait1,
+            5 => Self::FinWait2,
+            6 => Self::TimeWait,
+            8 => Self::CloseWait,
+            9 => Self::LastAck,
+            10 => Self::Listen,
+            11 => Self::Closing,
+            _ => Self::Other,
+        }
+    }
+
+    /// Whether the application on this side has closed or shut down its end, or died.
+    pub(in crate::recovery) const fn closed_here(self) -> bool {
+        matches!(
+            self,
+            Self::FinWait1 | Self::FinWait2 | Self::TimeWait | Self::Closing | Self::LastAck
+        )
+    }
+}
+
+/// A TCP socket of this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::recovery) struct TcpSocket {
+    pub(in crate::recovery) state: TcpState,
+    /// Its own address; an IPv4-mapped IPv6 address is given as IPv4.
+    pub(in crate::recovery) local: SocketAddr,
+    /// The other end's address.
+    pub(in crate::recovery) remote: SocketAddr,
+    /// The kernel's unique number for it, from the handshake to TIME_WAIT.
+    pub(in crate::recovery) cookie: u64,
+    /// 0 if no process has a descriptor for it; see [`Self::accepted`].
+    pub(in crate::recovery) inode: u32,
+    /// If listening: connections in the accept queue. Otherwise: bytes that the application has not read.
+    pub(in crate::recovery) receive_queue: u32,
+    /// If listening: the accept queue's limit. Otherwise: bytes not acknowledged or not sent.
+    pub(in crate::recovery) send_queue: u32,
+    /// The control group of the process that created the socket, as its cgroup2 id; an accepted
+    /// connection has its listener's. None in TIME_WAIT and FIN_WAIT2.
+    pub(in crate::recovery) group: Option<u64>,
+    /// Whether an IPv6 listener does not accept IPv4 connections.
+    pub(in crate::recovery) ipv6_only: bool,
+}
+
+impl TcpSocket {
+    /// Bytes that the application has written and the other end has not acknowledged.
+    pub(in crate::recovery) fn unacknowledged(&self) -> u32 {
+        // A FIN occupies one sequence number.
+        let fin = u32::from(self.state.closed_here());
+        self.send_queue.saturating_sub(fin)
+    }
+
+    /// Whether both ends of the connection, or at least this one, are open.
+    pub(in crate::recovery) const fn is_open(&self) -> bool {
+        matches!(self.state, TcpState::Established | TcpState::CloseWait)
+    }
+
+    /// Whether it is a connection that waits to be accepted.
+    pub(in crate::recovery) const fn is_waiting(&self) -> bool {
+        self.is_open() && self.inode == 0
+    }
+
+    /// Whether a process has accepted this connection. After a side has closed, the inode does not show
+    /// it.
+    pub(in crate::recovery) const fn accepted(&self) -> bool {
+        self.inode != 0
+    }
+
+    /// Whether this is a server's end of a connection (or was one).
+    pub(in crate::recovery) const fn is_connection(&self) -> bool {
+        !matches!(self.state, TcpState::Listen | TcpState::Other)
+    }
+
+    /// Whether it is a listener with more waiting connections than its limit, so that the kernel drops further
+    /// ones: a backlog of N holds N+1.
+    pub(in crate::recovery) const fn is_full(&self) -> bool {
+        self.receive_queue > self.send_queue
+    }
+}
+
+/// The server's end of this program's `connection`.
+pub(in crate::recovery) fn server_side<'a>(
+    table: &'a [TcpSocket],
+    connection: &Connection,
+) -> Option<&'a TcpSocket> {
+    let (client, server) = (canonical(connection.local), reached(connection.remote));
+    let mut connections = table.iter().filter(|socket| socket.is_connection());
+    connections.find(|socket| socket.local == server && socket.remote == client)
+}
+
+/// The listeners in `table` among which the kernel could have chosen for a connection to `address`: those
+/// bound to it or, if there are none, to the wildcard address (`compute_score` of the kernel's
+/// net/ipv4/inet_hashtables.c).
+pub(in crate::recovery) fn listeners(table: &[TcpSocket], address: SocketAddr) -> Vec<&TcpSocket> {
+    let address = reached(address);
+    let at_port = || {
+        let listening = table
+            .iter()
+            .filter(|socket| socket.state == TcpState::Listen);
+        listening.filter(|socket| socket.local.port() == address.port())
+    };
+    let exact: Vec<_> = at_port()
+        .filter(|socket| socket.local.ip() == address.ip())
+        .collect();
+    if !exact.is_empty() {
+        return exact;
+    }
+    at_port()
+        .filter(|socket| {
+            let wildcard = socket.local.ip();
+            wildcard.is_unspecified()
+                && (wildcard.is_ipv4() == address.is_ipv4()
+                    || address.is_ipv4() && !socket.ipv6_only)
+        })
+        .collect()
+}
+
+/// An IPv4-mapped IPv6 address as IPv4; without scope and flow label.
+pub(in crate::recovery) fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// The address that a connection to `address` reaches: the unspecified one means this machine, ip(7).
+pub(in crate::recovery) fn reached(address: SocketAddr) -> SocketAddr {
+    match canonical(address) {
+        SocketAddr::V4(any) if any.ip().is_unspecified() => {
+            SocketAddr::new(Ipv4Addr::LOCALHOST.into(), any.port())
+        }
+        SocketAddr::V6(any) if any.ip().is_unspecified() => {
+            SocketAddr::new(Ipv6Addr::LOCALHOST.into(), any.port())
+        }
+        address => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recovery::samples::{self, listener, wildcard};
+
+    fn cookies(table: &[TcpSocket], address: &str) -> Vec<u64> {
+        let found = listeners(table, address.parse().unwrap());
+        found.iter().map(|socket| socket.cookie).collect()
+    }
+
+    #[test]
+    fn server_side_is_the_other_end_of_that_very_connection() {
+        let ours = samples::parked(50_000).connection.unwrap();
+        let found = |socket: TcpSocket| server_side(&[socket], &ours).is_some();
+        let row = samples::connection(1, 50_000);
+        assert!(found(row));
+        assert!(found(samples::in_state(row, TcpState::TimeWait)));
+        // SYN_RECV
+        assert!(!found(samples::in_state(row, TcpState::Other)));
+        assert!(!found(samples::connection(1, 50_001)));
+        assert!(!found(TcpSocket {
+            local: "127.0.0.2:80".parse().unwrap(),
+            ..row
+        }));
+    }
+
+    #[test]
+    fn listeners_prefer_the_exact_address_to_the_wildcard() {
+        let mut only = wildcard("[::]:80", 4);
+        only.ipv6_only = true;
+        let table = [
+            listener("127.0.0.1:80", 1),
+            listener("127.0.0.1:80", 2),
+            wildcard("0.0.0.0:80", 3),
+            only,
+            wildcard("[::]:81", 5),
+        ];
+        assert_eq!(cookies(&table, "127.0.0.1:80"), [1, 2]);
+        assert_eq!(cookies(&table, "[::ffff:127.0.0.1]:80"), [1, 2]);
+        assert_eq!(cookies(&table, "127.0.0.2:80"), [3]);
+        assert_eq!(cookies(&table, "[::1]:80"), [4]);
+        assert_eq!(cookies(&table, "127.0.0.1:81"), [5]);
+        assert_eq!(cookies(&table, "[::1]:81"), [5]);
+        assert_eq!(cookies(&table, "127.0.0.1:82"), [] as [u64; 0]);
+    }
+}

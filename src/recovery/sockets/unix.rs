@@ -1,0 +1,159 @@
+//! Reads the UNIX sockets that listen at a path from the kernel (sock_diag(7), "UNIX domain sockets").
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use nix::sys::stat::{major, minor};
+
+use super::netlink::{SockDiag, attributes, u32_at};
+use crate::clock::Monotonic;
+
+// include/uapi/linux/unix_diag.h, and TCP_LISTEN, which UNIX sockets share.
+const UDIAG_SHOW_NAME: u32 = 1;
+const UDIAG_SHOW_VFS: u32 = 2;
+const UDIAG_SHOW_ICONS: u32 = 8;
+const UDIAG_SHOW_RQLEN: u32 = 0x10;
+const UNIX_DIAG_NAME: u16 = 0;
+const UNIX_DIAG_VFS: u16 = 1;
+const UNIX_DIAG_ICONS: u16 = 3;
+const UNIX_DIAG_RQLEN: u16 = 4;
+const LISTEN: u32 = 1 << 10;
+/// Size of `struct unix_diag_msg`, which the attributes follow.
+const UNIX_DIAG_MSG: usize = 16;
+
+/// A socket that listens.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(in crate::recovery) struct UnixListener {
+    /// Its number in `/proc/PID/fd`.
+    pub(in crate::recovery) inode: u32,
+    /// Connections in the accept queue, and its limit; one more than this fills it.
+    pub(in crate::recovery) queue: Option<(u32, u32)>,
+    /// The inodes of the sockets in the accept queue in the order of their arrival; 0 for one that its client
+    /// has closed.
+    pub(in crate::recovery) waiting: Vec<u32>,
+}
+
+impl UnixListener {
+    /// Whether the kernel refuses further connections: a backlog of N holds N+1.
+    pub(in crate::recovery) fn is_full(&self) -> bool {
+        self.queue.is_some_and(|(length, limit)| length > limit)
+    }
+}
+
+/// Where a socket that listens is bound.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::recovery) struct Bound<'a> {
+    /// The path, or an abstract address, which begins with a NUL (unix(7)).
+    pub(in crate::recovery) name: Option<&'a [u8]>,
+    /// The inode and the device of that path's file.
+    pub(in crate::recovery) file: Option<(u32, u32)>,
+}
+
+/// The sockets that listen at `path`: bound to the file that it names or, if there is none, to exactly that
+/// name.
+///
+/// # Errors
+///
+/// A message, if the kernel refuses or does not finish by `until`.
+pub(in crate::recovery) fn listeners(
+    path: &Path,
+    until: Monotonic,
+) -> Result<Vec<UnixListener>, String> {
+    // The kernel's internal format of a device number (MKDEV of include/linux/kdev_t.h).
+    let device = |number| (major(number) << 20) | minor(number);
+    let file = fs::metadata(path).ok();
+    let file = file.map(|file| (file.ino() as u32, device(file.dev()) as u32));
+    let name = path.as_os_str().as_encoded_bytes();
+    let (mut by_file, mut by_name) = (Vec::new(), Vec::new());
+    let read = SockDiag::open()?.read_table(&question(), until, |message| {
+        let (bound, listener) = listener_of(message)?;
+        if file.is_some() && bound.file == file {
+            by_file.push(listener);
+        } else if bound.name == Some(name) {
+            by_name.push(listener);
+        }
+        Some(())
+    });
+    read.map_err(|fault| fault.to_string())?;
+    Ok(if by_file.is_empty() { by_name } else { by_file })
+}
+
+/// Reads a `struct unix_diag_msg` and its attributes.
+pub(in crate::recovery) fn listener_of(message: &[u8]) -> Option<(Bound<'_>, UnixListener)> {
+    let mut bound = Bound::default();
+    let mut listener = UnixListener {
+        inode: u32_at(message, 4)?,
+        ..UnixListener::default()
+    };
+    for (kind, value) in attributes(message.get(UNIX_DIAG_MSG..)?) {
+        let pair = || u32_at(value, 0).zip(u32_at(value, 4));
+        match kind {
+            UNIX_DIAG_NAME => bound.name = Some(value.strip_suffix(&[0]).unwrap_or(value)),
+            UNIX_DIAG_VFS => bound.file = pair(),
+            UNIX_DIAG_ICONS => {
+                let inodes = value.chunks_exact(4);
+                listener.waiting = inodes.filter_map(|inode| u32_at(inode, 0)).collect();
+            }
+            UNIX_DIAG_RQLEN => listener.queue = pair(),
+            _ => {}
+        }
+    }
+    Some((bound, listener))
+}
+
+/// A `struct unix_diag_req` for all listening sockets.
+fn question() -> Vec<u8> {
+    [
+        &[libc::AF_UNIX as u8, 0, 0, 0][..],
+        &LISTEN.to_ne_bytes(),
+        &0_u32.to_ne_bytes(),
+        &(UDIAG_SHOW_NAME | UDIAG_SHOW_VFS | UDIAG_SHOW_ICONS | UDIAG_SHOW_RQLEN).to_ne_bytes(),
+        &[0; 8],
+    ]
+    .concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{self, SocketAddr, UnixStream};
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn listeners_finds_the_socket_of_a_path_and_its_queue() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let path = folder.path().join("a b.sock");
+        let at = |path: &Path| listeners(path, Monotonic::now() + Duration::from_secs(10)).unwrap();
+        assert_eq!(at(&path), []);
+        let _listener = net::UnixListener::bind(&path).unwrap();
+        // Abstract addresses are not paths, unix(7).
+        let abstract_name = [b"\xff /", path.as_os_str().as_encoded_bytes()].concat();
+        let other = SocketAddr::from_abstract_name(abstract_name).unwrap();
+        let _other = net::UnixListener::bind_addr(&other).unwrap();
+        let _clients = [(); 3].map(|()| UnixStream::connect(&path).unwrap());
+        let [found] = &at(&path)[..] else {
+            panic!("{:?}", at(&path))
+        };
+        let (waiting, limit) = found.queue.unwrap();
+        assert_eq!((waiting, found.waiting.len()), (3, 3));
+        assert!(limit >= 3 && found.inode > 0 && !found.waiting.contains(&0));
+        let found = found.clone();
+        // By the file, whatever its name, and by the name if there is no file.
+        let other_name = folder
+            .path()
+            .join("..")
+            .join(folder.path().file_name().unwrap());
+        assert_eq!(at(&other_name.join("a b.sock")), [found.clone()]);
+        fs::remove_file(&path).unwrap();
+        assert_eq!(at(&path), [found]);
+        // The one whose file has been replaced has the same name.
+        let _new = net::UnixListener::bind(&path).unwrap();
+        let [new] = &at(&path)[..] else {
+            panic!("{:?}", at(&path))
+        };
+        assert!(new.waiting.is_empty());
+    }
+}

@@ -1,0 +1,147 @@
+//! Asks the processes of a unit to print their stacks before the kill.
+
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use nix::sys::signal::Signal;
+
+use super::cgroup::ControlGroup;
+use super::facts::{Group, Signals};
+use super::pidfd::PidFd;
+use super::processes;
+use crate::manifest::{DumpSignal, Scope};
+
+/// The pause after each process, for its output, before the next one gets the signal.
+const GAP: Duration = Duration::from_millis(20);
+/// The limit on the sum of these pauses.
+const GAPS: Duration = Duration::from_millis(400);
+/// How late a line may reach the journal, which timestamps it on receipt.
+const LAG: Duration = Duration::from_secs(1);
+
+/// A request for stacks. The processes decide whether and where they print them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stacks {
+    /// The signal that asked for them.
+    pub signal: DumpSignal,
+    /// The processes that got it.
+    pub processes: Vec<u32>,
+    /// The moment before the signal.
+    pub since: SystemTime,
+    /// The moment when the wait for the stacks ended.
+    pub until: SystemTime,
+    /// The command that shows what they wrote to the journal.
+    pub command: String,
+}
+
+impl Stacks {
+    /// The command with which a person reads the stacks from the journal of `unit`.
+    pub(super) fn command_for(&self, unit: &str, scope: Scope) -> String {
+        // Seconds since 1970 mean the same in every time zone (systemd.time(7)).
+        let seconds = |time: SystemTime| {
+            time.duration_since(UNIX_EPOCH)
+                .unwrap_or_default()
+                .as_secs()
+        };
+        let until = self.until.checked_add(LAG).unwrap_or(self.until);
+        let processes: String = (self.processes.iter())
+            .map(|pid| format!(" _PID={pid}"))
+            .collect();
+        format!(
+            "{} -u {unit}{processes} --since=@{} --until=@{}",
+            journalctl(scope),
+            seconds(self.since),
+            seconds(until) + 1
+        )
+    }
+}
+
+/// How a person types `journalctl` for this manager.
+pub(super) const fn journalctl(scope: Scope) -> &'static str {
+    match scope {
+        Scope::System => "journalctl",
+        Scope::User => "journalctl --user",
+    }
+}
+
+/// Whether a process has a handler for `signal` that would run, so that it does not die of the signal, ignore it,
+/// or leave it pending.
+pub(super) fn catches(signals: Signals, signal: DumpSignal) -> bool {
+    let bit = 1_u64 << (number(signal) as u32 - 1);
+    signals.caught & bit != 0 && signals.blocked & bit == 0
+}
+
+/// Sends `signal` to every process of `group`, whose path is `path`, that catches it, and returns their PIDs. A
+/// process that cannot be signalled is left out; the kill will report the reason.
+pub(super) fn ask(
+    group: &Group,
+    path: &ControlGroup,
+    signal: DumpSignal,
+    own_pid: u32,
+) -> Vec<u32> {
+    let send = |pid: u32| {
+        let process = PidFd::open(pid).ok()?;
+        // Read again, because the PID could have been reused before the descriptor was opened.
+        let still = processes::signals(pid).is_some_and(|signals| catches(signals, signal))
+            && processes::group_of(pid).is_some_and(|group| path.contains(&group));
+        (still && process.signal(number(signal)).is_ok()).then_some(pid)
+    };
+    let catching: Vec<u32> = (group.members.iter())
+        .filter(|member| member.pid > 1 && member.pid != own_pid)
+        .filter(|member| catches(member.signals, signal))
+        .map(|member| member.pid)
+        .collect();
+    // One after the other, so that their output stays readable if they share a pipe.
+    let gap = GAPS / u32::try_from(catching.len()).unwrap_or(u32::MAX).max(1);
+    let mut asked = Vec::new();
+    for pid in catching {
+        if let Some(pid) = send(pid) {
+            asked.push(pid);
+            thread::sleep(gap.min(GAP));
+        }
+    }
+    asked
+}
+
+const fn number(signal: DumpSignal) -> Signal {
+    match signal {
+        DumpSignal::Usr1 => Signal::SIGUSR1,
+        DumpSignal::Usr2 => Signal::SIGUSR2,
+        DumpSignal::Quit => Signal::SIGQUIT,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn catches_requires_a_handler_that_is_not_blocked() {
+        let signals = |caught, blocked| Signals { caught, blocked };
+        let usr1 = 1 << (libc::SIGUSR1 - 1);
+        for (signals, expected) in [
+            (signals(usr1, 0), true),
+            (signals(usr1, usr1), false),
+            (signals(0, 0), false),
+            (signals(!usr1, 0), false),
+            (signals(u64::MAX, !usr1), true),
+        ] {
+            assert_eq!(catches(signals, DumpSignal::Usr1), expected, "{signals:?}");
+        }
+    }
+
+    #[test]
+    fn the_command_means_the_same_in_every_time_zone() {
+        let at = |millis| UNIX_EPOCH + Duration::from_millis(millis);
+        let stacks = Stacks {
+            signal: DumpSignal::Usr1,
+            processes: vec![7, 8],
+            since: at(1_700_000_000_900),
+            until: at(1_700_000_001_950),
+            command: String::new(),
+        };
+        assert_eq!(
+            stacks.command_for("demo.service", Scope::User),
+            "journalctl --user -u demo.service _PID=7 _PID=8 --since=@1700000000 --until=@1700000003"
+        );
+    }
+}

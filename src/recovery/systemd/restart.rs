@@ -1,0 +1,314 @@
+//! What systemd does once a signal has ended the main process of a service: whether it restarts the unit, and
+//! what else it does then, as far as the unit's own settings decide. Pure.
+//! The rules are those of systemd's src/core/service.c: service_sigchld_event(), service_enter_running(),
+//! service_enter_dead(), service_shall_restart(), and of its unit.c: unit_trigger_emergency_actions.
+
+use std::time::Duration;
+
+use super::dependencies;
+use super::settings::{End, KillMode, Restart, Statuses, exits_as_group};
+use super::systemctl::systemctl;
+use super::unit::{Property, Unit, ignores_failure, yes_or_no};
+use crate::clock::Monotonic;
+use crate::escape::escape;
+use crate::manifest::{KillSignal, Scope};
+
+/// What decides whether a kill of the main process ends in a restart.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::recovery) struct RestartFacts<'a> {
+    pub(in crate::recovery) unit: &'a Unit,
+    /// Its name, for people.
+    pub(in crate::recovery) name: &'a str,
+    pub(in crate::recovery) scope: Scope,
+    pub(in crate::recovery) signal: KillSignal,
+    /// How many processes the unit has beside the main one.
+    pub(in crate::recovery) others: usize,
+    /// The units that its dependencies name: [`super::Systemctl::neighbours`].
+    pub(in crate::recovery) neighbours: &'a [Unit],
+    pub(in crate::recovery) now: Monotonic,
+    /// A path that the restart needs and that is gone: [`super::missing_path`].
+    pub(in crate::recovery) missing: Option<&'a str>,
+}
+
+impl RestartFacts<'_> {
+    /// Why a kill would not end in a restart, or what it would take down; none if neither.
+    ///
+    /// # Errors
+    ///
+    /// A property that decides is missing or invalid.
+    pub(in crate::recovery) fn no_restart(&self) -> Property<Option<String>> {
+        for end in End::all(self.signal) {
+            if let Some(why) = self.not_restarted(*end)? {
+                return Ok(Some(self.edit(&format!(
+                    "systemd would not restart {} after SIG{} ({why}), so a kill would turn a hang into an outage",
+                    self.name, end.signal
+                ))));
+            }
+            if let Some(harm) = self.emergency(*end)? {
+                return Ok(Some(self.edit(&harm)));
+            }
+        }
+        if let Some(why) = dependencies::no_restart(self)? {
+            return Ok(Some(why));
+        }
+        if let Some(why) = self.start_limit()? {
+            return Ok(Some(self.edit(&why)));
+        }
+        Ok(self.missing.map(|path| {
+            format!(
+                "systemd could not restart {}: {} does not exist any more; restore it, or correct the unit",
+                self.name,
+                escape(path)
+            )
+        }))
+    }
+
+    /// What a kill takes along, or what nobody can foresee, although systemd restarts the unit.
+    pub(in crate::recovery) fn restart_warnings(&self) -> Vec<String> {
+        let name = self.name;
+        let mut warnings = dependencies::dependents_left(self);
+        let action = self.unit.value("StartLimitAction").unwrap_or("none");
+        if action != "none" {
+            warnings.push(format!(
+                "StartLimitAction={} of {name} {}, once a kill is the start too many ({})",
+                escape(action),
+                what_action_does(action),
+                self.limit()
+            ));
+        }
+        if self
+            .unit
+            .value("ExecCondition")
+            .is_some_and(|command| !command.is_empty())
+        {
+            warnings.push(format!(
+                "systemd checks ExecCondition= of {name} again at a restart: if it no longer holds, a kill is not followed by one"
+            ));
+        }
+        warnings
+    }
+
+    /// Whether the unit stays in a stopping state after the death of its main process. Only then can a stop of
+    /// another unit come back to it.
+    pub(super) fn stops_slowly(&self) -> Property<bool> {
+        let stopped = || self.kill_mode().map(KillMode::signals_others);
+        Ok(self.runs_a_command_at_stop() || self.others > 0 && stopped()?)
+    }
+
+    /// `RestartMode=direct`: the restart is invisible to other units.
+    pub(super) fn restarts_directly(&self) -> bool {
+        self.unit.value("RestartMode") == Some("direct")
+    }
+
+    fn edit(&self, why: &str) -> String {
+        format!(
+            "{why}: correct it with \"{} edit {}\"",
+            systemctl(self.scope),
+            self.name
+        )
+    }
+
+    fn runs_a_command_at_stop(&self) -> bool {
+        self.unit
+            .value("ExecStopPost")
+            .is_some_and(|command| !command.is_empty())
+    }
+
+    fn kill_mode(&self) -> Property<KillMode> {
+        self.unit.parsed("KillMode", KillMode::parse)
+    }
+
+    /// Why systemd does not restart the service after `end`, if it does not.
+    fn not_restarted(&self, end: End) -> Property<Option<String>> {
+        let unit = self.unit;
+        // It is unknown which of its processes will be left.
+        if unit.parsed_or("ExitType", false, exits_as_group)? {
+            return Ok(Some(
+                "ExitType=cgroup waits for all other processes, too".to_owned(),
+            ));
+        }
+        let restart = unit.parsed("Restart", Restart::parse)?;
+        if self.others > 0
+            && let Some(why) = self.others_block(restart)?
+        {
+            return Ok(Some(why));
+        }
+        let success = self.counts_as_success(end)?;
+        if unit.parsed_or("RemainAfterExit", false, yes_or_no)?
+            && let Some(why) = success
+        {
+            return Ok(Some(format!("RemainAfterExit=yes, and {why}")));
+        }
+        if unit
+            .parsed("RestartPreventExitStatus", Statuses::parse)?
+            .name(end)
+        {
+            return Ok(Some(format!(
+                "RestartPreventExitStatus= names SIG{}",
+                end.signal
+            )));
+        }
+        if unit.value("RestartUSec") == Some("infinity") {
+            return Ok(Some("RestartSec=infinity never ends".to_owned()));
+        }
+        if unit
+            .parsed("RestartForceExitStatus", Statuses::parse)?
+            .name(end)
+        {
+            return Ok(None);
+        }
+        let setting = format!("Restart={}", restart.as_str());
+        Ok(match (restart, success) {
+            (Restart::OnSuccess, Some(_)) if self.runs_a_command_at_stop() => Some(format!(
+                "with {setting} the way ExecStopPost= exits decides"
+            )),
+            (Restart::Always, _)
+            | (Restart::OnFailure | Restart::OnAbnormal | Restart::OnAbort, None)
+            | (Restart::OnSuccess, Some(_)) => None,
+            (Restart::OnFailure | Restart::OnAbnormal | Restart::OnAbort, Some(why)) => {
+                Some(format!("{setting}, and {why}"))
+            }
+            (Restart::OnSuccess, None) | (Restart::No | Restart::OnWatchdog, _) => Some(setting),
+        })
+    }
+
+    /// Why the processes beside the main one may keep systemd from restarting the unit, if they may:
+    /// enter_signal() and unit_kill_context() of src/core/service.c and unit.c.
+    fn others_block(&self, restart: Restart) -> Property<Option<String>> {
+        let mode = self.kill_mode()?;
+        let forever = self.unit.span("TimeoutStopUSec")? == Duration::MAX;
+        let setting = if !mode.signals_others() {
+            format!("KillMode={} leaves them running", mode.as_str())
+        } else if !self.unit.flag("SendSIGKILL")? {
+            "SendSIGKILL=no waits for them as long as they ignore SIGTERM".to_owned()
+        } else if mode == KillMode::ControlGroup && forever {
+            "TimeoutStopSec=infinity waits for them as long as they ignore SIGTERM".to_owned()
+        } else if restart == Restart::OnSuccess {
+            "with Restart=on-success the way they exit decides".to_owned()
+        } else {
+            return Ok(None);
+        };
+        let left = match self.others {
+            1 => "another process of the unit is left".to_owned(),
+            more => format!("{more} other processes of the unit are left"),
+        };
+        Ok(Some(format!("{left}, and {setting}")))
+    }
+
+    /// Why systemd counts `end` as a success, if it does.
+    fn counts_as_success(&self, end: End) -> Property<Option<String>> {
+        if self.ignores_failure()? {
+            return Ok(Some(
+                "the \"-\" in ExecStart= turns every failure into a success".to_owned(),
+            ));
+        }
+        let listed = self
+            .unit
+            .parsed("SuccessExitStatus", Statuses::parse)?
+            .name(end);
+        Ok((listed && !end.dumped_core)
+            .then(|| format!("SuccessExitStatus= names SIG{}", end.signal)))
+    }
+
+    /// Whether `ExecStart=` begins with `-`. A service with a main process has a command, and systemd prints it.
+    /// Only Type=oneshot can have several, and it has no main process once it is active.
+    fn ignores_failure(&self) -> Property<bool> {
+        let command = |text: &str| ignores_failure(text.rsplit('\n').next().unwrap_or(text));
+        let ignores = self.unit.parsed_or("ExecStart", false, command)?;
+        let commands = self.unit.values("ExecStart");
+        if commands.iter().all(|text| command(text) == Some(ignores)) {
+            Ok(ignores)
+        } else {
+            Err("systemctl reported ExecStart= both with and without \"-\"".to_owned())
+        }
+    }
+
+    /// What the failure (or success) itself sets off beside the restart.
+    fn emergency(&self, end: End) -> Property<Option<String>> {
+        if self.restarts_directly() {
+            return Ok(None);
+        }
+        let unit = self.unit;
+        let success = self.counts_as_success(end)?.is_some();
+        // The other processes and ExecStopPost= may still turn a success into a failure.
+        let failure = !success || self.others > 0 || self.runs_a_command_at_stop();
+        // systemd before 254, which has no RestartMode=, does this at every automatic restart.
+        let counts = success || unit.value("RestartMode").is_none();
+        for (possible, setting) in [(failure, "FailureAction"), (counts, "SuccessAction")] {
+            let action = unit.text(setting)?;
+            if possible && action != "none" {
+                return Ok(Some(format!(
+                    "{setting}={} of {} {}, although systemd would restart the unit",
+                    escape(action),
+                    self.name,
+                    what_action_does(action)
+                )));
+            }
+        }
+        for (possible, setting) in [(failure, "OnFailure"), (success, "OnSuccess")] {
+            let isolates = unit.value(&format!("{setting}JobMode")) == Some("isolate");
+            if possible
+                && isolates
+                && let Some(target) = unit.list_or_empty(setting).next()
+            {
+                return Ok(Some(format!(
+                    "a kill of {} would start {} ({setting}=) and stop everything else ({setting}JobMode=isolate)",
+                    self.name,
+                    escape(target)
+                )));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Why the start limit forbids the restart, if that is certain.
+    fn start_limit(&self) -> Property<Option<String>> {
+        let interval = self.unit.span("StartLimitIntervalUSec")?;
+        let burst = self
+            .unit
+            .parsed("StartLimitBurst", |text| text.parse::<u32>().ok())?;
+        if burst != 1 || interval.is_zero() {
+            return Ok(None);
+        }
+        let age = self.now.since(self.unit.main_started()?);
+        Ok((age < interval).then(|| {
+            format!(
+                "systemd would not restart {}: {}, and the last start was {} s ago",
+                self.name,
+                self.limit(),
+                age.as_secs()
+            )
+        }))
+    }
+
+    fn limit(&self) -> String {
+        let value = |name| escape(self.unit.value(name).unwrap_or("unknown"));
+        format!(
+            "StartLimitBurst={} in StartLimitIntervalSec={}",
+            value("StartLimitBurst"),
+            value("StartLimitIntervalUSec")
+        )
+    }
+}
+
+/// The consequence of a `FailureAction=` or the like, systemd.unit(5).
+fn what_action_does(action: &str) -> &'static str {
+    match action.split('-').next() {
+        Some("reboot" | "kexec") => "would reboot the machine",
+        Some("poweroff" | "halt") => "would switch the machine off",
+        Some("soft") => "would restart all of user space",
+        Some("exit") => "would end the service manager",
+        _ => "would act on the whole machine",
+    }
+}
+
+/// After a start limit, the units that need `systemctl reset-failed`: a `.socket` fails with its service.
+pub(in crate::recovery) fn units_to_reset<'a>(unit: &'a Unit, name: &'a str) -> Vec<&'a str> {
+    let sockets = unit
+        .triggered_by()
+        .filter(|trigger| trigger.ends_with(".socket"));
+    [name].into_iter().chain(sockets).collect()
+}
+
+#[cfg(test)]
+mod tests;

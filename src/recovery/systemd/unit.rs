@@ -1,0 +1,418 @@
+//! One unit as `systemctl show` printed it. Pure.
+
+use std::collections::BTreeMap;
+use std::mem;
+use std::time::Duration;
+
+use super::super::cgroup::ControlGroup;
+use super::span::span;
+use crate::clock::Monotonic;
+use crate::escape::escape;
+
+/// A property, or the message that says why it cannot be known.
+pub(in crate::recovery) type Property<T> = Result<T, String>;
+
+/// The properties requested of a service or timer: org.freedesktop.systemd1(5) describes them. systemd silently
+/// omits those that it, or the unit's type, does not have.
+pub(super) const SERVICE: &[&str] = &[
+    "Id",
+    "LoadState",
+    "ActiveState",
+    "SubState",
+    "Result",
+    "MainPID",
+    "ControlGroup",
+    "InvocationID",
+    "ExecMainStartTimestampMonotonic",
+    "StateChangeTimestampMonotonic",
+    "Job",
+    "FreezerState",
+    "NeedDaemonReload",
+    "NRestarts",
+    "TriggeredBy",
+    // whether and when it restarts
+    "Restart",
+    "RestartMode",
+    "RestartUSec",
+    "RestartUSecNext",
+    "RestartRandomizedDelayUSec",
+    "SuccessExitStatus",
+    "RestartPreventExitStatus",
+    "RestartForceExitStatus",
+    "RemainAfterExit",
+    "ExitType",
+    "ExecCondition",
+    "ExecStart",
+    "ExecStopPost",
+    "KillMode",
+    "SendSIGKILL",
+    "TimeoutStartUSec",
+    "TimeoutStopUSec",
+    "StartLimitIntervalUSec",
+    "StartLimitBurst",
+    "StartLimitAction",
+    // what else a failure does
+    "FailureAction",
+    "SuccessAction",
+    "OnFailure",
+    "OnFailureJobMode",
+    "OnSuccess",
+    "OnSuccessJobMode",
+    // dependencies and dependents
+    "Requires",
+    "Requisite",
+    "BindsTo",
+    "PartOf",
+    "StopPropagatedFrom",
+    "Wants",
+    "Upholds",
+    "After",
+    "RequiredBy",
+    "RequisiteOf",
+    "BoundBy",
+    "ConsistsOf",
+    "PropagatesStopTo",
+    // the files that a restart needs
+    "WorkingDirectory",
+    "RootDirectory",
+    "RootImage",
+    "BindPaths",
+    "BindReadOnlyPaths",
+    "MountImages",
+    "ExtensionImages",
+    "ExtensionDirectories",
+];
+
+/// The properties requested of the units that a service's dependencies name, and of its `.socket` units.
+pub(in crate::recovery) const NEIGHBOUR: &[&str] = &[
+    "Id",
+    "LoadState",
+    "ActiveState",
+    "ControlGroup",
+    "Listen",
+    "Requires",
+    "Requisite",
+    "BindsTo",
+    "After",
+    // the units that its stop or restart stops or restarts
+    "RequiredBy",
+    "RequisiteOf",
+    "BoundBy",
+    "ConsistsOf",
+    "PropagatesStopTo",
+    "UpheldBy",
+];
+
+/// The lists of units among these properties. A name with a backslash is quoted in them, as for a shell.
+const UNITS: &[&str] = &[
+    "After",
+    "BindsTo",
+    "BoundBy",
+    "ConsistsOf",
+    "OnFailure",
+    "OnSuccess",
+    "PartOf",
+    "PropagatesStopTo",
+    "RequiredBy",
+    "Requires",
+    "Requisite",
+    "RequisiteOf",
+    "StopPropagatedFrom",
+    "TriggeredBy",
+    "UpheldBy",
+    "Upholds",
+    "Wants",
+];
+
+/// The one property, besides commands, that systemd prints in several lines.
+const REPEATED: &str = "Listen";
+
+/// One unit at one moment: its properties as printed. A missing or invalid property affects only the decisions
+/// that need it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(in crate::recovery) struct Unit {
+    properties: BTreeMap<String, Vec<String>>,
+}
+
+impl Unit {
+    /// Reads what `systemctl show` printed for one unit.
+    ///
+    /// # Errors
+    ///
+    /// A message, if that is not a list of `Key=value` lines for exactly one unit.
+    pub(in crate::recovery) fn parse(printed: &[u8]) -> Result<Self, String> {
+        let mut units = blocks(printed)?.into_iter();
+        match (units.next(), units.next()) {
+            (Some(unit), None) => Ok(unit),
+            _ => Err("systemctl printed more than one unit".to_owned()),
+        }
+    }
+
+    /// Reads what `systemctl show` printed for several units.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::parse`], or a unit does not say which one it is.
+    pub(in crate::recovery) fn parse_all(printed: &[u8]) -> Result<Vec<Self>, String> {
+        let units = blocks(printed)?;
+        for unit in &units {
+            unit.text("Id")?;
+        }
+        Ok(units)
+    }
+
+    /// `Id=`: the name of the unit, where the asked one is an alias.
+    pub(in crate::recovery) fn id(&self) -> Option<&str> {
+        self.value("Id").filter(|id| !id.is_empty())
+    }
+
+    /// `loaded`, `not-found`, `masked`, `bad-setting`, …
+    pub(in crate::recovery) fn load_state(&self) -> Property<&str> {
+        self.text("LoadState")
+    }
+
+    /// `active`, `inactive`, `failed`, `activating`, …
+    pub(in crate::recovery) fn active_state(&self) -> Property<&str> {
+        self.text("ActiveState")
+    }
+
+    /// `running`, `auto-restart`, `stop-sigterm`, …
+    pub(in crate::recovery) fn sub_state(&self) -> Property<&str> {
+        self.text("SubState")
+    }
+
+    /// `success`, `signal`, `start-limit-hit`, …
+    pub(in crate::recovery) fn result(&self) -> Property<&str> {
+        self.text("Result")
+    }
+
+    /// The main process, 0 if there is none.
+    pub(in crate::recovery) fn main_pid(&self) -> Property<u32> {
+        self.parsed("MainPID", |text| text.parse().ok())
+    }
+
+    /// The control group, which is never the root one.
+    pub(in crate::recovery) fn control_group(&self) -> Property<ControlGroup> {
+        let unit = || escape(self.id().unwrap_or("the unit"));
+        match self.value("ControlGroup") {
+            Some("") => Err(format!("{} has no control group: it does not run", unit())),
+            Some("/") => Err(format!(
+                "{} runs in the root control group, so its processes cannot be told from all others: its service manager has no control group of its own",
+                unit()
+            )),
+            _ => self.parsed("ControlGroup", ControlGroup::parse),
+        }
+    }
+
+    /// `InvocationID=`, which changes with every start.
+    pub(in crate::recovery) fn invocation(&self) -> Property<&str> {
+        self.parsed("InvocationID", |text| {
+            let whole = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+            whole.then_some(text)
+        })
+    }
+
+    /// When the main process started.
+    pub(in crate::recovery) fn main_started(&self) -> Property<Monotonic> {
+        self.moment("ExecMainStartTimestampMonotonic")
+    }
+
+    /// When the unit last changed its state; of an active one, also its last reload.
+    pub(in crate::recovery) fn state_changed(&self) -> Property<Monotonic> {
+        self.moment("StateChangeTimestampMonotonic")
+    }
+
+    /// The number of the queued job, where there is one.
+    pub(in crate::recovery) fn job(&self) -> Property<Option<&str>> {
+        self.parsed("Job", |text| {
+            Some(Some(text).filter(|text| !matches!(*text, "" | "0")))
+        })
+    }
+
+    /// `running`, `frozen`, …; none from systemd before 246.
+    pub(in crate::recovery) fn freezer_state(&self) -> Option<&str> {
+        self.value("FreezerState")
+    }
+
+    /// Whether the unit's file on disk is newer than the loaded one.
+    pub(in crate::recovery) fn needs_reload(&self) -> Property<bool> {
+        self.flag("NeedDaemonReload")
+    }
+
+    /// How often systemd has restarted the unit since it was last started by hand.
+    pub(in crate::recovery) fn restarts(&self) -> Option<u64> {
+        self.value("NRestarts")?.parse().ok()
+    }
+
+    /// The timers, sockets and paths that trigger the unit.
+    pub(in crate::recovery) fn triggered_by(&self) -> impl Iterator<Item = &str> {
+        self.list_or_empty("TriggeredBy")
+    }
+
+    /// The addresses and paths of a `.socket`, as in `Listen=[::]:8000 (Stream)`, but without the kind.
+    pub(in crate::recovery) fn listens(&self) -> Vec<&str> {
+        let lines = self.values(REPEATED).iter();
+        lines
+            .map(|line| {
+                line.rsplit_once(" (")
+                    .map_or(&**line, |(address, _)| address)
+            })
+            .collect()
+    }
+
+    /// The words of a list that every supported systemd prints, if only as empty.
+    pub(super) fn list(&self, name: &str) -> Property<impl Iterator<Item = &str>> {
+        self.parsed(name, |text| Some(text.split_whitespace()))
+    }
+
+    /// The words of a list that older versions of systemd do not have.
+    pub(super) fn list_or_empty(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.value(name).unwrap_or_default().split_whitespace()
+    }
+
+    /// A property that must have a value.
+    pub(super) fn text(&self, name: &str) -> Property<&str> {
+        self.parsed(name, |text| (!text.is_empty()).then_some(text))
+    }
+
+    /// `yes` or `no`.
+    pub(super) fn flag(&self, name: &str) -> Property<bool> {
+        self.parsed(name, yes_or_no)
+    }
+
+    /// A span of time; `infinity` is the longest `Duration`.
+    pub(super) fn span(&self, name: &str) -> Property<Duration> {
+        self.parsed(name, span)
+    }
+
+    /// A property, read by `parse`, which returns none for a value that is not valid.
+    pub(super) fn parsed<'a, T>(
+        &'a self,
+        name: &str,
+        parse: impl FnOnce(&'a str) -> Option<T>,
+    ) -> Property<T> {
+        let value = self
+            .value(name)
+            .ok_or_else(|| format!("systemctl did not report {name}="))?;
+        parse(value)
+            .ok_or_else(|| format!("systemctl reported an invalid {name}=\"{}\"", shown(value)))
+    }
+
+    /// A property that means `default` if it is missing: a systemd that knows it prints it, and one that does
+    /// not behaves as `default` says.
+    pub(super) fn parsed_or<'a, T>(
+        &'a self,
+        name: &str,
+        default: T,
+        parse: impl FnOnce(&'a str) -> Option<T>,
+    ) -> Property<T> {
+        if self.properties.contains_key(name) {
+            self.parsed(name, parse)
+        } else {
+            Ok(default)
+        }
+    }
+
+    /// The property as printed; the first line of several.
+    pub(super) fn value(&self, name: &str) -> Option<&str> {
+        self.values(name).first().map(String::as_str)
+    }
+
+    /// All lines of the property; one for each command.
+    pub(super) fn values(&self, name: &str) -> &[String] {
+        self.properties.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    fn moment(&self, name: &str) -> Property<Monotonic> {
+        self.parsed(name, |text| {
+            let micros = text.parse().ok().filter(|&micros| micros > 0)?;
+            Some(Monotonic::from_micros(micros))
+        })
+    }
+
+    fn insert(&mut self, key: &str, value: String, repeated: bool) -> Result<(), String> {
+        let values = self.properties.entry(key.to_owned()).or_default();
+        if !repeated && !values.is_empty() {
+            return Err(format!("systemctl printed {}= twice", shown(key)));
+        }
+        values.push(value);
+        Ok(())
+    }
+}
+
+/// `Key=value` lines, one block for each unit, with an empty line between two.
+fn blocks(printed: &[u8]) -> Result<Vec<Unit>, String> {
+    let text = std::str::from_utf8(printed)
+        .map_err(|_| "systemctl printed garbage: it is not UTF-8".to_owned())?;
+    let mut units = Vec::new();
+    let mut unit = Unit::default();
+    let mut lines = text.trim_end_matches('\n').split('\n');
+    while let Some(line) = lines.next() {
+        if line.is_empty() && !unit.properties.is_empty() {
+            units.push(mem::take(&mut unit));
+            continue;
+        }
+        let is_command =
+            |key: &str, value: &str| key.starts_with("Exec") && value.starts_with("{ ");
+        // Another line that ends a command belongs to one whose arguments looked like its end before.
+        let Some((key, value)) = line
+            .split_once('=')
+            .filter(|_| !line.contains('\0'))
+            .filter(|(key, value)| is_command(key, value) || ignores_failure(line).is_none())
+        else {
+            return Err(if line.is_empty() {
+                "systemctl printed nothing".to_owned()
+            } else {
+                format!("systemctl printed garbage: \"{}\"", shown(line))
+            });
+        };
+        // The arguments may contain newlines, and the text after one may look like another property. If the text
+        // before even looks like the end of the command, that property appears twice.
+        if is_command(key, value) {
+            let mut command = value.to_owned();
+            let mut last = value;
+            while ignores_failure(last).is_none() {
+                last = lines.next().ok_or_else(|| {
+                    format!("systemctl printed garbage: {}= without an end", shown(key))
+                })?;
+                command.push('\n');
+                command.push_str(last);
+            }
+            unit.insert(key, command, true)?;
+        } else {
+            let value = if UNITS.contains(&key) {
+                value.replace('"', "").replace(r"\\", r"\")
+            } else {
+                value.to_owned()
+            };
+            unit.insert(key, value, key == REPEATED)?;
+        }
+    }
+    units.push(unit);
+    Ok(units)
+}
+
+/// Whether the failure of a command is ignored, if the line ends a command as systemctl prints it:
+/// `{ path=… ; argv[]=… ; ignore_errors=no ; start_time=[…] ; … }`. The arguments may contain anything, so
+/// the last occurrence counts as systemd's own.
+pub(super) fn ignores_failure(line: &str) -> Option<bool> {
+    let (_, words) = line.strip_suffix(" }")?.rsplit_once(" ; ignore_errors=")?;
+    let (ignores, _) = words.split_once(" ; start_time=[")?;
+    yes_or_no(ignores)
+}
+
+pub(super) fn yes_or_no(text: &str) -> Option<bool> {
+    match text {
+        "yes" => Some(true),
+        "no" => Some(false),
+        _ => None,
+    }
+}
+
+/// The beginning of foreign text, escaped.
+fn shown(text: &str) -> String {
+    escape(&text.chars().take(120).collect::<String>()).into_owned()
+}
+
+#[cfg(test)]
+mod tests;
