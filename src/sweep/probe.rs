@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use super::attempt::{Attempt, Received};
+use super::attempt::{Attempt, Received, starved_after};
 use super::checks::{failed_checks, shortened};
 use super::client::Client;
 use super::failure::Failure;
@@ -106,6 +106,9 @@ pub(super) fn probe(
             error = Some(result);
         }
         thread::sleep(pause);
+        let late = Monotonic::now().since(timed_out).saturating_sub(pause);
+        let starved = Some(late).filter(|late| *late > starved_after(options.timeout));
+        proof.starved = proof.starved.max(starved);
     }
 }
 
