@@ -20,9 +20,50 @@ use anyhow::{Context, ensure};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use nix::time::{ClockId, clock_gettime};
 
-/// How long the stand-in waits before it restarts the backend, and the same as `RestartUSec` prints it.
+/// How long the stand-in waits before it restarts the backend: `RestartUSec` of the settings.
 const RESTART_PAUSE: Duration = Duration::from_millis(200);
-const RESTART_USEC: &str = "200ms";
+
+/// What the service's unit would set. With `KillMode=mixed`, other processes of the group never delay a restart.
+const SETTINGS: &str = "\
+LoadState=loaded
+Result=success
+Restart=always
+RestartUSec=200ms
+RemainAfterExit=no
+ExitType=main
+SuccessExitStatus=
+RestartPreventExitStatus=
+RestartForceExitStatus=
+KillMode=mixed
+SendSIGKILL=yes
+TimeoutStartUSec=1min 30s
+TimeoutStopUSec=1s
+StartLimitIntervalUSec=0
+StartLimitBurst=5
+StartLimitAction=none
+FailureAction=none
+SuccessAction=none
+OnFailure=
+OnFailureJobMode=replace
+OnSuccess=
+OnSuccessJobMode=fail
+Requires=
+Requisite=
+BindsTo=
+PartOf=
+StopPropagatedFrom=
+Wants=
+Upholds=
+After=
+BoundBy=
+PropagatesStopTo=
+WorkingDirectory=
+RootDirectory=
+RootImage=
+Job=
+FreezerState=running
+NeedDaemonReload=no
+TriggeredBy=";
 
 /// Both files that it uses are beside the script itself.
 const SYSTEMCTL: &str = "#!/bin/sh\nexec \"${0%/*}/demo\" --systemctl \"${0%/*}/socket\" \"$@\"\n";
@@ -42,6 +83,7 @@ struct Service {
     control_group: String,
     manager_group: String,
     running: Option<Running>,
+    restarts: u64,
     stopping: bool,
 }
 
@@ -77,6 +119,7 @@ impl StandIn {
             control_group: groups.path_of(name),
             manager_group: groups.path.clone(),
             running: None,
+            restarts: 0,
             stopping: false,
         };
         service.run()?;
@@ -160,6 +203,7 @@ fn supervise(shared: &Mutex<Service>) {
         if service.stopping {
             return;
         }
+        service.restarts += 1;
         if let Err(error) = service.run() {
             eprintln!("demo: the stand-in cannot start the backend: {error:#}");
         }
@@ -201,6 +245,7 @@ impl Service {
         };
         if unit != self.name {
             return vec![
+                ("Id", text(unit)),
                 ("LoadState", text("not-found")),
                 ("ActiveState", text("inactive")),
                 ("MainPID", text("0")),
@@ -212,41 +257,26 @@ impl Service {
         };
         let now = self.running.as_ref();
         let argv = self.command.join(" ");
-        vec![
-            ("LoadState", text("loaded")),
+        let started = now.map_or(0, |now| now.started).to_string();
+        let invocation = now.map(|now| now.invocation.clone());
+        let mut properties = vec![
+            ("Id", self.name.clone()),
             ("ActiveState", text(active)),
             ("SubState", text(sub)),
-            ("Result", text("success")),
             ("MainPID", now.map_or(0, |now| now.child.id()).to_string()),
             ("ControlGroup", self.control_group.clone()),
-            (
-                "InvocationID",
-                now.map(|now| now.invocation.clone()).unwrap_or_default(),
-            ),
-            (
-                "ExecMainStartTimestampMonotonic",
-                now.map_or(0, |now| now.started).to_string(),
-            ),
-            ("Restart", text("always")),
-            ("RemainAfterExit", text("no")),
-            ("ExitType", text("main")),
+            ("InvocationID", invocation.unwrap_or_default()),
+            ("ExecMainStartTimestampMonotonic", started.clone()),
+            ("StateChangeTimestampMonotonic", started),
+            ("NRestarts", self.restarts.to_string()),
             (
                 "ExecStart",
                 format!("{{ path={argv} ; argv[]={argv} ; ignore_errors=no ; start_time=[n/a] }}"),
             ),
-            ("SuccessExitStatus", text("")),
-            ("RestartPreventExitStatus", text("")),
-            ("RestartForceExitStatus", text("")),
-            ("Job", text("")),
-            ("FreezerState", text("running")),
-            // In this mode, other processes of the group never delay a restart.
-            ("KillMode", text("mixed")),
-            ("SendSIGKILL", text("yes")),
-            ("TimeoutStopUSec", text("1s")),
-            ("RestartUSec", text(RESTART_USEC)),
-            ("NeedDaemonReload", text("no")),
-            ("TriggeredBy", text("")),
-        ]
+        ];
+        let settings = SETTINGS.lines().filter_map(|line| line.split_once('='));
+        properties.extend(settings.map(|(name, value)| (name, text(value))));
+        properties
     }
 }
 
@@ -346,7 +376,10 @@ impl Groups {
         if let Err(error) = tried {
             groups.remove();
             groups.made = None;
-            groups.obstacle = Some(format!("this user may not make one ({error})"));
+            groups.obstacle = Some(format!(
+                "this user cannot create a control group ({})",
+                error.kind()
+            ));
         } else {
             groups.path = format!("{}/{folder}", own.trim_end_matches('/'));
         }

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use super::json::Json;
-use super::problems::{Context, Location, quoted};
+use super::problems::{Context, entry, quoted};
 use super::secret::Secret;
 use super::{Header, Variables};
 
@@ -14,17 +14,7 @@ const MOST: usize = 128;
 const MOST_BYTES: usize = 64 * 1024;
 
 /// Headers that frame the message or manage the connection.
-const FRAMING: [&str; 9] = [
-    "connection",
-    "content-length",
-    "expect",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
+const FRAMING: &str = "connection content-length expect keep-alive proxy-connection te trailer transfer-encoding upgrade";
 
 /// Whether `b` may occur in a token (RFC 9110, section 5.6.2).
 fn is_token(b: u8) -> bool {
@@ -32,14 +22,10 @@ fn is_token(b: u8) -> bool {
 }
 
 /// Reads the object name → value.
-pub(super) fn headers(
-    value: &Json,
-    location: &Location<'_>,
-    context: &mut Context<'_>,
-) -> Option<Vec<Header>> {
+pub(super) fn headers(value: &Json, place: &str, context: &mut Context<'_>) -> Option<Vec<Header>> {
     let Json::Object(entries) = value else {
         let message = format!("is {}; give an object, name → value", value.kind());
-        context.note(location, message);
+        context.note(place, message);
         return None;
     };
     let mut names = HashSet::new();
@@ -59,7 +45,7 @@ pub(super) fn headers(
         } else {
             header_value(name, value, context.variables)
         };
-        if let Some(value) = context.check(&Location::Entry(location, shown), read) {
+        if let Some(value) = context.check(&entry(place, shown), read) {
             bytes += name.len() + value.reveal().len();
             let name = name.clone();
             headers.push(Header { name, value });
@@ -70,7 +56,7 @@ pub(super) fn headers(
             "{} headers with {bytes} bytes are too many; give at most {MOST} with {MOST_BYTES}",
             names.len()
         );
-        context.note(location, message);
+        context.note(place, message);
     }
     Some(headers)
 }
@@ -81,7 +67,7 @@ fn header_value(name: &str, value: &Json, variables: Variables<'_>) -> Result<Se
     if is("user-agent") {
         return Err("is set by the key \"user_agent\" at the top level; use that key".to_owned());
     }
-    if FRAMING.into_iter().any(is) {
+    if FRAMING.split(' ').any(is) {
         let message =
             "frames the message or manages the connection, so this program sets it; remove it";
         return Err(message.to_owned());

@@ -7,7 +7,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
 use super::object::DUPLICATE_KEY;
-use super::problems::{Context, Location, quoted};
+use super::problems::{Context, entry, quoted};
 
 /// A value.
 #[derive(Debug)]
@@ -70,28 +70,28 @@ impl Json {
 
     /// The value for a later comparison, unchanged except for the variables in its strings. A duplicate
     /// key is a problem.
-    pub(super) fn expand(&self, location: &Location<'_>, context: &mut Context<'_>) -> Value {
+    pub(super) fn expand(&self, place: &str, context: &mut Context<'_>) -> Value {
         match self {
             Self::Null => Value::Null,
             Self::Bool(value) => Value::Bool(*value),
             Self::Number(value) => Value::Number(value.clone()),
             Self::Text(text) => {
                 let expanded = context.variables.expand(text);
-                let expanded = context.check(location, expanded);
+                let expanded = context.check(place, expanded);
                 expanded.map_or(Value::Null, |expanded| Value::String(expanded.text))
             }
             Self::Array(items) => items
                 .iter()
                 .enumerate()
-                .map(|(index, item)| item.expand(&Location::Item(location, index), context))
+                .map(|(index, item)| item.expand(&format!("{place}[{index}]"), context))
                 .collect(),
             Self::Object(entries) => {
                 let mut expanded = Map::new();
                 for (key, value) in entries {
-                    let location = Location::Entry(location, key);
-                    let value = value.expand(&location, context);
+                    let place = entry(place, key);
+                    let value = value.expand(&place, context);
                     if expanded.insert(key.clone(), value).is_some() {
-                        context.note(&location, DUPLICATE_KEY);
+                        context.note(&place, DUPLICATE_KEY);
                     }
                 }
                 Value::Object(expanded)

@@ -7,7 +7,6 @@ use std::time::Duration;
 use super::json::Json;
 use super::object::Object;
 use super::problems::Context;
-use super::problems::Location;
 use super::routes::routes;
 use super::rules::{self, DAY, seconds, seconds_up_to, whole, word};
 use super::url::{BaseUrl, Scheme};
@@ -24,9 +23,7 @@ pub(super) fn manifest<'v>(
     source: Source,
     context: &mut Context<'v>,
 ) -> Option<Manifest> {
-    Object::read(json, &Location::Top, context, |keys| {
-        read_top(keys, base_url, source)
-    })?
+    Object::read(json, "", context, |keys| read_top(keys, base_url, source))?
 }
 
 fn read_top(
@@ -48,24 +45,25 @@ fn read_top(
     let mut proxy = Proxy::None;
     let proxies = [("none", Proxy::None), ("env", Proxy::Env)];
     keys.set(&mut proxy, "proxy", word(&proxies));
-    let defaults = keys.part("defaults", |value, location, context| {
-        Object::read(value, location, context, |keys| {
+    let defaults = keys.part("defaults", |value, place, context| {
+        Object::read(value, place, context, |keys| {
             Options::read(keys, &Options::default())
         })
     });
     let defaults = defaults.unwrap_or_default();
     keys.require("routes");
     let sent_to = base_url.as_ref().or(own_url.as_ref());
-    let routes = keys.part("routes", |value, location, context| {
-        routes(value, location, context, &defaults, sent_to)
+    let routes = keys.part("routes", |value, place, context| {
+        routes(value, place, context, &defaults, sent_to)
     });
-    let recovery = keys.part("recovery", |value, location, context| {
-        Object::read(value, location, context, recovery)
+    let recovery = keys.part("recovery", |value, place, context| {
+        Object::read(value, place, context, recovery)
     });
 
-    check_socket(keys, own_url.as_ref(), proxy);
-    let grace = recovery.as_ref().map(|(_, grace)| *grace);
-    check_recovery(keys, routes.as_deref(), concurrency, deadline, grace, proxy);
+    check_conflicts(keys, own_url.as_ref(), proxy);
+    if let (Some(routes), Some((_, grace))) = (&routes, &recovery) {
+        check_deadline(keys, routes, concurrency, *grace, deadline);
+    }
     // The socket belongs to the manifest's own URL.
     let unix_socket = unix_socket.filter(|_| base_url.is_none());
     let base_url = base_url.or(own_url)?;
@@ -93,43 +91,46 @@ fn read_top(
     })
 }
 
-/// The keys that cannot be used with a UNIX socket.
-fn check_socket(keys: &mut Object<'_, '_>, own_url: Option<&BaseUrl>, proxy: Proxy) {
-    if keys.get("unix_socket").is_none() {
-        return;
-    }
-    if own_url.is_some_and(|url| url.scheme() == Scheme::Https) {
-        let message = "cannot be used with an https:// base_url; write http://, as the backend \
-            speaks it at its socket";
-        keys.problem("unix_socket", message);
-    }
-    if proxy == Proxy::Env {
-        let message = "cannot be used with \"proxy\": \"env\", because no proxy reaches a UNIX socket; \
-            set \"proxy\" to \"none\", or remove \"unix_socket\"";
-        keys.problem("unix_socket", message);
+/// Notes keys that cannot be used together.
+fn check_conflicts(keys: &mut Object<'_, '_>, own_url: Option<&BaseUrl>, proxy: Proxy) {
+    let is_https = own_url.is_some_and(|url| url.scheme() == Scheme::Https);
+    let is_proxied = proxy == Proxy::Env;
+    for (key, conflicts, message) in [
+        (
+            "unix_socket",
+            is_https,
+            "cannot be used with an https:// base_url; write http://, as the backend speaks it at its socket",
+        ),
+        (
+            "unix_socket",
+            is_proxied,
+            "cannot be used with \"proxy\": \"env\", because no proxy reaches a UNIX socket; set \"proxy\" to \"none\", or \
+             remove \"unix_socket\"",
+        ),
+        (
+            "recovery",
+            is_proxied,
+            "cannot be used with \"proxy\": \"env\", since a proxy's silence proves nothing about the backend; set \"proxy\" \
+             to \"none\", or remove \"recovery\"",
+        ),
+    ] {
+        if conflicts && keys.get(key).is_some() {
+            keys.problem(key, message);
+        }
     }
 }
 
-/// The keys that cannot be used with recovery.
-fn check_recovery(
+/// Notes a deadline that leaves no time to prove a hang, unless a value that this depends on is invalid: the
+/// figure would mislead.
+fn check_deadline(
     keys: &mut Object<'_, '_>,
-    routes: Option<&[Route]>,
+    routes: &[Route],
     concurrency: NonZeroUsize,
+    grace: Duration,
     deadline: Duration,
-    grace: Option<Duration>,
-    proxy: Proxy,
 ) {
-    if keys.get("recovery").is_some() && proxy == Proxy::Env {
-        let message = "cannot be used with \"proxy\": \"env\", since a proxy's silence proves \
-            nothing about the backend; set \"proxy\" to \"none\", or remove \"recovery\"";
-        keys.problem("recovery", message);
-    }
-    let (Some(routes), Some(grace)) = (routes, grace) else {
-        return;
-    };
-    // A figure computed from an invalid value would mislead.
     let is_known = |key| !keys.context.invalid.contains(key);
-    if proof::DEPENDS_ON.into_iter().all(is_known)
+    if proof::DEPENDS_ON.split(' ').all(is_known)
         && let Err(message) = proof::check(routes, concurrency, grace, deadline)
     {
         let given = keys.get("deadline_seconds").is_some();

@@ -6,7 +6,7 @@ use std::fmt;
 use strsim::levenshtein;
 
 use super::json::Json;
-use super::problems::{Context, Location};
+use super::problems::{Context, QUOTED, entry};
 
 pub(super) const DUPLICATE_KEY: &str = "duplicate key; keep one of the two";
 
@@ -14,7 +14,7 @@ pub(super) const DUPLICATE_KEY: &str = "duplicate key; keep one of the two";
 pub(super) struct Object<'v, 'a> {
     json: &'v Json,
     entries: &'v [(String, Json)],
-    location: &'a Location<'a>,
+    place: &'a str,
     pub(super) context: &'a mut Context<'v>,
     /// The keys that the caller has asked for.
     known: Vec<&'static str>,
@@ -25,19 +25,19 @@ impl<'v> Object<'v, '_> {
     /// for is a problem.
     pub(super) fn read<T>(
         json: &'v Json,
-        location: &Location<'_>,
+        place: &str,
         context: &mut Context<'v>,
         read: impl FnOnce(&mut Object<'v, '_>) -> T,
     ) -> Option<T> {
         let Json::Object(entries) = json else {
             // Without the value, which may be a secret in the wrong place.
-            context.note(location, format_args!("is {}; give an object", json.kind()));
+            context.note(place, format_args!("is {}; give an object", json.kind()));
             return None;
         };
         let mut object = Object {
             json,
             entries,
-            location,
+            place,
             context,
             known: Vec::with_capacity(entries.len()),
         };
@@ -51,20 +51,33 @@ impl<'v> Object<'v, '_> {
         self.json.get(key)
     }
 
+    /// The place of `key`.
+    fn place_of(&self, key: &str) -> String {
+        match self.place {
+            "" => key.to_owned(),
+            place => format!("{place}.{key}"),
+        }
+    }
+
     /// A value that consists of several, as `read` returns it.
     pub(super) fn part<T>(
         &mut self,
         key: &'static str,
-        read: impl FnOnce(&'v Json, &Location<'_>, &mut Context<'v>) -> Option<T>,
+        read: impl FnOnce(&'v Json, &str, &mut Context<'v>) -> Option<T>,
     ) -> Option<T> {
         self.known.push(key);
-        let location = Location::Key(self.location, key);
         let mut values = self.entries.iter().filter(|(name, _)| name == key);
         let (_, first) = values.next()?;
+        let place = self.place_of(key);
+        let before = self.context.problems.count();
         for _ in values {
-            self.context.note(&location, DUPLICATE_KEY);
+            self.context.note(&place, DUPLICATE_KEY);
         }
-        read(first, &location, self.context)
+        let value = read(first, &place, self.context);
+        if self.context.problems.count() > before {
+            self.context.invalid.insert(key);
+        }
+        value
     }
 
     /// A simple value by its rule.
@@ -73,8 +86,8 @@ impl<'v> Object<'v, '_> {
         key: &'static str,
         rule: impl FnOnce(&Json) -> Result<T, String>,
     ) -> Option<T> {
-        self.part(key, |value, location, context| {
-            context.check(location, rule(value))
+        self.part(key, |value, place, context| {
+            context.check(place, rule(value))
         })
     }
 
@@ -98,19 +111,23 @@ impl<'v> Object<'v, '_> {
     }
 
     /// Notes a problem with the value of `key`.
-    pub(super) fn problem(&mut self, key: &'static str, message: impl fmt::Display) {
-        self.context
-            .note(&Location::Key(self.location, key), message);
+    pub(super) fn problem(&mut self, key: &str, message: impl fmt::Display) {
+        let place = self.place_of(key);
+        self.context.note(&place, message);
     }
 
     fn note_unknown_keys(&mut self) {
-        for (key, _) in self.entries {
-            if self.known.contains(&key.as_str()) {
-                continue;
-            }
-            let location = Location::Unknown(self.location, key);
+        let is_known = |key: &str| self.known.contains(&key);
+        for (key, _) in self.entries.iter().filter(|(key, _)| !is_known(key)) {
+            let plain = key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+            // A long key is quoted, which shortens it.
+            let place = match (plain && (1..=QUOTED).contains(&key.len()), self.place) {
+                (true, _) => self.place_of(key),
+                (false, "") => entry("manifest", key),
+                (false, place) => entry(place, key),
+            };
             let message = format!("unknown key; {}", advice(key, &self.known));
-            self.context.note(&location, message);
+            self.context.note(&place, message);
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::headers::headers;
 use super::json::Json;
 use super::object::Object;
-use super::problems::{Context, Location};
+use super::problems::Context;
 use super::rules::{seconds, seconds_up_to, whole, word};
 use super::{Expect, Method, Options};
 
@@ -58,20 +58,20 @@ impl Options {
 }
 
 /// Reads a list of acceptable statuses.
-fn statuses(value: &Json, location: &Location<'_>, context: &mut Context<'_>) -> Option<Vec<u16>> {
+fn statuses(value: &Json, place: &str, context: &mut Context<'_>) -> Option<Vec<u16>> {
     let Json::Array(items) = value else {
         let message = value.wrong_type("give a list of statuses, such as [200, 301]");
-        context.note(location, message);
+        context.note(place, message);
         return None;
     };
     if items.is_empty() {
         let message = "is empty; give at least one status, or leave the key out for any 2xx or 3xx";
-        context.note(location, message);
+        context.note(place, message);
     }
     let mut statuses = Vec::new();
     for (index, item) in items.iter().enumerate() {
         let status = whole(200, 599)(item);
-        let status = context.check(&Location::Item(location, index), status);
+        let status = context.check(&format!("{place}[{index}]"), status);
         statuses.extend(status.filter(|status| !statuses.contains(status)));
     }
     Some(statuses)

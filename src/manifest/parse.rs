@@ -1,5 +1,7 @@
 //! Parses a manifest's bytes. No I/O.
 
+use std::collections::BTreeSet;
+
 use super::json::Json;
 use super::load::{LoadOptions, MOST_BYTES};
 use super::problems::{Context, Problems};
@@ -24,7 +26,12 @@ impl Manifest {
                 return Err(problems);
             }
         };
-        let mut context = Context::new(&source, options.variables);
+        let mut context = Context {
+            variables: options.variables,
+            route: None,
+            problems: Problems::new(&source),
+            invalid: BTreeSet::new(),
+        };
         match keys::manifest(&json, options.base_url.clone(), source, &mut context) {
             Some(manifest) if context.problems.count() == 0 => Ok(manifest),
             Some(_) | None => Err(context.problems),

@@ -1,4 +1,4 @@
-//! The places of a manifest, and the list of its problems.
+//! The problems of a manifest, and their places.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -23,81 +23,26 @@ pub(super) struct Context<'v> {
     pub(super) invalid: BTreeSet<&'static str>,
 }
 
-impl<'v> Context<'v> {
-    pub(super) fn new(source: &Source, variables: Variables<'v>) -> Self {
-        Self {
-            variables,
-            route: None,
-            problems: Problems::new(source),
-            invalid: BTreeSet::new(),
-        }
-    }
-
-    /// Notes a problem at `location`.
-    pub(super) fn note(&mut self, location: &Location<'_>, message: impl fmt::Display) {
-        self.invalid.extend(location.key());
+impl Context<'_> {
+    /// Notes a problem at `place`, such as `routes[3].retries`.
+    pub(super) fn note(&mut self, place: &str, message: impl fmt::Display) {
         let message = message.to_string();
         let route = self.route.map(quoted);
         let route = route.filter(|path| !message.contains(path.as_str()));
         let route = route.map_or_else(String::new, |path| format!(" (route {path})"));
-        self.problems.push(format!("{location}: {message}{route}"));
+        let place = if place.is_empty() { "manifest" } else { place };
+        self.problems.push(format!("{place}: {message}{route}"));
     }
 
     /// The value, or none after its message was noted.
-    pub(super) fn check<T>(
-        &mut self,
-        location: &Location<'_>,
-        value: Result<T, String>,
-    ) -> Option<T> {
-        value.map_err(|message| self.note(location, message)).ok()
+    pub(super) fn check<T>(&mut self, place: &str, value: Result<T, String>) -> Option<T> {
+        value.map_err(|message| self.note(place, message)).ok()
     }
 }
 
-/// A location in a manifest, as a chain of borrowed links: nothing is formatted unless there is a problem.
-#[derive(Clone, Copy)]
-pub(super) enum Location<'a> {
-    /// The manifest as a whole.
-    Top,
-    /// A key that the manifest format defines.
-    Key(&'a Location<'a>, &'static str),
-    /// A key that the manifest format does not define.
-    Unknown(&'a Location<'a>, &'a str),
-    /// A key that the author was free to choose.
-    Entry(&'a Location<'a>, &'a str),
-    /// An item of a list, counted from 0.
-    Item(&'a Location<'a>, usize),
-}
-
-impl Location<'_> {
-    /// The innermost key that the manifest format defines.
-    fn key(&self) -> Option<&'static str> {
-        match self {
-            Self::Top | Self::Unknown(..) => None,
-            Self::Key(_, key) => Some(key),
-            Self::Entry(parent, _) | Self::Item(parent, _) => parent.key(),
-        }
-    }
-}
-
-impl fmt::Display for Location<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Top => f.write_str("manifest"),
-            Self::Key(Self::Top, key) => f.write_str(key),
-            Self::Key(parent, key) => write!(f, "{parent}.{key}"),
-            Self::Unknown(Self::Top, key) if is_plain(key) => f.write_str(key),
-            Self::Unknown(parent, key) if is_plain(key) => write!(f, "{parent}.{key}"),
-            Self::Unknown(parent, key) | Self::Entry(parent, key) => {
-                write!(f, "{parent}[{}]", quoted(key))
-            }
-            Self::Item(parent, index) => write!(f, "{parent}[{index}]"),
-        }
-    }
-}
-
-/// Whether a key can be shown without quotes, which also shorten it.
-fn is_plain(key: &str) -> bool {
-    (1..=QUOTED).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+/// The place of a key that the author was free to choose.
+pub(super) fn entry(parent: &str, key: &str) -> String {
+    format!("{parent}[{}]", quoted(key))
 }
 
 /// All problems of a manifest, one line for each with the file's name. They never contain header values.

@@ -5,17 +5,9 @@ use std::time::Duration;
 
 use super::{LONGEST_DEADLINE, Manifest, Options, Route};
 
-/// The keys that the proof time depends on.
-pub(super) const DEPENDS_ON: [&str; 8] = [
-    "routes",
-    "core",
-    "timeout_seconds",
-    "retries",
-    "retry_backoff_seconds",
-    "concurrency",
-    "grace_seconds",
-    "deadline_seconds",
-];
+/// The keys that the proof time, or the room for it, depends on.
+pub(super) const DEPENDS_ON: &str =
+    "core timeout_seconds retries retry_backoff_seconds concurrency grace_seconds deadline_seconds";
 
 impl Manifest {
     /// How long every core route has to stay silent until the backend counts as hung: their attempts and
@@ -66,16 +58,18 @@ pub(super) fn check(
         in_seconds(pauses(slowest)),
         in_seconds(grace),
     );
-    let (deadline, needed_text) = (in_seconds(deadline), in_seconds(needed));
-    Err(if needed <= LONGEST_DEADLINE {
-        format!("{deadline} is too short to prove a hang; give at least {needed_text} ({why})")
+    let remedy = if needed <= LONGEST_DEADLINE {
+        format!("give at least {}", in_seconds(needed))
     } else {
+        let (needed, most) = (in_seconds(needed), in_seconds(LONGEST_DEADLINE));
         format!(
-            "{deadline} is too short to prove a hang, which takes {needed_text} ({why}), more than the limit of {}; \
-             have fewer core routes, or lower their timeouts and retries",
-            in_seconds(LONGEST_DEADLINE)
+            "{needed} would do, but {most} is the limit; have fewer core routes, timeouts or retries"
         )
-    })
+    };
+    let deadline = in_seconds(deadline);
+    Err(format!(
+        "{deadline} is too short to prove a hang; {remedy} ({why})"
+    ))
 }
 
 /// The longest time that a route's attempts and pauses take.

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::json::Json;
 use super::object::Object;
-use super::problems::{Context, Location, quoted};
+use super::problems::{Context, entry, quoted};
 use super::url::{self, BaseUrl};
 use super::{BodyChecks, Method, Options, Route, rules};
 
@@ -16,30 +16,32 @@ const MOST: usize = 10_000;
 /// Reads the list of routes. `base_url` is where they are sent, if that is known.
 pub(super) fn routes<'v>(
     value: &'v Json,
-    location: &Location<'_>,
+    place: &str,
     context: &mut Context<'v>,
     defaults: &Options,
     base_url: Option<&BaseUrl>,
 ) -> Option<Vec<Route>> {
     let Json::Array(items) = value else {
         let remedy = "give a list of routes, such as [{ \"path\": \"/\", \"core\": true }]";
-        context.note(location, value.wrong_type(remedy));
+        context.note(place, value.wrong_type(remedy));
         return None;
     };
     if items.len() > MOST {
         let message = format!("{} routes are too many; give at most {MOST}", items.len());
-        context.note(location, message);
+        context.invalid.insert("core");
+        context.note(place, message);
     }
     let mut routes = Vec::with_capacity(items.len().min(MOST));
     // The first route with a method and path.
     let mut known: HashMap<(Method, &str), usize> = HashMap::new();
     for (index, item) in items.iter().take(MOST).enumerate() {
-        let location = Location::Item(location, index);
+        let place = format!("{place}[{index}]");
         context.route = item.get("path").and_then(Json::text);
-        let route = Object::read(item, &location, context, |keys| {
+        let route = Object::read(item, &place, context, |keys| {
             route(keys, defaults, base_url)
         });
         let Some(route) = route else {
+            context.invalid.insert("core");
             continue;
         };
         let method = route.options.method;
@@ -50,28 +52,20 @@ pub(super) fn routes<'v>(
             && let first = *known.entry((method, path)).or_insert(index)
             && first != index
         {
-            let (method, path) = (method.as_str(), quoted(path));
-            context.note(
-                &location,
-                format_args!(
-                    "same method and path as routes[{first}] ({method} {path}); keep one of the two"
-                ),
-            );
+            let target = format!("{} {}", method.as_str(), quoted(path));
+            let message =
+                format!("same method and path as routes[{first}] ({target}); keep one of the two");
+            context.note(&place, message);
         }
         routes.push(route);
     }
     context.route = None;
-    let is_unknown = ["core", "routes"]
-        .iter()
-        .any(|key| context.invalid.contains(key));
-    if !is_unknown && !routes.iter().any(|route| route.core) {
-        context.note(
-            location,
-            match items.len() {
-                0 => "is empty; give at least one route with \"core\": true",
-                _ => "no core route; set \"core\": true on at least one",
-            },
-        );
+    if !context.invalid.contains("core") && !routes.iter().any(|route| route.core) {
+        let message = match items.len() {
+            0 => "is empty; give at least one route with \"core\": true",
+            _ => "no core route; set \"core\": true on at least one",
+        };
+        context.note(place, message);
     }
     Some(routes)
 }
@@ -88,9 +82,9 @@ fn route(keys: &mut Object<'_, '_>, defaults: &Options, base_url: Option<&BaseUr
         keys.problem("path", message);
     }
     let core = keys.value("core", rules::boolean).unwrap_or_default();
-    let contains = keys.part("body_contains", |value, location, context| {
+    let contains = keys.part("body_contains", |value, place, context| {
         let text = rules::body_text(value, context.variables);
-        context.check(location, text)
+        context.check(place, text)
     });
     let json = keys.part("json", json_checks);
     let options = Options::read(keys, defaults);
@@ -118,21 +112,21 @@ fn route(keys: &mut Object<'_, '_>, defaults: &Options, base_url: Option<&BaseUr
 /// Reads the object JSON Pointer → value.
 fn json_checks(
     value: &Json,
-    location: &Location<'_>,
+    place: &str,
     context: &mut Context<'_>,
 ) -> Option<Vec<(String, Value)>> {
-    let Value::Object(entries) = value.expand(location, context) else {
+    let Value::Object(entries) = value.expand(place, context) else {
         let remedy = "give an object, JSON Pointer → value, such as { \"/status\": \"healthy\" }";
-        context.note(location, value.wrong_type(remedy));
+        context.note(place, value.wrong_type(remedy));
         return None;
     };
     if entries.is_empty() {
         let message =
             "is empty; give at least one JSON Pointer and its value, or leave the key out";
-        context.note(location, message);
+        context.note(place, message);
     }
     for pointer in entries.keys() {
-        context.check(&Location::Entry(location, pointer), rules::pointer(pointer));
+        context.check(&entry(place, pointer), rules::pointer(pointer));
     }
     Some(entries.into_iter().collect())
 }

@@ -1,10 +1,10 @@
 //! The message about a manifest that is no JSON: where, what was expected, and a guess at the mistake.
 
-use super::problems::quoted;
-
 /// What serde_json expected at `error`, with line and column, and what to do.
 pub(super) fn message(text: &str, error: &serde_json::Error) -> String {
-    let lines = text.split_inclusive('\n').take(error.line() - 1);
+    let lines = text
+        .split_inclusive('\n')
+        .take(error.line().saturating_sub(1));
     let mut at = lines.map(str::len).sum::<usize>() + error.column().saturating_sub(1);
     at = at.min(text.len());
     while !text.is_char_boundary(at) {
@@ -101,11 +101,16 @@ fn guess(text: &str, before: &str, rest: &str, what: &str) -> Option<String> {
             }
             return None;
         }
-        '#' | '/' => "JSON has no comments; remove it",
-        '\'' | '‘' | '’' | '“' | '”' => "put strings into double quotes (\")",
+        '#' => "JSON has no comments; remove it",
+        '/' if rest.starts_with("//") || rest.starts_with("/*") => {
+            "JSON has no comments; remove it"
+        }
+        '/' | '\'' | '‘' | '’' | '“' | '”' => {
+            "put keys and strings into double quotes (\")"
+        }
         ']' | '}' if previous == Some(',') => "remove the comma before it",
         ']' if open == Some('{') => return unclosed(before),
-        '}' if open == Some('[') => return unclosed(before),
+        '}' | ':' if open == Some('[') => return unclosed(before),
         ']' | '}' if open.is_none() => "it closes nothing; remove it",
         '=' => "write \":\" between a key and its value",
         ',' => "remove the comma",
@@ -119,9 +124,8 @@ fn guess(text: &str, before: &str, rest: &str, what: &str) -> Option<String> {
             "false" | "no" | "off" => "write false, in lower case",
             "null" | "none" | "nil" | "undefined" => "leave out a key that has no value",
             "nan" | "infinity" | "inf" => "JSON has no such number",
-            _ if first.is_alphabetic() => {
-                return Some(format!("put {} into double quotes", quoted(&word)));
-            }
+            // Without the word, which may be a secret.
+            _ if first.is_alphabetic() => "put keys and strings into double quotes (\")",
             _ => return None,
         },
     };

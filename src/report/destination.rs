@@ -15,6 +15,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{AccessFlags, eaccess};
 
 use crate::escape::reason;
+use crate::stderr::log_stdout_failed;
 
 /// How long a pipe may stay full without its reader reading anything, in milliseconds.
 const MAX_STANDSTILL: u16 = 5_000;
@@ -147,11 +148,13 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes to standard output. A reader that has closed it is not an error.
-pub(super) fn write_stdout(text: &str) -> io::Result<()> {
-    match write_in_place(duplicate(&io::stdout())?, PollTimeout::NONE, text) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => written,
+/// Writes to standard output, and returns whether it succeeded; a failure is reported on standard error. A
+/// reader that has closed it is none.
+pub(super) fn write_stdout(text: &str) -> bool {
+    let stdout = duplicate(&io::stdout());
+    match stdout.and_then(|stdout| write_in_place(stdout, PollTimeout::NONE, text)) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => true,
+        written => written.inspect_err(log_stdout_failed).is_ok(),
     }
 }
 

@@ -26,7 +26,7 @@ pub(super) fn render(report: &Report) -> String {
     let socket = manifest.unix_socket.as_ref().map(ToString::to_string);
     let tally = verdict.tally.by_class();
     let tally = tally.map(|(class, count)| item(class, count));
-    let routes: Vec<_> = report.by_route().map(route).collect();
+    let routes = report.by_route().map(route);
     let unit = report.unit.as_ref().map_or("null".to_owned(), unit);
     let items = [
         item("schema_version", SCHEMA_VERSION),
@@ -40,22 +40,26 @@ pub(super) fn render(report: &Report) -> String {
         item("healthy", verdict.healthy),
         item("hung", verdict.hung()),
         item("down", verdict.down()),
-        format!("\"tally\": {{{}\n  }}", lines(4, &tally)),
-        format!("\"routes\": [{}\n  ]", lines(4, &routes)),
+        format!("\"tally\": {{{}\n  }}", lines(4, tally)),
+        format!("\"routes\": [{}\n  ]", lines(4, routes)),
         format!(
             "\"recovery\": {{{}\n  }}",
-            lines(4, &recovery(&report.recovery))
+            lines(4, recovery(&report.recovery))
         ),
         format!("\"unit\": {unit}"),
         item("warnings", &report.warnings),
     ];
-    format!("{{{}\n}}\n", lines(2, &items))
+    format!("{{{}\n}}\n", lines(2, items))
 }
 
 /// The items of an object or a list, each on its own line.
-fn lines(indent: usize, items: &[String]) -> String {
-    let start = format!("\n{:indent$}", "");
-    format!("{start}{}", items.join(&format!(",{start}")))
+fn lines(indent: usize, items: impl IntoIterator<Item = String>) -> String {
+    let mut text = String::new();
+    for item in items {
+        let comma = if text.is_empty() { "" } else { "," };
+        text += &format!("{comma}\n{:indent$}{item}", "");
+    }
+    text
 }
 
 fn route((route, result): Row) -> String {

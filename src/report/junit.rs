@@ -10,13 +10,8 @@ use crate::escape::escape;
 
 /// The report as one suite with one case for each route.
 pub(super) fn render(report: &Report) -> String {
-    let of = |wanted| {
-        report
-            .by_route()
-            .filter(|row| severity(*row) == wanted)
-            .count()
-    };
-    let (failures, skipped) = (of(Severity::Hard), of(Severity::Soft));
+    let count = |wanted| report.rows_of(wanted).count();
+    let (failures, skipped) = (count(Severity::Hard), count(Severity::Soft));
     let counts = format!(
         r#"tests="{}" failures="{failures}" errors="0" time="{:.3}""#,
         report.results.len(),
@@ -35,10 +30,8 @@ pub(super) fn render(report: &Report) -> String {
     }
     summary.extend(wording::unit(report));
     summary.push(wording::heading(report.manifest));
-    let (out, err) = (
-        lines("system-out", &summary),
-        lines("system-err", &report.warnings),
-    );
+    let out = lines("system-out", &summary);
+    let err = lines("system-err", &report.warnings);
     // Jenkins' junit-10.xsd allows "skipped" in <testsuite> only.
     format!(
         r#"<?xml version="1.0" encoding="UTF-8"?>
@@ -72,10 +65,8 @@ fn lines(element: &str, lines: &[String]) -> String {
     if lines.is_empty() {
         return String::new();
     }
-    let lines: String = lines
-        .iter()
-        .map(|line| format!("{}\n", xml(line)))
-        .collect();
+    let lines = lines.iter().map(|line| xml(line) + "\n");
+    let lines: String = lines.collect();
     format!("    <{element}>{lines}</{element}>\n")
 }
 

@@ -23,7 +23,7 @@ use crate::cli::{Cli, Format};
 use crate::escape::escape;
 use crate::manifest::{DEFAULT_PATHS, Manifest, Route};
 use crate::recovery::{Recovery, UnitReport};
-use crate::stderr::{Level, log, log_nonblocking, log_stdout_failed};
+use crate::stderr::{Level, log, log_nonblocking};
 use crate::verdict::{ProbeResult, Verdict};
 
 pub use self::progress::Progress;
@@ -57,6 +57,11 @@ impl Report<'_> {
     fn by_route(&self) -> impl Iterator<Item = Row<'_>> + Clone {
         self.manifest.routes.iter().zip(&self.results)
     }
+
+    /// The routes whose results are that severe.
+    fn rows_of(&self, wanted: Severity) -> impl Iterator<Item = Row<'_>> + Clone {
+        self.by_route().filter(move |row| severity(*row) == wanted)
+    }
 }
 
 /// A route and its result.
@@ -73,9 +78,11 @@ pub struct Outputs {
     format: Format,
     quiet: bool,
     appearance: Appearance,
-    junit: Option<Destination>,
-    metrics: Option<Destination>,
+    files: Vec<(Destination, Render)>,
 }
+
+/// A report file's format.
+type Render = fn(&Report) -> String;
 
 impl Outputs {
     /// Checks every destination of the report. A path that cannot work is reported now, before the probes;
@@ -86,19 +93,24 @@ impl Outputs {
     /// A report would replace the manifest or the other report.
     pub fn prepare(cli: &Cli) -> anyhow::Result<Self> {
         check_distinct(cli)?;
-        let prepare = |what, path: &Option<_>| {
-            let (destination, checked) = Destination::prepare(what, path.as_deref()?);
+        let formats: [(_, _, Render); 2] = [
+            ("JUnit report", &cli.junit, junit::render),
+            ("metrics", &cli.metrics, metrics::render),
+        ];
+        let mut files = Vec::new();
+        for (what, path, render) in formats {
+            let Some(path) = path else { continue };
+            let (file, checked) = Destination::prepare(what, path);
             if let Err(complaint) = checked {
                 log_nonblocking(Level::Failure, &complaint);
             }
-            Some(destination)
-        };
+            files.push((file, render));
+        }
         Ok(Self {
             format: cli.format,
             quiet: cli.quiet,
             appearance: Appearance::of_stdout(cli.color),
-            junit: prepare("JUnit report", &cli.junit),
-            metrics: prepare("metrics", &cli.metrics),
+            files,
         })
     }
 }
@@ -126,12 +138,9 @@ fn check_distinct(cli: &Cli) -> anyhow::Result<()> {
 pub fn write_all(report: &Report, outputs: Outputs) -> bool {
     let (format, quiet) = (outputs.format, outputs.quiet);
     // The files first, because a reader of the streams may be slow.
-    let junit = outputs
-        .junit
-        .map_or(Ok(()), |file| file.write(&junit::render(report)));
-    let metrics = outputs
-        .metrics
-        .map_or(Ok(()), |file| file.write(&metrics::render(report)));
+    let files = outputs.files.into_iter();
+    let complaints = files.filter_map(|(file, render)| file.write(&render(report)).err());
+    let complaints: Vec<String> = complaints.collect();
     // cron would mail the same warnings after every healthy run. The JSON report contains them itself.
     let mailed = quiet && report.verdict.healthy && Stream::of(&io::stderr()) == Stream::Plain;
     if format == Format::Human && !mailed {
@@ -144,18 +153,16 @@ pub fn write_all(report: &Report, outputs: Outputs) -> bool {
         Format::Json => json::render(report),
     };
     let stdout = destination::write_stdout(&stdout);
-    let files = [junit, metrics].map(|written| {
-        let written = written.inspect_err(|complaint| log(Level::Failure, complaint));
-        written.is_ok()
-    });
-    stdout.inspect_err(log_stdout_failed).is_ok() && files == [true; 2]
+    for complaint in &complaints {
+        log(Level::Failure, complaint);
+    }
+    stdout && complaints.is_empty()
 }
 
 /// Prints one line about a valid manifest, and returns whether it could be written.
 pub fn write_summary(manifest: &Manifest) -> bool {
     let line = wording::valid_manifest(manifest);
-    let written = destination::write_stdout(&format!("{}\n", escape(&line)));
-    written.inspect_err(log_stdout_failed).is_ok()
+    destination::write_stdout(&format!("{}\n", escape(&line)))
 }
 
 /// A point in time as RFC 3339 writes it, in UTC with milliseconds. A time outside of the range of the format

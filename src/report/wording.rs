@@ -18,10 +18,10 @@ const NAMED: usize = 3;
 
 /// What happened to the routes whose results are that severe, the core routes first; with their names if
 /// they fail the run.
-fn phrases<'a>(all: impl Iterator<Item = Row<'a>> + Clone, wanted: Severity) -> String {
-    let core = all.clone().filter(|(route, _)| route.core).count();
+fn phrases(report: &Report, wanted: Severity) -> String {
+    let core = report.by_route().filter(|row| row.0.core).count();
     let key = |(route, result): &Row| (!route.core, happened(result.class));
-    let mut rows: Vec<Row> = all.filter(|row| severity(*row) == wanted).collect();
+    let mut rows: Vec<Row> = report.rows_of(wanted).collect();
     rows.sort_by_key(key);
     let phrase = |rows: &[Row]| {
         let (is_other, happened) = rows.first().map(key).unwrap_or_default();
@@ -87,27 +87,30 @@ pub(super) fn tally(tally: &Tally) -> String {
     }
 }
 
+fn address(manifest: &Manifest) -> String {
+    let base_url = &manifest.base_url;
+    match &manifest.unix_socket {
+        Some(path) => format!("{base_url} over {path}"),
+        None => base_url.to_string(),
+    }
+}
+
 /// The backend, its address, and what was probed.
 pub(super) fn heading(manifest: &Manifest) -> String {
     let (name, source) = (&manifest.name, &manifest.source);
-    let mut address = manifest.base_url.to_string();
-    if let Some(path) = &manifest.unix_socket {
-        address += &format!(" over {path}");
-    }
+    let mut address = address(manifest);
     // Without a "name" or a unit, the name is a part of the address.
     if !address.contains(name) {
         address = format!("{name} at {address}");
     }
-    format!(
-        "{address}, {} of {source}",
-        count(manifest.routes.len(), "route")
-    )
+    let routes = count(manifest.routes.len(), "route");
+    format!("{address}, {routes} of {source}")
 }
 
 /// The verdict's first word, and the text after it.
 pub(super) fn verdict(report: &Report) -> (&'static str, String) {
-    let phrases = |severity| phrases(report.by_route(), severity);
-    let (soft, hard) = (phrases(Severity::Soft), phrases(Severity::Hard));
+    let soft = phrases(report, Severity::Soft);
+    let hard = phrases(report, Severity::Hard);
     let state = state(&report.verdict);
     match (report.verdict.healthy, soft.is_empty()) {
         (true, true) => ("healthy", ": all routes are OK".to_owned()),
@@ -159,7 +162,8 @@ pub(super) fn unit(report: &Report) -> Option<String> {
     let next = match unit.active_state.as_str() {
         "inactive" => "start",
         "active" if report.by_route().all(is_refused) => {
-            line += "; it does not listen, and systemd will not restart it";
+            let address = address(report.manifest);
+            line += &format!("; nothing listens at {address}, and systemd will not restart it");
             "restart"
         }
         _ => "status",

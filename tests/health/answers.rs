@@ -412,3 +412,34 @@ fn a_detail_names_what_came_what_was_expected_and_what_to_do() {
         assert_eq!(detail.unwrap_or_default(), *expected, "{number}: {keys}");
     }
 }
+
+#[test]
+fn a_detail_that_is_shortened_shows_no_part_of_a_secret() {
+    let secret = "secret-token-0123456789";
+    let location = format!("/login?next={}{secret}", "x".repeat(60));
+    let body = format!("{{\"a\": \"{}{secret}\"}}", "x".repeat(70));
+    let with = |mut keys: Value| {
+        keys["headers"] = json!({ "X-Api-Key": secret });
+        keys
+    };
+    let run = TestEnv::new()
+        .core("/up", ok())
+        .route(
+            "/moved",
+            redirect(302, &location),
+            with(json!({ "expect": [200] })),
+        )
+        .route(
+            "/body",
+            answer(200, &[], &body),
+            with(json!({ "json": { "/a": 1 } })),
+        )
+        .run([]);
+    for path in ["/moved", "/body"] {
+        let detail = run.route(path)["detail"].as_str().unwrap_or_default();
+        assert!(
+            detail.contains("***") && !detail.contains("sec"),
+            "{detail}"
+        );
+    }
+}

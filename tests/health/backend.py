@@ -7,10 +7,14 @@ import argparse
 import array
 import contextlib
 import ctypes
+import faulthandler
 import os
+import queue
 import select
 import signal
 import socket
+import ssl
+import struct
 import sys
 import threading
 import time
@@ -18,6 +22,8 @@ import time
 HEAD = "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n"
 LISTEN_FDS_START = 3  # sd_listen_fds(3)
 PTRACE_SEIZE = 0x4206  # linux/ptrace.h
+ACCEPTED = queue.SimpleQueue()
+CONTINUED = threading.Event()
 
 
 def options():
@@ -34,12 +40,21 @@ def options():
     parser.add_argument("--pid-file", help="serve in a grandchild whose parent lives (Type=forking)")
     parser.add_argument("--store", action="store_true", help="keep the listener in the manager's store")
     parser.add_argument("--slow", type=float, help="one request at a time, with this many seconds each")
-    parser.add_argument("--size", type=int, default=2, help="bytes in the body of an answer")
-    parser.add_argument("--silent", metavar="PATH", help="never answer requests for this path")
-    parser.add_argument("--unresponsive", action="store_true", help="answer nothing; close after the client")
+    parser.add_argument("--accept-all", action="store_true", help="with --slow: accept those that wait, too")
+    parser.add_argument("--late", type=float, help="answer each request this many seconds after it came")
+    parser.add_argument("--silent", action="append", default=[], metavar="PATH", help="never answered")
+    parser.add_argument("--stacks", action="store_true", help="print the stacks of all threads at SIGUSR1")
+    parser.add_argument("--continues", action="store_true", help="at SIGUSR1, answer --silent after all")
+    parser.add_argument("--ends", metavar="PATH", help="not answered, but closed after --late")
+    parser.add_argument("--reset", action="store_true", help="with --ends: reset instead")
+    parser.add_argument("--last-byte", action="store_true", help="with --ends: send a byte before")
+    parser.add_argument("--heartbeat", metavar="PATH", help="answer this path with bytes without end")
+    parser.add_argument("--idle-limit", type=float, help="close a connection that is idle for so long")
+    parser.add_argument("--tls", metavar="FILE", help="speak TLS with the certificate and key in this file")
     parser.add_argument("--client-closes", action="store_true", help="let the client close first")
-    parser.add_argument("--leave", action="store_true", help="stop listening when the first client goes")
+    parser.add_argument("--leave", type=float, help="stop listening and end all so long after a request")
     parser.add_argument("--hang-once", metavar="FILE", help="hang after one answer, once in all")
+    parser.add_argument("--disk-sleep", metavar="FIFO", help="wait in state D after the first answer, once in all")
     parser.add_argument("--trace", type=int, metavar="TID")
     return parser.parse_args()
 
@@ -90,20 +105,56 @@ def listeners(args):
     return [listen(address, args) for address in args.listen]
 
 
+def read_request(connection, args):
+    """The request and what came with it; closes the connection first if it stays idle."""
+    connection.settimeout(args.idle_limit)
+    request = connection.recv(65536)
+    connection.settimeout(None)
+    return request
+
+
 def answer(connection, args):
-    with connection:
-        request = connection.recv(65536)
-        if args.silent and request.startswith(f"GET {args.silent} ".encode()):
-            threading.Event().wait()
-        if args.unresponsive:
-            while connection.recv(65536):
-                pass
-        elif request:
-            time.sleep(args.slow or 0)
-            connection.sendall(HEAD.format(args.size).encode() + b"ok" * (args.size // 2))
-        with contextlib.suppress(ConnectionResetError):
-            while args.client_closes and connection.recv(65536):
-                pass
+    with contextlib.suppress(OSError):
+        if args.tls:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(args.tls)
+            connection = context.wrap_socket(connection, server_side=True)
+        with connection:
+            serve_one(connection, args)
+
+
+def serve_one(connection, args):
+    request = read_request(connection, args)
+    path = request.split(b" ")[1].decode() if request.startswith(b"GET ") else ""
+    if path in args.silent:
+        CONTINUED.wait()
+    if path and path == args.ends:
+        end_silently(connection, args)
+    elif path and path == args.heartbeat:
+        connection.sendall(HEAD.format(1_000_000_000).encode())
+        while True:
+            connection.sendall(b".")
+            time.sleep(0.1)
+    elif path:
+        time.sleep(args.slow or args.late or 0)
+        connection.sendall(HEAD.format(2).encode() + b"ok")
+        while args.client_closes and connection.recv(65536):
+            pass
+    else:
+        # A ping of HTTP/2 or the like, which no handler sees.
+        while request:
+            connection.sendall(request)
+            request = connection.recv(65536)
+
+
+def end_silently(connection, args):
+    """Gives no answer; the connection ends as the options say."""
+    time.sleep(args.late)
+    if args.last_byte:
+        connection.sendall(b"H")
+    if args.reset:
+        linger = struct.pack("ii", 1, 0)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
 
 
 def serve(sockets, args):
@@ -114,11 +165,13 @@ def serve(sockets, args):
             except BlockingIOError:
                 continue  # another worker was faster
             connection.setblocking(True)
-            if args.slow:
+            if args.accept_all:
+                ACCEPTED.put(connection)
+            elif args.slow:
                 answer(connection, args)
             elif args.leave:
-                while connection.recv(65536):
-                    pass
+                time.sleep(args.leave)
+                connection.close()
                 for each in sockets:
                     each.close()
                 threading.Event().wait()
@@ -126,8 +179,25 @@ def serve(sockets, args):
                 open(args.hang_once, "w").close()
                 answer(connection, args)
                 signal.pause()
+            elif args.disk_sleep:
+                answer(connection, args)
+                if not os.path.exists(args.disk_sleep):
+                    sleep_uninterruptibly(args.disk_sleep)
             else:
                 threading.Thread(target=answer, args=(connection, args), daemon=True).start()
+
+
+def serve_accepted(args):
+    """Answers one after the other, in the order of their arrival."""
+    while True:
+        answer(ACCEPTED.get(), args)
+
+
+def sleep_uninterruptibly(fifo):
+    """The parent of a vfork(2) waits in state D until the child runs its program, here until a writer comes."""
+    os.mkfifo(fifo)
+    wait = (os.POSIX_SPAWN_OPEN, 0, fifo, os.O_RDONLY, 0)
+    os.posix_spawn("/bin/true", ["true"], {}, file_actions=[wait])
 
 
 def fork(child):
@@ -172,8 +242,14 @@ def run(args):
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if args.idle_thread:
         threading.Thread(target=threading.Event().wait, daemon=True).start()
+    if args.accept_all:
+        threading.Thread(target=serve_accepted, args=(args,), daemon=True).start()
     for _ in range(args.compute):
         threading.Thread(target=compute, daemon=True).start()
+    if args.stacks:
+        faulthandler.register(signal.SIGUSR1)
+    if args.continues:
+        signal.signal(signal.SIGUSR1, lambda *_: CONTINUED.set())
     sockets = [] if args.reuse_port else listeners(args)
     if args.workers:
         serve_with_workers(args, sockets)

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use crate::calls::{Counted, own_path};
 use crate::run::Run;
 use crate::scripted::{SILENT, Scripted};
 use crate::systemd::Systemd;
@@ -14,6 +15,9 @@ use crate::test_env::TestEnv;
 
 /// The program's time limit for one call of `systemctl`.
 const CALL: Duration = Duration::from_secs(5);
+
+/// What the real `systemctl` answers.
+const REAL: &str = r#"systemctl "$@""#;
 
 pub(crate) struct Fake<'a> {
     systemd: &'a Systemd,
@@ -33,17 +37,15 @@ impl<'a> Fake<'a> {
         let backend = Scripted::start(systemd, unit, answers, "Restart=always\nRestartSec=100ms");
         let pid = backend.pid();
         let test_env = backend.test_env(json!({}));
-        let bin = test_env.dir().join("bin");
-        fs::create_dir(&bin).unwrap();
-        let path = format!("PATH={}", bin.display());
+        let [env, path] = own_path(&test_env);
         let fake = Self {
             systemd,
-            test_env: test_env.through(["env", &path]),
+            test_env: test_env.through([&env, &path]),
             backend,
             pid,
         };
         fake.script(r#"./answer "$@""#);
-        fake.answer(r#"systemctl "$@""#);
+        fake.answer(REAL);
         fake
     }
 
@@ -69,6 +71,21 @@ impl<'a> Fake<'a> {
 
     /// From now on the answer is the real one with one property changed or omitted.
     pub(crate) fn change(&self, property: &str, value: Option<&str>) {
+        self.answer(&self.changed(property, value));
+    }
+
+    /// A run in which `answer` does this from the last observation on.
+    pub(crate) fn run_changing(&self, answer: &str) -> Run {
+        let counted = Counted::new(&self.test_env, &self.backend.unit, "./answer");
+        let prepare = || {
+            self.answer(REAL);
+            self.write("changed", answer);
+        };
+        counted.run(prepare, "mv changed answer")
+    }
+
+    /// What the answer has to do to be the real one with one property changed or omitted.
+    pub(crate) fn changed(&self, property: &str, value: Option<&str>) -> String {
         let real = self
             .systemd
             .try_systemctl(&["show", "-p", property, &self.backend.unit]);
@@ -77,7 +94,7 @@ impl<'a> Fake<'a> {
         assert!(known, "{property}: {real:?}");
         let kept = format!(r#"systemctl "$@" | grep -v '^{property}='"#);
         let changed = value.map(|value| format!("echo '{property}={value}'"));
-        self.answer(&format!("{kept}\n{}", changed.unwrap_or_default()));
+        format!("{kept}\n{}", changed.unwrap_or_default())
     }
 
     /// From now on the answer is what the real `systemctl` prints now.

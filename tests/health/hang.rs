@@ -191,9 +191,10 @@ fn a_body_check_that_fails_everywhere_is_not_a_hang() {
 
 /// A core of two routes that are probed one after the other, and a unit that could be killed.
 fn one_by_one(first: Script, second: Script) -> TestEnv {
-    test_env(first, second)
-        .top("concurrency", 1)
-        .top("recovery", json!({ "unit": "no-such-unit.service" }))
+    test_env(first, second).top("concurrency", 1).top(
+        "recovery",
+        json!({ "unit": "no-such-unit.service", "grace_seconds": 0.1 }),
+    )
 }
 
 #[test]
@@ -255,13 +256,8 @@ fn a_rate_limit_in_the_second_round_does_not_mask_an_error_of_the_first() {
 
 #[test]
 fn the_second_round_of_the_core_is_omitted_if_the_deadline_would_cut_it() {
-    // 2 routes, each with 2 attempts of 0.4 s and a pause of 0.05 s.
-    let test_env = one_by_one(in_turn([ok(), silent()]), silent())
-        .top(
-            "recovery",
-            json!({ "unit": "no-such-unit.service", "grace_seconds": 0 }),
-        )
-        .top("deadline_seconds", 1.8);
+    // 2 routes, each with 2 attempts of 0.4 s and a pause of 0.05 s, and the grace period.
+    let test_env = one_by_one(in_turn([ok(), silent()]), silent()).top("deadline_seconds", 1.9);
     test_env
         .run(["--dry-run"])
         .exits(1)

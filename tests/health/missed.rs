@@ -1,15 +1,12 @@
 //! Hangs that are hard to detect but found, and facts that the program cannot read, which it reports
 //! instead of guessing.
 
-use std::fs;
-use std::thread;
 use std::time::Duration;
 
 use crate::network::{PrivateNetwork, RESTARTS, hang, is_recovered, is_spared, start_systemd};
 use crate::script::ok;
 use crate::wait::wait_until;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
 const UNIT: &str = "own.service";
 const LOCAL: &str = "http://127.0.0.1:8000";
@@ -80,37 +77,6 @@ fn a_listener_from_a_removed_control_group_is_named_as_such() {
     hang(&systemd, UNIT);
     let run = is_spared(&systemd, UNIT, &network.watch(UNIT, LOCAL), "unreadable");
     run.stdout_has("no longer exists");
-}
-
-#[test]
-fn a_program_that_was_stopped_for_a_moment_kills_no_process() {
-    let Some(systemd) = start_systemd() else {
-        return;
-    };
-    let network = PrivateNetwork::new(&systemd);
-    network.start(UNIT, LISTEN, RESTARTS);
-    let pid = systemd.main_pid(UNIT);
-    hang(&systemd, UNIT);
-    // Long enough for the attempt to end in time despite the stop.
-    let test_env = network.watch(UNIT, LOCAL).default("timeout_seconds", 4);
-    let running = test_env.start([]);
-    assert!(wait_until(Duration::from_secs(10), || network
-        .connections(8000)
-        > 0));
-    // nsenter's only child, which has become the program by exec.
-    let children = format!("/proc/{0}/task/{0}/children", running.pid());
-    let program = fs::read_to_string(children).unwrap();
-    let program = Pid::from_raw(program.trim().parse().unwrap());
-    // By then its first dump of the socket table is over; if stopped in the middle of it, it would
-    // report the table as unreadable.
-    thread::sleep(Duration::from_millis(500));
-    kill(program, Signal::SIGSTOP).unwrap();
-    thread::sleep(Duration::from_millis(1500));
-    kill(program, Signal::SIGCONT).unwrap();
-    // nsenter stops with its child.
-    running.signal(Signal::SIGCONT);
-    running.finish().refused("starved");
-    assert!(systemd.is_alive(pid));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! a packet filter affects nothing else. And the Python backend that serves in it.
 
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::thread;
@@ -28,6 +28,17 @@ pub(crate) const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 /// [`skip_unless_ci`].
 pub(crate) fn start_systemd() -> Option<Systemd> {
     (has(PYTHON) && has("ip")).then(Systemd::start)?
+}
+
+/// As [`start_systemd`]; `None` also if Debian's Python lacks one of these modules.
+pub(crate) fn start_systemd_for(modules: &str) -> Option<Systemd> {
+    let import = format!("import {modules}");
+    let imported = Command::new(PYTHON).args(["-c", &import]).output();
+    if !imported.is_ok_and(|imported| imported.status.success()) {
+        skip_unless_ci(&format!("no Python with {modules}"));
+        return None;
+    }
+    start_systemd()
 }
 
 pub(crate) struct PrivateNetwork<'a> {
@@ -66,6 +77,18 @@ impl<'a> PrivateNetwork<'a> {
     /// Starts a unit with such a backend; it listens when this returns.
     pub(crate) fn start(&self, unit: &str, options: &str, service: &str) {
         let service = self.backend(options, &format!("{READY}\n{service}"));
+        self.systemd.service(unit, &service);
+    }
+
+    /// Starts a unit with one gunicorn worker for `wsgi_app.py`, with these options and variables.
+    pub(crate) fn start_gunicorn(&self, unit: &str, options: &str, variables: &str) {
+        let [nsenter, net] = self.enter();
+        let service = format!(
+            "Environment=PYTHONDONTWRITEBYTECODE=1 {variables}\n{RESTARTS}\n\
+             ExecReload=/bin/kill -HUP $MAINPID\n\
+             ExecStart={nsenter} {net} {PYTHON} -m gunicorn --workers 1 --chdir {APPLICATIONS} {options} \
+             wsgi_app:app"
+        );
         self.systemd.service(unit, &service);
     }
 
@@ -190,14 +213,14 @@ impl<'a> PrivateNetwork<'a> {
 pub(crate) const READY: &str = "Type=notify\nNotifyAccess=all";
 
 /// Debian's Python, even if another one is first in PATH.
-const PYTHON: &str = "/usr/bin/python3";
+pub(crate) const PYTHON: &str = "/usr/bin/python3";
+
+/// The folder of the Python applications.
+pub(crate) const APPLICATIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/health");
 
 /// The command of the Python backend.
 pub(crate) fn python() -> String {
-    format!(
-        "{PYTHON} {}/tests/health/backend.py",
-        env!("CARGO_MANIFEST_DIR")
-    )
+    format!("{PYTHON} {APPLICATIONS}/backend.py")
 }
 
 /// A test environment beside systemd, with one core route and permission to kill `unit`.
@@ -242,21 +265,14 @@ pub(crate) fn shell(systemd: &Systemd, script: &str) -> Result<String, String> {
         .output()
         .unwrap();
     let text = |bytes| String::from_utf8_lossy(bytes).trim().to_owned();
-    match output.status.success() {
-        true => Ok(text(&output.stdout)),
-        false => Err(text(&output.stderr)),
+    if output.status.success() {
+        Ok(text(&output.stdout))
+    } else {
+        Err(text(&output.stderr))
     }
 }
 
-/// Whether every one of these clients got its answer.
-pub(crate) fn all_served(clients: Vec<TcpStream>) -> bool {
-    clients.into_iter().all(|mut client| {
-        let mut answer = String::new();
-        client.read_to_string(&mut answer).is_ok() && answer.ends_with("ok")
-    })
-}
-
-/// Hangs the unit; the program must refuse to kill its main process because of `guard`.
+/// The program must refuse to kill its main process because of `guard`.
 #[track_caller]
 pub(crate) fn is_spared(systemd: &Systemd, unit: &str, test_env: &TestEnv, guard: &str) -> Run {
     let pid = systemd.main_pid(unit);

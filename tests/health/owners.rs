@@ -1,7 +1,6 @@
 //! Hung backends of every usual kind are recovered, whichever process created the listener: the guards that
 //! prove the ownership of the socket must not refuse them.
 
-use std::thread;
 use std::time::Duration;
 
 use serde_json::json;
@@ -99,36 +98,6 @@ fn a_unix_socket_is_recovered_where_the_unit_owns_it() {
     is_spared(&systemd, "idle.service", &test_env, "foreign_listener").stdout_has("own.service");
     let test_env = test_env.top("recovery", recovery("own.service", json!({})));
     is_recovered(&systemd, "own.service", &test_env);
-}
-
-#[test]
-fn clients_that_give_up_and_are_closed_are_not_progress() {
-    let Some(systemd) = start_systemd() else {
-        return;
-    };
-    let network = PrivateNetwork::new(&systemd);
-    // The backend accepts and reads, like a server whose workers are all stuck.
-    network.start(
-        "own.service",
-        "--listen 127.0.0.1:8000 --unresponsive",
-        RESTARTS,
-    );
-    // The clients' last acknowledgement takes long, as if they were far away.
-    let slow_end = "add table ip test; add chain ip test in { type filter hook input priority 0; }; \
-                    add rule ip test in tcp dport 8000 tcp flags & (fin | syn | psh | ack) == ack drop";
-    if network.filter(slow_end).is_none() {
-        return;
-    }
-    let test_env = network.watch("own.service", LOCAL);
-    let running = test_env.start(["--dry-run"]);
-    let probed = || network.connections(8000) > 0;
-    assert!(wait_until(Duration::from_secs(10), probed));
-    // Past the first dump of the socket table, and longer than the time between two dumps.
-    thread::sleep(Duration::from_millis(300));
-    let clients = network.clients(2, "127.0.0.1:8000");
-    thread::sleep(Duration::from_secs(1));
-    drop(clients);
-    running.finish().exits(1).hung(true).outcome("would_kill");
 }
 
 #[test]

@@ -1,114 +1,80 @@
 //! Silence that proves nothing about the unit, and processes whose death would not help: they are left alone
 //! although the probes found a hang.
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::fs;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
 
 use crate::cpu_quota::CpuQuota;
 use crate::network::{
-    PrivateNetwork, READY, RESTARTS, all_served, hang, is_recovered, is_spared, python,
-    start_systemd,
+    PrivateNetwork, READY, RESTARTS, hang, is_recovered, is_spared, python, start_systemd,
+    start_systemd_for,
 };
 use crate::run::has;
-use crate::test_env::TestEnv;
+use crate::systemd::recovery;
 use crate::wait::wait_until;
 
 const UNIT: &str = "own.service";
 const LOCAL: &str = "http://127.0.0.1:8000";
 const LISTEN: &str = "--listen 127.0.0.1:8000";
 
-/// A healthy unit whose packets are dropped is left alone.
-#[track_caller]
-fn a_filter_spares(dropped: &str) {
+#[test]
+fn a_process_that_sleeps_uninterruptibly_is_left_alone() {
     let Some(systemd) = start_systemd() else {
         return;
     };
     let network = PrivateNetwork::new(&systemd);
-    network.start(UNIT, LISTEN, RESTARTS);
-    if network.filter(&drop_at_port(dropped)).is_some() {
-        is_spared(&systemd, UNIT, &network.watch(UNIT, LOCAL), "not_reached");
-    }
-}
-
-fn drop_at_port(packets: &str) -> String {
-    format!(
-        "add table ip test; add chain ip test in {{ type filter hook input priority 0; }}; \
-         add rule ip test in tcp dport 8000 {packets} drop"
-    )
-}
-
-/// A healthy unit that answers later than the final probe waits is left alone, although the probe reaches it.
-#[track_caller]
-fn a_filter_of_the_sweep_spares(dropped: &str) {
-    let Some(systemd) = start_systemd() else {
-        return;
-    };
-    let network = PrivateNetwork::new(&systemd);
-    network.start(UNIT, &format!("{LISTEN} --slow 1"), RESTARTS);
-    if network.filter(&drop_at_port(dropped)).is_none() {
-        return;
-    }
+    let folder = tempfile::TempDir::new().unwrap();
+    let fifo = folder.path().join("fifo");
+    let options = format!("{LISTEN} --disk-sleep {}", fifo.display());
+    network.start(UNIT, &options, RESTARTS);
     let test_env = network.watch(UNIT, LOCAL);
-    let test_env = after_the_sweep(test_env, "nft delete table ip test");
-    is_spared(&systemd, UNIT, &test_env, "not_reached");
-    let lifted = test_env.dir().join("done").exists();
-    assert!(lifted, "the filter was not removed");
-}
-
-/// Runs a command in the test environment between the sweep and the first observation.
-fn after_the_sweep(test_env: TestEnv, command: &str) -> TestEnv {
-    let bin = test_env.dir().join("bin");
-    fs::create_dir(&bin).unwrap();
-    // The first call is for the warnings, during the sweep; the next one begins the first observation.
-    let script = format!(
-        "#!/bin/sh\nPATH=/usr/sbin:/usr/bin:/sbin:/bin\n\
-         mkdir called 2>/dev/null || [ -e done ] || {{ {command} && touch done; }}\n\
-         exec systemctl \"$@\"\n"
-    );
-    fs::write(bin.join("systemctl"), script).unwrap();
-    fs::set_permissions(bin.join("systemctl"), Permissions::from_mode(0o755)).unwrap();
-    let path = format!("PATH={}", bin.display());
-    test_env.through(["env", &path])
+    test_env.run([]).exits(0);
+    is_spared(&systemd, UNIT, &test_env, "uninterruptible");
+    // What it waited for arrives, and it goes on.
+    fs::write(&fifo, "").unwrap();
+    test_env.run([]).exits(0).outcome("not_needed");
 }
 
 #[test]
-fn a_backend_that_wakes_up_to_abandoned_requests_is_left_alone() {
+fn gunicorn_that_boots_its_workers_after_a_reload_is_left_alone() {
+    let Some(systemd) = start_systemd_for("gunicorn") else {
+        return;
+    };
+    let network = PrivateNetwork::new(&systemd);
+    let folder = tempfile::TempDir::new().unwrap();
+    let import = folder.path().join("import");
+    let variables = format!("SECONDS=0 IMPORT={}", import.display());
+    network.start_gunicorn(UNIT, "--bind 127.0.0.1:8000", &variables);
+    let started = Instant::now();
+    let uptime = recovery(UNIT, json!({ "min_uptime_seconds": 6 }));
+    let test_env = network.watch(UNIT, LOCAL).top("recovery", uptime);
+    let limit = Duration::from_secs(20);
+    let serves = || test_env.run([]).status.success();
+    assert!(wait_until(limit, serves), "{UNIT} does not serve");
+    assert!(wait_until(limit, || started.elapsed() > Duration::from_secs(6)));
+    fs::write(import, "5").unwrap();
+    systemd.systemctl(&["reload", UNIT]);
+    // The workers that served have ended; connections wait in the queue.
+    assert!(wait_until(limit, || test_env.run(["--no-recover"]).report
+        ["hung"]
+        == true));
+    is_spared(&systemd, UNIT, &test_env, "too_young");
+    assert!(wait_until(limit, serves), "{UNIT} does not serve");
+}
+
+#[test]
+fn a_backend_that_listens_no_more_is_left_alone() {
     let Some(systemd) = start_systemd() else {
         return;
     };
     let network = PrivateNetwork::new(&systemd);
-    network.start(UNIT, &format!("{LISTEN} --slow 1"), RESTARTS);
-    hang(&systemd, UNIT);
-    // It first handles the request of the sweep.
-    let wake_up = format!("kill -CONT {}", systemd.main_pid(UNIT));
-    let test_env = after_the_sweep(network.watch(UNIT, LOCAL), &wake_up);
-    is_spared(&systemd, UNIT, &test_env, "answered");
-    assert!(
-        test_env.dir().join("done").exists(),
-        "the command did not run"
-    );
-}
-
-#[test]
-fn a_backend_behind_a_filter_that_drops_connects_is_left_alone() {
-    a_filter_spares("tcp flags syn");
-}
-
-#[test]
-fn a_backend_behind_a_filter_that_drops_data_is_left_alone() {
-    a_filter_spares("tcp flags & psh == psh");
-}
-
-#[test]
-fn a_backend_is_left_alone_where_a_filter_dropped_connects_only_during_the_sweep() {
-    a_filter_of_the_sweep_spares("tcp flags syn");
-}
-
-#[test]
-fn a_backend_is_left_alone_where_a_filter_dropped_data_only_during_the_sweep() {
-    a_filter_of_the_sweep_spares("tcp flags & psh == psh");
+    // Its end closes the parked request in the grace period.
+    network.start(UNIT, &format!("{LISTEN} --leave 2.2"), RESTARTS);
+    let test_env = network.watch(UNIT, LOCAL);
+    is_spared(&systemd, UNIT, &test_env, "foreign_listener");
 }
 
 #[test]
@@ -206,12 +172,8 @@ fn a_backend_without_cpu_time_is_left_alone() {
     };
     let test_env = network.watch(UNIT, LOCAL);
     let pid = systemd.main_pid(UNIT);
-    let run = test_env.run([]);
-    // In its few milliseconds it may also accept a connection.
-    match run.report["recovery"]["guard"] == "answered" {
-        true => run.refused("answered"),
-        false => run.refused("busy").stdout_has("CPU"),
-    };
+    let run = test_env.start([]).finish();
+    run.refused("busy").stdout_has("CPU");
     assert!(systemd.is_alive(pid), "{UNIT} was killed");
     drop(quota);
     let patient = test_env.default("timeout_seconds", 20);
@@ -350,17 +312,4 @@ fn a_unit_with_a_debugged_worker_is_left_alone() {
 #[test]
 fn a_unit_with_a_debugged_thread_is_left_alone() {
     a_debugger_spares("--idle-thread", "ls /proc/PID/task | grep -v '^PID$'");
-}
-
-#[test]
-fn an_overloaded_backend_that_serves_others_is_left_alone() {
-    let Some(systemd) = start_systemd() else {
-        return;
-    };
-    let network = PrivateNetwork::new(&systemd);
-    network.start(UNIT, &format!("{LISTEN} --slow 0.3"), RESTARTS);
-    let test_env = network.watch(UNIT, LOCAL);
-    let clients = network.clients(30, "127.0.0.1:8000");
-    is_spared(&systemd, UNIT, &test_env, "busy");
-    assert!(all_served(clients));
 }

@@ -309,8 +309,11 @@ fn a_start_limit_is_reported() {
         return;
     };
     let unit = "limit.service";
-    let limit = "[Unit]\nStartLimitBurst=1\nStartLimitIntervalSec=1h";
+    let limit = "[Unit]\nStartLimitBurst=2\nStartLimitIntervalSec=1h";
     let backend = Scripted::silent(&systemd, unit, &format!("{RESTARTS}\n{limit}"));
+    // Starts by hand count, too.
+    systemd.systemctl(&["restart", unit]);
+    backend.wait_until_it_listens();
     let old = backend.pid();
     let run = backend.test_env(json!({})).run([]);
     // The run does not wait for a unit in state "failed", however long `verify_seconds` is.

@@ -106,6 +106,16 @@ impl Run {
         self.is(&self.route(path)["attempts"], attempts, &what)
     }
 
+    /// A detail that contains `part`.
+    #[track_caller]
+    pub(crate) fn detail_has(&self, path: &str, part: &str) -> &Self {
+        let detail = &self.route(path)["detail"];
+        self.check(
+            detail.as_str().unwrap_or("").contains(part),
+            format_args!("{part:?} in the detail of {path}, got {detail}"),
+        )
+    }
+
     /// OK, timeout/unreachable, rate-limited, HTTP error, skipped.
     #[track_caller]
     pub(crate) fn tally(&self, counts: [u32; 5]) -> &Self {

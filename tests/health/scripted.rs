@@ -64,9 +64,10 @@ impl<'a> Scripted<'a> {
     pub(crate) fn write(systemd: &'a Systemd, unit: &str, answers: &[&str], service: &str) -> Self {
         let address = own_address().unwrap();
         let dir = TempDir::new().unwrap();
-        let start = match service.contains("ExecStart=") {
-            true => String::new(),
-            false => format!("ExecStart={SERVE}\n"),
+        let start = if service.contains("ExecStart=") {
+            String::new()
+        } else {
+            format!("ExecStart={SERVE}\n")
         };
         let program = std::env::current_exe().unwrap();
         let serve = format!(

@@ -41,6 +41,7 @@ struct Shared {
     waiting: AtomicUsize,
     most_waiting: AtomicUsize,
     connections: AtomicUsize,
+    open: AtomicUsize,
     stopping: AtomicBool,
     tls: Option<Arc<rustls::ServerConfig>>,
 }
@@ -75,6 +76,7 @@ impl Server {
             waiting: AtomicUsize::new(0),
             most_waiting: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
+            open: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
             tls,
         });
@@ -142,6 +144,11 @@ impl Server {
         self.shared.connections.load(Ordering::SeqCst)
     }
 
+    /// Connections that neither side has closed.
+    pub(crate) fn open(&self) -> usize {
+        self.shared.open.load(Ordering::SeqCst)
+    }
+
     /// The largest number of requests that waited for their answers at the same time.
     pub(crate) fn most_waiting(&self) -> usize {
         self.shared.most_waiting.load(Ordering::SeqCst)
@@ -177,6 +184,7 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
             return;
         }
         shared.connections.fetch_add(1, Ordering::SeqCst);
+        shared.open.fetch_add(1, Ordering::SeqCst);
         let shared = Arc::clone(shared);
         // These threads end with their clients: each step fails or returns once the client is gone.
         thread::spawn(move || {
@@ -187,6 +195,7 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
                     .map_err(io::Error::other)
                     .and_then(|tls| serve(rustls::StreamOwned::new(tls, stream), &raw, &shared)),
             };
+            shared.open.fetch_sub(1, Ordering::SeqCst);
         });
     }
 }

@@ -17,6 +17,13 @@ const SERVICE: &str = "scidex-route-health.service";
 const TIMER: &str = "scidex-route-health.timer";
 const CORE_SERVICE: &str = "contrib/systemd/scidex-route-health-core.service";
 const CORE_TIMER: &str = "contrib/systemd/scidex-route-health-core.timer";
+/// For several backends on one host.
+const TEMPLATES: [&str; 4] = [
+    "contrib/systemd/scidex-route-health@.service",
+    "contrib/systemd/scidex-route-health@.timer",
+    "contrib/systemd/scidex-route-health-core@.service",
+    "contrib/systemd/scidex-route-health-core@.timer",
+];
 
 fn shipped(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
@@ -65,14 +72,19 @@ fn the_shipped_manifest_is_valid() {
 #[test]
 fn the_shipped_units_are_valid() {
     let dir = TempDir::new().unwrap();
-    let units = [SERVICE, TIMER, CORE_SERVICE, CORE_TIMER].map(|name| {
-        let path = dir.path().join(Path::new(name).file_name().unwrap());
-        // The program is not installed here, so its path is replaced.
-        let unit = read(name).replace("/usr/bin/scidex-route-health ", &format!("{BINARY} "));
-        assert_eq!(unit.contains(BINARY), name.ends_with(".service"), "{name}");
-        fs::write(&path, unit).unwrap();
-        path.to_str().unwrap().to_owned()
-    });
+    let plain = [SERVICE, TIMER, CORE_SERVICE, CORE_TIMER];
+    let units: Vec<String> = plain
+        .into_iter()
+        .chain(TEMPLATES)
+        .map(|name| {
+            let path = dir.path().join(Path::new(name).file_name().unwrap());
+            // The program is not installed here, so its path is replaced.
+            let unit = read(name).replace("/usr/bin/scidex-route-health ", &format!("{BINARY} "));
+            assert_eq!(unit.contains(BINARY), name.ends_with(".service"), "{name}");
+            fs::write(&path, unit).unwrap();
+            path.to_str().unwrap().to_owned()
+        })
+        .collect();
     let mut args = vec!["verify", "--man=no"];
     args.extend(units.iter().map(String::as_str));
     let Some(output) = analyze(&args) else {
@@ -100,12 +112,12 @@ fn the_shipped_services_have_few_privileges() {
 }
 
 #[test]
-fn the_two_services_differ_only_in_their_command() {
+fn the_services_differ_only_in_their_command_and_the_templates_in_their_instance() {
     let settings = |name: &str| -> Vec<String> {
         let unit = read(name);
         let lines = unit
             .lines()
-            .filter(|line| !line.is_empty() && !line.starts_with(['#', ' ']));
+            .filter(|line| !line.is_empty() && !line.starts_with('#'));
         lines
             .filter(|line| !line.starts_with("Description="))
             .map(|line| line.replace(" --core", ""))
@@ -113,6 +125,33 @@ fn the_two_services_differ_only_in_their_command() {
     };
     assert!(read(CORE_SERVICE).contains(" --core "));
     assert_eq!(settings(SERVICE), settings(CORE_SERVICE));
+
+    let [all, all_timer, core, core_timer] = TEMPLATES;
+    for (plain, template) in [
+        (SERVICE, all),
+        (TIMER, all_timer),
+        (CORE_SERVICE, core),
+        (CORE_TIMER, core_timer),
+    ] {
+        assert_eq!(
+            read(plain).contains(" --core "),
+            read(template).contains(" --core ")
+        );
+        let instance: Vec<String> = settings(plain)
+            .iter()
+            .map(|line| line.replace("/routes.json", "/%i.json"))
+            .map(|line| line.replace("/environment", "/%i.environment"))
+            .map(|line| line.replace("/%N.prom", "/%i/%N.prom"))
+            // Its own, because instances may have different users.
+            .map(|line| {
+                line.replace(
+                    "Directory=scidex-route-health",
+                    "Directory=scidex-route-health/%i",
+                )
+            })
+            .collect();
+        assert_eq!(settings(template), instance, "{template}");
+    }
 }
 
 #[test]

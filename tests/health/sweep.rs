@@ -319,6 +319,22 @@ fn proxies_are_used_if_the_manifest_says_so() {
 }
 
 #[test]
+fn a_proxy_that_cannot_be_used_is_an_error_that_shows_no_password() {
+    for proxy in [
+        "socks5://me:secret@127.0.0.1:9",
+        "https://me:secret@127.0.0.1:9",
+    ] {
+        let test_env = TestEnv::new().core("/up", ok()).top("proxy", "env");
+        test_env.server().may_stay_unused();
+        let run = test_env.env("ALL_PROXY", proxy).run_as_is([]);
+        run.exits(2)
+            .stderr_has("not an HTTP proxy")
+            .stderr_has("http://HOST:PORT");
+        assert!(!run.stderr.contains("secret"), "{}", run.stderr);
+    }
+}
+
+#[test]
 fn core_routes_come_first_and_reports_keep_the_order() {
     let test_env = TestEnv::new()
         .top("concurrency", 1)

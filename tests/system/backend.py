@@ -9,7 +9,7 @@ import os
 import signal
 import time
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Header, HTTPException
 
 app = FastAPI()
 
@@ -37,6 +37,12 @@ def wait_for_a_lock_that_nobody_releases(seconds):
 @app.get("/block")
 async def block(seconds: float = 86400):
     wait_for_a_lock_that_nobody_releases(seconds)
+
+
+@app.get("/token")
+async def token(authorization: str = Header("")):
+    if authorization != "Bearer s3cret":
+        raise HTTPException(401)
 
 
 @app.get("/{path:path}")

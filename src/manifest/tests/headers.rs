@@ -155,6 +155,22 @@ fn secrets_are_in_no_output() {
         "{problems}"
     );
 
+    for text in [
+        "hunter2",
+        "'hunter2'",
+        "hunter2\"",
+        "Bearer hunter2",
+        "\"hunter2",
+        "\"\\hunter2\"",
+        "[hunter2]",
+    ] {
+        let text = format!(
+            "{{\"base_url\": \"http://h\", \"defaults\": {{\"headers\": {{\"A\": {text}}}}}}}"
+        );
+        let problem = &lines(&text)[0];
+        assert!(!problem.contains("hunter2"), "{problem}");
+    }
+
     let good = with("defaults.headers", r#"{"A": "hunter2", "B": "${TOKEN}"}"#);
     let manifest = parse(&good).expect("valid");
     assert_eq!(manifest.routes[0].options.headers.len(), 2);

@@ -163,7 +163,7 @@ fn syntax_errors_have_a_place_and_a_guess() {
         ),
         (
             "{} x",
-            "line 1, column 4: expected nothing after the end of the object; put \"x\" into double quotes",
+            "line 1, column 4: expected nothing after the end of the object; put keys and strings into double quotes (\")",
         ),
         (
             "{\"a\": 1}}",
@@ -195,19 +195,31 @@ fn syntax_errors_have_a_place_and_a_guess() {
         ),
         (
             "{'a': 1}",
-            "line 1, column 2: expected a key in double quotes; put strings into double quotes (\")",
+            "line 1, column 2: expected a key in double quotes; put keys and strings into double quotes (\")",
         ),
         (
             "{\"a\": 'b'}",
-            "line 1, column 7: expected a value; put strings into double quotes (\")",
+            "line 1, column 7: expected a value; put keys and strings into double quotes (\")",
         ),
         (
             "{base_url: 1}",
-            "line 1, column 2: expected a key in double quotes; put \"base_url\" into double quotes",
+            "line 1, column 2: expected a key in double quotes; put keys and strings into double quotes (\")",
         ),
         (
             "{\"a\": 1\n\"b\": 2}",
             "line 2, column 1: expected `,` or `}`; put a comma before it",
+        ),
+        (
+            "{\"routes\": [1, \"recovery\": {}}",
+            "line 1, column 26: expected `,` or `]`; the \"[\" of line 1, column 12 is never closed",
+        ),
+        (
+            "{\"path\": /papers}",
+            "line 1, column 10: expected a value; put keys and strings into double quotes (\")",
+        ),
+        (
+            "{\"a\": 1, /* no */ \"b\": 2}",
+            "line 1, column 10: expected a key in double quotes; JSON has no comments; remove it",
         ),
         (
             "{\"a\": [{}\n{}]}",

@@ -66,7 +66,7 @@ fn the_deadline_leaves_time_to_prove_a_hang() {
     let endless = endless.replace("{\"base_url\"", "{\"concurrency\":1,\"base_url\"");
     let problems = lines(&endless);
     assert!(
-        problems[0].contains("which takes 101010 (core routes: 1"),
+        problems[0].contains("101010 would do, but 86400 is the limit"),
         "{problems:?}"
     );
     // Another problem does not hide it, unless the figure depends on it.

@@ -103,6 +103,27 @@ pub(in crate::recovery) const NEIGHBOUR: &[&str] = &[
     "UpheldBy",
 ];
 
+/// The lists of units among these properties. A name with a backslash is quoted in them, as for a shell.
+const UNITS: &[&str] = &[
+    "After",
+    "BindsTo",
+    "BoundBy",
+    "ConsistsOf",
+    "OnFailure",
+    "OnSuccess",
+    "PartOf",
+    "PropagatesStopTo",
+    "RequiredBy",
+    "Requires",
+    "Requisite",
+    "RequisiteOf",
+    "StopPropagatedFrom",
+    "TriggeredBy",
+    "UpheldBy",
+    "Upholds",
+    "Wants",
+];
+
 /// The one property, besides commands, that systemd prints in several lines.
 const REPEATED: &str = "Listen";
 
@@ -359,7 +380,12 @@ fn blocks(printed: &[u8]) -> Result<Vec<Unit>, String> {
             }
             unit.insert(key, command, true)?;
         } else {
-            unit.insert(key, value.to_owned(), key == REPEATED)?;
+            let value = if UNITS.contains(&key) {
+                value.replace('"', "").replace(r"\\", r"\")
+            } else {
+                value.to_owned()
+            };
+            unit.insert(key, value, key == REPEATED)?;
         }
     }
     units.push(unit);

@@ -4,7 +4,7 @@
 
 use crate::cause::Severity;
 use crate::escape::escape;
-use crate::report::{Report, Row, severity, wording};
+use crate::report::{Report, Row, wording};
 
 /// GitHub drops further annotations of one kind in a step without a word.
 const MOST: usize = 10;
@@ -13,13 +13,11 @@ const MOST: usize = 10;
 pub(super) fn annotations(report: &Report) -> String {
     let mut text = String::new();
     for (command, wanted) in [("error", Severity::Hard), ("warning", Severity::Soft)] {
-        let rows = report.by_route().filter(|row| severity(*row) == wanted);
-        let mut rows: Vec<Row> = rows.collect();
+        let mut rows: Vec<Row> = report.rows_of(wanted).collect();
         rows.sort_by_key(|(route, _)| !route.core);
-        let more = if rows.len() > MOST {
-            rows.len() - MOST + 1
-        } else {
-            0
+        let more = match rows.len() {
+            0..=MOST => 0,
+            all => all - MOST + 1,
         };
         rows.truncate(rows.len() - more);
         for row in rows {

@@ -45,34 +45,22 @@ impl Table {
         let columns = appearance.stream.columns();
         let (narrow, plain) = (columns < WIDE, columns == usize::MAX);
         let gap = if narrow { " " } else { "  " };
-        let timeouts = report
-            .manifest
-            .routes
-            .iter()
-            .map(|route| route.options.timeout);
         let drawn = !plain && !narrow && appearance.unicode;
-        let scale = timeouts
-            .max()
-            .filter(|longest| drawn && *longest > SCALE_BEGINS);
+        let timeouts = report.by_route().map(|(route, _)| route.options.timeout);
+        let scale = timeouts.filter(|timeout| drawn && *timeout > SCALE_BEGINS);
+        let scale = scale.max();
         let scale_columns = scale.map_or(0, |_| SCALE + gap.len());
         let lead = "rate-limited".len() + "core".len() + 3 + 7 + 4 * gap.len() + scale_columns;
         let rest = columns.saturating_sub(lead).max(NARROWEST);
         // Notes are aligned beside those paths that have one and leave at least half of the width to it.
-        let noted = report
-            .by_route()
-            .filter(|(_, result)| !note(result).is_empty());
+        let noted = report.by_route().filter(|row| !note(row.1).is_empty());
         let widths = noted.map(|(route, _)| escape(&wording::target(route)).width());
-        let path = widths
-            .filter(|width| *width <= WIDEST_PATH.min(rest / 2))
-            .max();
-        let color = appearance.color;
+        let widest = WIDEST_PATH.min(rest / 2);
+        let path = widths.filter(|width| *width <= widest).max();
+        let dim = appearance.color.then(|| Style::new().dimmed());
         Self {
             appearance,
-            dim: if color {
-                Style::new().dimmed()
-            } else {
-                Style::new()
-            },
+            dim: dim.unwrap_or_default(),
             lead,
             scale,
             rest,

@@ -158,7 +158,7 @@ fn unit_gives_the_next_command_while_the_backend_is_not_up() {
         (
             "active",
             "running",
-            "it does not listen, and systemd will not restart it; next: systemctl restart",
+            "nothing listens at http://127.0.0.1:8000, and systemd will not restart it; next: systemctl restart",
         ),
     ] {
         let expected = shown(&format!(

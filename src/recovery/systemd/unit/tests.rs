@@ -37,6 +37,16 @@ fn parse_reads_a_running_service() {
 }
 
 #[test]
+fn names_with_a_backslash_are_unquoted_in_lists() {
+    let printed = br#"Id=app-a\x2db.slice
+Requires="app-a\\x2db.slice" basic.target
+"#;
+    let unit = Unit::parse(printed).unwrap();
+    let required: Vec<_> = unit.list("Requires").unwrap().collect();
+    assert_eq!(required, [unit.id().unwrap(), "basic.target"]);
+}
+
+#[test]
 fn parse_reads_a_unit_that_does_not_exist() {
     let lines = b"MainPID=0\nInvocationID=\nExecMainStartTimestampMonotonic=0\nTriggeredBy=\nControlGroup=\n";
     let unit = Unit::parse(lines).unwrap();
