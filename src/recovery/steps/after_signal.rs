@@ -181,12 +181,11 @@ impl<H: Host> Run<'_, H> {
         let Context {
             unit: name, scope, ..
         } = *self.context;
-        let typed = systemctl(scope);
+        let (typed, units) = (systemctl(scope), units_to_reset(unit, name).join(" "));
         format!(
-            "{name} ended in \"{}\" (Result={}), and systemd does not restart it: \"{typed} reset-failed {} && {typed} start {name}\" starts it",
+            "{name} ended in \"{}\" (Result={}), and systemd does not restart it: \"{typed} reset-failed {units} && {typed} start {units}\" starts it",
             escape(unit.active_state().unwrap_or("failed")),
             escape(unit.result().unwrap_or("unknown")),
-            units_to_reset(unit, name).join(" ")
         )
     }
 

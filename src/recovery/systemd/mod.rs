@@ -4,8 +4,6 @@
 mod command;
 mod dependencies;
 mod missing_path;
-#[cfg(test)]
-mod oracle;
 mod restart;
 mod restart_time;
 #[cfg(test)]
