@@ -257,6 +257,7 @@ impl Service {
         };
         let now = self.running.as_ref();
         let argv = self.command.join(" ");
+        let program = self.command.first().map_or("", String::as_str);
         let started = now.map_or(0, |now| now.started).to_string();
         let invocation = now.map(|now| now.invocation.clone());
         let mut properties = vec![
@@ -271,7 +272,9 @@ impl Service {
             ("NRestarts", self.restarts.to_string()),
             (
                 "ExecStart",
-                format!("{{ path={argv} ; argv[]={argv} ; ignore_errors=no ; start_time=[n/a] }}"),
+                format!(
+                    "{{ path={program} ; argv[]={argv} ; ignore_errors=no ; start_time=[n/a] }}"
+                ),
             ),
         ];
         let settings = SETTINGS.lines().filter_map(|line| line.split_once('='));

@@ -126,8 +126,7 @@ pub(super) fn judge(context: &Context<'_>, facts: &Facts) -> Result<(), Refusal>
 pub(super) fn lasting_refusals(context: &Context<'_>, facts: &Facts) -> Vec<String> {
     let mut refusals: Vec<String> = Vec::new();
     for row in TABLE.iter().filter(|row| row.lasting) {
-        let (Err(Objection::Refuses(why)) | Err(Objection::Unreadable(why))) =
-            (row.check)(context, facts)
+        let Err(Objection::Refuses(why) | Objection::Unreadable(why)) = (row.check)(context, facts)
         else {
             continue;
         };

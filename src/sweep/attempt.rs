@@ -19,8 +19,11 @@ use crate::clock::Monotonic;
 
 /// The longest time between two moments at which an attempt notes that this program runs.
 const SLICE: Duration = Duration::from_millis(250);
-/// If this program does not run for longer than this, or for half a timeout, its timeouts prove nothing.
-const STARVED_AFTER: Duration = Duration::from_secs(1);
+
+/// If this program does not run for longer than this, timeouts of `timeout` prove nothing.
+pub(super) fn starved_after(timeout: Duration) -> Duration {
+    Duration::from_secs(1).min(timeout / 2)
+}
 
 /// One attempt.
 #[derive(Debug)]
@@ -89,7 +92,7 @@ impl Attempt {
         Self {
             client: Arc::clone(client),
             end,
-            starved_after: STARVED_AFTER.min(timeout / 2),
+            starved_after: starved_after(timeout),
             state: Mutex::new(State {
                 received: Received::Nothing,
                 open: Vec::new(),

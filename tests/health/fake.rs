@@ -97,12 +97,18 @@ impl<'a> Fake<'a> {
         format!("{kept}\n{}", changed.unwrap_or_default())
     }
 
-    /// From now on the answer is what the real `systemctl` prints now.
+    /// From now on the answer about the backend's unit is what the real `systemctl` prints now.
     pub(crate) fn record(&self) {
         let show = ["show", "--all", &self.backend.unit];
         let real = self.systemd.try_systemctl(&show);
-        fs::write(self.test_env.dir().join("recorded"), real).unwrap();
-        self.answer("cat recorded");
+        // Properties that the program never asks for, in a form of their own.
+        let asked = real.lines().filter(|line| !line.contains("Ex={"));
+        let asked: String = asked.map(|line| format!("{line}\n")).collect();
+        fs::write(self.test_env.dir().join("recorded"), asked).unwrap();
+        let unit = &self.backend.unit;
+        self.answer(&format!(
+            r#"case "$*" in *"-- {unit}") cat recorded ;; *) {REAL} ;; esac"#
+        ));
     }
 
     pub(crate) fn run(&self) -> Run {

@@ -211,7 +211,7 @@ fn a_handshake_that_is_not_answered_is_named() {
 }
 
 #[test]
-fn a_silent_page_behind_a_good_handshake_has_answered_something() {
+fn a_handshake_is_no_answer_to_a_core_request() {
     let Some(authority) = Authority::new() else {
         return;
     };
@@ -221,6 +221,17 @@ fn a_silent_page_behind_a_good_handshake_has_answered_something() {
     run.exits(1)
         .cause("/up", "timeout")
         .attempts("/up", 2)
-        .hung(false)
+        .hung(true)
         .down(false);
+}
+
+#[test]
+fn a_backend_that_closes_after_a_good_handshake_is_not_down() {
+    let Some(authority) = Authority::new() else {
+        return;
+    };
+    let run = authority
+        .test_env(authority.server(&params(NAME)), raw(""))
+        .run([]);
+    run.exits(1).cause("/up", "reset").hung(false).down(false);
 }
