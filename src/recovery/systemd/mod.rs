@@ -4,6 +4,7 @@
 mod command;
 mod dependencies;
 mod missing_path;
+mod properties;
 mod restart;
 mod restart_time;
 #[cfg(test)]
