@@ -259,3 +259,11 @@ fn a_hang_in_the_middle_of_a_sweep_needs_a_second_round() {
     assert_eq!(classes, [Class::Ok, Class::Ok]);
     assert_eq!(sweep.backend, BackendState::Up);
 }
+
+#[test]
+fn a_grace_period_ends_even_if_this_program_is_stopped_in_each_step() {
+    let millis = Duration::from_millis;
+    for (passed, expected) in [(100, 100), (1_000, 1_000), (1_001, 100), (3_600_000, 100)] {
+        assert_eq!(counted(millis(passed)), millis(expected), "{passed}");
+    }
+}
