@@ -99,9 +99,13 @@ impl Hierarchy {
                 Err(error) if error.raw_os_error() == Some(Errno::EOPNOTSUPP as i32) => {}
                 Err(error) => return Err(error),
             }
-            // Kernels before 5.2 have no freezer here.
-            let events = fs::read_to_string(folder.join("cgroup.events")).unwrap_or_default();
-            if events.lines().any(|line| line == "frozen 1") {
+            // Kernels before 5.2 have no freezer here. While one process cannot be frozen (state D), the others are,
+            // and the group does not count as frozen yet.
+            let has = |file, wanted| {
+                let text = fs::read_to_string(folder.join(file)).unwrap_or_default();
+                text.lines().any(|line| line == wanted)
+            };
+            if has("cgroup.events", "frozen 1") || has("cgroup.freeze", "1") {
                 let path = folder.strip_prefix(&self.0).unwrap_or(folder);
                 let path = || format!("/{}", path.display());
                 contents.frozen.get_or_insert_with(path);
@@ -298,6 +302,27 @@ pub(super) mod tests {
                 .unwrap_err()
                 .contains("cannot be read")
         );
+    }
+
+    #[test]
+    fn a_group_that_is_still_freezing_is_frozen() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let demo = folder.path().join("demo");
+        fs::create_dir(&demo).unwrap();
+        let write = |file, text| fs::write(demo.join(file), text).unwrap();
+        write("cgroup.procs", "");
+        for (events, freeze, frozen) in [
+            ("populated 1\nfrozen 0\n", "0\n", None),
+            ("populated 1\nfrozen 1\n", "0\n", Some("/demo")),
+            ("populated 1\nfrozen 0\n", "1\n", Some("/demo")),
+        ] {
+            write("cgroup.events", events);
+            write("cgroup.freeze", freeze);
+            let group = ControlGroup::parse("/demo").unwrap();
+            let hierarchy = Hierarchy(folder.path().to_owned());
+            let contents = hierarchy.contents(&group).unwrap();
+            assert_eq!(contents.frozen.as_deref(), frozen, "{events} {freeze}");
+        }
     }
 
     #[test]

@@ -86,7 +86,7 @@ pub(super) struct Facts {
     pub(super) shown: Monotonic,
     /// The units that decide what a kill sets off.
     pub(super) neighbours: Result<Rc<[Unit]>, String>,
-    /// A path that the restart needs and that is gone.
+    /// What is wrong with a path that the restart needs.
     pub(super) missing: Option<String>,
     /// The main process.
     pub(super) process: MainProcess,

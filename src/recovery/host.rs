@@ -33,7 +33,7 @@ pub(super) trait Host {
     fn show(&self, unit: &str) -> Result<Unit, String>;
     /// Asks systemd about the units that decide what a kill of `unit` sets off.
     fn neighbours(&self, unit: &Unit) -> Result<Vec<Unit>, String>;
-    /// A path that the restart of `unit` needs and that is gone.
+    /// What is wrong with a path that the restart of `unit` needs; for people.
     fn missing_path(&self, unit: &Unit) -> Option<String>;
     /// Opens the process that has this PID now; none if there is none.
     fn open(&self, pid: MainPid) -> Result<Option<Self::Process>, String>;

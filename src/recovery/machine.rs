@@ -3,13 +3,15 @@
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::os::unix::net::UnixStream;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
-use nix::sys::socket::{getsockopt, sockopt};
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, socket, sockopt,
+};
 
 use super::cgroup::{ControlGroup, Hierarchy};
 use super::evidence::{self, ProcessEvidence};
@@ -248,9 +250,17 @@ fn user_manager(scope: Scope) -> Option<u32> {
         return None;
     }
     let folder = std::env::var_os("XDG_RUNTIME_DIR")?;
-    let socket = UnixStream::connect(Path::new(&folder).join("systemd/private")).ok()?;
+    listening_process(&Path::new(&folder).join("systemd/private")).filter(|&pid| pid > 1)
+}
+
+/// The process that listens at the UNIX socket `path`; none also where its accept queue is full.
+fn listening_process(path: &Path) -> Option<u32> {
+    // Without blocking: the manager may hang.
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None).ok()?;
+    connect(socket.as_raw_fd(), &UnixAddr::new(path).ok()?).ok()?;
     let peer = getsockopt(&socket, sockopt::PeerCredentials).ok()?;
-    u32::try_from(peer.pid()).ok().filter(|&pid| pid > 1)
+    u32::try_from(peer.pid()).ok()
 }
 
 /// Why the base URL may resolve to another machine, if that is possible.
@@ -292,7 +302,21 @@ fn is_local(address: SocketAddr) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use nix::sys::socket::{Backlog, listen};
+
     use super::*;
+
+    #[test]
+    fn a_user_manager_that_hangs_is_not_waited_for() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let path = folder.path().join("private");
+        let listener = UnixListener::bind(&path).unwrap();
+        listen(&listener, Backlog::new(0).unwrap()).unwrap();
+        assert_eq!(listening_process(&path), Some(std::process::id()));
+        assert_eq!(listening_process(&path), None);
+    }
 
     #[test]
     fn not_local_knows_this_machine_from_others() {

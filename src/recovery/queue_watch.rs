@@ -38,11 +38,13 @@ impl QueueWatch {
     ) -> std::io::Result<Self> {
         let core = manifest.routes.iter().filter(|route| route.core);
         let shortest = core.map(|route| route.options.timeout).min();
+        // A healthy core has answered by then, and costs no reading.
+        let first = shortest.unwrap_or_default() / 4;
         let (events, inbox) = mpsc::channel();
         let history = Arc::default();
         let watcher = Watcher {
-            // A healthy core has answered by then, and costs no reading.
-            interval: (shortest.unwrap_or_default() / 4).max(SHORTEST_INTERVAL),
+            first,
+            interval: first.max(SHORTEST_INTERVAL),
             remotes,
             history: Arc::clone(&history),
         };
@@ -73,6 +75,9 @@ impl QueueWatch {
 }
 
 struct Watcher<F> {
+    /// From the begin of a sweep to its first reading, which must not miss the end of a short first attempt.
+    first: Duration,
+    /// Between two readings.
     interval: Duration,
     remotes: F,
     history: Arc<Mutex<QueueHistory>>,
@@ -80,21 +85,22 @@ struct Watcher<F> {
 
 impl<F: Fn() -> Vec<SocketAddr>> Watcher<F> {
     fn run(&self, inbox: &Receiver<Event>, mut reader: SocketReader) {
-        let mut sweeping = false;
+        // Until the next reading, during a sweep.
+        let mut pause = None;
         loop {
-            let event = if sweeping {
-                inbox.recv_timeout(self.interval)
-            } else {
-                inbox.recv().map_err(RecvTimeoutError::from)
+            let event = match pause {
+                Some(pause) => inbox.recv_timeout(pause),
+                None => inbox.recv().map_err(RecvTimeoutError::from),
             };
             match event {
                 Ok(Event::SweepBegins) => {
-                    sweeping = true;
+                    pause = Some(self.first);
                     *self.history.lock().unwrap_or_else(PoisonError::into_inner) =
                         QueueHistory::default();
                 }
-                Ok(Event::CoreEnds) => sweeping = false,
+                Ok(Event::CoreEnds) => pause = None,
                 Err(RecvTimeoutError::Timeout) => {
+                    pause = Some(self.interval);
                     // A reading that fails is made up for by the next one. The observations read the same
                     // table, and say why that is not possible.
                     if let Ok(reading) = reader.read() {
@@ -106,5 +112,45 @@ impl<F: Fn() -> Vec<SocketAddr>> Watcher<F> {
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use nix::sys::socket::{Backlog, listen};
+
+    use super::*;
+    use crate::clock::Monotonic;
+    use crate::manifest::{LoadOptions, Source, Variables};
+
+    #[test]
+    fn a_queue_that_is_full_from_the_begin_was_full_at_the_end_of_a_short_attempt() {
+        const TIMEOUT: Duration = Duration::from_millis(120);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listen(&listener, Backlog::new(0).unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let _waiting = TcpStream::connect(address).unwrap();
+        let text = format!(
+            r#"{{"base_url": "http://{address}", "defaults": {{"timeout_seconds": 0.12}},
+                 "routes": [{{"path": "/", "core": true}}]}}"#
+        );
+        let options = LoadOptions {
+            base_url: None,
+            variables: Variables::MayBeMissing,
+        };
+        let manifest = Manifest::parse(text.as_bytes(), Source::Stdin, &options).unwrap();
+        let watch = QueueWatch::start(&manifest, move || vec![address]).unwrap();
+        let was_full = || {
+            watch.sweep_begins();
+            thread::sleep(TIMEOUT);
+            let end = Monotonic::now();
+            thread::sleep(SHORTEST_INTERVAL * 2);
+            watch.core_ends();
+            watch.history().was_full(Some(address), end)
+        };
+        // A busy machine may delay the first reading.
+        assert!((0..20).any(|_| was_full()));
     }
 }

@@ -173,10 +173,10 @@ impl Attempt {
 
     /// The addresses of `host`, by the attempt's end.
     pub(super) fn resolve(&self, host: &str) -> Result<Vec<IpAddr>, Failure> {
+        let lookup = self.client.dns.look_up(host)?;
         loop {
             let slice = self.begin_slice(self.end);
-            let answer = self.client.dns.resolve(host, slice);
-            match answer {
+            match lookup.wait(slice) {
                 Err(failure) if failure.at_end && !self.end.has_passed() => {}
                 answer => {
                     self.note_awake();

@@ -2,8 +2,10 @@
 //! thread. A name that was found is not looked up again during a sweep, and numeric addresses never.
 
 use std::collections::HashMap;
+use std::io;
 use std::net::{IpAddr, ToSocketAddrs};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use ureq::http::Uri;
@@ -32,13 +34,17 @@ impl DnsCache {
 
     /// The addresses of `host`, a name or a number without brackets, by `end`.
     pub(super) fn resolve(&self, host: &str, end: Monotonic) -> Result<Vec<IpAddr>, Failure> {
+        self.look_up(host)?.wait(end)
+    }
+
+    /// Begins to look up `host`.
+    pub(super) fn look_up(&self, host: &str) -> Result<Lookup, Failure> {
         if let Ok(number) = host.parse() {
-            return Ok(vec![number]);
+            return Ok(Lookup::Known(vec![number]));
         }
         if let Some(known) = self.addresses().get(host) {
-            return Ok(known.clone());
+            return Ok(Lookup::Known(known.clone()));
         }
-        let failed = |detail: String| Failure::new(TransportError::Dns, detail);
         let (sender, receiver) = mpsc::channel();
         let (cache, name) = (self.clone(), host.to_owned());
         let look_up = move || {
@@ -53,9 +59,32 @@ impl DnsCache {
             let _ = sender.send(found);
         };
         let thread = thread::Builder::new().name("resolve".to_owned());
-        if let Err(error) = thread.spawn(look_up) {
-            return Err(failed(format!("could not start a thread: {error}")));
+        match thread.spawn(look_up) {
+            Ok(_) => Ok(Lookup::Running(receiver)),
+            Err(error) => Err(failed(format!("could not start a thread: {error}"))),
         }
+    }
+
+    fn addresses(&self) -> MutexGuard<'_, Addresses> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A lookup of one name.
+#[derive(Debug)]
+pub(super) enum Lookup {
+    Known(Vec<IpAddr>),
+    /// In its own thread.
+    Running(Receiver<io::Result<Vec<IpAddr>>>),
+}
+
+impl Lookup {
+    /// The addresses, by `end`. After an error with `at_end`, it can be waited for again.
+    pub(super) fn wait(&self, end: Monotonic) -> Result<Vec<IpAddr>, Failure> {
+        let receiver = match self {
+            Self::Known(addresses) => return Ok(addresses.clone()),
+            Self::Running(receiver) => receiver,
+        };
         match receiver.recv_timeout(end.remaining()) {
             Ok(Ok(list)) if list.is_empty() => Err(failed("the name has no address".to_owned())),
             Ok(found) => found.map_err(|error| failed(error.to_string())),
@@ -65,10 +94,10 @@ impl DnsCache {
             }),
         }
     }
+}
 
-    fn addresses(&self) -> MutexGuard<'_, Addresses> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn failed(detail: String) -> Failure {
+    Failure::new(TransportError::Dns, detail)
 }
 
 /// The host of `uri`: a name, or a number without brackets.

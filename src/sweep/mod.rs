@@ -219,20 +219,16 @@ impl<'m> Prober<'m> {
     /// Waits for the first byte on a parked request, for at most `grace`. Time in which this program did not
     /// run does not count.
     fn await_late_answers(&self, grace: Duration) {
-        const STOPPED: Duration = Duration::from_secs(1);
+        let mut left = grace;
         let mut now = Monotonic::now();
-        let mut end = now + grace;
-        while now < end {
+        while !left.is_zero() {
             let parked = self.client.parked.requests();
             if parked.iter().any(|request| request.answered().is_some()) {
                 return;
             }
-            thread::sleep(GRACE_STEP.min(end.since(now)));
-            let gap = Monotonic::now().since(now);
-            if gap > STOPPED {
-                end = end + gap;
-            }
-            now = Monotonic::now();
+            thread::sleep(GRACE_STEP.min(left));
+            let before = std::mem::replace(&mut now, Monotonic::now());
+            left = left.saturating_sub(counted(now.since(before)));
         }
     }
 
@@ -294,6 +290,13 @@ impl<'m> Prober<'m> {
         let all = self.manifest.routes.iter().enumerate();
         all.filter(|(_, route)| route.core == core).collect()
     }
+}
+
+/// How much of one step of the grace period counts. After a stop, the step alone does, so that the period ends
+/// even if this program is stopped in each of them.
+fn counted(passed: Duration) -> Duration {
+    const STOPPED: Duration = Duration::from_secs(1);
+    if passed > STOPPED { GRACE_STEP } else { passed }
 }
 
 #[cfg(test)]

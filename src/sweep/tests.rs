@@ -290,3 +290,11 @@ fn a_late_answer_to_the_first_round_says_nothing_about_the_second() {
             .all(|request| request.answered().is_none())
     );
 }
+
+#[test]
+fn a_grace_period_ends_even_if_this_program_is_stopped_in_each_step() {
+    let millis = Duration::from_millis;
+    for (passed, expected) in [(100, 100), (1_000, 1_000), (1_001, 100), (3_600_000, 100)] {
+        assert_eq!(counted(millis(passed)), millis(expected), "{passed}");
+    }
+}

@@ -124,15 +124,23 @@ fn a_name_server_that_never_answers_does_not_stall_the_run() {
         .down(true)
         .within(SECOND * 5 / 2);
 
-    let cut = test_env
-        .top("deadline_seconds", 1)
-        .default("timeout_seconds", 20)
-        .run([]);
-    cut.exits(1)
+    let test_env = test_env
+        .top("deadline_seconds", 2)
+        .default("timeout_seconds", 20);
+    let cut = test_env.start([]);
+    std::thread::sleep(SECOND * 3 / 2);
+    let threads = std::fs::read_dir(format!("/proc/{}/task", cut.pid())).unwrap();
+    let threads = threads.count();
+    assert!(
+        threads <= 2,
+        "{threads} threads: one lookup for one attempt"
+    );
+    cut.finish()
+        .exits(1)
         .cause("/up", "deadline")
         .down(false)
         .hung(false)
-        .within(SECOND * 2);
+        .within(SECOND * 3);
 }
 
 #[test]

@@ -82,15 +82,14 @@ fn own_address(
     address: SocketAddr,
 ) -> Answer {
     let parked = facts.parked.iter().filter_map(|request| request.connection);
-    let server_side = parked
+    let server_sides = parked
         .filter(|connection| canonical(connection.remote) == canonical(address))
-        .find_map(|connection| server_side(&tcp.rows, &connection))
-        // In FIN_WAIT2 a row has no group.
-        .filter(|row| row.group.is_some());
-    let served_by = match server_side {
-        Some(row) => vec![row],
-        None => listeners(&tcp.rows, address),
-    };
+        .filter_map(|connection| server_side(&tcp.rows, &connection));
+    // With SO_REUSEPORT, several may serve it. In FIN_WAIT2 a row has no group.
+    let mut served_by: Vec<_> = server_sides.filter(|row| row.group.is_some()).collect();
+    if served_by.is_empty() {
+        served_by = listeners(&tcp.rows, address);
+    }
     if served_by.is_empty() {
         // A healthy backend may listen at one of several addresses.
         if context.hung_since.is_none() {

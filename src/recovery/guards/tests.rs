@@ -273,6 +273,15 @@ fn the_listener_must_be_the_units_own() {
         machine.groups = [("/a/b".to_owned(), 8)].into();
     });
     reuse.refuses("foreign_listener", "control group /a/b");
+    // Where several serve the address, each has to be the unit's own.
+    let shared = Fixture::changed(|machine| {
+        let rows = machine.rows.as_mut().unwrap();
+        rows.push(in_group(listener("127.0.0.1:80", 9), 8));
+        rows.push(in_group(connection(3, 50_001), 8));
+        machine.parked.push(parked(50_001));
+        machine.groups = [("/system.slice/old.service".to_owned(), 8)].into();
+    });
+    shared.refuses("foreign_listener", "belongs to old.service");
     let group =
         |group| Fixture::changed(move |machine| machine.rows.as_mut().unwrap()[1].group = group);
     group(Some(9)).refuses("unreadable", "no longer exists");

@@ -164,7 +164,8 @@ impl UnixQueue {
             .collect();
         self.listener = listener.inode;
         self.waiting.clone_from(&listener.waiting);
-        self.ripe = self.since.values().any(|since| at.since(*since) >= WAITED);
+        self.ripe = self.full.last_for(WAITED)
+            || self.since.values().any(|since| at.since(*since) >= WAITED);
     }
 }
 

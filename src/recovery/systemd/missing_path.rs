@@ -2,14 +2,41 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 
 use super::unit::Unit;
+use crate::escape::escape;
 
-/// A path that the restart needs and that does not exist any more, as far as this program can look: the program
-/// of `ExecStart=`, and `WorkingDirectory=`.
+/// How long the files are waited for. A dead network file system never answers.
+const LIMIT: Duration = Duration::from_secs(1);
+
+/// What is wrong with a path that the restart needs, as far as this program can look: the program of `ExecStart=`, and
+/// `WorkingDirectory=`.
 pub(in crate::recovery) fn missing_path(unit: &Unit) -> Option<String> {
+    let paths = needed_paths(unit);
+    let shown = paths.join(" or ");
+    let (sender, receiver) = mpsc::channel();
+    // Not joined: it may wait for ever.
+    let thread = thread::Builder::new().spawn(move || {
+        let gone = paths.into_iter().find(|path| is_gone(Path::new(path)));
+        drop(sender.send(gone));
+    });
+    thread.ok()?;
+    match receiver.recv_timeout(LIMIT) {
+        Ok(gone) => gone.map(|path| format!("{} does not exist any more", escape(&path))),
+        Err(_) => Some(format!(
+            "{} is on a file system that does not answer",
+            escape(&shown)
+        )),
+    }
+}
+
+/// The absolute paths among the two.
+fn needed_paths(unit: &Unit) -> Vec<String> {
     // Any of these shows the unit other files than this program sees.
     const OTHER_ROOT: [&str; 7] = [
         "RootDirectory",
@@ -22,7 +49,7 @@ pub(in crate::recovery) fn missing_path(unit: &Unit) -> Option<String> {
     ];
     let elsewhere = |name: &&str| unit.value(name).is_some_and(|value| !value.is_empty());
     if OTHER_ROOT.iter().any(elsewhere) {
-        return None;
+        return Vec::new();
     }
     let program = unit.value("ExecStart").and_then(|command| {
         let (path, _) = command.strip_prefix("{ path=")?.split_once(" ; argv[]=")?;
@@ -30,11 +57,9 @@ pub(in crate::recovery) fn missing_path(unit: &Unit) -> Option<String> {
     });
     // systemctl prints WorkingDirectory=-/folder, which may be missing, as !/folder.
     let folder = unit.value("WorkingDirectory");
-    [program, folder]
-        .into_iter()
-        .flatten()
-        .find(|path| is_gone(Path::new(path)))
-        .map(str::to_owned)
+    let paths = [program, folder].into_iter().flatten();
+    let absolute = paths.filter(|path| path.starts_with('/'));
+    absolute.map(str::to_owned).collect()
 }
 
 /// Whether `path` certainly does not exist. A permission error is no proof, and neither is a folder that systemd may
@@ -60,8 +85,11 @@ fn is_gone(path: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
     use crate::recovery::systemd::samples::demo;
+    use crate::skip::skip;
 
     #[test]
     fn missing_path_is_the_program_or_the_folder() {
@@ -101,11 +129,38 @@ mod tests {
             (&["ExecStart", "WorkingDirectory"], None),
         ] {
             assert_eq!(
-                missing_path(&demo(changes)).as_deref(),
-                expected,
+                missing_path(&demo(changes)),
+                expected.map(|path| format!("{path} does not exist any more")),
                 "{changes:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_dead_file_system_is_not_waited_for() {
+        const INNER: &str = "SCIDEX_TEST_DEAD_FILE_SYSTEM";
+        const NAME: &str =
+            "recovery::systemd::missing_path::tests::a_dead_file_system_is_not_waited_for";
+        // A FUSE file system that nobody serves, in a mount namespace of its own.
+        const MOUNT: &str = "exec 3<>/dev/fuse && mount -i -t fuse \
+            -o fd=3,rootmode=40000,user_id=0,group_id=0 none /mnt && exec timeout -s KILL 20 \"$@\"";
+        if std::env::var_os(INNER).is_some() {
+            println!("{:?}", missing_path(&demo(&["WorkingDirectory=/mnt/app"])));
+            return;
+        }
+        let mut own = Command::new("unshare");
+        own.args(["--mount", "sh", "-c", MOUNT, "sh"]);
+        own.arg(std::env::current_exe().unwrap());
+        own.args(["--exact", "--nocapture", NAME]).env(INNER, "1");
+        let output = own.output().unwrap();
+        let printed = String::from_utf8_lossy(&output.stdout);
+        if !printed.contains("running 1 test") {
+            return skip("FUSE cannot be mounted");
+        }
+        assert!(
+            printed.contains("/mnt/app is on a file system that does not answer"),
+            "{output:?}"
+        );
     }
 
     #[test]

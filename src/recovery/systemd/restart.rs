@@ -26,7 +26,7 @@ pub(in crate::recovery) struct RestartFacts<'a> {
     /// The units that its dependencies name: [`super::Systemctl::neighbours`].
     pub(in crate::recovery) neighbours: &'a [Unit],
     pub(in crate::recovery) now: Monotonic,
-    /// A path that the restart needs and that is gone: [`super::missing_path`].
+    /// What is wrong with a path that the restart needs: [`super::missing_path`].
     pub(in crate::recovery) missing: Option<&'a str>,
 }
 
@@ -54,11 +54,10 @@ impl RestartFacts<'_> {
         if let Some(why) = self.start_limit()? {
             return Ok(Some(self.edit(&why)));
         }
-        Ok(self.missing.map(|path| {
+        Ok(self.missing.map(|what| {
             format!(
-                "systemd could not restart {}: {} does not exist any more; restore it, or correct the unit",
-                self.name,
-                escape(path)
+                "systemd could not restart {}: {what}; restore it, or correct the unit",
+                self.name
             )
         }))
     }

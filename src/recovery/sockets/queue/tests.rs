@@ -218,6 +218,15 @@ fn the_queue_of_a_unix_socket_moves_if_its_head_goes() {
         "nobody waits"
     );
     assert!(!unix_moves(&[(0, &[1]), (300, &[])]));
+    // A full one of which all clients have given up: only an accept makes room.
+    assert!(!unix_moves(&[(0, &[0; 3]), (300, &[0; 3]), (600, &[0; 3])]));
+    assert!(unix_moves(&[(0, &[0; 3]), (300, &[0; 3]), (600, &[0; 2])]));
+    assert!(unix_moves(&[
+        (0, &[0; 3]),
+        (300, &[0; 3]),
+        (600, &[0, 0, 9])
+    ]));
+    assert!(!unix_moves(&[(0, &[0; 3]), (199, &[0; 3]), (400, &[])]));
 }
 
 #[test]

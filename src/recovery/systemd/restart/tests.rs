@@ -331,10 +331,10 @@ fn no_restart_names_a_path_that_is_gone() {
         others: 0,
         neighbours: &neighbours,
         now: Monotonic::from_micros(3_000_000_000),
-        missing: Some("/srv/app"),
+        missing: Some("/srv/app is gone"),
     };
     let why = facts.no_restart().unwrap().unwrap();
-    assert!(why.contains("/srv/app does not exist any more"), "{why}");
+    assert!(why.contains("/srv/app is gone; restore it"), "{why}");
 }
 
 #[test]
