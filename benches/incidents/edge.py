@@ -66,7 +66,7 @@ class LongQueue(Queue):
 
 class LongQueueUnix(Queue):
     name, title, share = "queue-most-unix", "a queue of 0.9 proof times, UNIX socket", 0.9
-    unix_socket = True
+    unix_socket, in_ci = True, True
 
 
 class KernelQueue(Queue):
@@ -89,7 +89,7 @@ class BeyondProof(Queue):
 class SlowReload(Incident):
     """`systemctl reload`: the new workers load for 108 s at full scale, and the main process is an old one."""
 
-    name, title = "slow-reload", "a reload whose workers start slowly"
+    name, title, in_ci = "slow-reload", "a reload whose workers start slowly", True
     server, workers = "gunicorn", 2
     service_lines = "ExecReload=/bin/kill -HUP $MAINPID"
     delay = 9
@@ -113,7 +113,7 @@ class Hung(Incident):
 
 
 class RequiredFailed(Hung):
-    name, title = "required-failed", "a required unit has failed and cannot start"
+    name, title, in_ci = "required-failed", "a required unit has failed and cannot start", True
     unit_lines = "Requires=database.service\nAfter=database.service"
 
     def before(self, test):
