@@ -7,10 +7,8 @@ Reads each task, a line of JSON, from the socket in the scratch folder, and answ
 
 import contextlib
 import json
-import os
 import shutil
 import socket
-import subprocess
 import sys
 import time
 import traceback
