@@ -116,7 +116,8 @@ class Contestant:
         run("systemctl", verb, "scidex-api.service")
 
     def is_backend(self, command):
-        return "resource_tracker" not in command
+        # Nor a command of ExecReload= or ExecStopPost=; systemd's children are "(NAME)" until they call exec.
+        return "resource_tracker" not in command and not re.match(r"\(|/bin/kill|/usr/bin/true", command)
 
     def position(self):
         """Seconds since a period began: periods begin when the contestant starts, unless it follows the clock."""

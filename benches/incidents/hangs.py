@@ -125,7 +125,7 @@ class PoolWebSocket(PoolWith):
 
 
 class PoolEvents(PoolWith):
-    name, title = "pool-events", "thread pool exhausted, an event stream (SSE)"
+    name, title, in_ci = "pool-events", "thread pool exhausted, an event stream (SSE)", True
     visit = staticmethod(visitors.event_stream)
 
 

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 from contestants import HERE, TIMEOUT, run, scaled
 from incident import FOREVER, Incident, Mode

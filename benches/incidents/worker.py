@@ -7,10 +7,8 @@ Reads each task, a line of JSON, from the socket in the scratch folder, and answ
 
 import contextlib
 import json
-import os
 import shutil
 import socket
-import subprocess
 import sys
 import time
 import traceback
@@ -211,9 +209,11 @@ class Test:
         else:
             incident.during(self)
             result["usual_wait"] = self.client.usual_wait(begin, time.monotonic() - 1)
+            # What still hangs after the incident may be killed.
+            ended = [] if incident.heals else self.ended(begin)
             incident.end(self)
             result["healthy_at_end"] = bool(wait_until(lambda: self.client.first_healthy(time.monotonic() - 0.5), 8 if incident.heals else 1))
-            ended = self.ended(begin)
+            ended = self.ended(begin) if incident.heals else ended
             over = time.monotonic()
             result["verdict"] = self.judge(ended, guilty, result["healthy_at_end"])
             result["detail"] = incident.harm(self)
