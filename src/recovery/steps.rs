@@ -144,10 +144,7 @@ impl<H: Host> Run<'_, H> {
             self.observe_again(target)?;
             observations += 1;
         }
-        match guards::late_answer(&self.host.parked()) {
-            None => Ok(()),
-            Some(why) => Err(Outcome::Refused(Guard::ANSWERED, why)),
-        }
+        guards::late_sign(&self.host.parked()).map_or(Ok(()), |refusal| Err(refused(refusal)))
     }
 
     /// Asks the unit's processes for their stacks, then makes a third observation. Returns whether that ended
@@ -171,7 +168,7 @@ impl<H: Host> Run<'_, H> {
         let mut died = false;
         while !died && self.host.now() < until {
             died = (self.host).died_within(&target.main.process, Duration::from_millis(50));
-            if guards::late_answer(&self.host.parked()).is_some() {
+            if guards::late_sign(&self.host.parked()).is_some() {
                 break;
             }
         }

@@ -103,7 +103,8 @@ impl<H: Host> Run<'_, H> {
             let answer = self.host.show(self.context.unit);
             if let Ok(unit) = &answer {
                 self.record_state(unit);
-                if let Some(new_pid) = self.successor(&target.latest.unit, unit) {
+                // The latest observation may show the new process already, where the stacks ended the old one.
+                if let Some(new_pid) = self.successor(&target.first.unit, unit) {
                     return Ok(new_pid);
                 }
                 if has_failed(unit) {
