@@ -20,7 +20,7 @@ use nix::sys::signal::Signal;
 
 use self::network::Stage;
 use self::watchdog::{Request, Watchdog};
-use self::world::{Fault, Mode, OnDumpSignal, OnSignal, Restart, Worker, World};
+use self::world::{Fault, Mode, OnDumpSignal, OnSignal, Restart, World};
 use super::facts::Context;
 use super::{Guard, Outcome, samples};
 use crate::clock::Monotonic;
@@ -57,7 +57,7 @@ struct Record {
     /// the clock.
     shown: Option<Monotonic>,
     age: Option<Duration>,
-    /// Whether the last answer had settings that matter only where the unit has other processes.
+    /// Whether the last answer had one of [`world::WITH_WORKERS`].
     needs_no_workers: bool,
     /// The reason of each source against a signal, as of its last read.
     against: [Option<&'static str>; 7],
@@ -272,12 +272,8 @@ fn random_world(seed: u64) -> (World, Context<'static>) {
     let on_dump_signal = world.on_dump_signal;
     let main = world.main().unwrap();
     (main.on_signal, main.on_dump_signal) = (on_signal, on_dump_signal);
-    for pid in 1_000..800 + world.random.below(3) as u32 {
-        world.workers.push(Worker {
-            pid,
-            on_dump_signal,
-        });
-    }
+    let workers = 1_000..1_000 + world.random.below(3) as u32;
+    world.workers.extend(workers.map(|pid| (pid, on_dump_signal)));
     let mode = world.any_mode();
     world.set_mode(mode);
     let bots = world.random.below(6);

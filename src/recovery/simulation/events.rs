@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::network::Filter;
-use super::world::{FIRST, Fault, Mode, PIDS, Worker, World};
+use super::world::{FIRST, Fault, Mode, PIDS, World};
 
 /// How many kinds of events leave the backend alone: those of other clients and programs.
 const CALM: u64 = 6;
@@ -83,10 +83,7 @@ impl World {
             17 => {
                 let on_dump_signal = self.on_dump_signal;
                 let pid = FIRST + PIDS + self.workers.len() as u32;
-                self.workers.push(Worker {
-                    pid,
-                    on_dump_signal,
-                });
+                self.workers.push((pid, on_dump_signal));
             }
             18 => self.workers.clear(),
             19 => {

@@ -19,7 +19,7 @@ use super::super::systemd::Unit;
 use super::super::{MainPid, samples, stacks};
 use super::network::ADDRESS;
 use super::watchdog::Watchdog;
-use super::world::{Fault, Mode, OnDumpSignal, OnSignal, SETTINGS, WITH_WORKERS, Worker};
+use super::world::{Fault, Mode, OnDumpSignal, OnSignal};
 use super::{Machine, Moment, Source};
 use crate::clock::Monotonic;
 use crate::manifest::DumpSignal;
@@ -65,13 +65,19 @@ impl Machine {
         ] {
             record.against[source as usize] = Some("not observed again");
         }
-        let settings = world.faults.iter().filter_map(|fault| match fault {
-            Fault::Setting(number) => Some(*number),
+        let printed = |fault: &Fault| match fault {
+            Fault::Setting(text) | Fault::WorkersSetting(text) => Some(*text),
             _ => None,
-        });
-        let settings: Vec<usize> = settings.collect();
-        let needs_workers = |number: &usize| *number >= SETTINGS.len() - WITH_WORKERS;
-        record.needs_no_workers = settings.iter().any(needs_workers);
+        };
+        let is_setting = |fault: &Fault| matches!(fault, Fault::Setting(_));
+        let settings = world
+            .faults
+            .iter()
+            .filter_map(printed)
+            .flat_map(|text| text.split(';'));
+        let settings = settings.filter_map(|text| text.split_once('='));
+        record.needs_no_workers =
+            (world.faults.iter()).any(|fault| matches!(fault, Fault::WorkersSetting(_)));
         let age = |since: Duration| world.now.saturating_sub(since);
         let fails = world.has(Fault::ShowFails) || self.script.failing_shows.contains(&calls);
         let reasons = [
@@ -82,10 +88,7 @@ impl Machine {
             (age(service.state_changed) < record.min_uptime, "reloaded"),
             (service.started > record.began, "restarted"),
             (identity != first, "changed"),
-            (
-                !settings.iter().all(needs_workers),
-                "a setting, or an unknown one",
-            ),
+            (world.faults.iter().any(is_setting), "a setting"),
         ];
         let text = [
             ("ActiveState", service.active.to_owned()),
@@ -107,12 +110,7 @@ impl Machine {
         let socket = world.activated.then_some(("TriggeredBy", "demo.socket"));
         let changes: Vec<_> = (text.iter().map(|(name, value)| (*name, value.as_str())))
             .chain(socket)
-            .chain(
-                settings
-                    .iter()
-                    .flat_map(|number| SETTINGS[*number])
-                    .copied(),
-            )
+            .chain(settings)
             .collect();
         let text = samples::show(&changes);
         let note = format!("watchdog {me} sees {identity:?}, {}", service.active);
@@ -180,7 +178,7 @@ impl Machine {
             (false, dumps) => dumps.then_some(Disturbance::CoreDump),
         };
         let mut members: Vec<_> = (world.workers.iter())
-            .map(|worker| member(worker.pid, worker.on_dump_signal, None))
+            .map(|worker| member(worker.0, worker.1, None))
             .collect();
         let worker_traced = world.has(Fault::WorkerTraced) && !members.is_empty();
         if let Some(worker) = members.first_mut().filter(|_| worker_traced) {
@@ -315,31 +313,25 @@ impl Machine {
     }
 
     fn ask_for_stacks(&mut self, me: usize, group: &Group, signal: DumpSignal) -> Vec<u32> {
+        let main =
+            (self.world.main()).map(|main| (main.identity, main.on_dump_signal, main.zombie));
         let world = &self.world;
-        let main = world.service.main.filter(|_| !world.has(Fault::Outside));
-        let main = main.and_then(|pid| Some((pid, world.processes.get(&pid)?)));
-        let main = main.filter(|(_, main)| !main.zombie);
-        let now = (world.workers.iter().copied()).chain(main.map(|(pid, main)| Worker {
-            pid,
-            on_dump_signal: main.on_dump_signal,
-        }));
-        let now: Vec<Worker> = now.collect();
-        let asked = group.members.iter().filter(|member| {
-            stacks::catches(member.signals, signal) && now.iter().any(|now| now.pid == member.pid)
-        });
-        let asked: Vec<u32> = asked.map(|member| member.pid).collect();
-        let deaf = (now.iter()).any(|now| {
-            let deaf = matches!(
-                now.on_dump_signal,
-                OnDumpSignal::NoHandler | OnDumpSignal::Blocks
-            );
-            deaf && asked.contains(&now.pid)
-        });
-        let main = main.filter(|(pid, _)| asked.contains(pid));
-        let main = main.map(|(_, main)| (main.identity, main.appointed));
+        let main = main.filter(|(.., zombie)| !zombie && !world.has(Fault::Outside));
+        let pid = world.service.main.unwrap_or(0);
+        let now = main.map(|(_, does, _)| (pid, does)).into_iter();
+        let now = now.chain(world.workers.iter().copied());
+        let catches = |member: &&Member| stacks::catches(member.signals, signal);
+        let asked: Vec<(u32, OnDumpSignal)> = (group.members.iter().filter(catches))
+            .filter_map(|member| now.clone().find(|(pid, _)| *pid == member.pid))
+            .collect();
+        let deaf = asked
+            .iter()
+            .any(|(_, does)| matches!(does, OnDumpSignal::NoHandler | OnDumpSignal::Blocks));
+        let asked: Vec<u32> = asked.into_iter().map(|(pid, _)| pid).collect();
+        let main = main.filter(|_| asked.contains(&pid));
         let record = &mut self.records[me];
         record.asked.clone_from(&asked);
-        record.asked_main = main.map(|(identity, _)| identity);
+        record.asked_main = main.map(|(identity, ..)| identity);
         let wrong = record.objection().filter(|_| !asked.is_empty());
         if let Some(wrong) = wrong {
             self.violated(format!("watchdog {me} asked for stacks: {wrong}"));
@@ -347,7 +339,7 @@ impl Machine {
         if deaf {
             self.violated("a process got a signal that it does not catch".to_owned());
         }
-        if let Some((identity, _)) = main {
+        if let Some((identity, ..)) = main {
             self.world.ask_for_stacks(identity);
         }
         asked

@@ -256,12 +256,7 @@ fn stacks_are_asked_of_the_processes_that_catch_the_signal_before_the_kill() {
     ] {
         let (outcome, machine) = arranged(&with_dump_signal(), |world| {
             world.main().unwrap().on_dump_signal = on_dump_signal;
-            for (pid, on_dump_signal) in [(1, OnDumpSignal::Writes), (2, OnDumpSignal::NoHandler)] {
-                world.workers.push(Worker {
-                    pid,
-                    on_dump_signal,
-                });
-            }
+            world.workers = [(1, OnDumpSignal::Writes), (2, OnDumpSignal::NoHandler)].into();
         });
         assert_eq!(outcome.name(), "recovered", "{on_dump_signal:?}");
         assert_eq!(machine.records[0].asked.len(), asked, "{on_dump_signal:?}");

@@ -1,6 +1,7 @@
 //! One watchdog: it sweeps, then takes the real steps. Before each of its calls, the other one may get its turn. Its
 //! outcome is checked against the machine's own record.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::super::facts::Context;
@@ -27,12 +28,10 @@ pub(super) struct Watchdog {
 /// A core request of a watchdog's sweep.
 #[derive(Clone, Debug)]
 pub(super) struct Request {
-    pub(super) cookie: u64,
-    route: usize,
-    attempt: usize,
+    cookie: u64,
     began: Duration,
-    timed_out: Duration,
-    reach: Reach,
+    /// As it was parked.
+    parked: ParkedRequest,
     /// Whether the accept queue was full when it timed out.
     met_full_queue: bool,
 }
@@ -45,8 +44,8 @@ impl Request {
     /// Whether it proves in `world` that requests reach the backend's socket.
     pub(super) fn proves_arrival(&self, world: &World) -> bool {
         let stage = self.connection(world).stage;
-        self.attempt == 0
-            && match self.reach {
+        self.parked.first_attempt
+            && match self.parked.reach {
                 Reach::Acknowledged => matches!(stage, Stage::Waiting | Stage::Accepted),
                 Reach::Unconnected => self.met_full_queue && world.network.is_full(),
                 Reach::Connected => false,
@@ -72,28 +71,16 @@ impl Request {
     /// What the sweep would say of it.
     pub(super) fn shown(&self, world: &World) -> ParkedRequest {
         let connection = self.connection(world);
-        let remote: std::net::SocketAddr = ADDRESS.parse().unwrap();
+        // Over a UNIX socket, nothing is kept open without a connection.
+        let open = !world.network.unix || self.parked.reach != Reach::Unconnected;
         ParkedRequest {
-            route: self.route,
-            round: 1,
-            first_attempt: self.attempt == 0,
-            began: monotonic(self.began),
-            timed_out: monotonic(self.timed_out),
-            connection: (!world.network.unix).then(|| sweep::Connection {
-                local: (remote.ip(), port(self.cookie)).into(),
-                remote,
-            }),
-            reach: self.reach,
             state: match (connection.answered, connection.stage) {
                 (Some(answered), _) => ParkedState::Answered(answered.saturating_sub(self.began)),
-                // Over a UNIX socket, nothing is kept open then.
-                (None, Stage::Ended) if self.reach == Reach::Unconnected && world.network.unix => {
-                    ParkedState::Waiting
-                }
-                (None, Stage::Ended) => ParkedState::Ended,
+                (None, Stage::Ended) if open => ParkedState::Ended,
                 (None, _) if connection.late => ParkedState::ConnectedLate,
                 (None, _) => ParkedState::Waiting,
             },
+            ..self.parked.clone()
         }
     }
 }
@@ -230,17 +217,29 @@ impl Machine {
         let connection = world.network.connections.get_mut(&cookie).unwrap();
         let is_silent = connection.answered.is_none() && connection.stage != Stage::Ended;
         connection.parked = true;
+        let reach = match connection.stage {
+            Stage::Connecting | Stage::Ended => Reach::Unconnected,
+            _ if connection.lost => Reach::Connected,
+            _ => Reach::Acknowledged,
+        };
+        let remote: SocketAddr = ADDRESS.parse().unwrap();
+        let parked = ParkedRequest {
+            route,
+            round: 1,
+            first_attempt: attempt == 0,
+            began: monotonic(began),
+            timed_out: world.at(),
+            connection: (!world.network.unix).then(|| sweep::Connection {
+                local: (remote.ip(), port(cookie)).into(),
+                remote,
+            }),
+            reach,
+            state: ParkedState::Waiting,
+        };
         self.records[me].requests.push(Request {
             cookie,
-            route,
-            attempt,
             began,
-            timed_out: world.now,
-            reach: match connection.stage {
-                Stage::Connecting | Stage::Ended => Reach::Unconnected,
-                _ if connection.lost => Reach::Connected,
-                _ => Reach::Acknowledged,
-            },
+            parked,
             met_full_queue: full,
         });
         is_silent

@@ -13,7 +13,7 @@ pub(super) const FIRST: u32 = 100_000_000;
 pub(super) const PIDS: u32 = 6;
 
 /// xorshift64*: small, and the same on every machine.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Random(u64);
 
 impl Random {
@@ -68,9 +68,10 @@ pub(super) enum OnSignal {
 }
 
 /// What a process does with the signal that asks for its stacks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum OnDumpSignal {
     /// It has no handler, and would die of the signal.
+    #[default]
     NoHandler,
     /// It has a handler, but blocks the signal.
     Blocks,
@@ -80,13 +81,6 @@ pub(super) enum OnDumpSignal {
     Ends(u64),
     /// Its handler interrupts the call that hung: the backend answers again.
     Wakes,
-}
-
-/// A process of the unit beside the main one.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Worker {
-    pub(super) pid: u32,
-    pub(super) on_dump_signal: OnDumpSignal,
 }
 
 /// One process. Its PID may be reused, its identity never.
@@ -110,7 +104,7 @@ pub(super) struct Process {
 }
 
 /// The unit, as the service manager sees it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Service {
     pub(super) main: Option<u32>,
     pub(super) started: Duration,
@@ -131,8 +125,11 @@ pub(super) enum Next {
 }
 
 /// What happens to the unit when the main process dies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Restart {
+    /// The manager waits for something else.
+    #[default]
+    Never,
     /// It is restarted this many milliseconds later; the new process is in this mode.
     After(u64, Mode),
     /// First the unit is in this state for so long, while its remaining processes are stopped.
@@ -141,15 +138,14 @@ pub(super) enum Restart {
     StartPre(u64),
     /// The start limit is hit.
     Failed,
-    /// The manager waits for something else.
-    Never,
 }
 
 /// A reason against a signal that comes and goes independently of the processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Fault {
-    /// `systemctl show` prints these of [`SETTINGS`].
-    Setting(usize),
+    /// `systemctl show` prints this one of [`SETTINGS`], or of [`WITH_WORKERS`].
+    Setting(&'static str),
+    WorkersSetting(&'static str),
     ShowFails,
     NeighboursFail,
     OpenFails,
@@ -170,57 +166,20 @@ pub(super) enum Fault {
     NotPermitted,
 }
 
-/// Answers of `systemctl show` that must prevent a kill: the state of the unit, settings, and missing or invalid
-/// properties. The last ones, [`WITH_WORKERS`], only where the unit has other processes.
-pub(super) const SETTINGS: &[&[(&str, &str)]] = &[
-    &[("LoadState", "not-found")],
-    &[("LoadState", "masked")],
-    &[("ActiveState", "reloading"), ("SubState", "reload")],
-    &[("ActiveState", "deactivating"), ("SubState", "stop")],
-    &[("Job", "68")],
-    &[("FreezerState", "frozen")],
-    &[("Restart", "no")],
-    &[("Restart", "on-success")],
-    &[("Restart", "on-watchdog")],
-    &[("RestartPreventExitStatus", "SIGKILL")],
-    &[("SuccessExitStatus", "KILL"), ("Restart", "on-failure")],
-    &[("SuccessExitStatus", "9 KILL"), ("RemainAfterExit", "yes")],
-    &[("ExitType", "cgroup")],
-    &[("RestartUSec", "infinity")],
-    &[("FailureAction", "reboot")],
-    &[("OnFailure", "a.target"), ("OnFailureJobMode", "isolate")],
-    &[
-        ("StartLimitBurst", "1"),
-        ("StartLimitIntervalUSec", "infinity"),
-    ],
-    // This dependency has failed: [`super::host`].
-    &[("Requires", "db.service"), ("After", "db.service")],
-    &[("Requires", "unknown.service"), ("After", "")],
-    &[("LoadState", "-")],
-    &[("ActiveState", "-")],
-    &[("MainPID", "-")],
-    &[("MainPID", "")],
-    &[("MainPID", "1")],
-    &[("ControlGroup", "-")],
-    &[("ControlGroup", "/")],
-    &[("InvocationID", "-")],
-    &[("ExecMainStartTimestampMonotonic", "0")],
-    &[("StateChangeTimestampMonotonic", "-")],
-    &[("Job", "-")],
-    &[("Restart", "-")],
-    &[("RestartPreventExitStatus", "[unprintable]")],
-    &[("SuccessExitStatus", "-")],
-    &[("FailureAction", "-")],
-    &[("StartLimitBurst", "-")],
-    &[("Requires", "-")],
-    &[("After", "-")],
-    &[("KillMode", "process")],
-    &[("SendSIGKILL", "no")],
-    &[("TimeoutStopUSec", "infinity")],
-    &[("KillMode", "-")],
-];
-/// How many of [`SETTINGS`] matter only where the unit has other processes.
-pub(super) const WITH_WORKERS: usize = 4;
+/// Answers of `systemctl show` that must prevent a kill: states of the unit, settings, and properties that are missing
+/// (`-`) or invalid. db.service has failed.
+pub(super) const SETTINGS: &str = "LoadState=not-found|LoadState=masked|LoadState=-|ActiveState=reloading|\
+    ActiveState=deactivating|ActiveState=-|Job=68|Job=-|FreezerState=frozen|Restart=no|Restart=on-success|\
+    Restart=on-watchdog|Restart=-|RestartPreventExitStatus=SIGKILL|RestartPreventExitStatus=[unprintable]|\
+    SuccessExitStatus=KILL;Restart=on-failure|SuccessExitStatus=9 KILL;RemainAfterExit=yes|SuccessExitStatus=-|\
+    ExitType=cgroup|RestartUSec=infinity|FailureAction=reboot|FailureAction=-|\
+    OnFailure=a.target;OnFailureJobMode=isolate|StartLimitBurst=1;StartLimitIntervalUSec=infinity|\
+    StartLimitBurst=-|Requires=db.service;After=db.service|Requires=unknown.service|Requires=-|After=-|MainPID=-|\
+    MainPID=|MainPID=1|ControlGroup=-|ControlGroup=/|InvocationID=-|ExecMainStartTimestampMonotonic=0|\
+    StateChangeTimestampMonotonic=-";
+/// Those that do so only where the unit has other processes.
+pub(super) const WITH_WORKERS: &str =
+    "KillMode=process|KillMode=-|SendSIGKILL=no|TimeoutStopUSec=infinity";
 
 impl Fault {
     const OTHERS: &[Self] = &[
@@ -243,15 +202,17 @@ impl Fault {
     ];
 
     pub(super) fn any(random: &mut Random) -> Self {
-        if random.chance(500) {
-            Self::Setting(random.below(SETTINGS.len() as u64) as usize)
-        } else {
-            random.pick(Self::OTHERS)
+        let mut one_of = |texts: &'static str| random.pick(&texts.split('|').collect::<Vec<_>>());
+        let (setting, with_workers) = (one_of(SETTINGS), one_of(WITH_WORKERS));
+        match random.below(8) {
+            0..3 => Self::Setting(setting),
+            3 => Self::WorkersSetting(with_workers),
+            _ => random.pick(Self::OTHERS),
         }
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct World {
     pub(super) random: Random,
     pub(super) now: Duration,
@@ -259,7 +220,8 @@ pub(super) struct World {
     pub(super) suspended: Duration,
     pub(super) processes: BTreeMap<u32, Process>,
     pub(super) service: Service,
-    pub(super) workers: Vec<Worker>,
+    /// The unit's other processes, with what each does with the signal that asks for stacks.
+    pub(super) workers: Vec<(u32, OnDumpSignal)>,
     pub(super) faults: BTreeSet<Fault>,
     /// Whether systemd listens for the unit, which has a `.socket`.
     pub(super) activated: bool,
@@ -286,32 +248,11 @@ impl World {
         let mut world = Self {
             random: Random::new(seed),
             now: Duration::from_secs(1_000),
-            suspended: Duration::ZERO,
-            processes: BTreeMap::new(),
-            service: Service {
-                main: None,
-                started: Duration::ZERO,
-                state_changed: Duration::ZERO,
-                invocation: 0,
-                active: "activating",
-                sub: "auto-restart",
-                next: None,
-                restart: Restart::After(100, Mode::Serves),
-            },
-            workers: Vec::new(),
-            faults: BTreeSet::new(),
-            activated: false,
-            network: Network::default(),
-            cpu: (Duration::ZERO, Duration::ZERO),
-            no_cpu_since: Duration::ZERO,
-            on_dump_signal: OnDumpSignal::NoHandler,
-            mains: Vec::new(),
-            log: Vec::new(),
             event_rate,
-            calm: false,
-            next_pid: 0,
-            next_identity: 1,
+            ..Self::default()
         };
+        world.service.restart = Restart::After(100, Mode::Serves);
+        world.network.limit = 128;
         world.start(Mode::Hangs { accepts: false });
         world.now += Duration::from_secs(1_000);
         world
