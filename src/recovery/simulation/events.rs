@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use super::faults::Fault;
 use super::network::Filter;
-use super::world::{FIRST, Fault, Mode, PIDS, World};
+use super::world::{FIRST, Mode, PIDS, World};
 
 /// How many kinds of events leave the backend alone: those of other clients and programs.
 const CALM: u64 = 6;
