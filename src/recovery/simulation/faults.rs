@@ -1,6 +1,6 @@
 //! Reasons against a signal that come and go independently of the processes.
 
-use super::world::Random;
+use super::events::Random;
 
 /// A reason against a signal that comes and goes independently of the processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,22 +1,22 @@
 //! One watchdog: it sweeps, then takes the real steps. Before each of its calls, the other one may get its turn. Its
 //! outcome is checked against the machine's own record.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::super::facts::Context;
 use super::super::sockets::queue::QueueHistory;
-use super::super::{Outcome, steps};
-use super::network::{ADDRESS, Connection, Stage, port};
+use super::super::{Outcome, samples, steps};
+use super::network::{Connection, Stage, port};
 use super::world::{World, monotonic};
 use super::{Machine, Shared, Source};
-use crate::sweep::{self, ParkedRequest, ParkedState, Reach};
+use crate::sweep::{ParkedRequest, ParkedState, Reach};
 
 /// The timeout of an attempt, and how often the accept queue is read meanwhile.
 const TIMEOUT: Duration = Duration::from_secs(10);
 const READINGS: u32 = 4;
 const ATTEMPTS: usize = 2;
-const ROUTES: usize = 2;
+/// How many are sent at once.
+const REQUESTS: usize = 2;
 const GRACE: Duration = Duration::from_secs(30);
 
 /// One watchdog's view of the machine.
@@ -151,27 +151,21 @@ impl Watchdog {
         let mut starved = None;
         for attempt in 0..ATTEMPTS {
             let began = self.act(|machine| machine.world.now);
-            let requests = (0..ROUTES).map(|route| self.send(route));
-            let requests = requests.collect::<Option<Vec<_>>>()?;
+            let sent = (0..REQUESTS).map(|_| self.act(Machine::send));
+            let sent = sent.collect::<Option<Vec<u64>>>()?;
             for _ in 0..READINGS {
                 let until = self.act(|machine| machine.world.now) + TIMEOUT / READINGS;
                 self.sleep(TIMEOUT / READINGS);
                 self.act(|machine| {
                     let late = machine.world.now.saturating_sub(until);
-                    if late > Duration::from_secs(1) {
-                        starved = Some(late);
+                    starved = starved.or((late > Duration::from_secs(1)).then_some(late));
+                    if let Ok(reading) = machine.read_sockets(self.me, true) {
+                        history.record(&context.addresses, &reading);
                     }
-                    let reading = machine.read_sockets(self.me, true);
-                    reading
-                        .map(|reading| history.record(&context.addresses, &reading))
-                        .ok();
                 });
             }
-            let parked = requests.into_iter().all(|(route, cookie)| {
-                self.act(|machine| machine.park(self.me, route, cookie, attempt, began))
-            });
-            if !parked {
-                return None;
+            for cookie in sent {
+                self.act(|machine| machine.park(self.me, cookie, attempt, began))?;
             }
         }
         let until = self.act(|machine| machine.world.now) + GRACE;
@@ -191,58 +185,46 @@ impl Watchdog {
             self.sleep((until - now).min(Duration::from_secs(5)));
         }
     }
-
-    fn send(&self, route: usize) -> Option<(usize, u64)> {
-        self.act(|machine| {
-            let world = &mut machine.world;
-            let cookie = world.network.connect(true)?;
-            world.network.serve(world.mode(), world.now);
-            Some((route, cookie))
-        })
-    }
 }
 
 impl Machine {
-    /// A watchdog's attempt times out. Returns whether it was silent.
-    fn park(
-        &mut self,
-        me: usize,
-        route: usize,
-        cookie: u64,
-        attempt: usize,
-        began: Duration,
-    ) -> bool {
+    fn send(&mut self) -> Option<u64> {
         let world = &mut self.world;
-        let full = world.network.is_full();
-        let connection = world.network.connections.get_mut(&cookie).unwrap();
-        let is_silent = connection.answered.is_none() && connection.stage != Stage::Ended;
+        let cookie = world.network.connect(true)?;
+        world.network.serve(world.mode(), world.now);
+        Some(cookie)
+    }
+
+    /// A watchdog's attempt times out; none if it was not silent.
+    fn park(&mut self, me: usize, cookie: u64, attempt: usize, began: Duration) -> Option<()> {
+        let timed_out = self.world.at();
+        let network = &mut self.world.network;
+        let (met_full_queue, unix) = (network.is_full(), network.unix);
+        let connection = network.connections.get_mut(&cookie)?;
         connection.parked = true;
         let reach = match connection.stage {
-            Stage::Connecting | Stage::Ended => Reach::Unconnected,
-            _ if connection.lost => Reach::Connected,
-            _ => Reach::Acknowledged,
+            _ if connection.answered.is_some() => return None,
+            Stage::Ended => return None,
+            Stage::Connecting => Reach::Unconnected,
+            Stage::Waiting | Stage::Accepted if connection.lost => Reach::Connected,
+            Stage::Waiting | Stage::Accepted => Reach::Acknowledged,
         };
-        let remote: SocketAddr = ADDRESS.parse().unwrap();
+        let parked = samples::parked(port(cookie));
         let parked = ParkedRequest {
-            route,
-            round: 1,
             first_attempt: attempt == 0,
             began: monotonic(began),
-            timed_out: world.at(),
-            connection: (!world.network.unix).then(|| sweep::Connection {
-                local: (remote.ip(), port(cookie)).into(),
-                remote,
-            }),
+            timed_out,
+            connection: parked.connection.filter(|_| !unix),
             reach,
-            state: ParkedState::Waiting,
+            ..parked
         };
         self.records[me].requests.push(Request {
             cookie,
             began,
             parked,
-            met_full_queue: full,
+            met_full_queue,
         });
-        is_silent
+        Some(())
     }
 }
 

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::events::Random;
 use super::faults::Fault;
 use super::network::{Filter, Network};
 use crate::clock::Monotonic;
@@ -12,37 +13,6 @@ use crate::clock::Monotonic;
 pub(super) const FIRST: u32 = 100_000_000;
 /// So few that PIDs are soon reused.
 pub(super) const PIDS: u32 = 6;
-
-/// xorshift64*: small, and the same on every machine.
-#[derive(Debug, Default)]
-pub(super) struct Random(u64);
-
-impl Random {
-    pub(super) fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 11
-    }
-
-    /// From 0 up to, but excluding, `end`.
-    pub(super) fn below(&mut self, end: u64) -> u64 {
-        self.next() % end.max(1)
-    }
-
-    /// True in `per_mille` of 1000 cases.
-    pub(super) fn chance(&mut self, per_mille: u64) -> bool {
-        self.below(1_000) < per_mille
-    }
-
-    pub(super) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        from[self.below(from.len() as u64) as usize]
-    }
-}
 
 /// What a backend does with requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,15 +84,9 @@ pub(super) struct Service {
     pub(super) invocation: u64,
     pub(super) active: &'static str,
     pub(super) sub: &'static str,
-    /// When it enters its next state, and which.
-    pub(super) next: Option<(Duration, Next)>,
+    /// When its next main process starts.
+    pub(super) starts: Option<Duration>,
     pub(super) restart: Restart,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Next {
-    StartPre(u64),
-    Running,
 }
 
 /// What happens to the unit when the main process dies.
@@ -279,7 +243,7 @@ impl World {
             state_changed: self.now,
             active: "active",
             sub: "running",
-            next: None,
+            starts: None,
             ..self.service
         };
     }
@@ -355,16 +319,11 @@ impl World {
             self.network.end();
         }
         self.network.serve(self.mode(), now);
-        match self.service.next {
-            Some((due, Next::StartPre(millis))) if due <= now => {
-                self.service.sub = "start-pre";
-                self.service.next = Some((now + Duration::from_millis(millis), Next::Running));
-            }
-            Some((due, Next::Running)) if due <= now => self.start(match self.service.restart {
+        if is_due(self.service.starts) {
+            self.start(match self.service.restart {
                 Restart::After(_, mode) => mode,
                 _ => Mode::Serves,
-            }),
-            _ => {}
+            });
         }
     }
 
@@ -381,15 +340,11 @@ impl World {
         self.network.end();
         let service = &mut self.service;
         service.main = None;
-        let after = |millis, next| Some((self.now + Duration::from_millis(millis), next));
-        (service.active, service.sub, service.next) = match service.restart {
-            Restart::After(millis, _) => {
-                ("activating", "auto-restart", after(millis, Next::Running))
-            }
-            Restart::Stops(millis, sub) => ("deactivating", sub, after(millis, Next::Running)),
-            Restart::StartPre(millis) => {
-                ("activating", "start-pre", after(0, Next::StartPre(millis)))
-            }
+        let after = |millis| Some(self.now + Duration::from_millis(millis));
+        (service.active, service.sub, service.starts) = match service.restart {
+            Restart::After(millis, _) => ("activating", "auto-restart", after(millis)),
+            Restart::Stops(millis, sub) => ("deactivating", sub, after(millis)),
+            Restart::StartPre(millis) => ("activating", "start-pre", after(millis)),
             Restart::Failed => ("failed", "failed", None),
             Restart::Never => ("activating", "auto-restart", None),
         };
