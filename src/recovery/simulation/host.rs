@@ -96,6 +96,9 @@ impl Machine {
         if let Some((identity, ..)) = main {
             self.world.ask_for_stacks(identity);
         }
+        if !asked.is_empty() {
+            self.records[me].forget(&[Source::Manager]);
+        }
         asked
     }
 }
@@ -216,7 +219,9 @@ impl Host for Watchdog {
 
     fn log(&self, line: &str) {
         self.act(|machine| {
-            machine.records[self.me].log_lines.push(line.to_owned());
+            let record = &mut machine.records[self.me];
+            record.log_lines.push(line.to_owned());
+            record.forget(&[Source::Parked]);
             machine.change_at(Moment::WhileLogging);
         });
     }

@@ -41,14 +41,12 @@ impl Machine {
         record.observations += 1;
         record.shown = None;
         // Facts from before this question are not part of this observation.
-        for source in [
+        record.forget(&[
             Source::Process,
             Source::Group,
             Source::Sockets,
             Source::Parked,
-        ] {
-            record.against[source as usize] = Some("not observed again");
-        }
+        ]);
         let printed = |fault: &Fault| match fault {
             Fault::Setting(text) | Fault::WorkersSetting(text) => Some(*text),
             _ => None,

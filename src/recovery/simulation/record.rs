@@ -69,6 +69,13 @@ impl Record {
             .map(ToString::to_string)
     }
 
+    /// What it knows from these sources counts no longer.
+    pub(super) fn forget(&mut self, sources: &[Source]) {
+        for source in sources {
+            self.against[*source as usize] = Some("not observed again");
+        }
+    }
+
     /// The watchdog reads the clock.
     pub(super) fn clock_read(&mut self, now: Monotonic) {
         match self.shown {
