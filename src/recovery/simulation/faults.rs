@@ -14,6 +14,8 @@ pub(super) enum Fault {
     Hidden,
     /// The main process has left its control group.
     Outside,
+    /// Its parent is not the manager.
+    Adopted,
     Uninterruptible,
     GroupFails,
     Traced,
@@ -50,6 +52,7 @@ impl Fault {
         Self::OpenFails,
         Self::Hidden,
         Self::Outside,
+        Self::Adopted,
         Self::Uninterruptible,
         Self::GroupFails,
         Self::Traced,

@@ -112,6 +112,7 @@ impl Machine {
         let (outside, hidden) = (world.has(Fault::Outside), world.has(Fault::Hidden));
         let stuck = world.has(Fault::Uninterruptible)
             || found.is_some_and(|process| process.on_signal == OnSignal::Survives);
+        let adopted = world.has(Fault::Adopted);
         let vitals = found.map(|process| Vitals {
             state: if stuck { 'D' } else { 'S' },
             dumping: process.dumping,
@@ -119,7 +120,7 @@ impl Machine {
             age: age(process.started),
             group: Some(if outside { OTHER_PATH } else { OWN_PATH }.to_owned()),
             parent: Parent {
-                pid: process.parent,
+                pid: if adopted { 7 } else { process.parent },
                 group: Some(MANAGER_PATH.to_owned()),
             },
         });
