@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 
 use super::super::facts::{Context, CpuTimes, Facts, Sockets, TcpFacts};
 use super::super::sockets::owners::Owner;
+use super::super::sockets::queue::QueueHistory;
 use super::super::sockets::table::{TcpSocket, canonical, listeners, server_side};
 use super::super::sockets::unix::UnixListener;
 use super::{Answer, Objection, refuse};
@@ -206,10 +207,7 @@ fn has_reached(request: &ParkedRequest, now: &Sockets, before: &Sockets) -> bool
 }
 
 pub(super) fn busy(context: &Context<'_>, facts: &Facts) -> Answer {
-    let queues = match facts.sockets.as_ref().map_err(Clone::clone)? {
-        Sockets::Tcp(tcp) => &tcp.queues,
-        Sockets::Unix(unix) => &unix.queues,
-    };
+    let queues = queues(facts)?;
     let late = |request: &ParkedRequest| request.state == ParkedState::ConnectedLate;
     if queues.has_moved(&context.addresses) || facts.parked.iter().any(late) {
         return refuse(
@@ -217,11 +215,24 @@ pub(super) fn busy(context: &Context<'_>, facts: &Facts) -> Answer {
                 .to_owned(),
         );
     }
+    // The first observation reads the queue once itself.
+    if !self::queues(facts.first())?.is_series() {
+        return Err(Objection::Unreadable(
+            "the accept queue was not read in time, while the core was probed".to_owned(),
+        ));
+    }
     let cpu = |facts: &Facts| facts.group.as_ref().ok()?.cpu;
     match cpu(facts.first()).zip(cpu(facts)) {
         Some((first, now)) => has_cpu_time(first, now),
         None => Ok(()),
     }
+}
+
+fn queues(facts: &Facts) -> Result<&QueueHistory, Objection> {
+    Ok(match facts.sockets.as_ref().map_err(Clone::clone)? {
+        Sockets::Tcp(tcp) => &tcp.queues,
+        Sockets::Unix(unix) => &unix.queues,
+    })
 }
 
 /// Whether the unit's processes, if they have work, get the CPU.

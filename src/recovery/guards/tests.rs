@@ -15,6 +15,19 @@ use super::*;
 use crate::manifest::Scope;
 use crate::sweep::{ParkedState, Reach};
 
+/// The queue as read once during the sweep, when nobody waited.
+fn one_reading() -> QueueHistory {
+    let mut queues = QueueHistory::default();
+    let rows = vec![listener("127.0.0.1:80", 1)];
+    let reading = Reading::Tcp(TcpReading {
+        at: at(NOW - 90),
+        listeners_after: rows.clone(),
+        rows,
+    });
+    queues.record(&["127.0.0.1:80".parse().unwrap()], &reading);
+    queues
+}
+
 /// A machine at the first observation and one at the second, which differ only as a test says.
 struct Fixture {
     context: Context<'static>,
@@ -30,7 +43,7 @@ impl Fixture {
             context: context(),
             first: Still::hung(),
             now: Still::hung(),
-            queues: QueueHistory::default(),
+            queues: one_reading(),
         }
     }
 
@@ -398,6 +411,10 @@ fn a_queue_that_moves_belongs_to_an_overloaded_backend() {
     moved.refuses("busy", "accepted a connection that had waited");
     moved.context.addresses = vec!["127.0.0.2:80".parse().unwrap()];
     assert_ne!(moved.refusal().unwrap().0, "busy");
+    // Nobody has looked.
+    let mut unread = Fixture::hung();
+    unread.queues = QueueHistory::default();
+    unread.refuses("unreadable", "was not read in time");
 }
 
 #[test]
