@@ -55,8 +55,18 @@ pub(super) fn foreign_listener(context: &Context<'_>, facts: &Facts) -> Answer {
             .try_for_each(|address| own_address(context, facts, tcp, *address)),
         Sockets::Unix(unix) if unix.listeners.is_empty() && context.hung_since.is_none() => Ok(()),
         Sockets::Unix(unix) => own(context.unit, &unix.owner, &escape(&unix.path), |listen| {
-            *listen == unix.path
+            without_var(listen) == without_var(&unix.path)
         }),
+    }
+}
+
+/// systemd shows a `Listen=` below `/var/run` as below `/run`, to which the former leads.
+fn without_var(path: &str) -> &str {
+    let legacy = path.starts_with("/var/run/");
+    if legacy {
+        path.strip_prefix("/var").unwrap_or(path)
+    } else {
+        path
     }
 }
 
@@ -126,7 +136,7 @@ fn own(unit: &str, owner: &Owner, place: &dyn Display, names: impl Fn(&String) -
         }
     };
     refuse(format!(
-        "the listener at {place} belongs to {who}, not to {unit}: base_url must point to {unit} itself, not to a proxy"
+        "the listener at {place} belongs to {who}, not to {unit}: base_url or unix_socket must point to {unit} itself, not to a proxy"
     ))
 }
 

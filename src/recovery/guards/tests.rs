@@ -470,6 +470,11 @@ fn a_unix_socket_is_judged_by_its_listener_and_its_connections() {
         machine.neighbours = super::super::systemd::Unit::parse_all(text.as_bytes());
     }
     foreign.passes();
+    for machine in [&mut foreign.first, &mut foreign.now] {
+        let legacy = text.replace("/run/", "/var/run/");
+        machine.neighbours = super::super::systemd::Unit::parse_all(legacy.as_bytes());
+    }
+    foreign.passes();
     // No connection could be made, since the queue was full all the time.
     let mut full = unix(Ok(Owner::Unit));
     for machine in [&mut full.first, &mut full.now] {
