@@ -107,6 +107,13 @@ impl SweepEvents for Events<'_> {
         }
     }
 
+    fn grace_begins(&self, grace: Duration) {
+        let seconds = grace.as_secs_f64();
+        let text =
+            format!("no core route answered; waiting up to {seconds} s for a late answer...");
+        self.progress.show(&text);
+    }
+
     fn core_ends(&self) {
         if let Some(queues) = self.queues {
             queues.core_ends();

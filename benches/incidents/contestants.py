@@ -12,10 +12,12 @@ import time
 from pathlib import Path
 from string import Template
 
+import servers
+from servers import SOCKET
+
 HERE = Path(__file__).resolve().parent
 CHECKOUT = HERE.parent.parent
 SCRATCH = Path("/mnt/scratch")
-SOCKET = "/run/scidex-api/scidex-api.sock"
 BACKEND_LOG = "/run/scidex-api.log"
 
 SCALE = 12
@@ -29,6 +31,12 @@ def scaled(seconds):
 PERIOD = scaled(60)
 TIMEOUT = scaled(10)
 STOP = scaled(30)
+# This program's grace period, and how long every core route must be silent before it kills.
+GRACE = scaled(30)
+PROOF = 3 * TIMEOUT + 3 * 0.5 / SCALE + GRACE
+# A liveness probe's, of which Kubernetes checks three in a row. Its timeout of 1 s is not scaled down as much, so that
+# answers of this backend, which is no faster at this scale, are in time.
+LIVENESS_PERIOD, LIVENESS_TIMEOUT = 10 / SCALE, 0.25
 # gunicorn's default --timeout; a usual WatchdogSec=.
 WORKER_TIMEOUT = scaled(30)
 # uvicorn's default --timeout-worker-healthcheck is 5 s. Not less than this, because the start of a worker, during
@@ -52,6 +60,10 @@ def config(file, /, **values):
     return Template((HERE / "configs" / file).read_text()).substitute(values)
 
 
+def backend_unit(name, command, plan, lines=()):
+    return config("scidex-api.service", name=name, command=command, stop=STOP, restart=plan.restart, unit_lines=plan.unit_lines, lines="\n".join(lines))
+
+
 def journal(unit, since, *more):
     """The journal's lines about a unit since a point in time."""
     run("journalctl", "--sync")
@@ -66,6 +78,7 @@ class Contestant:
     name = title = ""
     packages = ()  # Debian's
     python_packages = ()
+    sid_package = None  # one of Debian sid's
     # Some check only workers, and need two of them.
     least_workers = 1
     healthcheck = 3600
@@ -83,20 +96,16 @@ class Contestant:
         return None
 
     def server(self, plan):
-        place = f"--uds {SOCKET}" if plan.unix_socket else f"--host 0.0.0.0 --port {plan.port}"
-        # The check of the workers by uvicorn's parent is a separate contestant; Debian's uvicorn does not have it.
-        check = "" if self.python == "/usr/bin/python3" else f" --timeout-worker-healthcheck {self.healthcheck}"
-        workers = f" --workers {plan.workers}{check}" if plan.workers > 1 else ""
-        backlog = f" --backlog {plan.backlog}" if plan.backlog else ""
-        return f"{self.python} -m uvicorn backend:app --app-dir /srv/scidex-api --no-access-log {place}{workers}{backlog}"
+        return servers.command(self.python, plan, worker_check=self.healthcheck)
 
     def extra(self, plan):
+        """Its own lines of the backend's unit."""
         return ""
 
     def start_backend(self, plan):
-        extra = [self.extra(plan), "RuntimeDirectory=scidex-api" if plan.unix_socket else ""]
-        text = config("scidex-api.service", name="scidex-api", command=self.server(plan), stop=STOP, extra="\n".join(extra))
-        write("/etc/systemd/system/scidex-api.service", text.replace("Restart=always", f"Restart={plan.restart}"))
+        lines = [self.extra(plan), plan.service_lines, "RuntimeDirectory=scidex-api" if plan.unix_socket else ""]
+        text = backend_unit("scidex-api", self.server(plan), plan, lines)
+        write("/etc/systemd/system/scidex-api.service", text)
         run("systemctl", "daemon-reload")
         run("systemctl", "start", "scidex-api.service")
 
@@ -107,7 +116,8 @@ class Contestant:
         run("systemctl", verb, "scidex-api.service")
 
     def is_backend(self, command):
-        return "resource_tracker" not in command
+        # Nor a command of ExecReload= or ExecStopPost=; systemd's children are "(NAME)" until they call exec.
+        return "resource_tracker" not in command and not re.match(r"\(|/bin/kill|/usr/bin/true", command)
 
     def position(self):
         """Seconds since a period began: periods begin when the contestant starts, unless it follows the clock."""
@@ -124,7 +134,8 @@ class Contestant:
     def stop(self):
         """Ends everything at once, whatever its state."""
         units = ["scidex-route-health.timer", "scidex-route-health.service", "monit.service", "supervisor.service",
-                 "sequential-watchdog.service", "scidex-api.service", "old-api.service"]
+                 "sequential-watchdog.service", "liveness-probe.service", "scidex-api.service", "old-api.service",
+                 "nginx.service", "database.service", "neighbour.service", "rebooted.service", "reboot.target"]
         for unit in units:
             run("systemctl", "kill", "--kill-whom=all", "-s", "KILL", unit, check=False)
         run("systemctl", "stop", *units, check=False)
@@ -164,7 +175,9 @@ class ThisProgram(Contestant):
                 options["timeout_seconds"] = scaled(options["timeout_seconds"])
         shipped["defaults"]["retry_backoff_seconds"] /= SCALE
         shipped["deadline_seconds"] = scaled(shipped["deadline_seconds"])
-        shipped["recovery"].update(min_uptime_seconds=self.min_uptime, verify_seconds=scaled(60))
+        shipped["recovery"].update(min_uptime_seconds=self.min_uptime, verify_seconds=scaled(60), grace_seconds=GRACE)
+        if plan.tls:
+            shipped["base_url"] = "https://localhost:8000"
         if plan.unix_socket:
             shipped["unix_socket"] = SOCKET
         return shipped
@@ -174,7 +187,7 @@ class ThisProgram(Contestant):
         units = Path("/etc/systemd/system")
         for name in ("scidex-route-health.service", "scidex-route-health.timer"):
             shutil.copy(CHECKOUT / name, units / name)
-        write(units / "scidex-route-health.service.d/scale.conf", config("scidex-route-health.conf", wait=scaled(30)))
+        write(units / "scidex-route-health.service.d/scale.conf", config("scidex-route-health.conf", wait=scaled(30), certificate=servers.CERTIFICATE))
         write(units / "scidex-route-health.timer.d/scale.conf", config("scidex-route-health.timer.conf", period=PERIOD))
         run("systemctl", "daemon-reload")
         run("systemctl", "start", "scidex-route-health.timer")
@@ -188,19 +201,21 @@ class ThisProgram(Contestant):
 
 class Monit(Contestant):
     name = "monit"
-    title = "Monit"
+    title = "Monit 5.33"
     packages = ("monit",)
+    program = "/usr/bin/monit"
     reason = r"failed|not running|restart|exec|timed out|Connection"
 
     def start(self, plan):
         place = f"unixsocket {SOCKET}" if plan.unix_socket else "host 127.0.0.1 port 8000"
-        text = config("monitrc", period=PERIOD, pattern="--app-dir /srv/scidex-api", start=scaled(60), place=place, timeout=TIMEOUT)
+        protocol = "https" if plan.tls else "http"
+        text = config("monitrc", period=PERIOD, pattern="/srv/scidex-api", start=scaled(60), place=place, protocol=protocol, timeout=TIMEOUT)
         write("/etc/monit/monitrc", text)
         Path("/etc/monit/monitrc").chmod(0o600)
         Path("/var/lib/monit").mkdir(parents=True, exist_ok=True)
         for leftover in ("/var/log/monit.log", "/var/lib/monit/state"):
             Path(leftover).unlink(missing_ok=True)
-        write("/etc/systemd/system/monit.service", config("monit.service"))
+        write("/etc/systemd/system/monit.service", config("monit.service", monit=self.program))
         run("systemctl", "daemon-reload")
         run("systemctl", "start", "monit.service")
 
@@ -209,6 +224,16 @@ class Monit(Contestant):
 
     def logs(self, since):
         return texts("/var/log/monit.log")
+
+
+class Monit6(Monit):
+    """Debian sid's, with the libraries that it needs."""
+
+    name = "monit6"
+    title = "Monit 6"
+    packages = ()
+    sid_package = "monit"
+    program = f"{SCRATCH}/sid/usr/lib64/ld-linux-x86-64.so.2 --library-path {SCRATCH}/sid/usr/lib/x86_64-linux-gnu {SCRATCH}/sid/usr/bin/monit"
 
 
 class Supervisord(Contestant):
@@ -222,13 +247,15 @@ class Supervisord(Contestant):
     def not_applicable(self, incident):
         if incident.unix_socket:
             return "httpok takes http and https URLs only"
+        if incident.only_units:
+            return "its backend is no systemd unit"
         return None
 
     def start_backend(self, plan):
         text = config(
             "supervisord.conf", command=self.server(plan), autorestart="false" if plan.restart == "no" else "true",
             stop=scaled(10), httpok=f"{self.python} -m superlance.httpok", timeout=TIMEOUT,
-            url="http://127.0.0.1:8000/api/health", tick=f"TICK_{PERIOD}")
+            url=f"{'https' if plan.tls else 'http'}://localhost:8000/api/health", certificate=servers.CERTIFICATE, tick=f"TICK_{PERIOD}")
         write("/etc/supervisor/supervisord.conf", text)
         log = Path("/var/log/supervisor")
         shutil.rmtree(log, ignore_errors=True)
@@ -246,10 +273,10 @@ class Supervisord(Contestant):
         return time.time() % PERIOD
 
     def operator(self, verb):
-        self.control(verb, "scidex-api")
+        self.control(*(("signal", "HUP") if verb == "reload" else (verb,)), "scidex-api")
 
-    def control(self, verb, program):
-        run(self.python, "-m", "supervisor.supervisorctl", "-c", "/etc/supervisor/supervisord.conf", verb, program)
+    def control(self, *arguments):
+        run(self.python, "-m", "supervisor.supervisorctl", "-c", "/etc/supervisor/supervisord.conf", *arguments)
 
     def is_backend(self, command):
         return super().is_backend(command) and "supervisor" not in command and "httpok" not in command
@@ -263,6 +290,11 @@ class Supervisord(Contestant):
 
 class WorkerCheck(Contestant):
     """A server that checks its own workers."""
+
+    def not_applicable(self, incident):
+        if incident.server not in ("uvicorn", self.name) and (incident.server, self.name) != ("wsgi", "gunicorn"):
+            return "the incident has another server"
+        return None
 
     def watchers(self, processes):
         return [int(run("systemctl", "show", "-p", "MainPID", "--value", self.unit))]
@@ -278,10 +310,7 @@ class Gunicorn(WorkerCheck):
     reason = r"WORKER TIMEOUT|exited|was sent|terminated"
 
     def server(self, plan):
-        place = f"unix:{SOCKET}" if plan.unix_socket else f"0.0.0.0:{plan.port}"
-        backlog = f" --backlog {plan.backlog}" if plan.backlog else ""
-        return (f"{self.python} -m gunicorn backend:app --chdir /srv/scidex-api --worker-class uvicorn_worker.UvicornWorker"
-                f" --workers {plan.workers} --timeout {WORKER_TIMEOUT} --bind {place}{backlog}")
+        return servers.gunicorn(self.python, plan, "/srv/scidex-api", None, WORKER_TIMEOUT)
 
 
 class Uvicorn(WorkerCheck):
@@ -301,6 +330,8 @@ class SystemdLoop(Contestant):
     def not_applicable(self, incident):
         if incident.name == "starved":
             return "the watchdog is PID 1, which cannot be held up alone"
+        if incident.server in ("node", "java", "wsgi"):
+            return "the backend sends no WATCHDOG=1 there"
         return None
 
     def extra(self, plan):
@@ -322,7 +353,7 @@ class Sequential(Contestant):
     reason = r"timed out|killing|no core route|refused"
 
     def start(self, plan):
-        place = SOCKET if plan.unix_socket else "127.0.0.1:8000"
+        place = SOCKET if plan.unix_socket else f"{'https' if plan.tls else 'http'}://127.0.0.1:8000"
         write("/etc/systemd/system/sequential-watchdog.service", config("sequential-watchdog.service", period=PERIOD, timeout=TIMEOUT, place=place))
         run("systemctl", "daemon-reload")
         run("systemctl", "start", "sequential-watchdog.service")
@@ -334,7 +365,29 @@ class Sequential(Contestant):
         return [journal("sequential-watchdog.service", since)]
 
 
-CONTESTANTS = [ThisProgram, Monit, Supervisord, Gunicorn, Uvicorn, SystemdLoop, SystemdThread, Sequential, Nobody]
+class Liveness(Contestant):
+    name = "liveness"
+    title = "Kubernetes-style liveness probe"
+    reason = r"restarting|failed"
+
+    def not_applicable(self, incident):
+        return "httpGet takes no UNIX sockets" if incident.unix_socket else None
+
+    def start(self, plan):
+        url = f"{'https' if plan.tls else 'http'}://127.0.0.1:8000/api/health"
+        text = config("liveness-probe.service", period=f"{LIVENESS_PERIOD:.3f}", timeout=LIVENESS_TIMEOUT, url=url)
+        write("/etc/systemd/system/liveness-probe.service", text)
+        run("systemctl", "daemon-reload")
+        run("systemctl", "start", "liveness-probe.service")
+
+    def watchers(self, processes):
+        return self.processes_of("liveness-probe.service")
+
+    def logs(self, since):
+        return [journal("liveness-probe.service", since)]
+
+
+CONTESTANTS = [ThisProgram, Monit, Monit6, Supervisord, Gunicorn, Uvicorn, SystemdLoop, SystemdThread, Sequential, Liveness, Nobody]
 
 
 def reason_lines(contestant, before, after):

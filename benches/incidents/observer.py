@@ -9,15 +9,18 @@ import threading
 import time
 from pathlib import Path
 
+from visitors import unverified
+
 
 class Client:
     """Users who send requests at a steady rate, each on a new connection, whatever the result of earlier ones.
 
-    Without a rate it is one user, who sends the next request after each answer.
+    Without a rate, each of the users sends the next request after each answer.
     """
 
-    def __init__(self, place, rate=4, timeout=5):
-        self.place, self.rate, self.timeout = place, rate, timeout
+    def __init__(self, place, rate=4, timeout=5, users=1, tls=False):
+        self.place, self.rate, self.timeout, self.users = place, rate, timeout, users
+        self.tls = unverified() if tls else None
         self.request = b"GET /api/status HTTP/1.1\r\nHost: localhost\r\nX-User: 1\r\nConnection: close\r\n\r\n"
         self.requests = []
         self.asking = True
@@ -27,14 +30,21 @@ class Client:
     async def steadily(self):
         tasks = []
         while self.asking:
-            tasks.append(asyncio.create_task(self.ask()))
             if self.rate:
+                tasks.append(asyncio.create_task(self.ask()))
                 await asyncio.sleep(1 / self.rate)
             else:
-                await asyncio.wait(tasks[-1:])
+                tasks = tasks or [asyncio.create_task(self.ask_again_and_again()) for _ in range(self.users)]
+                await asyncio.sleep(0.1)
         await asyncio.wait(tasks, timeout=0.5)
         for task in tasks:
             task.cancel()
+
+    async def ask_again_and_again(self):
+        while self.asking:
+            request = await self.ask()
+            # A backend that is down does not keep them busy.
+            await asyncio.sleep(0 if isinstance(request["result"], int) else 0.2)
 
     async def ask(self):
         """One request: when it was sent, when it ended, and the status or the failure."""
@@ -47,18 +57,19 @@ class Client:
                     reader, writer = await asyncio.open_unix_connection(self.place)
                 else:
                     host, port = self.place.split(":")
-                    reader, writer = await asyncio.open_connection(host, int(port))
+                    reader, writer = await asyncio.open_connection(host, int(port), ssl=self.tls)
                 writer.write(self.request)
                 answer = await reader.read(-1)
                 request["result"] = int(answer.split(b" ", 2)[1]) if answer else "closed"
         except TimeoutError:
             request["result"] = "timeout"
         except (OSError, IndexError, ValueError) as error:
-            request["result"] = type(error).__name__
+            request["result"] = repr(error)[:100]
         finally:
             request["done"] = time.monotonic()
             if writer:
                 writer.close()
+        return request
 
     def first_healthy(self, since):
         """When the first request sent after `since` was answered with 200."""
@@ -70,14 +81,24 @@ class Client:
         waits = [r["done"] - r["sent"] for r in self.requests if since <= r["sent"] < until and isinstance(r["result"], int)]
         return round(statistics.median(waits), 3) if waits else None
 
-    def failures(self, since):
-        """Requests without any HTTP answer, except those still open at the end."""
-        failed = [r for r in self.requests if r["sent"] >= since and isinstance(r["result"], str) and r["result"] != "open"]
-        return len(failed)
+    def lost(self, since, with_open):
+        """Requests without an answer of the backend; those still open at the end count if it never answers again."""
+        return sum(r["sent"] >= since and not answered(r) and (with_open or r["result"] != "open") for r in self.requests)
+
+    def without_service(self, since, until):
+        """Seconds in the pauses of more than a second in which no request was answered."""
+        moments = sorted(r["done"] for r in self.requests if answered(r) and since < r["done"] < until)
+        pauses = [after - before for before, after in zip([since, *moments], [*moments, until])]
+        return round(sum(pause for pause in pauses if pause > 1), 1)
 
     def stop(self):
         self.asking = False
         self.thread.join()
+
+
+def answered(request):
+    """Whether the backend answered, whatever its status; 502 and 504 are a proxy's."""
+    return isinstance(request["result"], int) and request["result"] not in (502, 504)
 
 
 def command_line(pid):

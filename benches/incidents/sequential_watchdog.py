@@ -1,4 +1,4 @@
-"""The first watchdog's policy: sequential_watchdog.py PERIOD TIMEOUT UNIT URL-OR-SOCKET
+"""The first watchdog's policy: sequential_watchdog.py PERIOD TIMEOUT UNIT ORIGIN-OR-SOCKET
 
 Probes one core route after the other, with two attempts each. If none of them answers, it kills the unit's
 main process, and systemd restarts it. Any HTTP status is an answer, and a refused connection is not a hang.
@@ -9,6 +9,7 @@ import http.client
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -23,11 +24,19 @@ class UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self.host)
 
 
+def connect(place, timeout):
+    if place.startswith("/"):
+        return UnixConnection(place, timeout=timeout)
+    scheme, host = place.split("://")
+    if scheme == "https":
+        return http.client.HTTPSConnection(host, timeout=timeout, context=ssl._create_unverified_context())
+    return http.client.HTTPConnection(host, timeout=timeout)
+
+
 def answers(place, path, timeout):
     for _ in range(2):
         try:
-            kind = UnixConnection if place.startswith("/") else http.client.HTTPConnection
-            connection = kind(place, timeout=timeout)
+            connection = connect(place, timeout)
             connection.request("GET", path, headers={"Host": "localhost", "User-Agent": "sequential"})
             connection.getresponse().read()
             return True

@@ -7,18 +7,18 @@ Reads each task, a line of JSON, from the socket in the scratch folder, and answ
 
 import contextlib
 import json
-import os
 import shutil
 import socket
-import subprocess
 import sys
 import time
 import traceback
 from pathlib import Path
 
-from contestants import BACKEND_LOG, CONTESTANTS, HERE, PERIOD, SCRATCH, STOP, config, reason_lines, run, texts, write
-from incidents import INCIDENTS, NotPossible
+import servers
+from contestants import BACKEND_LOG, CONTESTANTS, HERE, PERIOD, SCRATCH, backend_unit, config, reason_lines, run, scaled, texts, write
+from incidents import INCIDENTS
 from observer import Client, Processes
+from servers import NotPossible
 
 STATE = Path("/run/incident")
 # The longest time in seconds from the onset of a hang to its end: four periods.
@@ -43,7 +43,7 @@ class Test:
         self.incident = next(i for i in INCIDENTS if i.name == task["incident"])()
         self.incident.workers = max(self.incident.workers, self.contestant.least_workers)
         # The point in the contestant's period at which the incident begins; the same for all contestants.
-        self.phase = task["phase"]
+        self.phase = self.incident.phase or task["phase"]
         self.onset = None
         self.operators = []
         self.old_instance = None
@@ -76,9 +76,26 @@ class Test:
         self.onset = max(moment for pid, moment in self.facts("onset") if pid in pids)
         return pids
 
+    def ask_to_hang(self):
+        """For servers that take no commands."""
+        with socket.create_connection(("127.0.0.1", self.incident.port)) as connection:
+            connection.sendall(b"GET /hang HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            self.wait_for("the backend hangs", lambda: self.facts("onset"), 10)
+        self.onset = max(moment for _, moment in self.facts("onset"))
+        return {pid for pid, _ in self.facts("onset")}
+
+    @staticmethod
+    def wait_for(what, condition, seconds):
+        if not wait_until(condition, seconds):
+            raise RuntimeError(f"not within {seconds} s: {what}")
+
+    @staticmethod
+    def config(file):
+        return config(file, read=scaled(60))
+
     def operator(self, verb):
-        """Records an operator's action, which ends the current processes."""
-        self.operators += [p["pid"] for p in self.processes.living()]
+        """Records an operator's action, which ends the current processes; a reload only the workers."""
+        self.operators += self.workers() if verb == "reload" else [p["pid"] for p in self.processes.living()]
         self.contestant.operator(verb)
 
     def at_start(self, behaviour):
@@ -98,8 +115,10 @@ class Test:
         return texts(BACKEND_LOG)[0][-1000:]
 
     def start_old_instance(self):
-        command = f"{self.contestant.python} -m uvicorn backend:app --app-dir /srv/old-api --no-access-log --port 8000"
-        write("/etc/systemd/system/old-api.service", config("scidex-api.service", name="old-api", command=command, stop=STOP, extra=""))
+        plan = type(self.incident)()
+        plan.port = 8000
+        command = servers.command(self.contestant.python, plan, "/srv/old-api")
+        write("/etc/systemd/system/old-api.service", backend_unit("old-api", command, plan))
         run("systemctl", "daemon-reload")
         run("systemctl", "start", "old-api.service")
         self.old_instance = wait_until(lambda: next((pid for pid, _ in self.facts("ready")), None), 20)
@@ -145,7 +164,7 @@ class Test:
             contestant.start_backend(incident)
             if not wait_until(lambda: len(self.workers()) >= incident.workers, 30):
                 raise RuntimeError(f"the backend did not start: {self.processes.living()} {self.backend_log()}")
-            self.client = Client(incident.user_place())
+            self.client = Client(incident.user_place(), timeout=incident.patience, tls=incident.tls)
             if not wait_until(lambda: self.client.first_healthy(0), 10):
                 last = [r["result"] for r in self.client.requests[-3:]]
                 raise RuntimeError(f"the backend is not healthy before the incident: {last} {self.backend_log()}")
@@ -162,6 +181,7 @@ class Test:
             if self.client:
                 self.client.stop()
             self.processes.stop()
+            incident.after(self)
 
     def observe(self, clock):
         contestant, incident = self.contestant, self.incident
@@ -183,15 +203,23 @@ class Test:
                 result["detail"] = None if ended else "healthy again without a restart"
             else:
                 result["verdict"] = "not restarted"
+            self.client.stop()
+            result["lost"] = self.client.lost(onset, with_open=not healthy)
+            result["without_service"] = self.client.without_service(onset, healthy or time.monotonic())
         else:
             incident.during(self)
             result["usual_wait"] = self.client.usual_wait(begin, time.monotonic() - 1)
+            # What still hangs after the incident may be killed.
+            ended = [] if incident.heals else self.ended(begin)
             incident.end(self)
             result["healthy_at_end"] = bool(wait_until(lambda: self.client.first_healthy(time.monotonic() - 0.5), 8 if incident.heals else 1))
-            ended = self.ended(begin)
+            ended = self.ended(begin) if incident.heals else ended
+            over = time.monotonic()
             result["verdict"] = self.judge(ended, guilty, result["healthy_at_end"])
+            result["detail"] = incident.harm(self)
             self.client.stop()
-            result["lost"] = self.client.failures(begin - self.client.timeout)
+            result["lost"] = self.client.lost(begin - self.client.timeout, with_open=not result["healthy_at_end"])
+            result["without_service"] = self.client.without_service(begin, over)
         result["ended"] = ended
         result["log"] = reason_lines(contestant, logs, contestant.logs(clock))
         result["recorded"] = bool(result["log"])
@@ -212,9 +240,13 @@ class Test:
     def judge(self, ended, guilty, healthy):
         """The verdict on an incident that needs no restart."""
         name = self.incident.name
+        if not self.incident.judged:
+            return "unjudged"
+        if self.incident.harm(self):
+            return "innocent kill"
         if name == "operator-stop":
             return "innocent kill" if healthy or ended else "left alone"
-        if any(p["pid"] not in guilty for p in ended) and not (name == "restart-no" and healthy):
+        if any(p["pid"] not in guilty for p in ended) and not (self.incident.may_repair and healthy):
             return "innocent kill"
         if ended:
             return "repaired" if healthy or name == "debugger" else "innocent kill"
@@ -234,7 +266,8 @@ def prepare():
     for name in ("scidex-api", "old-api"):
         folder = Path("/srv") / name
         folder.mkdir(parents=True)
-        shutil.copy(HERE / "backend.py", folder)
+        for file in (HERE / "backends").iterdir():
+            shutil.copy(file, folder)
 
 
 def perform(task, worker):

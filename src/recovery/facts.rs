@@ -266,6 +266,15 @@ pub(super) struct UnixFacts {
     pub(super) queues: QueueHistory,
 }
 
+/// A main process that may be signalled, held by a pidfd.
+pub(super) struct Held<P> {
+    pub(super) pid: MainPid,
+    pub(super) process: P,
+}
+
+/// The first observation, and the main process, if there is one that may be signalled.
+pub(super) type First<P> = (Facts, Option<Held<P>>);
+
 /// Gathers facts about one unit, several times during a recovery.
 pub(super) struct Gatherer<'a, H> {
     context: &'a Context<'a>,
@@ -286,27 +295,26 @@ impl<'a, H: Host> Gatherer<'a, H> {
         }
     }
 
-    /// Makes the first observation. Also returns the main process, held by a pidfd, if there is one that may be
-    /// signalled.
+    /// Makes the first observation.
     ///
     /// # Errors
     ///
     /// A message: systemd did not say anything about the unit, or the pidfd cannot be opened.
-    pub(super) fn observe(&mut self) -> Result<(Facts, Option<(MainPid, H::Process)>), String> {
+    pub(super) fn observe(&mut self) -> Result<First<H::Process>, String> {
         let at = self.host.now();
         let unit = self.host.show(self.context.unit)?;
         let shown = self.host.now();
         let pid = *unit.main_pid().as_ref().unwrap_or(&0);
         // Opened before the second observation. The PID can be reused, the descriptor keeps its process: if
         // the PID is still the unit's main PID then, the descriptor's process is the main process.
-        let (process, held) = match MainPid::new(pid, self.context.own_pid) {
+        let (seen, held) = match MainPid::new(pid, self.context.own_pid) {
             None => (MainProcess::None, None),
             Some(pid) => match self.host.open(pid)? {
                 None => (MainProcess::Gone("no process has this PID any more"), None),
-                Some(held) => (self.host.inspect(&held), Some((pid, held))),
+                Some(process) => (self.host.inspect(&process), Some(Held { pid, process })),
             },
         };
-        let facts = self.gather(at, shown, unit, process, None);
+        let facts = self.gather(at, shown, unit, seen, None);
         Ok((facts, held))
     }
 

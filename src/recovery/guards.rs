@@ -5,7 +5,7 @@ mod process;
 mod sockets;
 mod unit;
 
-pub(super) use self::sockets::late_answer;
+pub(super) use self::sockets::late_sign;
 
 use super::facts::{Context, Facts};
 
@@ -21,6 +21,8 @@ impl Guard {
     pub(crate) const TOO_YOUNG: Self = Self("too_young");
     /// A parked request was answered.
     pub(super) const ANSWERED: Self = Self("answered");
+    /// The backend is overloaded, not hung.
+    const BUSY: Self = Self("busy");
     /// This program itself was kept from running.
     pub(super) const STARVED: Self = Self("starved");
     /// A fact that a guard depends on is missing or unreadable; named in the place of that guard.
@@ -126,8 +128,7 @@ pub(super) fn judge(context: &Context<'_>, facts: &Facts) -> Result<(), Refusal>
 pub(super) fn lasting_refusals(context: &Context<'_>, facts: &Facts) -> Vec<String> {
     let mut refusals: Vec<String> = Vec::new();
     for row in TABLE.iter().filter(|row| row.lasting) {
-        let (Err(Objection::Refuses(why)) | Err(Objection::Unreadable(why))) =
-            (row.check)(context, facts)
+        let Err(Objection::Refuses(why) | Objection::Unreadable(why)) = (row.check)(context, facts)
         else {
             continue;
         };

@@ -15,6 +15,8 @@ pub(crate) mod properties;
 mod queue_watch;
 #[cfg(test)]
 mod samples;
+#[cfg(test)]
+mod simulation;
 mod sockets;
 mod stacks;
 mod steps;

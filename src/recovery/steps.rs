@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use super::facts::{Context, Facts, Gatherer};
+use super::facts::{Context, Facts, Gatherer, Held};
 use super::guards::{self, Guard, Refusal};
 use super::host::{Host, NotSent};
 use super::sockets::queue::QueueHistory;
 use super::systemd::Unit;
-use super::{Evidence, MainPid, Outcome, Recovery, Stacks, UnitReport};
+use super::{Evidence, Outcome, Recovery, Stacks, UnitReport};
 use crate::escape::escape;
 use crate::manifest::DumpSignal;
 
@@ -52,8 +52,7 @@ struct Run<'a, H> {
 
 /// A process to signal, unless a further observation finds a reason not to.
 struct Target<P> {
-    pid: MainPid,
-    process: P,
+    main: Held<P>,
     first: Rc<Facts>,
     /// The last observation.
     latest: Rc<Facts>,
@@ -89,21 +88,20 @@ impl<H: Host> Run<'_, H> {
         self.recovery.pid = (pid != 0).then_some(pid);
         self.record_state(&first.unit);
         guards::judge(self.context, &first).map_err(refused)?;
-        let (Some((pid, process)), Ok(group)) = (held, &first.group) else {
+        let (Some(main), Ok(group)) = (held, &first.group) else {
             // The guards refuse any observation that lacks one of the two.
             let why = "the main process cannot be opened".to_owned();
             return Err(Outcome::Refused(Guard::UNREADABLE, why));
         };
         let until = self.host.now() + EVIDENCE_TIME;
         self.recovery.evidence = Some(Evidence::new(
-            self.host.processes(pid, group, until),
+            self.host.processes(main.pid, group, until),
             self.context,
             &first,
         ));
         let first = Rc::new(first);
         let mut target = Target {
-            pid,
-            process,
+            main,
             latest: Rc::clone(&first),
             first,
         };
@@ -112,7 +110,9 @@ impl<H: Host> Run<'_, H> {
     }
 
     fn observe_again(&mut self, target: &mut Target<H::Process>) -> Step<()> {
-        let facts = self.gatherer.observe_again(&target.process, &target.first);
+        let facts = self
+            .gatherer
+            .observe_again(&target.main.process, &target.first);
         target.latest = Rc::new(facts.map_err(Outcome::Failed)?);
         guards::judge(self.context, &target.latest).map_err(refused)
     }
@@ -127,7 +127,7 @@ impl<H: Host> Run<'_, H> {
         self.host.log(&format!(
             "sending {} to process {}, the main process of {}: no core route answered within its timeouts and the grace period",
             self.context.signal.name(),
-            target.pid.get(),
+            target.main.pid.get(),
             self.context.unit,
         ));
     }
@@ -144,10 +144,7 @@ impl<H: Host> Run<'_, H> {
             self.observe_again(target)?;
             observations += 1;
         }
-        match guards::late_answer(&self.host.parked()) {
-            None => Ok(()),
-            Some(why) => Err(Outcome::Refused(Guard::ANSWERED, why)),
-        }
+        guards::late_sign(&self.host.parked()).map_or(Ok(()), |refusal| Err(refused(refusal)))
     }
 
     /// Asks the unit's processes for their stacks, then makes a third observation. Returns whether that ended
@@ -167,11 +164,11 @@ impl<H: Host> Run<'_, H> {
         if processes.is_empty() {
             return Ok(false);
         }
-        let asked = processes.contains(&target.pid.get());
+        let asked = processes.contains(&target.main.pid.get());
         let mut died = false;
         while !died && self.host.now() < until {
-            died = (self.host).died_within(&target.process, Duration::from_millis(50));
-            if guards::late_answer(&self.host.parked()).is_some() {
+            died = (self.host).died_within(&target.main.process, Duration::from_millis(50));
+            if guards::late_sign(&self.host.parked()).is_some() {
                 break;
             }
         }
@@ -191,16 +188,16 @@ impl<H: Host> Run<'_, H> {
         {
             Ok(()) => Ok(false),
             // It closes its connections, and systemd notices its end, before its death is complete.
-            Err(_) if asked && self.host.died_within(&target.process, STACKS_TIME) => Ok(true),
+            Err(_) if asked && self.host.died_within(&target.main.process, STACKS_TIME) => Ok(true),
             Err(outcome) => Err(outcome),
         }
     }
 
     /// Sends the first signal; with none, only checks whether it would be permitted.
     fn send(&self, target: &Target<H::Process>, signal: Option<Signal>) -> Step<()> {
-        let pid = target.pid.get();
+        let pid = target.main.pid.get();
         self.host
-            .signal(&target.process, signal)
+            .signal(&target.main.process, signal)
             .map_err(|why| match why {
                 NotSent::Gone => Outcome::Refused(
                     Guard::GONE,

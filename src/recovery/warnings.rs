@@ -167,9 +167,9 @@ fn about_backend<H: Host>(context: &Context<'_>, host: &H) -> Vec<Finding> {
     };
     let refusals = guards::lasting_refusals(context, &facts).into_iter();
     let refusals = refusals.map(|why| format!("recovery of {unit} would be refused: {why}"));
-    let not_permitted = held.and_then(|(pid, process)| match host.signal(&process, None) {
+    let not_permitted = held.and_then(|held| match host.signal(&held.process, None) {
         Err(NotSent::Refused(why)) => {
-            let why = steps::not_permitted(pid.get(), &why);
+            let why = steps::not_permitted(held.pid.get(), &why);
             Some(format!("recovery of {unit} would fail: {why}"))
         }
         Ok(()) | Err(NotSent::Gone) => None,
@@ -228,7 +228,10 @@ fn about_own(own: &OwnService, show: impl Fn(&str) -> Result<Unit, String>) -> V
         Err(why) => return vec![not_seen(&own.name, &why)],
     };
     let mut warnings: Vec<_> = stale(&own.name, own.scope, &unit).into_iter().collect();
-    for name in unit.triggered_by().filter(|name| name.ends_with(".timer")) {
+    for name in unit
+        .triggered_by()
+        .filter(|name| name.strip_suffix(".timer").is_some())
+    {
         match show(name) {
             Ok(timer) => warnings.extend(about_timer(name, own.scope, &timer)),
             Err(why) => warnings.push(not_seen(name, &why)),

@@ -51,6 +51,10 @@ pub trait SweepEvents: Sync {
     /// A sweep begins; no request has been sent yet. Called by the sweeping thread.
     fn sweep_begins(&self) {}
 
+    /// Every core route was silent; the parked requests are given this grace period. Called by the sweeping
+    /// thread.
+    fn grace_begins(&self, _grace: Duration) {}
+
     /// The last round of the sweep's core is over, the grace period included. Called by the sweeping thread.
     fn core_ends(&self) {}
 
@@ -81,6 +85,14 @@ pub struct Sweep {
     pub results: Vec<ProbeResult>,
     /// What the core's last round proves about the backend.
     pub backend: BackendState,
+}
+
+/// What the core's rounds brought.
+struct CoreRounds {
+    /// Each route's index in the manifest and its result.
+    results: Vec<(usize, ProbeResult)>,
+    /// What the last round proves.
+    backend: BackendState,
 }
 
 impl<'m> Prober<'m> {
@@ -140,7 +152,7 @@ impl<'m> Prober<'m> {
             let done = done.fetch_add(1, Ordering::Relaxed) + 1;
             events.progress(done, total.max(done));
         };
-        let probe = |routes, park_in_round, deadline| {
+        let probe = |routes: &Routes<'_>, park_in_round, deadline| {
             let concurrency = self.manifest.concurrency;
             let plan = Plan {
                 once: false,
@@ -148,43 +160,59 @@ impl<'m> Prober<'m> {
             };
             probe_all(&self.client, routes, concurrency, plan, deadline, progress)
         };
-        let probe_core = |round| {
-            let mut results = probe(&core, may_recover.then_some(round), core_deadline);
-            results.apply_late_answers(&self.client.parked.requests());
-            results
-        };
 
-        let first = probe_core(1);
-        let in_time = Monotonic::now() + self.manifest.proof_time() <= deadline;
-        let again = may_recover && in_time && first.is_partly_silent();
-        let second = again.then(|| probe_core(2));
-        let (earlier, mut last) = match second {
-            Some(second) => (Some(first), second),
-            None => (None, first),
-        };
-        if let (true, Some(plan), BackendState::Hung) =
-            (may_recover, &self.manifest.recovery, last.backend())
-        {
-            self.await_late_answers(plan.grace);
-            last.apply_late_answers(&self.client.parked.requests());
-        }
+        let probe_core = |round| probe(&core, may_recover.then_some(round), core_deadline);
+        let core = self.core_rounds(may_recover, deadline, probe_core, events);
         events.core_ends();
-        let backend = last.backend();
-        let rest = match backend {
+        let rest = match core.backend {
             BackendState::Up => probe(&others, None, deadline),
             BackendState::Hung => Round::skipped(&others, SkipReason::BackendHung),
             BackendState::Down => Round::skipped(&others, SkipReason::BackendDown),
         };
-        let mut results = match earlier {
-            Some(earlier) => earlier.merge(last),
-            None => last.results,
-        };
+        let mut results = core.results;
         results.extend(rest.results);
         results.sort_unstable_by_key(|(index, _)| *index);
         Sweep {
             began,
             results: history.merge(results),
-            backend,
+            backend: core.backend,
+        }
+    }
+
+    /// Probes the core routes, a second time if a hang may have begun meanwhile, and gives the parked requests
+    /// their grace period if no route has answered.
+    fn core_rounds(
+        &self,
+        may_recover: bool,
+        deadline: Monotonic,
+        probe: impl Fn(u32) -> Round,
+        events: &dyn SweepEvents,
+    ) -> CoreRounds {
+        let probe = |round| {
+            let mut results = probe(round);
+            results.apply_late_answers(&self.client.parked.requests());
+            results
+        };
+        let mut last = probe(1);
+        let mut earlier = None;
+        let in_time = Monotonic::now() + self.manifest.proof_time() <= deadline;
+        if may_recover && in_time && last.is_partly_silent() {
+            self.client.parked.forget_answered();
+            earlier = Some(std::mem::replace(&mut last, probe(2)));
+        }
+        if let (true, Some(plan), BackendState::Hung) =
+            (may_recover, &self.manifest.recovery, last.backend())
+        {
+            events.grace_begins(plan.grace);
+            self.await_late_answers(plan.grace);
+            last.apply_late_answers(&self.client.parked.requests());
+        }
+        CoreRounds {
+            backend: last.backend(),
+            results: match earlier {
+                Some(earlier) => earlier.merge(last),
+                None => last.results,
+            },
         }
     }
 

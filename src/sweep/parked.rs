@@ -116,6 +116,12 @@ impl ParkedRequests {
         self.lock().clear();
     }
 
+    /// Forgets those that have been answered: they say nothing about the next round.
+    pub(super) fn forget_answered(&self) {
+        let mut parked = self.lock();
+        parked.retain(|parked| parked.request.answered().is_none());
+    }
+
     /// Checks each for a byte.
     pub(super) fn check(&self) {
         self.lock().iter_mut().for_each(Parked::check);

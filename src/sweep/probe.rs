@@ -69,25 +69,14 @@ pub(super) fn probe(
         let silent = class == Class::TimeoutUnreachable(TransportError::Timeout)
             && received != Received::Response;
         if let Some(round) = plan.park_in_round.filter(|_| silent) {
-            let request = ParkedRequest {
-                route: index,
-                round,
-                first_attempt: attempts == 1,
-                began: start,
-                timed_out,
-                connection: None,
-                reach: Reach::Unconnected,
-                state: ParkedState::Waiting,
-            };
-            client.parked.park(&request, attempt.take_sockets());
+            let of = (index, round, attempts);
+            park(client, of, (start, timed_out), &attempt);
         }
+        let overran = elapsed.saturating_sub(options.timeout);
         proof.silent &= silent;
         proof.received_any |= received != Received::Nothing;
-        let overran = elapsed.saturating_sub(options.timeout);
-        let starved = attempt
-            .starved()
-            .max(Some(overran).filter(|by| *by > OVERRUN));
-        proof.starved = proof.starved.max(starved);
+        let overran = Some(overran).filter(|by| *by > OVERRUN);
+        proof.starved = proof.starved.max(attempt.starved()).max(overran);
 
         let result = ProbeResult {
             class,
@@ -107,9 +96,30 @@ pub(super) fn probe(
         }
         thread::sleep(pause);
         let late = Monotonic::now().since(timed_out).saturating_sub(pause);
-        let starved = Some(late).filter(|late| *late > starved_after(options.timeout));
-        proof.starved = proof.starved.max(starved);
+        let late = Some(late).filter(|late| *late > starved_after(options.timeout));
+        proof.starved = proof.starved.max(late);
     }
+}
+
+/// Parks the request of a silent attempt: the route's index, the round and the number of the attempt, and when it
+/// began and timed out.
+fn park(
+    client: &Client,
+    (route, round, number): (usize, u32, u16),
+    (began, timed_out): (Monotonic, Monotonic),
+    attempt: &Attempt,
+) {
+    let request = ParkedRequest {
+        route,
+        round,
+        first_attempt: number == 1,
+        began,
+        timed_out,
+        connection: None,
+        reach: Reach::Unconnected,
+        state: ParkedState::Waiting,
+    };
+    client.parked.park(&request, attempt.take_sockets());
 }
 
 /// A route that was not probed.

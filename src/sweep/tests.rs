@@ -261,6 +261,37 @@ fn a_hang_in_the_middle_of_a_sweep_needs_a_second_round() {
 }
 
 #[test]
+fn a_late_answer_to_the_first_round_says_nothing_about_the_second() {
+    let listener = listen();
+    let keys = r#""concurrency": 2, "defaults": {"retries": 0, "timeout_seconds": 0.4},
+        "recovery": {"unit": "demo.service", "grace_seconds": 0.2},
+        "routes": [{"path": "/", "core": true}, {"path": "/b", "core": true},
+                   {"path": "/c", "core": true}]"#;
+    let manifest = manifest_with(&listener, keys);
+    let prober = Prober::new(&manifest).unwrap();
+    let sweep = thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut first: Vec<_> = (0..3).map(|_| listener.accept().unwrap().0).collect();
+            // The third began when the first had timed out.
+            thread::sleep(Duration::from_millis(100));
+            first[0].write_all(b"H").unwrap();
+            // The second round: three more, never answered.
+            let second: Vec<_> = (0..3).map(|_| listener.accept().unwrap().0).collect();
+            thread::sleep(Duration::from_secs(1));
+            drop((first, second));
+        });
+        prober.sweep(&mut SweepHistory::default(), true, &())
+    });
+    assert_eq!(sweep.backend, BackendState::Hung, "{:?}", sweep.results);
+    assert!(
+        prober
+            .parked()
+            .iter()
+            .all(|request| request.answered().is_none())
+    );
+}
+
+#[test]
 fn a_grace_period_ends_even_if_this_program_is_stopped_in_each_step() {
     let millis = Duration::from_millis;
     for (passed, expected) in [(100, 100), (1_000, 1_000), (1_001, 100), (3_600_000, 100)] {

@@ -144,10 +144,10 @@ impl Transport for SocketTransport {
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => {
                     if !self.attempt.wait_for(&self.socket, PollFlags::POLLIN)? {
-                        let doing = if self.attempt.received() != Received::Response {
-                            "waiting for the response"
-                        } else {
+                        let doing = if self.attempt.received() == Received::Response {
                             "receiving the response"
+                        } else {
+                            "waiting for the response"
                         };
                         return Err(Failure::timeout(doing).into());
                     }

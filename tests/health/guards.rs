@@ -323,7 +323,7 @@ fn restarts_after(systemd: &Systemd, unit: &str, signal: Signal) -> bool {
     assert!(runs, "{unit} has no main process: {:?}", look());
     systemd.signal(unit, signal);
     let mut restarted = false;
-    let stable = wait_until(Duration::from_secs(10), || {
+    let stable = wait_until(Duration::from_secs(30), || {
         let (pid, state) = look();
         restarted = pid != "0" && pid != old;
         // A unit that is active without a main process remains so.

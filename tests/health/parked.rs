@@ -4,6 +4,7 @@
 use std::thread;
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
 use serde_json::json;
 
 use crate::crowd::Crowd;
@@ -218,13 +219,15 @@ fn a_backend_that_stalls_for_most_of_the_proof_time_is_not_hung() {
     };
     let network = PrivateNetwork::new(&systemd);
     network.start(UNIT, LISTEN, RESTARTS);
+    let process = systemd.host_pid(systemd.main_pid(UNIT));
     hang(&systemd, UNIT);
-    let test_env = with_grace(network.watch(UNIT, URL), 2.0);
+    let test_env = with_grace(network.watch(UNIT, URL), 4.0);
     let running = test_env.start([]);
     let asked = || network.connections(8000) > 0;
     assert!(wait_until(Duration::from_secs(10), asked));
-    thread::sleep(Duration::from_millis(3400));
-    systemd.systemctl(&["kill", "--signal=CONT", UNIT]);
+    // Most of two and four seconds.
+    thread::sleep(Duration::from_millis(4500));
+    kill(process, Signal::SIGCONT).unwrap();
     is_alive(&running.finish());
 }
 
@@ -273,7 +276,10 @@ fn late_answers_to_more_requests_than_are_kept_open_are_answers() {
     let test_env = with_256_routes(&network, 3.0)
         .default("timeout_seconds", 1)
         .default("retries", 1);
-    is_answered_late(&test_env.run(["--dry-run"]));
+    let run = test_env.run(["--dry-run"]);
+    is_alive(&run);
+    // The first byte ends the grace period, whichever route it belongs to.
+    run.stdout_has("answered after");
 }
 
 #[test]

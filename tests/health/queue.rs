@@ -5,6 +5,7 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
 use serde_json::json;
 
 use crate::crowd::{Client, Crowd};
@@ -177,15 +178,16 @@ fn a_full_queue_that_begins_to_move_in_the_grace_period_is_no_hang() {
     };
     let backend = Overloaded::tcp(&systemd, "--backlog 3 --slow 0.6");
     let network = &backend.network;
+    let pid = systemd.main_pid(UNIT);
+    let process = systemd.host_pid(pid);
     hang(&systemd, UNIT);
     let _waiting = network.fill(ADDRESS);
-    let pid = systemd.main_pid(UNIT);
     let keys = recovery(UNIT, json!({ "grace_seconds": 3 }));
     let test_env = network.watch(UNIT, URL).top("recovery", keys);
     let running = test_env.start([]);
     // Half a second after the timeout.
     thread::sleep(Duration::from_millis(2500));
-    systemd.systemctl(&["kill", "--signal=CONT", UNIT]);
+    kill(process, Signal::SIGCONT).unwrap();
     let run = running.finish();
     if run.report["hung"] == true {
         // The queue is no longer full, and the pending connect may not have been made yet.

@@ -26,7 +26,8 @@ fn a_correct_answer_leads_to_the_signal() {
     // After its death, this systemctl keeps reporting the same process.
     fake.record();
     let mut running = fake.test_env.start([]);
-    assert!(wait_until(Duration::from_secs(10), || !fake.is_alive()));
+    let ended = wait_until(Duration::from_secs(10), || !fake.is_alive());
+    assert!(ended, "{:?}", running.finish());
     let message = format!("{}", fake.pid());
     assert!(
         running.stderr().contains(&message),

@@ -104,7 +104,7 @@ impl Systemd {
             group,
         };
         let socket = systemd.dir.path().join("run/systemd/private");
-        let up = wait_until(Duration::from_secs(10), || socket.exists());
+        let up = wait_until(Duration::from_secs(30), || socket.exists());
         if !up {
             let log = fs::read_to_string(systemd.dir.path().join("log")).unwrap_or_default();
             return Err(format!("the manager does not come up: {log}"));

@@ -224,3 +224,14 @@ fn a_handshake_is_no_answer_to_a_core_request() {
         .hung(true)
         .down(false);
 }
+
+#[test]
+fn a_backend_that_closes_after_a_good_handshake_is_not_down() {
+    let Some(authority) = Authority::new() else {
+        return;
+    };
+    let run = authority
+        .test_env(authority.server(&params(NAME)), raw(""))
+        .run([]);
+    run.exits(1).cause("/up", "reset").hung(false).down(false);
+}

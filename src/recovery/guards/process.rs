@@ -150,7 +150,8 @@ pub(super) fn traced(_: &Context<'_>, facts: &Facts) -> Answer {
 
 pub(super) fn uninterruptible(_: &Context<'_>, facts: &Facts) -> Answer {
     let waits = |process: &MainProcess| matches!(process, MainProcess::Alive(vitals) if vitals.state == 'D');
-    if waits(&facts.process) && waits(&facts.first().process) {
+    let before = facts.earlier.as_ref();
+    if waits(&facts.process) && before.is_some_and(|before| waits(&before.process)) {
         return refuse(format!(
             "{} waits inside the kernel for a device or a network file system (state D): a signal would only take effect once that wait is over, when the process may go on by itself",
             the_process(facts)

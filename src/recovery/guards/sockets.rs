@@ -9,9 +9,12 @@ use super::super::sockets::owners::Owner;
 use super::super::sockets::queue::QueueHistory;
 use super::super::sockets::table::{TcpSocket, canonical, listeners, server_side};
 use super::super::sockets::unix::UnixListener;
-use super::{Answer, Objection, refuse};
+use super::{Answer, Guard, Objection, Refusal, refuse};
 use crate::escape::escape;
 use crate::sweep::{ParkedRequest, ParkedState, Reach};
+
+/// The message about an accept queue that moves.
+const MOVES: &str = "the backend has accepted a connection that had waited since the sweep began: it is overloaded, not hung";
 
 pub(super) fn answered(_: &Context<'_>, facts: &Facts) -> Answer {
     answered_by(&facts.parked)?;
@@ -30,7 +33,7 @@ pub(super) fn answered(_: &Context<'_>, facts: &Facts) -> Answer {
 }
 
 /// Whether a byte has arrived on one of these requests.
-pub(in crate::recovery) fn late_answer(parked: &[ParkedRequest]) -> Option<String> {
+fn late_answer(parked: &[ParkedRequest]) -> Option<String> {
     let after = parked.iter().filter_map(ParkedRequest::answered).min()?;
     Some(format!(
         "the backend answered a parked request after {:.1} s: it is alive",
@@ -40,6 +43,18 @@ pub(in crate::recovery) fn late_answer(parked: &[ParkedRequest]) -> Option<Strin
 
 fn answered_by(parked: &[ParkedRequest]) -> Answer {
     late_answer(parked).map_or(Ok(()), refuse)
+}
+
+/// Whether the parked requests alone show that the backend goes on: the refusal.
+pub(in crate::recovery) fn late_sign(parked: &[ParkedRequest]) -> Option<Refusal> {
+    let answer = late_answer(parked).map(|why| (Guard::ANSWERED, why));
+    answer.or_else(|| connected_late(parked).then(|| (Guard::BUSY, MOVES.to_owned())))
+}
+
+/// Whether a connect that was pending has succeeded: there was no place in the accept queue, and now there is.
+fn connected_late(parked: &[ParkedRequest]) -> bool {
+    let mut states = parked.iter().map(|request| request.state);
+    states.any(|state| state == ParkedState::ConnectedLate)
 }
 
 pub(super) fn not_local(context: &Context<'_>, _: &Facts) -> Answer {
@@ -217,16 +232,12 @@ fn has_reached(request: &ParkedRequest, now: &Sockets, before: &Sockets) -> bool
 }
 
 pub(super) fn busy(context: &Context<'_>, facts: &Facts) -> Answer {
-    let queues = queues(facts)?;
-    let late = |request: &ParkedRequest| request.state == ParkedState::ConnectedLate;
-    if queues.has_moved(&context.addresses) || facts.parked.iter().any(late) {
-        return refuse(
-            "the backend has accepted a connection that had waited since the sweep began: it is overloaded, not hung"
-                .to_owned(),
-        );
+    let moved = queues(facts)?.has_moved(&context.addresses);
+    if moved || connected_late(&facts.parked) {
+        return refuse(MOVES.to_owned());
     }
     // The first observation reads the queue once itself.
-    if !self::queues(facts.first())?.is_series() {
+    if !queues(facts.first())?.is_series() {
         return Err(Objection::Unreadable(
             "the accept queue was not read in time, while the core was probed".to_owned(),
         ));

@@ -209,6 +209,13 @@ fn what_proc_shows_of_the_main_process_is_read() {
     let stuck = || alive(|vitals| vitals.state = 'D');
     process(stuck()).refuses("uninterruptible", "state D");
     Fixture::changed_later(|machine| machine.process = stuck()).passes();
+    let mut first = process(stuck()).facts();
+    first.earlier = None;
+    assert_eq!(
+        judge(&context(), &first),
+        Ok(()),
+        "it may be over at the second observation"
+    );
 }
 
 #[test]

@@ -118,7 +118,7 @@ impl std::fmt::Display for Fault {
             ),
             Self::Garbage => f.write_str("the kernel's socket table could not be parsed"),
             Self::TooMuch => f.write_str(
-                "the kernel's socket table could not be read in time: the port has too many connections",
+                "the kernel's socket table could not be read in time: the port has very many connections, or this machine is overloaded",
             ),
         }
     }

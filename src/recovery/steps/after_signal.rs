@@ -32,7 +32,7 @@ const RESTART_CAP: Duration = Duration::from_secs(300);
 impl<H: Host> Run<'_, H> {
     /// Sends the signal and waits for the process to die.
     pub(super) fn end(&self, target: &Target<H::Process>) -> Step<()> {
-        let process = &target.process;
+        let process = &target.main.process;
         match self.context.signal {
             KillSignal::Kill => self.send(target, Some(Signal::SIGKILL))?,
             KillSignal::Abort => {
@@ -45,7 +45,7 @@ impl<H: Host> Run<'_, H> {
                     Err(NotSent::Refused(why)) => {
                         return Err(Outcome::Failed(format!(
                             "process {} did not end after SIGABRT, and sending SIGKILL failed: {}",
-                            target.pid.get(),
+                            target.main.pid.get(),
                             escape(&why)
                         )));
                     }
@@ -74,8 +74,8 @@ impl<H: Host> Run<'_, H> {
     }
 
     fn survived(&self, target: &Target<H::Process>) -> String {
-        let pid = target.pid.get();
-        let state = match self.host.inspect(&target.process) {
+        let pid = target.main.pid.get();
+        let state = match self.host.inspect(&target.main.process) {
             MainProcess::Alive(vitals) if vitals.state == 'D' => {
                 " (state D: it waits inside the kernel for a device or a network file system, which no signal ends)".to_owned()
             }
@@ -103,7 +103,8 @@ impl<H: Host> Run<'_, H> {
             let answer = self.host.show(self.context.unit);
             if let Ok(unit) = &answer {
                 self.record_state(unit);
-                if let Some(new_pid) = self.successor(&target.latest.unit, unit) {
+                // The latest observation may show the new process already, where the stacks ended the old one.
+                if let Some(new_pid) = self.successor(&target.first.unit, unit) {
                     return Ok(new_pid);
                 }
                 if has_failed(unit) {
@@ -181,12 +182,11 @@ impl<H: Host> Run<'_, H> {
         let Context {
             unit: name, scope, ..
         } = *self.context;
-        let typed = systemctl(scope);
+        let (typed, units) = (systemctl(scope), units_to_reset(unit, name).join(" "));
         format!(
-            "{name} ended in \"{}\" (Result={}), and systemd does not restart it: \"{typed} reset-failed {} && {typed} start {name}\" starts it",
+            "{name} ended in \"{}\" (Result={}), and systemd does not restart it: \"{typed} reset-failed {units} && {typed} start {units}\" starts it",
             escape(unit.active_state().unwrap_or("failed")),
             escape(unit.result().unwrap_or("unknown")),
-            units_to_reset(unit, name).join(" ")
         )
     }
 

@@ -85,7 +85,27 @@ pub(super) fn no_restart(facts: &RestartFacts<'_>) -> Property<Option<String>> {
             )));
         }
     }
+    if let Some(why) = stops_what_it_needs(facts)? {
+        return Ok(Some(why));
+    }
     stop_comes_back(facts)
+}
+
+/// A unit that must run already for a start, and stops when this one ends: since systemd 254, it does so before the
+/// restart.
+fn stops_what_it_needs(facts: &RestartFacts<'_>) -> Property<Option<String>> {
+    if facts.restarts_directly() {
+        return Ok(None);
+    }
+    let stopping = stopping_with(facts)?;
+    let mut needed = facts.unit.list("Requisite")?;
+    Ok(needed.find(|name| stopping.contains_key(name)).map(|name| {
+        format!(
+            "systemd would not restart {0}: its end stops {1} (BindsTo= or PropagatesStopTo=), which must run already at its start (Requisite={1}); use Requires={1}",
+            facts.name,
+            escape(name)
+        )
+    }))
 }
 
 /// A unit that is needed for a start and is not there.

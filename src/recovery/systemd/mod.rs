@@ -4,8 +4,7 @@
 mod command;
 mod dependencies;
 mod missing_path;
-#[cfg(test)]
-mod oracle;
+mod properties;
 mod restart;
 mod restart_time;
 #[cfg(test)]

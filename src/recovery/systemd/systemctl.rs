@@ -11,7 +11,8 @@ use nix::unistd::geteuid;
 
 use super::command::{self, Output, Trouble};
 use super::dependencies::names_to_ask;
-use super::unit::{NEIGHBOUR, SERVICE, Unit};
+use super::properties::{NEIGHBOUR, SERVICE};
+use super::unit::Unit;
 use crate::escape::escape;
 use crate::manifest::Scope;
 

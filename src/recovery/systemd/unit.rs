@@ -5,124 +5,13 @@ use std::mem;
 use std::time::Duration;
 
 use super::super::cgroup::ControlGroup;
+use super::properties::UNITS;
 use super::span::span;
 use crate::clock::Monotonic;
 use crate::escape::escape;
 
 /// A property, or the message that says why it cannot be known.
 pub(in crate::recovery) type Property<T> = Result<T, String>;
-
-/// The properties requested of a service or timer: org.freedesktop.systemd1(5) describes them. systemd silently
-/// omits those that it, or the unit's type, does not have.
-pub(super) const SERVICE: &[&str] = &[
-    "Id",
-    "LoadState",
-    "ActiveState",
-    "SubState",
-    "Result",
-    "MainPID",
-    "ControlGroup",
-    "InvocationID",
-    "ExecMainStartTimestampMonotonic",
-    "StateChangeTimestampMonotonic",
-    "Job",
-    "FreezerState",
-    "NeedDaemonReload",
-    "NRestarts",
-    "TriggeredBy",
-    // whether and when it restarts
-    "Restart",
-    "RestartMode",
-    "RestartUSec",
-    "RestartUSecNext",
-    "RestartRandomizedDelayUSec",
-    "SuccessExitStatus",
-    "RestartPreventExitStatus",
-    "RestartForceExitStatus",
-    "RemainAfterExit",
-    "ExitType",
-    "ExecCondition",
-    "ExecStart",
-    "ExecStopPost",
-    "KillMode",
-    "SendSIGKILL",
-    "TimeoutStartUSec",
-    "TimeoutStopUSec",
-    "StartLimitIntervalUSec",
-    "StartLimitBurst",
-    "StartLimitAction",
-    // what else a failure does
-    "FailureAction",
-    "SuccessAction",
-    "OnFailure",
-    "OnFailureJobMode",
-    "OnSuccess",
-    "OnSuccessJobMode",
-    // dependencies and dependents
-    "Requires",
-    "Requisite",
-    "BindsTo",
-    "PartOf",
-    "StopPropagatedFrom",
-    "Wants",
-    "Upholds",
-    "After",
-    "RequiredBy",
-    "RequisiteOf",
-    "BoundBy",
-    "ConsistsOf",
-    "PropagatesStopTo",
-    // the files that a restart needs
-    "WorkingDirectory",
-    "RootDirectory",
-    "RootImage",
-    "BindPaths",
-    "BindReadOnlyPaths",
-    "MountImages",
-    "ExtensionImages",
-    "ExtensionDirectories",
-];
-
-/// The properties requested of the units that a service's dependencies name, and of its `.socket` units.
-pub(in crate::recovery) const NEIGHBOUR: &[&str] = &[
-    "Id",
-    "LoadState",
-    "ActiveState",
-    "ControlGroup",
-    "Listen",
-    "Requires",
-    "Requisite",
-    "BindsTo",
-    "After",
-    // the units that its stop or restart stops or restarts
-    "RequiredBy",
-    "RequisiteOf",
-    "BoundBy",
-    "ConsistsOf",
-    "PropagatesStopTo",
-    "UpheldBy",
-];
-
-/// The lists of units among these properties. A name with a backslash is quoted in them, as for a shell.
-const UNITS: &[&str] = &[
-    "After",
-    "BindsTo",
-    "BoundBy",
-    "ConsistsOf",
-    "OnFailure",
-    "OnSuccess",
-    "PartOf",
-    "PropagatesStopTo",
-    "RequiredBy",
-    "Requires",
-    "Requisite",
-    "RequisiteOf",
-    "StopPropagatedFrom",
-    "TriggeredBy",
-    "UpheldBy",
-    "Upholds",
-    "Wants",
-];
 
 /// The one property, besides commands, that systemd prints in several lines.
 const REPEATED: &str = "Listen";

@@ -256,6 +256,37 @@ fn a_stop_that_comes_back_prevents_the_restart() {
 }
 
 #[test]
+fn a_unit_must_not_stop_what_its_start_requires_to_run() {
+    for (unit, worker, refused) in [
+        (&["Requisite=worker.service"][..], &[][..], true),
+        (&["Requisite=db.service", "Requires="], &[], false),
+        (
+            &["Requisite=worker.service", "RestartMode=direct"],
+            &[],
+            false,
+        ),
+        (
+            &["Requisite=worker.service"],
+            &["ActiveState=inactive"],
+            false,
+        ),
+        (
+            &["Requisite=db.service", "Requires="],
+            &["RequiredBy=db.service"],
+            true,
+        ),
+    ] {
+        let why = judge(unit, &neighbours("worker.service", worker), 0);
+        assert_eq!(
+            why.contains("which must run already"),
+            refused,
+            "{unit:?}: {why}"
+        );
+        assert_eq!(!why.is_empty(), refused, "{unit:?}: {why}");
+    }
+}
+
+#[test]
 fn dependents_left_are_those_that_nothing_starts_again() {
     for (unit, worker, expected) in [
         (&[][..], &[][..], &["worker.service"][..]),

@@ -1,7 +1,8 @@
 """The backend under test: a plain ASGI application that can fail in every way that the comparison needs.
 
 Its handlers are synchronous and run in a pool of 40 threads, as in FastAPI and Starlette, and each of them
-borrows one of 5 database connections. A separate thread receives commands (JSON datagrams at
+borrows one of 5 database connections. `/metrics`, `/events` (an event stream) and WebSockets are asynchronous, and so
+need no thread of the pool. A separate thread receives commands (JSON datagrams at
 STATE/PID.sock), so that the comparison can also reach a process whose event loop hangs. Events are
 written to STATE/facts, one per line: "KIND PID MONOTONIC-SECONDS".
 """
@@ -24,9 +25,11 @@ FOREVER = 86400
 threads = ThreadPoolExecutor(max_workers=40)
 connections = threading.BoundedSemaphore(5)
 # `slow`: delay in seconds of every page except two core routes; `all`: of every route; `status`: the status
-# of answers, `status_for_users`: also to users; `serial`: seconds of event loop time for each request.
-mode = {"slow": 0, "all": 0, "status": 200, "status_for_users": False, "serial": 0}
+# of answers, `status_for_users`: also to users; `serial`: seconds of event loop time for each request; `late`:
+# delay that holds nothing; `pace`: seconds between the answers of a queue in which all requests wait.
+mode = {"slow": 0, "all": 0, "status": 200, "status_for_users": False, "serial": 0, "late": 0, "pace": 0}
 armed = False
+turn = 0
 # Kept open, because no descriptor may be left when there is something to write.
 facts = None
 heartbeat = None
@@ -42,13 +45,29 @@ def handle(path, slow):
         return json.dumps({"status": "healthy", "path": path}).encode()
 
 
+def next_turn():
+    """Takes a place in the queue; returns the seconds until its turn."""
+    global turn
+    now = time.monotonic()
+    turn = max(turn, now) + mode["pace"]
+    return turn - now
+
+
 async def app(scope, receive, send):
     if scope["type"] == "lifespan":
         return await lifespan(receive, send)
+    if scope["type"] == "websocket":
+        return await websocket(receive, send)
+    if scope["path"] in ("/metrics", "/events"):
+        return await asynchronous(scope["path"], send)
     headers = dict(scope["headers"])
     user = b"x-user" in headers
     if mode["serial"]:
         time.sleep(mode["serial"])
+    if mode["late"]:
+        await asyncio.sleep(mode["late"])
+    if mode["pace"]:
+        await asyncio.sleep(next_turn())
     path = scope["path"]
     slow = mode["all"] if path in CORE - {"/"} or user else max(mode["slow"], mode["all"])
     body = await asyncio.get_running_loop().run_in_executor(threads, handle, path, slow)
@@ -61,25 +80,47 @@ async def app(scope, receive, send):
         asyncio.get_running_loop().call_later(0.005, block, "sleep", FOREVER)
 
 
-async def lifespan(receive, send):
-    global facts
+async def asynchronous(path, send):
+    """A page of the event loop alone; `/events` never ends."""
+    kind = b"text/event-stream" if path == "/events" else b"text/plain"
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", kind)]})
+    while path == "/events":
+        await send({"type": "http.response.body", "body": b": still here\n\n", "more_body": True})
+        await asyncio.sleep(0.25)
+    await send({"type": "http.response.body", "body": b"up 1\n"})
+
+
+async def websocket(receive, send):
     await receive()
+    await send({"type": "websocket.accept"})
+    while (await receive())["type"] != "websocket.disconnect":
+        pass
+
+
+async def lifespan(receive, send):
+    await receive()
+    start(asyncio.get_running_loop())
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    await send({"type": "lifespan.shutdown.complete"})
+
+
+def start(loop):
+    """Begins to take commands; a synchronous server has no loop."""
+    global facts
     facts = os.open(f"{STATE}/facts", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-    loop = asyncio.get_running_loop()
     orders = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     orders.bind(f"{STATE}/{os.getpid()}.sock")
     threading.Thread(target=obey, args=(orders, loop), daemon=True).start()
     fact("start")
     with contextlib.suppress(OSError), open(f"{STATE}/at-start") as file:
         at_start = json.load(file)
+        mode.update(at_start.get("mode", {}))
         time.sleep(at_start.get("delay", 0))
         if "crash" in at_start:
             obey_one({"do": "crash", "seconds": at_start["crash"]}, loop)
     start_heartbeat(loop)
     fact("ready")
-    await send({"type": "lifespan.startup.complete"})
-    await receive()
-    await send({"type": "lifespan.shutdown.complete"})
 
 
 def obey(orders, loop):
@@ -92,6 +133,8 @@ def obey_one(order, loop):
     what = order.pop("do")
     if what == "block":
         loop.call_soon_threadsafe(block, order["how"], order.get("seconds", FOREVER))
+    elif what == "write":
+        loop.call_soon_threadsafe(write, order["file"])
     elif what == "arm":
         armed = True
         # The hang begins at that time even without a request.
@@ -117,6 +160,13 @@ def obey_one(order, loop):
             threading.Thread(target=compute, args=(order["seconds"],), daemon=True).start()
     elif what == "crash":
         threading.Timer(order["seconds"], crash).start()
+
+
+def write(file):
+    """Writes in the event loop's thread."""
+    fact("onset")
+    with open(file, "w") as opened:
+        opened.write("a line of a log\n")
 
 
 def crash():
