@@ -1,11 +1,14 @@
 //! Hangs at unusual addresses and with unusual times.
 
+use std::time::Duration;
+
 use serde_json::json;
 
-use crate::network::{PrivateNetwork, RESTARTS, hang, start_systemd};
+use crate::network::{PrivateNetwork, RESTARTS, hang, is_spared, start_systemd, start_systemd_for};
 use crate::run::Run;
 use crate::systemd::recovery;
 use crate::test_env::{HOSTS, TestEnv};
+use crate::wait::wait_until;
 
 const UNIT: &str = "own.service";
 
@@ -100,4 +103,25 @@ fn a_healthy_backend_is_spared_whatever_the_times() {
             );
         }
     }
+}
+
+#[test]
+fn a_server_of_plain_http_is_spared_where_base_url_says_https() {
+    let Some(systemd) = start_systemd_for("gunicorn") else {
+        return;
+    };
+    let network = PrivateNetwork::new(&systemd);
+    let options = "--worker-class gthread --threads 4 --bind 127.0.0.1:8000";
+    network.start_gunicorn(UNIT, options, "SECONDS=0");
+    // It waits for the end of a request's head.
+    let test_env = network.watch(UNIT, "https://127.0.0.1:8000");
+    let asked = || {
+        network
+            .watch(UNIT, "http://127.0.0.1:8000")
+            .run([])
+            .status
+            .success()
+    };
+    assert!(wait_until(Duration::from_secs(20), asked));
+    is_spared(&systemd, UNIT, &test_env, "not_reached").stdout_has("http://");
 }

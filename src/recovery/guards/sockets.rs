@@ -185,6 +185,12 @@ pub(super) fn not_reached(context: &Context<'_>, facts: &Facts) -> Answer {
         .filter(|request| request.first_attempt && Some(request.round) == round);
     let sockets = facts.sockets.as_ref().map_err(Clone::clone)?;
     let before = facts.first().sockets.as_ref().map_err(Clone::clone)?;
+    if context.no_handshake && reads_everything(&facts.parked, sockets) {
+        return refuse(format!(
+            "{} reads all that arrives at the port, but sends no byte of a TLS handshake, so no request has reached it: the port seems to speak another protocol; if that is plain HTTP, give base_url with http://",
+            context.unit
+        ));
+    }
     if first_attempts.any(|request| has_reached(request, sockets, before)) {
         return Ok(());
     }
@@ -192,6 +198,18 @@ pub(super) fn not_reached(context: &Context<'_>, facts: &Facts) -> Answer {
         "no core request is seen to have reached {}, although its accept queue was not full: a packet filter may have caused the silence (check \"nft list ruleset\", and IPAddressDeny= and IPAddressAllow= of the units), or the backend has closed the connections",
         context.unit
     ))
+}
+
+/// Whether a process has accepted and read each parked request, so that its event loop lives.
+fn reads_everything(parked: &[ParkedRequest], sockets: &Sockets) -> bool {
+    let Sockets::Tcp(tcp) = sockets else {
+        return false;
+    };
+    let connections = parked.iter().filter_map(|request| request.connection);
+    let rows = connections.filter_map(|connection| server_side(&tcp.rows, &connection));
+    let open: Vec<_> = rows.filter(|row| row.is_open()).collect();
+    let is_read = |row: &&TcpSocket| row.accepted() && row.receive_queue == 0;
+    !open.is_empty() && open.iter().all(is_read)
 }
 
 /// Whether this request had reached the backend's socket when it timed out, or waited for a full accept queue,

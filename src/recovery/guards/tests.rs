@@ -362,6 +362,26 @@ fn a_request_must_have_reached_the_socket() {
 }
 
 #[test]
+fn a_server_of_plain_http_that_waits_for_the_rest_of_a_handshake_does_not_hang() {
+    let https = |inode, unread| {
+        let mut fixture = Fixture::changed(|machine| {
+            let row = &mut machine.rows.as_mut().unwrap()[1];
+            row.inode = inode;
+            row.receive_queue = unread;
+        });
+        fixture.context.no_handshake = true;
+        fixture
+    };
+    https(800, 0).refuses("not_reached", "give base_url with http://");
+    // Its event loop is blocked.
+    https(800, 250).passes();
+    https(0, 250).passes();
+    let mut shaken = https(800, 0);
+    shaken.context.no_handshake = false;
+    shaken.passes();
+}
+
+#[test]
 fn a_full_queue_reaches_a_request_that_could_not_connect() {
     let full = |machine: &mut Still| {
         machine.parked[0].reach = Reach::Unconnected;
