@@ -41,6 +41,8 @@ pub(super) struct Context<'a> {
     /// The addresses at which core requests are parked; of a healthy backend, those of the base URL. None over
     /// a UNIX socket.
     pub(super) addresses: Vec<SocketAddr>,
+    /// Over https: no byte of a handshake has come on any core request.
+    pub(super) no_handshake: bool,
     /// How long this program was kept from running during the sweep, if that was too long.
     pub(super) starved: Option<Duration>,
     /// This process.
@@ -66,6 +68,7 @@ impl<'a> Context<'a> {
             dry_run: true,
             hung_since: None,
             addresses: Vec::new(),
+            no_handshake: false,
             starved: None,
             own_pid: std::process::id(),
             user_manager: None,

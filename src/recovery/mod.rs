@@ -39,7 +39,7 @@ pub use self::stacks::Stacks;
 use self::systemd::Systemctl;
 pub use self::unit_report::UnitReport;
 use crate::clock::Monotonic;
-use crate::manifest::{Manifest, UnitName};
+use crate::manifest::{Manifest, Scheme, UnitName};
 use crate::sweep::{ParkedRequest, Prober, Sweep};
 use crate::verdict::Verdict;
 
@@ -91,11 +91,15 @@ pub fn attempt(request: &RecoveryRequest<'_>, permission: Permission) -> Recover
         .filter_map(ParkedRequest::remote)
         .collect();
     let over_tcp = request.manifest.unix_socket.is_none();
+    let over_https = request.manifest.base_url.scheme() == Scheme::Https;
+    let mut results = request.manifest.routes.iter().zip(&request.sweep.results);
+    let any_byte = results.any(|(route, result)| route.core && result.proof.received_any);
     let resolved = over_tcp.then(|| prober.lookup()());
     let context = Context {
         dry_run,
         hung_since: Some(request.sweep.began),
         addresses: silent.into_iter().collect(),
+        no_handshake: over_https && !any_byte,
         starved: request.verdict.starved,
         ..with_local_facts(
             Context::new(plan),

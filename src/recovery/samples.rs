@@ -186,6 +186,7 @@ pub(super) fn context() -> Context<'static> {
         dry_run: false,
         hung_since: Some(at(NOW - 100)),
         addresses: vec!["127.0.0.1:80".parse().unwrap()],
+        no_handshake: false,
         starved: None,
         own_pid: 4_000,
         user_manager: None,

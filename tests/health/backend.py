@@ -21,6 +21,7 @@ import time
 
 HEAD = "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n"
 LISTEN_FDS_START = 3  # sd_listen_fds(3)
+IPPROTO_MPTCP = 262  # linux/in.h; in Python's socket since 3.12
 PTRACE_SEIZE = 0x4206  # linux/ptrace.h
 ACCEPTED = queue.SimpleQueue()
 CONTINUED = threading.Event()
@@ -32,6 +33,7 @@ def options():
     parser.add_argument("--backlog", type=int, default=128)
     parser.add_argument("--workers", type=int, default=0, help="processes that accept")
     parser.add_argument("--reuse-port", action="store_true", help="a listener for each worker")
+    parser.add_argument("--mptcp", action="store_true", help="listen as Go programs do, mptcp(7)")
     parser.add_argument("--subgroup", action="store_true", help="first move to a control group below")
     parser.add_argument("--deaf-child", action="store_true", help="a child that ignores SIGTERM")
     parser.add_argument("--idle-thread", action="store_true")
@@ -89,7 +91,11 @@ def listen(address, args):
     else:
         host, port = address.rsplit(":", 1)
         host = host.strip("[]")
-        listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        try:
+            listener = socket.socket(family, proto=IPPROTO_MPTCP if args.mptcp else 0)
+        except OSError:  # a kernel without it; Go falls back, too
+            listener = socket.socket(family)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if args.reuse_port:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)

@@ -32,6 +32,7 @@ mod test_env;
 mod wait;
 
 mod accuracy;
+mod addresses;
 mod answers;
 mod command_line;
 mod filters;

@@ -44,6 +44,12 @@ fn workers_with_a_listener_each_are_recovered() {
 }
 
 #[test]
+fn a_listener_of_multipath_tcp_is_recovered() {
+    // Go programs listen so since Go 1.24.
+    recovers("--listen 127.0.0.1:8000 --mptcp", "");
+}
+
+#[test]
 fn a_listener_of_a_delegated_control_group_is_recovered() {
     recovers("--listen 127.0.0.1:8000 --subgroup", "Delegate=yes");
 }

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 
 use super::super::facts::{Context, CpuTimes, Facts, Sockets, TcpFacts};
 use super::super::sockets::owners::Owner;
+use super::super::sockets::queue::QueueHistory;
 use super::super::sockets::table::{TcpSocket, canonical, listeners, server_side};
 use super::super::sockets::unix::UnixListener;
 use super::{Answer, Guard, Objection, Refusal, refuse};
@@ -69,8 +70,18 @@ pub(super) fn foreign_listener(context: &Context<'_>, facts: &Facts) -> Answer {
             .try_for_each(|address| own_address(context, facts, tcp, *address)),
         Sockets::Unix(unix) if unix.listeners.is_empty() && context.hung_since.is_none() => Ok(()),
         Sockets::Unix(unix) => own(context.unit, &unix.owner, &escape(&unix.path), |listen| {
-            *listen == unix.path
+            without_var(listen) == without_var(&unix.path)
         }),
+    }
+}
+
+/// systemd shows a `Listen=` below `/var/run` as below `/run`, to which the former leads.
+fn without_var(path: &str) -> &str {
+    let legacy = path.starts_with("/var/run/");
+    if legacy {
+        path.strip_prefix("/var").unwrap_or(path)
+    } else {
+        path
     }
 }
 
@@ -140,7 +151,7 @@ fn own(unit: &str, owner: &Owner, place: &dyn Display, names: impl Fn(&String) -
         }
     };
     refuse(format!(
-        "the listener at {place} belongs to {who}, not to {unit}: base_url must point to {unit} itself, not to a proxy"
+        "the listener at {place} belongs to {who}, not to {unit}: base_url or unix_socket must point to {unit} itself, not to a proxy"
     ))
 }
 
@@ -174,6 +185,12 @@ pub(super) fn not_reached(context: &Context<'_>, facts: &Facts) -> Answer {
         .filter(|request| request.first_attempt && Some(request.round) == round);
     let sockets = facts.sockets.as_ref().map_err(Clone::clone)?;
     let before = facts.first().sockets.as_ref().map_err(Clone::clone)?;
+    if context.no_handshake && reads_everything(&facts.parked, sockets) {
+        return refuse(format!(
+            "{} reads all that arrives at the port, but sends no byte of a TLS handshake, so no request has reached it: the port seems to speak another protocol; if that is plain HTTP, give base_url with http://",
+            context.unit
+        ));
+    }
     if first_attempts.any(|request| has_reached(request, sockets, before)) {
         return Ok(());
     }
@@ -181,6 +198,18 @@ pub(super) fn not_reached(context: &Context<'_>, facts: &Facts) -> Answer {
         "no core request is seen to have reached {}, although its accept queue was not full: a packet filter may have caused the silence (check \"nft list ruleset\", and IPAddressDeny= and IPAddressAllow= of the units), or the backend has closed the connections",
         context.unit
     ))
+}
+
+/// Whether a process has accepted and read each parked request, so that its event loop lives.
+fn reads_everything(parked: &[ParkedRequest], sockets: &Sockets) -> bool {
+    let Sockets::Tcp(tcp) = sockets else {
+        return false;
+    };
+    let connections = parked.iter().filter_map(|request| request.connection);
+    let rows = connections.filter_map(|connection| server_side(&tcp.rows, &connection));
+    let open: Vec<_> = rows.filter(|row| row.is_open()).collect();
+    let is_read = |row: &&TcpSocket| row.accepted() && row.receive_queue == 0;
+    !open.is_empty() && open.iter().all(is_read)
 }
 
 /// Whether this request had reached the backend's socket when it timed out, or waited for a full accept queue,
@@ -221,18 +250,28 @@ fn has_reached(request: &ParkedRequest, now: &Sockets, before: &Sockets) -> bool
 }
 
 pub(super) fn busy(context: &Context<'_>, facts: &Facts) -> Answer {
-    let queues = match facts.sockets.as_ref().map_err(Clone::clone)? {
-        Sockets::Tcp(tcp) => &tcp.queues,
-        Sockets::Unix(unix) => &unix.queues,
-    };
-    if queues.has_moved(&context.addresses) || connected_late(&facts.parked) {
+    let moved = queues(facts)?.has_moved(&context.addresses);
+    if moved || connected_late(&facts.parked) {
         return refuse(MOVES.to_owned());
+    }
+    // The first observation reads the queue once itself.
+    if !queues(facts.first())?.is_series() {
+        return Err(Objection::Unreadable(
+            "the accept queue was not read in time, while the core was probed".to_owned(),
+        ));
     }
     let cpu = |facts: &Facts| facts.group.as_ref().ok()?.cpu;
     match cpu(facts.first()).zip(cpu(facts)) {
         Some((first, now)) => has_cpu_time(first, now),
         None => Ok(()),
     }
+}
+
+fn queues(facts: &Facts) -> Result<&QueueHistory, Objection> {
+    Ok(match facts.sockets.as_ref().map_err(Clone::clone)? {
+        Sockets::Tcp(tcp) => &tcp.queues,
+        Sockets::Unix(unix) => &unix.queues,
+    })
 }
 
 /// Whether the unit's processes, if they have work, get the CPU.

@@ -15,6 +15,19 @@ use super::*;
 use crate::manifest::Scope;
 use crate::sweep::{ParkedState, Reach};
 
+/// The queue as read once during the sweep, when nobody waited.
+fn one_reading() -> QueueHistory {
+    let mut queues = QueueHistory::default();
+    let rows = vec![listener("127.0.0.1:80", 1)];
+    let reading = Reading::Tcp(TcpReading {
+        at: at(NOW - 90),
+        listeners_after: rows.clone(),
+        rows,
+    });
+    queues.record(&["127.0.0.1:80".parse().unwrap()], &reading);
+    queues
+}
+
 /// A machine at the first observation and one at the second, which differ only as a test says.
 struct Fixture {
     context: Context<'static>,
@@ -30,7 +43,7 @@ impl Fixture {
             context: context(),
             first: Still::hung(),
             now: Still::hung(),
-            queues: QueueHistory::default(),
+            queues: one_reading(),
         }
     }
 
@@ -349,6 +362,26 @@ fn a_request_must_have_reached_the_socket() {
 }
 
 #[test]
+fn a_server_of_plain_http_that_waits_for_the_rest_of_a_handshake_does_not_hang() {
+    let https = |inode, unread| {
+        let mut fixture = Fixture::changed(|machine| {
+            let row = &mut machine.rows.as_mut().unwrap()[1];
+            row.inode = inode;
+            row.receive_queue = unread;
+        });
+        fixture.context.no_handshake = true;
+        fixture
+    };
+    https(800, 0).refuses("not_reached", "give base_url with http://");
+    // Its event loop is blocked.
+    https(800, 250).passes();
+    https(0, 250).passes();
+    let mut shaken = https(800, 0);
+    shaken.context.no_handshake = false;
+    shaken.passes();
+}
+
+#[test]
 fn a_full_queue_reaches_a_request_that_could_not_connect() {
     let full = |machine: &mut Still| {
         machine.parked[0].reach = Reach::Unconnected;
@@ -405,6 +438,10 @@ fn a_queue_that_moves_belongs_to_an_overloaded_backend() {
     moved.refuses("busy", "accepted a connection that had waited");
     moved.context.addresses = vec!["127.0.0.2:80".parse().unwrap()];
     assert_ne!(moved.refusal().unwrap().0, "busy");
+    // Nobody has looked.
+    let mut unread = Fixture::hung();
+    unread.queues = QueueHistory::default();
+    unread.refuses("unreadable", "was not read in time");
 }
 
 #[test]
@@ -458,6 +495,11 @@ fn a_unix_socket_is_judged_by_its_listener_and_its_connections() {
     for machine in [&mut foreign.first, &mut foreign.now] {
         machine.unit = Ok(unit(&[("TriggeredBy", "demo.socket")]));
         machine.neighbours = super::super::systemd::Unit::parse_all(text.as_bytes());
+    }
+    foreign.passes();
+    for machine in [&mut foreign.first, &mut foreign.now] {
+        let legacy = text.replace("/run/", "/var/run/");
+        machine.neighbours = super::super::systemd::Unit::parse_all(legacy.as_bytes());
     }
     foreign.passes();
     // No connection could be made, since the queue was full all the time.

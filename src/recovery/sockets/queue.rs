@@ -17,6 +17,7 @@ const WAITED: Duration = Duration::from_millis(200);
 /// that wait, so its size is bounded by the backlogs.
 #[derive(Clone, Debug, Default)]
 pub(in crate::recovery) struct QueueHistory {
+    readings: usize,
     tcp: HashMap<SocketAddr, TcpQueue>,
     unix: UnixQueue,
 }
@@ -24,6 +25,7 @@ pub(in crate::recovery) struct QueueHistory {
 impl QueueHistory {
     /// Adds one reading; over TCP, for each of `addresses`.
     pub(in crate::recovery) fn record(&mut self, addresses: &[SocketAddr], reading: &Reading) {
+        self.readings = self.readings.saturating_add(1);
         match reading {
             Reading::Tcp(reading) => {
                 for address in addresses {
@@ -33,6 +35,11 @@ impl QueueHistory {
             }
             Reading::Unix { at, listeners } => self.unix.record(*at, listeners),
         }
+    }
+
+    /// Whether there are several readings, so that movement can be seen.
+    pub(in crate::recovery) const fn is_series(&self) -> bool {
+        self.readings > 1
     }
 
     /// Whether the queue at one of `addresses`, or of the UNIX socket, has moved.
