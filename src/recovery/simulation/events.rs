@@ -149,7 +149,7 @@ impl World {
     /// Other clients send requests.
     pub(super) fn bots(&mut self, count: u64) {
         for _ in 0..count {
-            self.network.connect(false);
+            self.network.connect(false, self.now);
         }
         self.network.serve(self.mode(), self.now);
     }

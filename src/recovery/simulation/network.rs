@@ -13,6 +13,9 @@ use super::world::{Mode, monotonic};
 /// The backend's address, to which [`samples::connection`] leads, too.
 pub(super) const ADDRESS: &str = "127.0.0.1:80";
 
+/// How long an event loop that lives takes to accept a connection.
+const ACCEPT_TIME: Duration = Duration::from_millis(50);
+
 /// What a packet filter drops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Filter {
@@ -35,6 +38,7 @@ pub(super) enum Stage {
 /// A connection from its client's first packet on.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Connection {
+    began: Duration,
     pub(super) stage: Stage,
     /// Whether it belongs to a watchdog, and whether that has parked it.
     pub(super) ours: bool,
@@ -100,12 +104,13 @@ impl Network {
     }
 
     /// A client sends a request; none if nobody listens.
-    pub(super) fn connect(&mut self, ours: bool) -> Option<u64> {
+    pub(super) fn connect(&mut self, ours: bool, now: Duration) -> Option<u64> {
         if self.listener == 0 {
             return None;
         }
         let cookie = self.number();
         let connection = Connection {
+            began: now,
             ours,
             lost: self.drops(Filter::Requests),
             ..Connection::default()
@@ -158,7 +163,9 @@ impl Network {
         }
         match mode {
             None | Some(Mode::Hangs { accepts: false }) => {}
-            Some(Mode::Hangs { accepts: true }) => while self.accept().is_some() {},
+            Some(Mode::Hangs { accepts: true }) => {
+                while self.has_waited(now) && self.accept().is_some() {}
+            }
             Some(Mode::Serves) => {
                 while self.accept().is_some() {}
                 let all: Vec<u64> = self.connections.keys().copied().collect();
@@ -183,6 +190,13 @@ impl Network {
         self.connections.retain(|_, connection| {
             connection.ours || connection.stage != Stage::Ended || connection.withheld
         });
+    }
+
+    /// Whether the first one waits for longer than an event loop takes to accept it.
+    fn has_waited(&self, now: Duration) -> bool {
+        let first = self.queue.front();
+        let first = first.and_then(|cookie| self.connections.get(cookie));
+        first.is_none_or(|first| first.began + ACCEPT_TIME <= now)
     }
 
     fn accept(&mut self) -> Option<u64> {

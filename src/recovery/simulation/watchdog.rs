@@ -190,7 +190,7 @@ impl Watchdog {
 impl Machine {
     fn send(&mut self) -> Option<u64> {
         let world = &mut self.world;
-        let cookie = world.network.connect(true)?;
+        let cookie = world.network.connect(true, world.now)?;
         world.network.serve(world.mode(), world.now);
         Some(cookie)
     }
