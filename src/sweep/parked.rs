@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nix::errno::Errno;
+use rustix::process::{Resource, getrlimit};
 
 use super::attempt::OpenSocket;
 use super::connections::Connection;
@@ -76,8 +77,24 @@ impl ParkedRequest {
 }
 
 /// All parked requests of a sweep.
-#[derive(Debug, Default)]
-pub(super) struct ParkedRequests(Mutex<Vec<Parked>>);
+#[derive(Debug)]
+pub(super) struct ParkedRequests {
+    requests: Mutex<Vec<Parked>>,
+    /// How many are kept.
+    most: usize,
+}
+
+impl Default for ParkedRequests {
+    fn default() -> Self {
+        // Most descriptors are left to the requests that follow, and to `systemctl`.
+        let limit = getrlimit(Resource::Nofile).current;
+        let part = limit.and_then(|limit| usize::try_from(limit / 4).ok());
+        Self {
+            requests: Mutex::default(),
+            most: part.unwrap_or(REQUESTS_MAX).min(REQUESTS_MAX),
+        }
+    }
+}
 
 #[derive(Debug)]
 struct Parked {
@@ -91,14 +108,14 @@ impl ParkedRequests {
     /// pending. `request` is a template: its connection and reach are those of the sockets.
     pub(super) fn park(&self, request: &ParkedRequest, sockets: Vec<OpenSocket>) {
         let mut parked = self.lock();
-        if sockets.is_empty() && parked.len() < REQUESTS_MAX {
+        if sockets.is_empty() && parked.len() < self.most {
             parked.push(Parked {
                 request: request.clone(),
                 socket: None,
             });
         }
         for open in sockets {
-            if parked.len() == REQUESTS_MAX {
+            if parked.len() >= self.most {
                 return;
             }
             let request = ParkedRequest {
@@ -135,7 +152,7 @@ impl ParkedRequests {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Parked>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -226,3 +226,19 @@ fn endless_answers_stay_within_64_mib() {
     assert_eq!(test_env.server().connections(), 65);
     assert!((1024..64 * 1024).contains(&peak), "{peak} KiB");
 }
+
+#[test]
+fn parked_requests_leave_descriptors_for_those_that_follow() {
+    let mut test_env = TestEnv::new()
+        .top("concurrency", 16)
+        .default("retries", 2)
+        .top(
+            "recovery",
+            json!({ "unit": "no-such.service", "grace_seconds": 0 }),
+        )
+        .through(["sh", "-c", "ulimit -n 100 && exec \"$@\"", "sh"]);
+    for number in 0..60 {
+        test_env = test_env.core(&format!("/{number}"), silent());
+    }
+    test_env.run(["--dry-run"]).exits(1).hung(true).down(false);
+}

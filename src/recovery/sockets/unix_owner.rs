@@ -26,9 +26,24 @@ pub(in crate::recovery) fn owner(
     manager: Option<&ControlGroup>,
     listeners: &[UnixListener],
 ) -> Result<Owner, String> {
-    let Some(peer) = peers.last() else {
-        return by_descriptor(listeners, own);
-    };
+    let mut owner = None;
+    for peer in peers {
+        owner = Some(owner_of(path, own, peer, manager));
+        // The socket may have been replaced during the sweep: no request may wait at another unit's.
+        if let Some(Ok(Owner::Foreign(_))) = owner {
+            break;
+        }
+    }
+    owner.unwrap_or_else(|| by_descriptor(listeners, own))
+}
+
+/// The owner by the process `peer`.
+fn owner_of(
+    path: &Path,
+    own: &ControlGroup,
+    peer: &UnixPeer,
+    manager: Option<&ControlGroup>,
+) -> Result<Owner, String> {
     let group = group_of(path, peer)?;
     if peer.pid == 1 || manager.is_some_and(|manager| manager.as_str() == group) {
         return Ok(Owner::Manager(Vec::new()));
@@ -109,7 +124,35 @@ fn by_descriptor(listeners: &[UnixListener], group: &ControlGroup) -> Result<Own
 mod tests {
     use std::os::unix::net::UnixListener;
 
+    use std::sync::Arc;
+
+    use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+    use super::super::super::cgroup::tests::Sleepers;
     use super::*;
+
+    #[test]
+    fn a_socket_at_which_another_unit_listened_during_the_sweep_is_foreign() {
+        let Some(sleepers) = Sleepers::start(1) else {
+            return;
+        };
+        let peer = |pid: u32| UnixPeer {
+            pid,
+            pidfd: Pid::from_raw(pid.cast_signed())
+                .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok())
+                .map(Arc::new),
+        };
+        let own = peer(sleepers.processes[0].id());
+        let other = peer(std::process::id());
+        let owner = |peers: &[UnixPeer]| {
+            owner(Path::new("/nonexistent"), &sleepers.group, peers, None, &[]).unwrap()
+        };
+        assert_eq!(owner(std::slice::from_ref(&own)), Owner::Unit);
+        for peers in [[other.clone(), own.clone()], [own, other]] {
+            let owner = owner(&peers);
+            assert!(matches!(owner, Owner::Foreign(_)), "{owner:?}");
+        }
+    }
 
     #[test]
     fn listened_requires_a_process_that_is_older_than_the_socket() {
