@@ -4,6 +4,7 @@
 mod cgroup;
 mod evidence;
 mod facts;
+mod gatherer;
 mod guards;
 mod host;
 mod machine;

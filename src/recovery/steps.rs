@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use super::facts::{Context, Facts, Gatherer, Held};
+use super::facts::{Context, Facts};
+use super::gatherer::{Gatherer, Held};
 use super::guards::{self, Guard, Refusal};
 use super::host::{Host, NotSent};
 use super::sockets::queue::QueueHistory;

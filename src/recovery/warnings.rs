@@ -9,7 +9,8 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
-use super::facts::{Context, Facts, Gatherer, MainProcess};
+use super::facts::{Context, Facts, MainProcess};
+use super::gatherer::Gatherer;
 use super::host::{Host, NotSent};
 use super::machine::{Machine, with_local_facts};
 use super::sockets::queue::QueueHistory;

@@ -1,7 +1,8 @@
 use std::time::Duration;
 
 use super::super::facts::CpuTimes;
-use super::super::facts::{Disturbance, Gatherer, MainProcess};
+use super::super::facts::{Disturbance, MainProcess};
+use super::super::gatherer::Gatherer;
 use super::super::samples::{
     GROUP, NOW, Still, at, connection, context, in_group, in_state, listener, member, parked, unit,
     vitals, with_queue,
@@ -148,7 +149,8 @@ fn what_systemd_says_of_the_unit_is_read() {
 
 #[test]
 fn a_young_process_a_reload_and_a_successor_are_left_alone() {
-    with(&[("ExecMainStartTimestampMonotonic", "9880000001")]).refuses("too_young", "the main process 4711 is 119 s old");
+    with(&[("ExecMainStartTimestampMonotonic", "9880000001")])
+        .refuses("too_young", "the main process 4711 is 119 s old");
     with(&[("ExecMainStartTimestampMonotonic", "9880000000")]).passes();
     let reloaded = |micros: &'static str| {
         Fixture::changed(move |machine| {
