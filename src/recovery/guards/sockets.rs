@@ -195,7 +195,7 @@ pub(super) fn not_reached(context: &Context<'_>, facts: &Facts) -> Answer {
         return Ok(());
     }
     refuse(format!(
-        "no core request is seen to have reached {}, although its accept queue was not full: a packet filter may have caused the silence (check \"nft list ruleset\", and IPAddressDeny= and IPAddressAllow= of the units), or the backend has closed the connections",
+        "no core request is seen to have reached {}, although its accept queue was not full: a packet filter may have caused the silence (check \"nft list ruleset\", and IPAddressDeny= and IPAddressAllow= of the units), the backend has closed the connections, or its queue has just begun to move",
         context.unit
     ))
 }

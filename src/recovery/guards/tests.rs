@@ -148,7 +148,7 @@ fn what_systemd_says_of_the_unit_is_read() {
 
 #[test]
 fn a_young_process_a_reload_and_a_successor_are_left_alone() {
-    with(&[("ExecMainStartTimestampMonotonic", "9880000001")]).refuses("too_young", "119 s old");
+    with(&[("ExecMainStartTimestampMonotonic", "9880000001")]).refuses("too_young", "the main process 4711 is 119 s old");
     with(&[("ExecMainStartTimestampMonotonic", "9880000000")]).passes();
     let reloaded = |micros: &'static str| {
         Fixture::changed(move |machine| {

@@ -1,9 +1,41 @@
-//! Random events between any two calls, chosen by the seed.
+//! Random events between any two calls, determined by a seed.
 
 use std::time::Duration;
 
+use super::faults::Fault;
 use super::network::Filter;
-use super::world::{FIRST, Fault, Mode, PIDS, Worker, World};
+use super::world::{FIRST, Mode, PIDS, World};
+
+/// xorshift64*: small, and the same on every machine.
+#[derive(Debug, Default)]
+pub(super) struct Random(u64);
+
+impl Random {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 11
+    }
+
+    /// From 0 up to, but excluding, `end`.
+    pub(super) fn below(&mut self, end: u64) -> u64 {
+        self.next() % end.max(1)
+    }
+
+    /// True in `per_mille` of 1000 cases.
+    pub(super) fn chance(&mut self, per_mille: u64) -> bool {
+        self.below(1_000) < per_mille
+    }
+
+    pub(super) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len() as u64) as usize]
+    }
+}
 
 /// How many kinds of events leave the backend alone: those of other clients and programs.
 const CALM: u64 = 6;
@@ -83,10 +115,7 @@ impl World {
             17 => {
                 let on_dump_signal = self.on_dump_signal;
                 let pid = FIRST + PIDS + self.workers.len() as u32;
-                self.workers.push(Worker {
-                    pid,
-                    on_dump_signal,
-                });
+                self.workers.push((pid, on_dump_signal));
             }
             18 => self.workers.clear(),
             19 => {
@@ -120,7 +149,7 @@ impl World {
     /// Other clients send requests.
     pub(super) fn bots(&mut self, count: u64) {
         for _ in 0..count {
-            self.network.connect(false);
+            self.network.connect(false, self.now);
         }
         self.network.serve(self.mode(), self.now);
     }

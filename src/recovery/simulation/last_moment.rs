@@ -17,10 +17,7 @@ fn changed(
     };
     script(&with_dump_signal(), changes, |world| {
         world.main().unwrap().on_dump_signal = OnDumpSignal::Writes;
-        world.workers.push(Worker {
-            pid: 1_000,
-            on_dump_signal: OnDumpSignal::Writes,
-        });
+        world.workers.push((1_000, OnDumpSignal::Writes));
         arrange(world);
     })
 }

@@ -13,6 +13,9 @@ use super::world::{Mode, monotonic};
 /// The backend's address, to which [`samples::connection`] leads, too.
 pub(super) const ADDRESS: &str = "127.0.0.1:80";
 
+/// How long an event loop that lives takes to accept a connection.
+const ACCEPT_TIME: Duration = Duration::from_millis(50);
+
 /// What a packet filter drops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Filter {
@@ -22,8 +25,9 @@ pub(super) enum Filter {
 }
 
 /// How far a connection has got.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Stage {
+    #[default]
     Connecting,
     /// In the accept queue.
     Waiting,
@@ -32,8 +36,9 @@ pub(super) enum Stage {
 }
 
 /// A connection from its client's first packet on.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Connection {
+    began: Duration,
     pub(super) stage: Stage,
     /// Whether it belongs to a watchdog, and whether that has parked it.
     pub(super) ours: bool,
@@ -50,7 +55,7 @@ pub(super) struct Connection {
     pub(super) answered: Option<Duration>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Network {
     /// Whether the socket is a UNIX socket, which no packet filter concerns.
     pub(super) unix: bool,
@@ -67,22 +72,6 @@ pub(super) struct Network {
     /// What a one-at-a-time backend works on, and until when.
     working_on: Option<(u64, Duration)>,
     next: u64,
-}
-
-impl Default for Network {
-    fn default() -> Self {
-        Self {
-            unix: false,
-            filter: None,
-            limit: 128,
-            listener: 0,
-            queue: VecDeque::new(),
-            connections: BTreeMap::new(),
-            resets: 0,
-            working_on: None,
-            next: 1,
-        }
-    }
 }
 
 impl Network {
@@ -115,34 +104,34 @@ impl Network {
     }
 
     /// A client sends a request; none if nobody listens.
-    pub(super) fn connect(&mut self, ours: bool) -> Option<u64> {
+    pub(super) fn connect(&mut self, ours: bool, now: Duration) -> Option<u64> {
         if self.listener == 0 {
             return None;
         }
-        let (cookie, connects) = (self.number(), self.may_connect());
+        let cookie = self.number();
         let connection = Connection {
-            stage: if connects {
-                Stage::Waiting
-            } else {
-                Stage::Connecting
-            },
+            began: now,
             ours,
-            parked: false,
-            late: false,
             lost: self.drops(Filter::Requests),
-            closed: false,
-            withheld: false,
-            answered: None,
+            ..Connection::default()
         };
         self.connections.insert(cookie, connection);
-        if connects {
-            self.queue.push_back(cookie);
-        }
+        self.finish_connects();
         Some(cookie)
     }
 
-    fn may_connect(&self) -> bool {
-        !self.drops(Filter::Connects) && !self.is_full()
+    /// Puts whoever is connecting into the accept queue, as far as that has room. A full UNIX socket refuses at once, so
+    /// that only an attempt that is not over tries again.
+    fn finish_connects(&mut self) {
+        let may_connect = !self.drops(Filter::Connects);
+        for (cookie, connection) in &mut self.connections {
+            let waits = connection.stage == Stage::Connecting && !(self.unix && connection.parked);
+            if waits && may_connect && self.queue.len() <= self.limit as usize {
+                connection.stage = Stage::Waiting;
+                connection.late = connection.parked;
+                self.queue.push_back(*cookie);
+            }
+        }
     }
 
     /// Another client than a watchdog gives up, by a reset or by closing its end.
@@ -163,21 +152,7 @@ impl Network {
 
     /// What the backend has done by `now`, and what the kernel sends again.
     pub(super) fn serve(&mut self, mode: Option<Mode>, now: Duration) {
-        // A full UNIX socket refuses at once, so that only an attempt that is not over tries again.
-        let connecting: Vec<u64> = (self.connections.iter())
-            .filter(|(_, connection)| connection.stage == Stage::Connecting)
-            .filter(|(_, connection)| !(self.unix && connection.parked))
-            .map(|(cookie, _)| *cookie)
-            .collect();
-        for cookie in connecting {
-            if self.may_connect()
-                && let Some(connection) = self.connections.get_mut(&cookie)
-            {
-                connection.stage = Stage::Waiting;
-                connection.late = connection.parked;
-                self.queue.push_back(cookie);
-            }
-        }
+        self.finish_connects();
         let (keep_lost, withhold) = (self.drops(Filter::Requests), self.drops(Filter::Answers));
         for connection in self.connections.values_mut() {
             connection.lost &= keep_lost;
@@ -188,7 +163,9 @@ impl Network {
         }
         match mode {
             None | Some(Mode::Hangs { accepts: false }) => {}
-            Some(Mode::Hangs { accepts: true }) => while self.accept().is_some() {},
+            Some(Mode::Hangs { accepts: true }) => {
+                while self.has_waited(now) && self.accept().is_some() {}
+            }
             Some(Mode::Serves) => {
                 while self.accept().is_some() {}
                 let all: Vec<u64> = self.connections.keys().copied().collect();
@@ -213,6 +190,13 @@ impl Network {
         self.connections.retain(|_, connection| {
             connection.ours || connection.stage != Stage::Ended || connection.withheld
         });
+    }
+
+    /// Whether the first one waits for longer than an event loop takes to accept it.
+    fn has_waited(&self, now: Duration) -> bool {
+        let first = self.queue.front();
+        let first = first.and_then(|cookie| self.connections.get(cookie));
+        first.is_none_or(|first| first.began + ACCEPT_TIME <= now)
     }
 
     fn accept(&mut self) -> Option<u64> {

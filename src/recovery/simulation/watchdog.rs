@@ -5,17 +5,18 @@ use std::time::Duration;
 
 use super::super::facts::Context;
 use super::super::sockets::queue::QueueHistory;
-use super::super::{Outcome, steps};
-use super::network::{ADDRESS, Connection, Stage, port};
+use super::super::{Outcome, samples, steps};
+use super::network::{Connection, Stage, port};
 use super::world::{World, monotonic};
 use super::{Machine, Shared, Source};
-use crate::sweep::{self, ParkedRequest, ParkedState, Reach};
+use crate::sweep::{ParkedRequest, ParkedState, Reach};
 
 /// The timeout of an attempt, and how often the accept queue is read meanwhile.
 const TIMEOUT: Duration = Duration::from_secs(10);
 const READINGS: u32 = 4;
 const ATTEMPTS: usize = 2;
-const ROUTES: usize = 2;
+/// How many are sent at once.
+const REQUESTS: usize = 2;
 const GRACE: Duration = Duration::from_secs(30);
 
 /// One watchdog's view of the machine.
@@ -27,12 +28,10 @@ pub(super) struct Watchdog {
 /// A core request of a watchdog's sweep.
 #[derive(Clone, Debug)]
 pub(super) struct Request {
-    pub(super) cookie: u64,
-    route: usize,
-    attempt: usize,
+    cookie: u64,
     began: Duration,
-    timed_out: Duration,
-    reach: Reach,
+    /// As it was parked.
+    parked: ParkedRequest,
     /// Whether the accept queue was full when it timed out.
     met_full_queue: bool,
 }
@@ -45,8 +44,8 @@ impl Request {
     /// Whether it proves in `world` that requests reach the backend's socket.
     pub(super) fn proves_arrival(&self, world: &World) -> bool {
         let stage = self.connection(world).stage;
-        self.attempt == 0
-            && match self.reach {
+        self.parked.first_attempt
+            && match self.parked.reach {
                 Reach::Acknowledged => matches!(stage, Stage::Waiting | Stage::Accepted),
                 Reach::Unconnected => self.met_full_queue && world.network.is_full(),
                 Reach::Connected => false,
@@ -72,28 +71,16 @@ impl Request {
     /// What the sweep would say of it.
     pub(super) fn shown(&self, world: &World) -> ParkedRequest {
         let connection = self.connection(world);
-        let remote: std::net::SocketAddr = ADDRESS.parse().unwrap();
+        // Over a UNIX socket, nothing is kept open without a connection.
+        let open = !world.network.unix || self.parked.reach != Reach::Unconnected;
         ParkedRequest {
-            route: self.route,
-            round: 1,
-            first_attempt: self.attempt == 0,
-            began: monotonic(self.began),
-            timed_out: monotonic(self.timed_out),
-            connection: (!world.network.unix).then(|| sweep::Connection {
-                local: (remote.ip(), port(self.cookie)).into(),
-                remote,
-            }),
-            reach: self.reach,
             state: match (connection.answered, connection.stage) {
                 (Some(answered), _) => ParkedState::Answered(answered.saturating_sub(self.began)),
-                // Over a UNIX socket, nothing is kept open then.
-                (None, Stage::Ended) if self.reach == Reach::Unconnected && world.network.unix => {
-                    ParkedState::Waiting
-                }
-                (None, Stage::Ended) => ParkedState::Ended,
+                (None, Stage::Ended) if open => ParkedState::Ended,
                 (None, _) if connection.late => ParkedState::ConnectedLate,
                 (None, _) => ParkedState::Waiting,
             },
+            ..self.parked.clone()
         }
     }
 }
@@ -164,27 +151,21 @@ impl Watchdog {
         let mut starved = None;
         for attempt in 0..ATTEMPTS {
             let began = self.act(|machine| machine.world.now);
-            let requests = (0..ROUTES).map(|route| self.send(route));
-            let requests = requests.collect::<Option<Vec<_>>>()?;
+            let sent = (0..REQUESTS).map(|_| self.act(Machine::send));
+            let sent = sent.collect::<Option<Vec<u64>>>()?;
             for _ in 0..READINGS {
                 let until = self.act(|machine| machine.world.now) + TIMEOUT / READINGS;
                 self.sleep(TIMEOUT / READINGS);
                 self.act(|machine| {
                     let late = machine.world.now.saturating_sub(until);
-                    if late > Duration::from_secs(1) {
-                        starved = Some(late);
+                    starved = starved.or((late > Duration::from_secs(1)).then_some(late));
+                    if let Ok(reading) = machine.read_sockets(self.me, true) {
+                        history.record(&context.addresses, &reading);
                     }
-                    let reading = machine.read_sockets(self.me, true);
-                    reading
-                        .map(|reading| history.record(&context.addresses, &reading))
-                        .ok();
                 });
             }
-            let parked = requests.into_iter().all(|(route, cookie)| {
-                self.act(|machine| machine.park(self.me, route, cookie, attempt, began))
-            });
-            if !parked {
-                return None;
+            for cookie in sent {
+                self.act(|machine| machine.park(self.me, cookie, attempt, began))?;
             }
         }
         let until = self.act(|machine| machine.world.now) + GRACE;
@@ -204,46 +185,46 @@ impl Watchdog {
             self.sleep((until - now).min(Duration::from_secs(5)));
         }
     }
-
-    fn send(&self, route: usize) -> Option<(usize, u64)> {
-        self.act(|machine| {
-            let world = &mut machine.world;
-            let cookie = world.network.connect(true)?;
-            world.network.serve(world.mode(), world.now);
-            Some((route, cookie))
-        })
-    }
 }
 
 impl Machine {
-    /// A watchdog's attempt times out. Returns whether it was silent.
-    fn park(
-        &mut self,
-        me: usize,
-        route: usize,
-        cookie: u64,
-        attempt: usize,
-        began: Duration,
-    ) -> bool {
+    fn send(&mut self) -> Option<u64> {
         let world = &mut self.world;
-        let full = world.network.is_full();
-        let connection = world.network.connections.get_mut(&cookie).unwrap();
-        let is_silent = connection.answered.is_none() && connection.stage != Stage::Ended;
+        let cookie = world.network.connect(true, world.now)?;
+        world.network.serve(world.mode(), world.now);
+        Some(cookie)
+    }
+
+    /// A watchdog's attempt times out; none if it was not silent.
+    fn park(&mut self, me: usize, cookie: u64, attempt: usize, began: Duration) -> Option<()> {
+        let timed_out = self.world.at();
+        let network = &mut self.world.network;
+        let (met_full_queue, unix) = (network.is_full(), network.unix);
+        let connection = network.connections.get_mut(&cookie)?;
         connection.parked = true;
+        let reach = match connection.stage {
+            _ if connection.answered.is_some() => return None,
+            Stage::Ended => return None,
+            Stage::Connecting => Reach::Unconnected,
+            Stage::Waiting | Stage::Accepted if connection.lost => Reach::Connected,
+            Stage::Waiting | Stage::Accepted => Reach::Acknowledged,
+        };
+        let parked = samples::parked(port(cookie));
+        let parked = ParkedRequest {
+            first_attempt: attempt == 0,
+            began: monotonic(began),
+            timed_out,
+            connection: parked.connection.filter(|_| !unix),
+            reach,
+            ..parked
+        };
         self.records[me].requests.push(Request {
             cookie,
-            route,
-            attempt,
             began,
-            timed_out: world.now,
-            reach: match connection.stage {
-                Stage::Connecting | Stage::Ended => Reach::Unconnected,
-                _ if connection.lost => Reach::Connected,
-                _ => Reach::Acknowledged,
-            },
-            met_full_queue: full,
+            parked,
+            met_full_queue,
         });
-        is_silent
+        Some(())
     }
 }
 

@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::events::Random;
+use super::faults::Fault;
 use super::network::{Filter, Network};
 use crate::clock::Monotonic;
 
@@ -11,37 +13,6 @@ use crate::clock::Monotonic;
 pub(super) const FIRST: u32 = 100_000_000;
 /// So few that PIDs are soon reused.
 pub(super) const PIDS: u32 = 6;
-
-/// xorshift64*: small, and the same on every machine.
-#[derive(Debug)]
-pub(super) struct Random(u64);
-
-impl Random {
-    pub(super) fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 11
-    }
-
-    /// From 0 up to, but excluding, `end`.
-    pub(super) fn below(&mut self, end: u64) -> u64 {
-        self.next() % end.max(1)
-    }
-
-    /// True in `per_mille` of 1000 cases.
-    pub(super) fn chance(&mut self, per_mille: u64) -> bool {
-        self.below(1_000) < per_mille
-    }
-
-    pub(super) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        from[self.below(from.len() as u64) as usize]
-    }
-}
 
 /// What a backend does with requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,9 +39,10 @@ pub(super) enum OnSignal {
 }
 
 /// What a process does with the signal that asks for its stacks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum OnDumpSignal {
     /// It has no handler, and would die of the signal.
+    #[default]
     NoHandler,
     /// It has a handler, but blocks the signal.
     Blocks,
@@ -80,13 +52,6 @@ pub(super) enum OnDumpSignal {
     Ends(u64),
     /// Its handler interrupts the call that hung: the backend answers again.
     Wakes,
-}
-
-/// A process of the unit beside the main one.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Worker {
-    pub(super) pid: u32,
-    pub(super) on_dump_signal: OnDumpSignal,
 }
 
 /// One process. Its PID may be reused, its identity never.
@@ -110,7 +75,7 @@ pub(super) struct Process {
 }
 
 /// The unit, as the service manager sees it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Service {
     pub(super) main: Option<u32>,
     pub(super) started: Duration,
@@ -119,20 +84,17 @@ pub(super) struct Service {
     pub(super) invocation: u64,
     pub(super) active: &'static str,
     pub(super) sub: &'static str,
-    /// When it enters its next state, and which.
-    pub(super) next: Option<(Duration, Next)>,
+    /// When its next main process starts.
+    pub(super) starts: Option<Duration>,
     pub(super) restart: Restart,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Next {
-    StartPre(u64),
-    Running,
-}
-
 /// What happens to the unit when the main process dies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Restart {
+    /// The manager waits for something else.
+    #[default]
+    Never,
     /// It is restarted this many milliseconds later; the new process is in this mode.
     After(u64, Mode),
     /// First the unit is in this state for so long, while its remaining processes are stopped.
@@ -141,117 +103,9 @@ pub(super) enum Restart {
     StartPre(u64),
     /// The start limit is hit.
     Failed,
-    /// The manager waits for something else.
-    Never,
 }
 
-/// A reason against a signal that comes and goes independently of the processes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Fault {
-    /// `systemctl show` prints these of [`SETTINGS`].
-    Setting(usize),
-    ShowFails,
-    NeighboursFail,
-    OpenFails,
-    Hidden,
-    /// The main process has left its control group.
-    Outside,
-    Uninterruptible,
-    GroupFails,
-    Traced,
-    WorkerTraced,
-    FrozenGroup,
-    NoCpu,
-    TableFails,
-    /// The listener belongs to another unit, to a group that is gone, or to systemd on behalf of nobody.
-    Foreign,
-    Removed,
-    Systemd,
-    NotPermitted,
-}
-
-/// Answers of `systemctl show` that must prevent a kill: the state of the unit, settings, and missing or invalid
-/// properties. The last ones, [`WITH_WORKERS`], only where the unit has other processes.
-pub(super) const SETTINGS: &[&[(&str, &str)]] = &[
-    &[("LoadState", "not-found")],
-    &[("LoadState", "masked")],
-    &[("ActiveState", "reloading"), ("SubState", "reload")],
-    &[("ActiveState", "deactivating"), ("SubState", "stop")],
-    &[("Job", "68")],
-    &[("FreezerState", "frozen")],
-    &[("Restart", "no")],
-    &[("Restart", "on-success")],
-    &[("Restart", "on-watchdog")],
-    &[("RestartPreventExitStatus", "SIGKILL")],
-    &[("SuccessExitStatus", "KILL"), ("Restart", "on-failure")],
-    &[("SuccessExitStatus", "9 KILL"), ("RemainAfterExit", "yes")],
-    &[("ExitType", "cgroup")],
-    &[("RestartUSec", "infinity")],
-    &[("FailureAction", "reboot")],
-    &[("OnFailure", "a.target"), ("OnFailureJobMode", "isolate")],
-    &[
-        ("StartLimitBurst", "1"),
-        ("StartLimitIntervalUSec", "infinity"),
-    ],
-    // This dependency has failed: [`super::host`].
-    &[("Requires", "db.service"), ("After", "db.service")],
-    &[("Requires", "unknown.service"), ("After", "")],
-    &[("LoadState", "-")],
-    &[("ActiveState", "-")],
-    &[("MainPID", "-")],
-    &[("MainPID", "")],
-    &[("MainPID", "1")],
-    &[("ControlGroup", "-")],
-    &[("ControlGroup", "/")],
-    &[("InvocationID", "-")],
-    &[("ExecMainStartTimestampMonotonic", "0")],
-    &[("StateChangeTimestampMonotonic", "-")],
-    &[("Job", "-")],
-    &[("Restart", "-")],
-    &[("RestartPreventExitStatus", "[unprintable]")],
-    &[("SuccessExitStatus", "-")],
-    &[("FailureAction", "-")],
-    &[("StartLimitBurst", "-")],
-    &[("Requires", "-")],
-    &[("After", "-")],
-    &[("KillMode", "process")],
-    &[("SendSIGKILL", "no")],
-    &[("TimeoutStopUSec", "infinity")],
-    &[("KillMode", "-")],
-];
-/// How many of [`SETTINGS`] matter only where the unit has other processes.
-pub(super) const WITH_WORKERS: usize = 4;
-
-impl Fault {
-    const OTHERS: &[Self] = &[
-        Self::ShowFails,
-        Self::NeighboursFail,
-        Self::OpenFails,
-        Self::Hidden,
-        Self::Outside,
-        Self::Uninterruptible,
-        Self::GroupFails,
-        Self::Traced,
-        Self::WorkerTraced,
-        Self::FrozenGroup,
-        Self::NoCpu,
-        Self::TableFails,
-        Self::Foreign,
-        Self::Removed,
-        Self::Systemd,
-        Self::NotPermitted,
-    ];
-
-    pub(super) fn any(random: &mut Random) -> Self {
-        if random.chance(500) {
-            Self::Setting(random.below(SETTINGS.len() as u64) as usize)
-        } else {
-            random.pick(Self::OTHERS)
-        }
-    }
-}
-
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct World {
     pub(super) random: Random,
     pub(super) now: Duration,
@@ -259,7 +113,8 @@ pub(super) struct World {
     pub(super) suspended: Duration,
     pub(super) processes: BTreeMap<u32, Process>,
     pub(super) service: Service,
-    pub(super) workers: Vec<Worker>,
+    /// The unit's other processes, with what each does with the signal that asks for stacks.
+    pub(super) workers: Vec<(u32, OnDumpSignal)>,
     pub(super) faults: BTreeSet<Fault>,
     /// Whether systemd listens for the unit, which has a `.socket`.
     pub(super) activated: bool,
@@ -286,32 +141,11 @@ impl World {
         let mut world = Self {
             random: Random::new(seed),
             now: Duration::from_secs(1_000),
-            suspended: Duration::ZERO,
-            processes: BTreeMap::new(),
-            service: Service {
-                main: None,
-                started: Duration::ZERO,
-                state_changed: Duration::ZERO,
-                invocation: 0,
-                active: "activating",
-                sub: "auto-restart",
-                next: None,
-                restart: Restart::After(100, Mode::Serves),
-            },
-            workers: Vec::new(),
-            faults: BTreeSet::new(),
-            activated: false,
-            network: Network::default(),
-            cpu: (Duration::ZERO, Duration::ZERO),
-            no_cpu_since: Duration::ZERO,
-            on_dump_signal: OnDumpSignal::NoHandler,
-            mains: Vec::new(),
-            log: Vec::new(),
             event_rate,
-            calm: false,
-            next_pid: 0,
-            next_identity: 1,
+            ..Self::default()
         };
+        world.service.restart = Restart::After(100, Mode::Serves);
+        world.network.limit = 128;
         world.start(Mode::Hangs { accepts: false });
         world.now += Duration::from_secs(1_000);
         world
@@ -409,7 +243,7 @@ impl World {
             state_changed: self.now,
             active: "active",
             sub: "running",
-            next: None,
+            starts: None,
             ..self.service
         };
     }
@@ -485,16 +319,11 @@ impl World {
             self.network.end();
         }
         self.network.serve(self.mode(), now);
-        match self.service.next {
-            Some((due, Next::StartPre(millis))) if due <= now => {
-                self.service.sub = "start-pre";
-                self.service.next = Some((now + Duration::from_millis(millis), Next::Running));
-            }
-            Some((due, Next::Running)) if due <= now => self.start(match self.service.restart {
+        if is_due(self.service.starts) {
+            self.start(match self.service.restart {
                 Restart::After(_, mode) => mode,
                 _ => Mode::Serves,
-            }),
-            _ => {}
+            });
         }
     }
 
@@ -511,15 +340,11 @@ impl World {
         self.network.end();
         let service = &mut self.service;
         service.main = None;
-        let after = |millis, next| Some((self.now + Duration::from_millis(millis), next));
-        (service.active, service.sub, service.next) = match service.restart {
-            Restart::After(millis, _) => {
-                ("activating", "auto-restart", after(millis, Next::Running))
-            }
-            Restart::Stops(millis, sub) => ("deactivating", sub, after(millis, Next::Running)),
-            Restart::StartPre(millis) => {
-                ("activating", "start-pre", after(0, Next::StartPre(millis)))
-            }
+        let after = |millis| Some(self.now + Duration::from_millis(millis));
+        (service.active, service.sub, service.starts) = match service.restart {
+            Restart::After(millis, _) => ("activating", "auto-restart", after(millis)),
+            Restart::Stops(millis, sub) => ("deactivating", sub, after(millis)),
+            Restart::StartPre(millis) => ("activating", "start-pre", after(millis)),
             Restart::Failed => ("failed", "failed", None),
             Restart::Never => ("activating", "auto-restart", None),
         };
