@@ -12,6 +12,9 @@ use crate::manifest::Manifest;
 
 /// Connections that have waited for less than this do not count, so that readings need not be closer.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(200);
+/// A client that comes and resets between two readings leaves a place that hides an accept, so readings must be closer
+/// than clients are impatient.
+const LONGEST_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The watch, running in its own thread.
 #[derive(Debug)]
@@ -44,7 +47,7 @@ impl QueueWatch {
         let history = Arc::default();
         let watcher = Watcher {
             first,
-            interval: first.max(SHORTEST_INTERVAL),
+            interval: first.clamp(SHORTEST_INTERVAL, LONGEST_INTERVAL),
             remotes,
             history: Arc::clone(&history),
         };

@@ -152,6 +152,29 @@ fn a_queue_of_clients_that_reset_is_no_hang() {
 }
 
 #[test]
+fn a_queue_of_clients_that_reset_is_no_hang_with_a_long_timeout() {
+    let Some(systemd) = start_systemd() else {
+        return;
+    };
+    // A place whose client comes and resets between two readings hides an accept.
+    let mut backend = Overloaded::tcp(&systemd, "--slow 2 --backlog 1024");
+    backend.test_env = backend.test_env.default("timeout_seconds", 8);
+    let crowd = backend.clients(|client: &mut Client| {
+        // Not all at the same moments.
+        let some = std::time::SystemTime::UNIX_EPOCH
+            .elapsed()
+            .unwrap()
+            .subsec_micros()
+            % 300;
+        client
+            .get("/")
+            .read_for(IMPATIENCE + Duration::from_millis(some.into()));
+        client.end_by_reset();
+    });
+    backend.is_busy_until_it_is_stopped(&crowd);
+}
+
+#[test]
 fn a_full_queue_that_moves_is_no_hang() {
     tcp_is_spared("--slow 0.6 --backlog 3", stays);
 }
