@@ -14,6 +14,8 @@ use super::facts::{Context, Facts};
 pub struct Guard(&'static str);
 
 impl Guard {
+    /// The unit is not loaded.
+    const NOT_LOADED: Self = Self("not_loaded");
     /// The process was gone before the signal.
     pub(super) const GONE: Self = Self("gone");
     /// The main process, or its last reload, is younger than the minimal uptime.
@@ -135,6 +137,10 @@ pub(super) fn lasting_refusals(context: &Context<'_>, facts: &Facts) -> Vec<Stri
         // Several guards may lack the same fact.
         if !refusals.contains(&why) {
             refusals.push(why);
+        }
+        // What systemd says of a unit that it has not loaded means nothing.
+        if row.guard == Guard::NOT_LOADED {
+            break;
         }
     }
     refusals

@@ -126,7 +126,7 @@ impl<H: Host> Run<'_, H> {
     /// Logs the signal before it is sent.
     fn log_signal(&self, target: &Target<H::Process>) {
         self.host.log(&format!(
-            "sending {} to process {}, the main process of {}: no core route answered within its timeouts and the grace period",
+            "about to send {} to process {}, the main process of {}: no core route answered within its timeouts and the grace period",
             self.context.signal.name(),
             target.main.pid.get(),
             self.context.unit,

@@ -137,7 +137,7 @@ pub fn unhealthy_sweep(
         more => format!(" ({} failed)", count(more, "more route")),
     };
     let (state, seconds) = (state(verdict), left.as_secs_f64().ceil());
-    let line = format!("sweep {number}: {state}{first}{more}; trying again for {seconds} s");
+    let line = format!("sweep {number}: {state}{first}{more}; trying again for up to {seconds} s");
     escape(&line).into_owned()
 }
 

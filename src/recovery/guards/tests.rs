@@ -618,6 +618,17 @@ fn lasting_refusals_are_those_that_a_healthy_backend_shows() {
     assert!(hidden.contains("/proc does not show"), "{hidden}");
     assert!(foreign.contains("nginx.service"), "{foreign}");
     assert!(restart.contains("Restart=no"), "{restart}");
+    let typo = refusals(&|machine| {
+        machine.unit = Ok(unit(&[
+            ("LoadState", "not-found"),
+            ("Restart", "no"),
+            ("MainPID", "0"),
+        ]));
+    });
+    let [typo] = &typo[..] else {
+        panic!("{typo:#?}");
+    };
+    assert!(typo.contains("does not exist"), "{typo}");
     // Named once, although several guards lack it.
     let group = refusals(&|machine| machine.group = Err("no cgroup2".to_owned()));
     assert_eq!(group, ["no cgroup2"]);

@@ -65,7 +65,7 @@ fn a_hung_process_is_killed_once_and_its_successor_named() {
     let [line] = &*machine.records[0].log_lines else {
         panic!("{:?}", machine.records[0].log_lines);
     };
-    let expected = "sending SIGKILL to process 100000000, the main process of demo.service: ";
+    let expected = "about to send SIGKILL to process 100000000, the main process of demo.service: ";
     assert!(line.starts_with(expected), "{line}");
     assert_eq!(machine.world.mode(), Some(Mode::Serves));
 }

@@ -90,7 +90,7 @@ fn unhealthy_sweep_says_what_it_waits_for() {
             case("/", Class::Ok, Some(200), 0).core(),
         ]),
         "sweep 3: core /up: wrong body 200 after 4.0 ms, \"/version\" is \"1\\u{7}\", not \"2\" (1 more \
-         route failed); trying again for 27 s"
+         route failed); trying again for up to 27 s"
     );
     assert_eq!(
         line(vec![
@@ -99,7 +99,7 @@ fn unhealthy_sweep_says_what_it_waits_for() {
             lost("/d").core()
         ]),
         "sweep 3: the backend is down: core /b: refused after 0.0 ms (2 more routes failed); \
-         trying again for 27 s"
+         trying again for up to 27 s"
     );
 }
 
