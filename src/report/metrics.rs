@@ -63,6 +63,8 @@ pub(super) fn render(report: &Report) -> String {
     });
     let help = "Automatic restarts of the recovery unit since its last manual start.";
     metrics.gauge("unit_restarts", help, restarts);
+    let help = "Warnings of the last run, such as a recovery that would be refused.";
+    metrics.single("warnings", help, report.warnings.len());
 
     // Zero for a clock before 1970.
     let started = report.started_at.duration_since(UNIX_EPOCH);
