@@ -17,7 +17,7 @@ use crate::sweep::{ParkedRequest, ParkedState, Reach};
 const MOVES: &str = "the backend has accepted a connection that had waited since the sweep began: it is overloaded, not hung";
 
 pub(super) fn answered(_: &Context<'_>, facts: &Facts) -> Answer {
-    answered_by(&facts.parked)?;
+    late_answer(&facts.parked).map_or(Ok(()), refuse)?;
     let Ok(Sockets::Tcp(tcp)) = &facts.sockets else {
         return Ok(());
     };
@@ -39,10 +39,6 @@ fn late_answer(parked: &[ParkedRequest]) -> Option<String> {
         "the backend answered a parked request after {:.1} s: it is alive",
         after.as_secs_f64()
     ))
-}
-
-fn answered_by(parked: &[ParkedRequest]) -> Answer {
-    late_answer(parked).map_or(Ok(()), refuse)
 }
 
 /// Whether the parked requests alone show that the backend goes on: the refusal.
@@ -77,12 +73,8 @@ pub(super) fn foreign_listener(context: &Context<'_>, facts: &Facts) -> Answer {
 
 /// systemd shows a `Listen=` below `/var/run` as below `/run`, to which the former leads.
 fn without_var(path: &str) -> &str {
-    let legacy = path.starts_with("/var/run/");
-    if legacy {
-        path.strip_prefix("/var").unwrap_or(path)
-    } else {
-        path
-    }
+    let below_run = |rest: &&str| rest.starts_with("/run/");
+    path.strip_prefix("/var").filter(below_run).unwrap_or(path)
 }
 
 /// Whether the unit itself serves `address`.

@@ -205,6 +205,10 @@ fn what_proc_shows_of_the_main_process_is_read() {
     process(pending('D')).refuses("gone", "a device");
     let reused = alive(|vitals| vitals.age = Duration::from_secs(NOW - 1_002));
     process(reused).refuses("gone", "its PID was reused");
+    process(alive(|vitals| {
+        vitals.age = Duration::from_secs(NOW - 1_001)
+    }))
+    .passes();
     let outside = alive(|vitals| vitals.group = Some("/other".to_owned()));
     process(outside).refuses("main_pid", "control group /other");
     process(alive(|vitals| vitals.group = None)).refuses("unreadable", "needs cgroup2");
