@@ -67,14 +67,14 @@ fn refuse(why: String) -> Answer {
 /// One guard.
 struct Row {
     guard: Guard,
-    /// Whether it can refuse while the backend is healthy.
+    /// Whether healthy runs warn of it: its reason does not pass by itself.
     lasting: bool,
     check: fn(&Context<'_>, &Facts) -> Answer,
 }
 
-/// Seen only while the backend hangs.
-const NOW: bool = false;
-/// Also seen while the backend is healthy.
+/// Checked only while the backend hangs.
+const PASSING: bool = false;
+/// Also a warning while the backend is healthy.
 const LASTING: bool = true;
 
 const fn row(name: &'static str, lasting: bool, check: fn(&Context<'_>, &Facts) -> Answer) -> Row {
@@ -88,23 +88,23 @@ const fn row(name: &'static str, lasting: bool, check: fn(&Context<'_>, &Facts) 
 /// Every guard; the first that refuses is named.
 const TABLE: &[Row] = &[
     row("not_loaded", LASTING, unit::not_loaded),
-    row("not_active", NOW, unit::not_active),
+    row("not_active", PASSING, unit::not_active),
     row("main_pid", LASTING, process::main_pid),
-    row("too_young", NOW, process::too_young),
-    row("restarted", NOW, process::restarted),
-    row("changed", NOW, process::changed),
-    row("gone", NOW, process::gone),
-    row("answered", NOW, sockets::answered),
+    row("too_young", PASSING, process::too_young),
+    row("restarted", PASSING, process::restarted),
+    row("changed", PASSING, process::changed),
+    row("gone", PASSING, process::gone),
+    row("answered", PASSING, sockets::answered),
     row("not_local", LASTING, sockets::not_local),
     row("foreign_listener", LASTING, sockets::foreign_listener),
-    row("not_reached", NOW, sockets::not_reached),
-    row("busy", NOW, sockets::busy),
+    row("not_reached", PASSING, sockets::not_reached),
+    row("busy", PASSING, sockets::busy),
     row("no_restart", LASTING, unit::no_restart),
-    row("job_queued", NOW, unit::job_queued),
-    row("traced", NOW, process::traced),
-    row("frozen", NOW, unit::frozen),
-    row("uninterruptible", NOW, process::uninterruptible),
-    row("starved", NOW, process::starved),
+    row("job_queued", PASSING, unit::job_queued),
+    row("traced", PASSING, process::traced),
+    row("frozen", PASSING, unit::frozen),
+    row("uninterruptible", PASSING, process::uninterruptible),
+    row("starved", PASSING, process::starved),
     row("manifest_writable", LASTING, unit::manifest_writable),
 ];
 
