@@ -1,6 +1,7 @@
 //! Hangs that are hard to detect but found, and facts that the program cannot read, which it reports
 //! instead of guessing.
 
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use crate::network::{PrivateNetwork, RESTARTS, hang, is_recovered, is_spared, start_systemd};
@@ -117,4 +118,21 @@ fn healthy_run_warns(test_env: &TestEnv, part: &str) {
         !warnings.contains("in time")
     });
     assert!(warns && warnings.contains(part), "{warnings}");
+}
+
+#[test]
+fn a_healthy_run_warns_where_another_unit_has_the_unix_socket() {
+    let Some(systemd) = start_systemd() else {
+        return;
+    };
+    let network = PrivateNetwork::new(&systemd);
+    network.start(UNIT, "--listen 127.0.0.1:8001", RESTARTS);
+    let test_env = network.watch(UNIT, "http://backend.invalid");
+    let path = test_env.dir().join("other.sock");
+    let options = format!("--listen {}", path.display());
+    network.start("other.service", &options, RESTARTS);
+    let connects = || UnixStream::connect(&path).is_ok();
+    assert!(wait_until(Duration::from_secs(10), connects));
+    let test_env = test_env.top("unix_socket", path.to_str().unwrap());
+    healthy_run_warns(&test_env, "other.service");
 }
