@@ -271,7 +271,7 @@ pub(super) fn active() -> UnitReport {
         name: "scidex-api.service".to_owned(),
         active_state: "active".to_owned(),
         sub_state: "running".to_owned(),
-        since: Some(started_at() - Duration::from_hours(2)),
+        since: Some(started_at() - Duration::from_secs(7_200)),
         restarts: Some(3),
     }
 }

@@ -514,6 +514,25 @@ fn a_unix_socket_is_judged_by_its_listener_and_its_connections() {
         machine.neighbours = super::super::systemd::Unit::parse_all(legacy.as_bytes());
     }
     foreign.passes();
+    for machine in [&mut foreign.first, &mut foreign.now] {
+        let other = text.replace("demo.sock ", "other.sock ");
+        machine.neighbours = super::super::systemd::Unit::parse_all(other.as_bytes());
+    }
+    foreign.refuses("foreign_listener", "the service manager itself");
+    // Before the first connection of a healthy run, nothing is known; of a hung backend, that refuses.
+    let mut unknown = unix(Err("why".to_owned()));
+    for machine in [&mut unknown.first, &mut unknown.now] {
+        machine.unix.as_mut().unwrap().0.clear();
+    }
+    unknown.refuses("unreadable", "why");
+    unknown.context.hung_since = None;
+    assert_eq!(
+        lasting_refusals(&unknown.context, &unknown.facts()),
+        [""; 0]
+    );
+    let mut known = unix(Ok(Owner::Foreign("/nginx.service".to_owned())));
+    known.context.hung_since = None;
+    assert_eq!(lasting_refusals(&known.context, &known.facts()).len(), 1);
     // No connection could be made, since the queue was full all the time.
     let mut full = unix(Ok(Owner::Unit));
     for machine in [&mut full.first, &mut full.now] {
@@ -529,6 +548,8 @@ fn a_unix_socket_is_judged_by_its_listener_and_its_connections() {
         full.queues.record(&[], &reading);
     }
     full.passes();
+    full.first.unix.as_mut().unwrap().0[0].queue = Some((128, 128));
+    full.refuses("not_reached", "");
 }
 
 #[test]
