@@ -33,7 +33,7 @@ pub(super) fn routes<'v>(
     }
     let mut routes = Vec::with_capacity(items.len().min(MOST));
     // The first route with a method and path.
-    let mut known: HashMap<(Method, &str), usize> = HashMap::new();
+    let mut known: HashMap<(Method, &str), usize> = HashMap::with_capacity(routes.capacity());
     for (index, item) in items.iter().take(MOST).enumerate() {
         let place = format!("{place}[{index}]");
         context.route = item.get("path").and_then(Json::text);

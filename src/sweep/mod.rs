@@ -169,8 +169,8 @@ impl<'m> Prober<'m> {
             BackendState::Hung => Round::skipped(&others, SkipReason::BackendHung),
             BackendState::Down => Round::skipped(&others, SkipReason::BackendDown),
         };
-        let mut results = core.results;
-        results.extend(rest.results);
+        let mut results = rest.results;
+        results.extend(core.results);
         results.sort_unstable_by_key(|(index, _)| *index);
         Sweep {
             began,

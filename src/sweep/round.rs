@@ -18,7 +18,6 @@ use crate::verdict::{self, BackendState, ProbeResult};
 pub(super) type Routes<'m> = Vec<(usize, &'m Route)>;
 
 /// The results of one round: each route's index in the manifest and its result, ordered by index.
-#[derive(Default)]
 pub(super) struct Round {
     pub(super) results: Vec<(usize, ProbeResult)>,
 }
@@ -81,7 +80,9 @@ pub(super) fn probe_all(
     done: impl Fn() + Sync,
 ) -> Round {
     let next = AtomicUsize::new(0);
-    let round = Mutex::new(Round::default());
+    let round = Mutex::new(Round {
+        results: Vec::with_capacity(routes.len()),
+    });
     let work = || {
         while let Some((index, route)) = routes.get(next.fetch_add(1, Ordering::Relaxed)) {
             let result = probe::probe(client, (*index, route), plan, deadline);

@@ -21,7 +21,7 @@ use crate::cause::{ResponseError, TransportError};
 use crate::manifest::Scheme;
 
 /// Enough for most responses in one read, and small with 64 probes in flight.
-const INPUT: usize = 16 * 1024;
+const INPUT: usize = 8 * 1024;
 
 /// More than the longest head that is accepted, so that a head never fills it.
 const INPUT_MAX: usize = HEAD_MAX + 1024;
