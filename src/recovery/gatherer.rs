@@ -128,10 +128,7 @@ impl<'a, H: Host> Gatherer<'a, H> {
         let reading = self.host.read_sockets(self.context.hung_since.is_some())?;
         self.queues.record(&self.context.addresses, &reading);
         let socket_units = || -> Result<Vec<&Unit>, String> {
-            let names: Vec<&str> = unit
-                .triggered_by()
-                .filter(|name| name.ends_with(".socket"))
-                .collect();
+            let names: Vec<&str> = unit.triggered_by(".socket").collect();
             let units = neighbours.as_ref().map_err(Clone::clone)?.iter();
             Ok(units
                 .filter(|unit| unit.id().is_some_and(|id| names.contains(&id)))

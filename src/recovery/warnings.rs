@@ -229,10 +229,7 @@ fn about_own(own: &OwnService, show: impl Fn(&str) -> Result<Unit, String>) -> V
         Err(why) => return vec![not_seen(&own.name, &why)],
     };
     let mut warnings: Vec<_> = stale(&own.name, own.scope, &unit).into_iter().collect();
-    for name in unit
-        .triggered_by()
-        .filter(|name| name.strip_suffix(".timer").is_some())
-    {
+    for name in unit.triggered_by(".timer") {
         match show(name) {
             Ok(timer) => warnings.extend(about_timer(name, own.scope, &timer)),
             Err(why) => warnings.push(not_seen(name, &why)),

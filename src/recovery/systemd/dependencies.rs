@@ -2,6 +2,7 @@
 //! those whose stop then comes back to it. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::iter;
 
 use super::restart::RestartFacts;
 use super::systemctl::systemctl;
@@ -37,7 +38,7 @@ const STARTED: [&str; 4] = ["Requires", "BindsTo", "Wants", "Upholds"];
 /// The units that [`RestartFacts`] still needs beside the `known` ones: those that depend on `unit`, directly or not,
 /// those that any of them needs, and the `.socket` units. Slices are left out: they are always there.
 pub(super) fn names_to_ask<'a>(unit: &'a Unit, known: &'a [Unit]) -> BTreeSet<&'a str> {
-    let sockets = unit.triggered_by().filter(|name| name.ends_with(".socket"));
+    let sockets = unit.triggered_by(".socket");
     let needed = known
         .iter()
         .chain([unit])
@@ -67,21 +68,16 @@ pub(super) fn no_restart(facts: &RestartFacts<'_>) -> Property<Option<String>> {
         // Missing, it must not look like an empty list.
         facts.unit.list(list)?.for_each(drop);
     }
-    let name = facts.name;
-    if let Some(obstacle) = Obstacle::of(facts, facts.unit, true)? {
-        let role = "which it needs";
-        return Ok(Some(format!(
-            "systemd would not restart {name}: {}",
-            obstacle.describe(name, role)
-        )));
-    }
+    let itself = (facts.unit, true, "which it needs");
     // systemd restarts all of them in one transaction, which fails as a whole where a unit is not loaded.
-    for unit in restarting_with(facts) {
-        if let Some(obstacle) = Obstacle::of(facts, unit, false)? {
-            let role = "which is restarted with it";
+    let others = restarting_with(facts).into_iter();
+    let others = others.map(|unit| (unit, false, "which is restarted with it"));
+    for (unit, jobs, role) in iter::once(itself).chain(others) {
+        if let Some(obstacle) = Obstacle::of(facts, unit, jobs)? {
             return Ok(Some(format!(
-                "systemd would not restart {name}: {}",
-                obstacle.describe(name, role)
+                "systemd would not restart {}: {}",
+                facts.name,
+                obstacle.describe(facts.name, role)
             )));
         }
     }

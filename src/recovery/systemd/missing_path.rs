@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 
+use super::properties::OTHER_ROOT;
 use super::unit::Unit;
 use crate::escape::escape;
 
@@ -37,16 +38,6 @@ pub(in crate::recovery) fn missing_path(unit: &Unit) -> Option<String> {
 
 /// The absolute paths among the two.
 fn needed_paths(unit: &Unit) -> Vec<String> {
-    // Any of these shows the unit other files than this program sees.
-    const OTHER_ROOT: [&str; 7] = [
-        "RootDirectory",
-        "RootImage",
-        "BindPaths",
-        "BindReadOnlyPaths",
-        "MountImages",
-        "ExtensionImages",
-        "ExtensionDirectories",
-    ];
     let elsewhere = |name: &&str| unit.value(name).is_some_and(|value| !value.is_empty());
     if OTHER_ROOT.iter().any(elsewhere) {
         return Vec::new();

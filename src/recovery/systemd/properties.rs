@@ -2,7 +2,11 @@
 
 /// The properties requested of a service or timer: org.freedesktop.systemd1(5) describes them. systemd silently
 /// omits those that it, or the unit's type, does not have.
-pub(super) const SERVICE: &[&str] = &[
+pub(super) fn of_service() -> Vec<&'static str> {
+    [SERVICE, UNITS, OTHER_ROOT].concat()
+}
+
+const SERVICE: &[&str] = &[
     "Id",
     "LoadState",
     "ActiveState",
@@ -17,7 +21,6 @@ pub(super) const SERVICE: &[&str] = &[
     "FreezerState",
     "NeedDaemonReload",
     "NRestarts",
-    "TriggeredBy",
     // whether and when it restarts
     "Restart",
     "RestartMode",
@@ -42,26 +45,13 @@ pub(super) const SERVICE: &[&str] = &[
     // what else a failure does
     "FailureAction",
     "SuccessAction",
-    "OnFailure",
     "OnFailureJobMode",
-    "OnSuccess",
     "OnSuccessJobMode",
-    // dependencies and dependents
-    "Requires",
-    "Requisite",
-    "BindsTo",
-    "PartOf",
-    "StopPropagatedFrom",
-    "Wants",
-    "Upholds",
-    "After",
-    "RequiredBy",
-    "RequisiteOf",
-    "BoundBy",
-    "ConsistsOf",
-    "PropagatesStopTo",
-    // the files that a restart needs
     "WorkingDirectory",
+];
+
+/// Any of these shows a service other files than this program sees.
+pub(super) const OTHER_ROOT: &[&str] = &[
     "RootDirectory",
     "RootImage",
     "BindPaths",

@@ -303,9 +303,7 @@ fn what_action_does(action: &str) -> &'static str {
 
 /// After a start limit, the units that need `systemctl reset-failed`: a `.socket` fails with its service.
 pub(in crate::recovery) fn units_to_reset<'a>(unit: &'a Unit, name: &'a str) -> Vec<&'a str> {
-    let sockets = unit
-        .triggered_by()
-        .filter(|trigger| trigger.ends_with(".socket"));
+    let sockets = unit.triggered_by(".socket");
     [name].into_iter().chain(sockets).collect()
 }
 

@@ -11,7 +11,7 @@ use nix::unistd::geteuid;
 
 use super::command::{self, Output, Trouble};
 use super::dependencies::names_to_ask;
-use super::properties::{NEIGHBOUR, SERVICE};
+use super::properties::{NEIGHBOUR, of_service};
 use super::unit::Unit;
 use crate::escape::escape;
 use crate::manifest::Scope;
@@ -61,23 +61,7 @@ impl Systemctl {
     ///
     /// A message, if `systemctl` is missing, fails, prints garbage, or does not end in time.
     pub(in crate::recovery) fn show(&self, unit: &str) -> Result<Unit, String> {
-        Unit::parse(&self.ask(&[unit], SERVICE)?)
-    }
-
-    /// The manager's state of the units `names`, in one call; none for an empty list.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::show`].
-    pub(in crate::recovery) fn show_units(
-        &self,
-        names: &[&str],
-        properties: &[&str],
-    ) -> Result<Vec<Unit>, String> {
-        if names.is_empty() {
-            return Ok(Vec::new());
-        }
-        Unit::parse_all(&self.ask(names, properties)?)
+        Unit::parse(&self.ask(&[unit], &of_service())?)
     }
 
     /// The units that decide what a kill of `unit` sets off. One call suffices for most units, and each further one is
@@ -90,11 +74,10 @@ impl Systemctl {
         let mut neighbours = Vec::new();
         for _ in 0..NEIGHBOUR_CALLS {
             let names: Vec<_> = names_to_ask(unit, &neighbours).into_iter().collect();
-            let answer = self.show_units(&names, NEIGHBOUR)?;
-            if answer.is_empty() {
+            if names.is_empty() {
                 break;
             }
-            neighbours.extend(answer);
+            neighbours.extend(Unit::parse_all(&self.ask(&names, NEIGHBOUR)?)?);
         }
         Ok(neighbours)
     }
@@ -374,7 +357,7 @@ mod tests {
              [ \"$unit\" != worker.service ] || echo BoundBy=sub.service; done",
         );
         let systemctl = fake.systemctl(Scope::System, LONG);
-        assert_eq!(systemctl.show_units(&[], NEIGHBOUR), Ok(Vec::new()));
+        assert_eq!(systemctl.neighbours(&Unit::default()), Ok(Vec::new()));
         let ids = |unit: &Unit| {
             let units = repeat(|| systemctl.neighbours(unit)).unwrap();
             let ids = units.iter().filter_map(Unit::id).map(str::to_owned);

@@ -133,9 +133,13 @@ impl Unit {
         self.value("NRestarts")?.parse().ok()
     }
 
-    /// The timers, sockets and paths that trigger the unit.
-    pub(in crate::recovery) fn triggered_by(&self) -> impl Iterator<Item = &str> {
-        self.list_or_empty("TriggeredBy")
+    /// The units of a kind, `.socket` or `.timer`, that trigger the unit.
+    pub(in crate::recovery) fn triggered_by(
+        &self,
+        kind: &'static str,
+    ) -> impl Iterator<Item = &str> {
+        let units = self.list_or_empty("TriggeredBy");
+        units.filter(move |name| name.ends_with(kind))
     }
 
     /// The addresses and paths of a `.socket`, as in `Listen=[::]:8000 (Stream)`, but without the kind.

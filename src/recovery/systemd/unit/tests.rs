@@ -27,7 +27,10 @@ fn parse_reads_a_running_service() {
     assert_eq!(unit.freezer_state(), Some("running"));
     assert_eq!(unit.needs_reload(), Ok(false));
     assert_eq!(unit.restarts(), Some(2));
-    assert_eq!(unit.triggered_by().collect::<Vec<_>>(), ["demo.socket"]);
+    let triggers: Vec<_> = unit.list_or_empty("TriggeredBy").collect();
+    assert_eq!(triggers, ["demo.socket"]);
+    assert!(unit.triggered_by(".socket").eq(triggers));
+    assert_eq!(unit.triggered_by(".timer").count(), 0);
     assert_eq!(
         unit.list("BoundBy").unwrap().collect::<Vec<_>>(),
         ["worker.service"]
@@ -54,7 +57,7 @@ fn parse_reads_a_unit_that_does_not_exist() {
     assert!(unit.main_started().is_err(), "0 is no point in time");
     assert!(unit.invocation().is_err());
     assert!(unit.control_group().is_err());
-    assert_eq!(unit.triggered_by().count(), 0);
+    assert_eq!(unit.list_or_empty("TriggeredBy").count(), 0);
 }
 
 #[test]
