@@ -14,7 +14,7 @@ use serde::{Serialize, Serializer};
 
 use super::facts::{Context, Facts, Group, Sockets, TcpFacts, UnixFacts};
 use super::sockets::owners::Owner;
-use super::sockets::table::{TcpSocket, listeners, server_side};
+use super::sockets::table::{TcpSocket, listeners, server_sides};
 use super::{proc, stacks};
 use crate::clock::Monotonic;
 use crate::manifest::DumpSignal;
@@ -232,9 +232,7 @@ impl ParkedCounts {
         let unconnected = |request: &&ParkedRequest| request.reach == Reach::Unconnected;
         let count = |accepted: bool| {
             rows.map(|rows| {
-                let connections = parked.iter().filter_map(|request| request.connection);
-                connections
-                    .filter_map(|connection| server_side(rows, &connection))
+                server_sides(rows, parked)
                     .filter(|row| row.is_open() && row.accepted() == accepted)
                     .count()
             })

@@ -11,7 +11,7 @@ use super::host::Host;
 use super::sockets::owners::{self, Owner};
 use super::sockets::queue::QueueHistory;
 use super::sockets::reader::Reading;
-use super::sockets::table::{TcpSocket, listeners, server_side};
+use super::sockets::table::{TcpSocket, listeners, server_sides};
 use super::systemd::Unit;
 use crate::clock::Monotonic;
 use crate::sweep::ParkedRequest;
@@ -172,9 +172,7 @@ impl<'a, H: Host> Gatherer<'a, H> {
     fn groups_that_matter(&self, rows: &[TcpSocket], parked: &[ParkedRequest]) -> HashSet<u64> {
         let addresses = self.context.addresses.iter();
         let listeners = addresses.flat_map(|address| listeners(rows, *address));
-        let connections = parked.iter().filter_map(|request| request.connection);
-        let server_sides = connections.filter_map(|connection| server_side(rows, &connection));
-        let sockets = listeners.chain(server_sides);
+        let sockets = listeners.chain(server_sides(rows, parked));
         sockets.filter_map(|socket| socket.group).collect()
     }
 }

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use super::super::facts::{Context, CpuTimes, Facts, Sockets, TcpFacts};
 use super::super::sockets::owners::Owner;
 use super::super::sockets::queue::QueueHistory;
-use super::super::sockets::table::{TcpSocket, canonical, listeners, server_side};
+use super::super::sockets::table::{TcpSocket, canonical, listeners, server_side, server_sides};
 use super::super::sockets::unix::UnixListener;
 use super::{Answer, Guard, Objection, Refusal, refuse};
 use crate::escape::escape;
@@ -21,9 +21,8 @@ pub(super) fn answered(_: &Context<'_>, facts: &Facts) -> Answer {
     let Ok(Sockets::Tcp(tcp)) = &facts.sockets else {
         return Ok(());
     };
-    let connections = facts.parked.iter().filter_map(|request| request.connection);
-    let mut server_sides = connections.filter_map(|connection| server_side(&tcp.rows, &connection));
-    match server_sides.find(|row| row.unacknowledged() > 0) {
+    let mut rows = server_sides(&tcp.rows, &facts.parked);
+    match rows.find(|row| row.unacknowledged() > 0) {
         None => Ok(()),
         Some(row) => refuse(format!(
             "the backend has written an answer to a parked request ({} bytes), but it has not arrived: look for a packet filter",
@@ -84,12 +83,14 @@ fn own_address(
     tcp: &TcpFacts,
     address: SocketAddr,
 ) -> Answer {
-    let parked = facts.parked.iter().filter_map(|request| request.connection);
-    let server_sides = parked
-        .filter(|connection| canonical(connection.remote) == canonical(address))
-        .filter_map(|connection| server_side(&tcp.rows, &connection));
+    let sent_there = facts.parked.iter().filter(|request| {
+        let remote = request.remote().map(canonical);
+        remote == Some(canonical(address))
+    });
     // With SO_REUSEPORT, several may serve it. In FIN_WAIT2 a row has no group.
-    let mut served_by: Vec<_> = server_sides.filter(|row| row.group.is_some()).collect();
+    let mut served_by: Vec<_> = server_sides(&tcp.rows, sent_there)
+        .filter(|row| row.group.is_some())
+        .collect();
     if served_by.is_empty() {
         served_by = listeners(&tcp.rows, address);
     }
@@ -197,8 +198,7 @@ fn reads_everything(parked: &[ParkedRequest], sockets: &Sockets) -> bool {
     let Sockets::Tcp(tcp) = sockets else {
         return false;
     };
-    let connections = parked.iter().filter_map(|request| request.connection);
-    let rows = connections.filter_map(|connection| server_side(&tcp.rows, &connection));
+    let rows = server_sides(&tcp.rows, parked);
     let open: Vec<_> = rows.filter(|row| row.is_open()).collect();
     let is_read = |row: &&TcpSocket| row.accepted() && row.receive_queue == 0;
     !open.is_empty() && open.iter().all(is_read)

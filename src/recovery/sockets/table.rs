@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use crate::sweep::Connection;
+use crate::sweep::{Connection, ParkedRequest};
 
 /// The state of a TCP socket, include/net/tcp_states.h.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +110,15 @@ pub(in crate::recovery) fn server_side<'a>(
     let (client, server) = (canonical(connection.local), reached(connection.remote));
     let mut connections = table.iter().filter(|socket| socket.is_connection());
     connections.find(|socket| socket.local == server && socket.remote == client)
+}
+
+/// The server's ends of these requests, of those that have one.
+pub(in crate::recovery) fn server_sides<'a>(
+    table: &'a [TcpSocket],
+    parked: impl IntoIterator<Item = &'a ParkedRequest>,
+) -> impl Iterator<Item = &'a TcpSocket> {
+    let connections = parked.into_iter().filter_map(|request| request.connection);
+    connections.filter_map(|connection| server_side(table, &connection))
 }
 
 /// The listeners in `table` among which the kernel could have chosen for a connection to `address`: those
