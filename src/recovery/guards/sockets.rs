@@ -41,7 +41,7 @@ fn late_answer(parked: &[ParkedRequest]) -> Option<String> {
 }
 
 /// Whether the parked requests alone show that the backend goes on: the refusal.
-pub(in crate::recovery) fn late_sign(parked: &[ParkedRequest]) -> Option<Refusal> {
+pub(crate) fn late_sign(parked: &[ParkedRequest]) -> Option<Refusal> {
     let answer = late_answer(parked).map(|why| (Guard::ANSWERED, why));
     answer.or_else(|| connected_late(parked).then(|| (Guard::BUSY, MOVES.to_owned())))
 }

@@ -26,7 +26,7 @@ const HEADER: usize = 16;
 
 /// A netlink socket for queries.
 #[derive(Debug)]
-pub(in crate::recovery) struct SockDiag {
+pub(crate) struct SockDiag {
     socket: OwnedFd,
     buffer: Vec<u8>,
     sequence: u32,
@@ -38,7 +38,7 @@ impl SockDiag {
     /// # Errors
     ///
     /// A message with the remedy, if AF_NETLINK is not accessible.
-    pub(in crate::recovery) fn open() -> Result<Self, String> {
+    pub(crate) fn open() -> Result<Self, String> {
         let open = || {
             let socket = socket(
                 AddressFamily::Netlink,
@@ -70,7 +70,7 @@ impl SockDiag {
     /// # Errors
     ///
     /// The kernel refuses, an answer cannot be read, or not all answers have arrived by `until`.
-    pub(in crate::recovery) fn read_table(
+    pub(crate) fn read_table(
         &mut self,
         question: &[u8],
         until: Monotonic,
@@ -99,7 +99,7 @@ impl SockDiag {
 
 /// Why there is no table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::recovery) enum Fault {
+pub(crate) enum Fault {
     /// The kernel refused.
     Refused(Errno),
     /// An answer could not be parsed.
@@ -140,7 +140,7 @@ fn request(question: &[u8], sequence: u32) -> Vec<u8> {
 
 /// Reads one answer and returns whether it was the last one. Answers to earlier questions (another
 /// `sequence`) are skipped.
-pub(in crate::recovery) fn parse(
+pub(crate) fn parse(
     mut answer: &[u8],
     sequence: u32,
     take: &mut impl FnMut(&[u8]) -> Option<()>,
@@ -167,7 +167,7 @@ pub(in crate::recovery) fn parse(
 }
 
 /// The attributes in `from`: their types and values, up to the first truncated one.
-pub(in crate::recovery) fn attributes(mut from: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub(crate) fn attributes(mut from: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let length = usize::from(u16_at(from, 0)?);
         let kind = u16_at(from, 2)?;
@@ -182,19 +182,19 @@ const fn aligned(length: usize) -> usize {
     length.next_multiple_of(4)
 }
 
-pub(in crate::recovery) fn bytes(from: &[u8], offset: usize, length: usize) -> Option<&[u8]> {
+pub(crate) fn bytes(from: &[u8], offset: usize, length: usize) -> Option<&[u8]> {
     from.get(offset..offset.checked_add(length)?)
 }
 
-pub(in crate::recovery) fn u16_at(from: &[u8], offset: usize) -> Option<u16> {
+pub(crate) fn u16_at(from: &[u8], offset: usize) -> Option<u16> {
     Some(u16::from_ne_bytes(bytes(from, offset, 2)?.try_into().ok()?))
 }
 
-pub(in crate::recovery) fn u32_at(from: &[u8], offset: usize) -> Option<u32> {
+pub(crate) fn u32_at(from: &[u8], offset: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(bytes(from, offset, 4)?.try_into().ok()?))
 }
 
-pub(in crate::recovery) fn u64_at(from: &[u8], offset: usize) -> Option<u64> {
+pub(crate) fn u64_at(from: &[u8], offset: usize) -> Option<u64> {
     Some(u64::from_ne_bytes(bytes(from, offset, 8)?.try_into().ok()?))
 }
 

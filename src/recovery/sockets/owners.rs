@@ -9,7 +9,7 @@ use super::super::systemd::Unit;
 
 /// The owner of the control group of a socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::recovery) enum Owner {
+pub(crate) enum Owner {
     /// The unit's own group, or one below it.
     Unit,
     /// The group of a `.socket` unit that triggers the unit; its name.
@@ -26,18 +26,18 @@ pub(in crate::recovery) enum Owner {
 }
 
 /// The service manager as the owner, on behalf of these `.socket` units.
-pub(in crate::recovery) fn manager(socket_units: &[&Unit]) -> Owner {
+pub(crate) fn manager(socket_units: &[&Unit]) -> Owner {
     let listens = socket_units.iter().flat_map(|unit| unit.listens());
     Owner::Manager(listens.map(str::to_owned).collect())
 }
 
 /// Where owners are looked for.
-pub(in crate::recovery) struct Search<'a, H> {
-    pub(in crate::recovery) host: &'a H,
+pub(crate) struct Search<'a, H> {
+    pub(crate) host: &'a H,
     /// The service manager's own group, if known.
-    pub(in crate::recovery) manager: Option<&'a ControlGroup>,
+    pub(crate) manager: Option<&'a ControlGroup>,
     /// The `.socket` units that trigger the service.
-    pub(in crate::recovery) socket_units: &'a dyn Fn() -> Result<Vec<&'a Unit>, String>,
+    pub(crate) socket_units: &'a dyn Fn() -> Result<Vec<&'a Unit>, String>,
 }
 
 impl<H: Host> Search<'_, H> {
@@ -46,7 +46,7 @@ impl<H: Host> Search<'_, H> {
     /// # Errors
     ///
     /// A message, if systemd does not tell about the `.socket` units.
-    pub(in crate::recovery) fn owners(
+    pub(crate) fn owners(
         &self,
         own: &HashSet<u64>,
         ids: &HashSet<u64>,

@@ -16,7 +16,7 @@ const WAITED: Duration = Duration::from_millis(200);
 /// The accept queues at the addresses of a backend, over all readings of a sweep. Remembers only connections
 /// that wait, so its size is bounded by the backlogs.
 #[derive(Clone, Debug, Default)]
-pub(in crate::recovery) struct QueueHistory {
+pub(crate) struct QueueHistory {
     readings: usize,
     tcp: HashMap<SocketAddr, TcpQueue>,
     unix: UnixQueue,
@@ -24,7 +24,7 @@ pub(in crate::recovery) struct QueueHistory {
 
 impl QueueHistory {
     /// Adds one reading; over TCP, for each of `addresses`.
-    pub(in crate::recovery) fn record(&mut self, addresses: &[SocketAddr], reading: &Reading) {
+    pub(crate) fn record(&mut self, addresses: &[SocketAddr], reading: &Reading) {
         self.readings = self.readings.saturating_add(1);
         match reading {
             Reading::Tcp(reading) => {
@@ -38,22 +38,18 @@ impl QueueHistory {
     }
 
     /// Whether there are several readings, so that movement can be seen.
-    pub(in crate::recovery) const fn is_series(&self) -> bool {
+    pub(crate) const fn is_series(&self) -> bool {
         self.readings > 1
     }
 
     /// Whether the queue at one of `addresses`, or of the UNIX socket, has moved.
-    pub(in crate::recovery) fn has_moved(&self, addresses: &[SocketAddr]) -> bool {
+    pub(crate) fn has_moved(&self, addresses: &[SocketAddr]) -> bool {
         let mut queues = addresses.iter().filter_map(|address| self.tcp_at(*address));
         self.unix.moved || queues.any(|queue| queue.moved)
     }
 
     /// Whether a listener at `address` (none: of the UNIX socket) was full in the readings around `moment`.
-    pub(in crate::recovery) fn was_full(
-        &self,
-        address: Option<SocketAddr>,
-        moment: Monotonic,
-    ) -> bool {
+    pub(crate) fn was_full(&self, address: Option<SocketAddr>, moment: Monotonic) -> bool {
         match address {
             Some(address) => {
                 (self.tcp_at(address)).is_some_and(|queue| queue.full.contains(moment))

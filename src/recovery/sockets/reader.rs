@@ -17,7 +17,7 @@ const REPEATS: usize = 5;
 
 /// One reading of the kernel's socket tables.
 #[derive(Clone, Debug)]
-pub(in crate::recovery) enum Reading {
+pub(crate) enum Reading {
     Tcp(TcpReading),
     /// The sockets that listen at the path.
     Unix {
@@ -29,17 +29,17 @@ pub(in crate::recovery) enum Reading {
 /// One reading of the TCP sockets at a port. An accept between the reading of the listeners and that of the
 /// connections would be miscounted, so the listeners are read again afterwards.
 #[derive(Clone, Debug)]
-pub(in crate::recovery) struct TcpReading {
-    pub(in crate::recovery) at: Monotonic,
+pub(crate) struct TcpReading {
+    pub(crate) at: Monotonic,
     /// The listeners, and then the connections.
-    pub(in crate::recovery) rows: Vec<TcpSocket>,
+    pub(crate) rows: Vec<TcpSocket>,
     /// The listeners after that; with the same lengths, unless they change all the time.
-    pub(in crate::recovery) listeners_after: Vec<TcpSocket>,
+    pub(crate) listeners_after: Vec<TcpSocket>,
 }
 
 /// Where the backend listens, with a netlink socket to read its tables.
 #[derive(Debug)]
-pub(in crate::recovery) struct SocketReader {
+pub(crate) struct SocketReader {
     place: Place,
     sock_diag: Option<SockDiag>,
 }
@@ -52,7 +52,7 @@ enum Place {
 
 impl SocketReader {
     /// A reader for the backend of `manifest`.
-    pub(in crate::recovery) fn new(manifest: &Manifest) -> Self {
+    pub(crate) fn new(manifest: &Manifest) -> Self {
         let place = match &manifest.unix_socket {
             Some(path) => Place::Path(path.as_path().to_owned()),
             None => Place::Port(manifest.base_url.port()),
@@ -68,7 +68,7 @@ impl SocketReader {
     /// # Errors
     ///
     /// A message, if the kernel refuses or is too slow.
-    pub(in crate::recovery) fn read(&mut self) -> Result<Reading, String> {
+    pub(crate) fn read(&mut self) -> Result<Reading, String> {
         let port = match &self.place {
             Place::Path(path) => {
                 return Ok(Reading::Unix {
@@ -98,7 +98,7 @@ impl SocketReader {
     /// # Errors
     ///
     /// As [`Self::read`].
-    pub(in crate::recovery) fn read_listeners(&mut self) -> Result<Reading, String> {
+    pub(crate) fn read_listeners(&mut self) -> Result<Reading, String> {
         match self.place {
             Place::Path(_) => self.read(),
             Place::Port(port) => Ok(Reading::Tcp(TcpReading {

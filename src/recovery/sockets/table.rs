@@ -6,7 +6,7 @@ use crate::sweep::{Connection, ParkedRequest};
 
 /// The state of a TCP socket, include/net/tcp_states.h.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::recovery) enum TcpState {
+pub(crate) enum TcpState {
     Established,
     FinWait1,
     FinWait2,
@@ -20,7 +20,7 @@ pub(in crate::recovery) enum TcpState {
 }
 
 impl TcpState {
-    pub(in crate::recovery) const fn from_kernel(number: u8) -> Self {
+    pub(crate) const fn from_kernel(number: u8) -> Self {
         match number {
             1 => Self::Established,
             4 => Self::FinWait1,
@@ -35,7 +35,7 @@ impl TcpState {
     }
 
     /// Whether the application on this side has closed or shut down its end, or died.
-    pub(in crate::recovery) const fn closed_here(self) -> bool {
+    pub(crate) const fn closed_here(self) -> bool {
         matches!(
             self,
             Self::FinWait1 | Self::FinWait2 | Self::TimeWait | Self::Closing | Self::LastAck
@@ -45,65 +45,65 @@ impl TcpState {
 
 /// A TCP socket of this machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::recovery) struct TcpSocket {
-    pub(in crate::recovery) state: TcpState,
+pub(crate) struct TcpSocket {
+    pub(crate) state: TcpState,
     /// Its own address; an IPv4-mapped IPv6 address is given as IPv4.
-    pub(in crate::recovery) local: SocketAddr,
+    pub(crate) local: SocketAddr,
     /// The other end's address.
-    pub(in crate::recovery) remote: SocketAddr,
+    pub(crate) remote: SocketAddr,
     /// The kernel's unique number for it, from the handshake to TIME_WAIT.
-    pub(in crate::recovery) cookie: u64,
+    pub(crate) cookie: u64,
     /// 0 if no process has a descriptor for it; see [`Self::accepted`].
-    pub(in crate::recovery) inode: u32,
+    pub(crate) inode: u32,
     /// If listening: connections in the accept queue. Otherwise: bytes that the application has not read.
-    pub(in crate::recovery) receive_queue: u32,
+    pub(crate) receive_queue: u32,
     /// If listening: the accept queue's limit. Otherwise: bytes not acknowledged or not sent.
-    pub(in crate::recovery) send_queue: u32,
+    pub(crate) send_queue: u32,
     /// The control group of the process that created the socket, as its cgroup2 id; an accepted
     /// connection has its listener's. None in TIME_WAIT and FIN_WAIT2.
-    pub(in crate::recovery) group: Option<u64>,
+    pub(crate) group: Option<u64>,
     /// Whether an IPv6 listener does not accept IPv4 connections.
-    pub(in crate::recovery) ipv6_only: bool,
+    pub(crate) ipv6_only: bool,
 }
 
 impl TcpSocket {
     /// Bytes that the application has written and the other end has not acknowledged.
-    pub(in crate::recovery) fn unacknowledged(&self) -> u32 {
+    pub(crate) fn unacknowledged(&self) -> u32 {
         // A FIN occupies one sequence number.
         let fin = u32::from(self.state.closed_here());
         self.send_queue.saturating_sub(fin)
     }
 
     /// Whether both ends of the connection, or at least this one, are open.
-    pub(in crate::recovery) const fn is_open(&self) -> bool {
+    pub(crate) const fn is_open(&self) -> bool {
         matches!(self.state, TcpState::Established | TcpState::CloseWait)
     }
 
     /// Whether it is a connection that waits to be accepted.
-    pub(in crate::recovery) const fn is_waiting(&self) -> bool {
+    pub(crate) const fn is_waiting(&self) -> bool {
         self.is_open() && self.inode == 0
     }
 
     /// Whether a process has accepted this connection. After a side has closed, the inode does not show
     /// it.
-    pub(in crate::recovery) const fn accepted(&self) -> bool {
+    pub(crate) const fn accepted(&self) -> bool {
         self.inode != 0
     }
 
     /// Whether this is a server's end of a connection (or was one).
-    pub(in crate::recovery) const fn is_connection(&self) -> bool {
+    pub(crate) const fn is_connection(&self) -> bool {
         !matches!(self.state, TcpState::Listen | TcpState::Other)
     }
 
     /// Whether it is a listener with more waiting connections than its limit, so that the kernel drops further
     /// ones: a backlog of N holds N+1.
-    pub(in crate::recovery) const fn is_full(&self) -> bool {
+    pub(crate) const fn is_full(&self) -> bool {
         self.receive_queue > self.send_queue
     }
 }
 
 /// The server's end of this program's `connection`.
-pub(in crate::recovery) fn server_side<'a>(
+pub(crate) fn server_side<'a>(
     table: &'a [TcpSocket],
     connection: &Connection,
 ) -> Option<&'a TcpSocket> {
@@ -113,7 +113,7 @@ pub(in crate::recovery) fn server_side<'a>(
 }
 
 /// The server's ends of these requests, of those that have one.
-pub(in crate::recovery) fn server_sides<'a>(
+pub(crate) fn server_sides<'a>(
     table: &'a [TcpSocket],
     parked: impl IntoIterator<Item = &'a ParkedRequest>,
 ) -> impl Iterator<Item = &'a TcpSocket> {
@@ -124,7 +124,7 @@ pub(in crate::recovery) fn server_sides<'a>(
 /// The listeners in `table` among which the kernel could have chosen for a connection to `address`: those
 /// bound to it or, if there are none, to the wildcard address (`compute_score` of the kernel's
 /// net/ipv4/inet_hashtables.c).
-pub(in crate::recovery) fn listeners(table: &[TcpSocket], address: SocketAddr) -> Vec<&TcpSocket> {
+pub(crate) fn listeners(table: &[TcpSocket], address: SocketAddr) -> Vec<&TcpSocket> {
     let address = reached(address);
     let at_port = || {
         let listening = table
@@ -149,12 +149,12 @@ pub(in crate::recovery) fn listeners(table: &[TcpSocket], address: SocketAddr) -
 }
 
 /// An IPv4-mapped IPv6 address as IPv4; without scope and flow label.
-pub(in crate::recovery) fn canonical(address: SocketAddr) -> SocketAddr {
+pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 /// The address that a connection to `address` reaches: the unspecified one means this machine, ip(7).
-pub(in crate::recovery) fn reached(address: SocketAddr) -> SocketAddr {
+pub(crate) fn reached(address: SocketAddr) -> SocketAddr {
     match canonical(address) {
         SocketAddr::V4(any) if any.ip().is_unspecified() => {
             SocketAddr::new(Ipv4Addr::LOCALHOST.into(), any.port())

@@ -26,7 +26,7 @@ const REST_OF_ID: usize = 44;
 /// Which sockets are requested. For [`States::All`] the kernel walks the table of all connections, which takes
 /// milliseconds even if the table is empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::recovery) enum States {
+pub(crate) enum States {
     All,
     Listening,
 }
@@ -36,7 +36,7 @@ pub(in crate::recovery) enum States {
 /// # Errors
 ///
 /// A message, if the kernel refuses or does not finish by `until`.
-pub(in crate::recovery) fn sockets_at(
+pub(crate) fn sockets_at(
     sock_diag: &mut SockDiag,
     port: u16,
     states: States,
@@ -81,7 +81,7 @@ fn question(family: u8, port: u16, states: u32) -> Vec<u8> {
 }
 
 /// Reads a `struct inet_diag_msg` and its attributes.
-pub(in crate::recovery) fn socket_of(payload: &[u8]) -> Option<TcpSocket> {
+pub(crate) fn socket_of(payload: &[u8]) -> Option<TcpSocket> {
     let family = i32::from(*payload.first()?);
     let address = |offset| {
         let ip = match family {

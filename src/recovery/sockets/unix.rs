@@ -24,30 +24,30 @@ const UNIX_DIAG_MSG: usize = 16;
 
 /// A socket that listens.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(in crate::recovery) struct UnixListener {
+pub(crate) struct UnixListener {
     /// Its number in `/proc/PID/fd`.
-    pub(in crate::recovery) inode: u32,
+    pub(crate) inode: u32,
     /// Connections in the accept queue, and its limit; one more than this fills it.
-    pub(in crate::recovery) queue: Option<(u32, u32)>,
+    pub(crate) queue: Option<(u32, u32)>,
     /// The inodes of the sockets in the accept queue in the order of their arrival; 0 for one that its client
     /// has closed.
-    pub(in crate::recovery) waiting: Vec<u32>,
+    pub(crate) waiting: Vec<u32>,
 }
 
 impl UnixListener {
     /// Whether the kernel refuses further connections: a backlog of N holds N+1.
-    pub(in crate::recovery) fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.queue.is_some_and(|(length, limit)| length > limit)
     }
 }
 
 /// Where a socket that listens is bound.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::recovery) struct Bound<'a> {
+pub(crate) struct Bound<'a> {
     /// The path, or an abstract address, which begins with a NUL (unix(7)).
-    pub(in crate::recovery) name: Option<&'a [u8]>,
+    pub(crate) name: Option<&'a [u8]>,
     /// The inode and the device of that path's file.
-    pub(in crate::recovery) file: Option<(u32, u32)>,
+    pub(crate) file: Option<(u32, u32)>,
 }
 
 /// The sockets that listen at `path`: bound to the file that it names or, if there is none, to exactly that
@@ -56,10 +56,7 @@ pub(in crate::recovery) struct Bound<'a> {
 /// # Errors
 ///
 /// A message, if the kernel refuses or does not finish by `until`.
-pub(in crate::recovery) fn listeners(
-    path: &Path,
-    until: Monotonic,
-) -> Result<Vec<UnixListener>, String> {
+pub(crate) fn listeners(path: &Path, until: Monotonic) -> Result<Vec<UnixListener>, String> {
     // The kernel's internal format of a device number (MKDEV of include/linux/kdev_t.h).
     let device = |number| (major(number) << 20) | minor(number);
     let file = fs::metadata(path).ok();
@@ -80,7 +77,7 @@ pub(in crate::recovery) fn listeners(
 }
 
 /// Reads a `struct unix_diag_msg` and its attributes.
-pub(in crate::recovery) fn listener_of(message: &[u8]) -> Option<(Bound<'_>, UnixListener)> {
+pub(crate) fn listener_of(message: &[u8]) -> Option<(Bound<'_>, UnixListener)> {
     let mut bound = Bound::default();
     let mut listener = UnixListener {
         inode: u32_at(message, 4)?,

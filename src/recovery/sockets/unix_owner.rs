@@ -19,7 +19,7 @@ use crate::sweep::UnixPeer;
 /// # Errors
 ///
 /// Why it cannot be determined.
-pub(in crate::recovery) fn owner(
+pub(crate) fn owner(
     path: &Path,
     own: &ControlGroup,
     peers: &[UnixPeer],

@@ -24,7 +24,7 @@ const OUTPUT: usize = 1 << 20;
 /// # Errors
 ///
 /// Why there is no whole output.
-pub(in crate::recovery) fn run(
+pub(crate) fn run(
     command: &mut Command,
     bound: Duration,
     cancelled: Option<&PipeReader>,
@@ -49,14 +49,14 @@ pub(in crate::recovery) fn run(
 }
 
 /// The output of a program that has ended.
-pub(in crate::recovery) struct Output {
-    pub(in crate::recovery) status: ExitStatus,
-    pub(in crate::recovery) answer: Vec<u8>,
-    pub(in crate::recovery) complaints: Vec<u8>,
+pub(crate) struct Output {
+    pub(crate) status: ExitStatus,
+    pub(crate) answer: Vec<u8>,
+    pub(crate) complaints: Vec<u8>,
 }
 
 /// Why there is no whole output.
-pub(in crate::recovery) enum Trouble {
+pub(crate) enum Trouble {
     /// The program was not found in `PATH`.
     Missing,
     /// It could not be started; why.

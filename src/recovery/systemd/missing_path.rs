@@ -17,7 +17,7 @@ const LIMIT: Duration = Duration::from_secs(1);
 
 /// What is wrong with a path that the restart needs, as far as this program can look: the program of `ExecStart=`, and
 /// `WorkingDirectory=`.
-pub(in crate::recovery) fn missing_path(unit: &Unit) -> Option<String> {
+pub(crate) fn missing_path(unit: &Unit) -> Option<String> {
     let paths = needed_paths(unit);
     let shown = paths.join(" or ");
     let (sender, receiver) = mpsc::channel();

@@ -8,16 +8,14 @@ mod properties;
 mod restart;
 mod restart_time;
 #[cfg(test)]
-pub(in crate::recovery) mod samples;
+pub(crate) mod samples;
 mod settings;
 mod span;
 mod systemctl;
 mod unit;
 
-pub(in crate::recovery) use self::missing_path::missing_path;
-pub(in crate::recovery) use self::restart::{RestartFacts, units_to_reset};
-pub(in crate::recovery) use self::restart_time::{
-    longest_restart, longest_start, runs_start_command,
-};
-pub(in crate::recovery) use self::systemctl::{Systemctl, systemctl};
-pub(in crate::recovery) use self::unit::Unit;
+pub(crate) use self::missing_path::missing_path;
+pub(crate) use self::restart::{RestartFacts, units_to_reset};
+pub(crate) use self::restart_time::{longest_restart, longest_start, runs_start_command};
+pub(crate) use self::systemctl::{Systemctl, systemctl};
+pub(crate) use self::unit::Unit;

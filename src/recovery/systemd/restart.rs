@@ -15,19 +15,19 @@ use crate::manifest::{KillSignal, Scope};
 
 /// What decides whether a kill of the main process ends in a restart.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::recovery) struct RestartFacts<'a> {
-    pub(in crate::recovery) unit: &'a Unit,
+pub(crate) struct RestartFacts<'a> {
+    pub(crate) unit: &'a Unit,
     /// Its name, for people.
-    pub(in crate::recovery) name: &'a str,
-    pub(in crate::recovery) scope: Scope,
-    pub(in crate::recovery) signal: KillSignal,
+    pub(crate) name: &'a str,
+    pub(crate) scope: Scope,
+    pub(crate) signal: KillSignal,
     /// How many processes the unit has beside the main one.
-    pub(in crate::recovery) others: usize,
+    pub(crate) others: usize,
     /// The units that its dependencies name: [`super::Systemctl::neighbours`].
-    pub(in crate::recovery) neighbours: &'a [Unit],
-    pub(in crate::recovery) now: Monotonic,
+    pub(crate) neighbours: &'a [Unit],
+    pub(crate) now: Monotonic,
     /// What is wrong with a path that the restart needs: [`super::missing_path`].
-    pub(in crate::recovery) missing: Option<&'a str>,
+    pub(crate) missing: Option<&'a str>,
 }
 
 impl RestartFacts<'_> {
@@ -36,7 +36,7 @@ impl RestartFacts<'_> {
     /// # Errors
     ///
     /// A property that decides is missing or invalid.
-    pub(in crate::recovery) fn no_restart(&self) -> Property<Option<String>> {
+    pub(crate) fn no_restart(&self) -> Property<Option<String>> {
         for end in End::all(self.signal) {
             if let Some(why) = self.not_restarted(*end)? {
                 return Ok(Some(self.edit(&format!(
@@ -63,7 +63,7 @@ impl RestartFacts<'_> {
     }
 
     /// What a kill takes along, or what nobody can foresee, although systemd restarts the unit.
-    pub(in crate::recovery) fn restart_warnings(&self) -> Vec<String> {
+    pub(crate) fn restart_warnings(&self) -> Vec<String> {
         let name = self.name;
         let mut warnings = dependencies::dependents_left(self);
         let action = self.unit.value("StartLimitAction").unwrap_or("none");
@@ -302,7 +302,7 @@ fn what_action_does(action: &str) -> &'static str {
 }
 
 /// After a start limit, the units that need `systemctl reset-failed`: a `.socket` fails with its service.
-pub(in crate::recovery) fn units_to_reset<'a>(unit: &'a Unit, name: &'a str) -> Vec<&'a str> {
+pub(crate) fn units_to_reset<'a>(unit: &'a Unit, name: &'a str) -> Vec<&'a str> {
     let sockets = unit.triggered_by(".socket");
     [name].into_iter().chain(sockets).collect()
 }

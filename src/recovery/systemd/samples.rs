@@ -3,7 +3,7 @@
 use super::Unit;
 
 /// A running service that needs `db.service`; `worker.service` is bound to it.
-pub(in crate::recovery) const DEMO: &str = "\
+pub(crate) const DEMO: &str = "\
 ExitType=main
 Restart=always
 RestartUSec=300ms
@@ -64,7 +64,7 @@ InvocationID=461583f6b7404f0aad540c48a8c09c4d
 ";
 
 /// The units that it names.
-pub(in crate::recovery) const NEIGHBOURS: &str = "\
+pub(crate) const NEIGHBOURS: &str = "\
 ControlGroup=/system.slice/db.service
 Id=db.service
 RequiredBy=demo.service
@@ -123,12 +123,12 @@ ActiveState=active
 ";
 
 /// [`DEMO`] with some properties changed: `Name=value`, or `Name` for one that systemd does not print.
-pub(in crate::recovery) fn demo(changes: &[&str]) -> Unit {
+pub(crate) fn demo(changes: &[&str]) -> Unit {
     parse(DEMO, changes)
 }
 
 /// [`NEIGHBOURS`] with some properties of `unit` changed; one that is not among them is added.
-pub(in crate::recovery) fn neighbours(unit: &str, changes: &[&str]) -> Vec<Unit> {
+pub(crate) fn neighbours(unit: &str, changes: &[&str]) -> Vec<Unit> {
     let id = format!("Id={unit}");
     let mut blocks: Vec<_> = NEIGHBOURS.split("\n\n").map(str::to_owned).collect();
     let named = |block: &&mut String| block.lines().any(|line| line == id);

@@ -23,7 +23,7 @@ const NEIGHBOUR_CALLS: usize = 4;
 
 /// `systemctl`, for one manager.
 #[derive(Clone, Debug)]
-pub(in crate::recovery) struct Systemctl {
+pub(crate) struct Systemctl {
     program: OsString,
     scope: Scope,
     bound: Duration,
@@ -34,7 +34,7 @@ pub(in crate::recovery) struct Systemctl {
 
 impl Systemctl {
     /// The `systemctl` found in `PATH`.
-    pub(in crate::recovery) fn new(scope: Scope) -> Self {
+    pub(crate) fn new(scope: Scope) -> Self {
         Self {
             program: "systemctl".into(),
             scope,
@@ -48,7 +48,7 @@ impl Systemctl {
     }
 
     /// The same, but a running call is cancelled once the other end of `pipe` is closed.
-    pub(in crate::recovery) fn cancelled_by(self, pipe: &Arc<PipeReader>) -> Self {
+    pub(crate) fn cancelled_by(self, pipe: &Arc<PipeReader>) -> Self {
         Self {
             cancelled: Some(Arc::clone(pipe)),
             ..self
@@ -60,7 +60,7 @@ impl Systemctl {
     /// # Errors
     ///
     /// A message, if `systemctl` is missing, fails, prints garbage, or does not end in time.
-    pub(in crate::recovery) fn show(&self, unit: &str) -> Result<Unit, String> {
+    pub(crate) fn show(&self, unit: &str) -> Result<Unit, String> {
         Unit::parse(&self.ask(&[unit], &of_service())?)
     }
 
@@ -70,7 +70,7 @@ impl Systemctl {
     /// # Errors
     ///
     /// As [`Self::show`].
-    pub(in crate::recovery) fn neighbours(&self, unit: &Unit) -> Result<Vec<Unit>, String> {
+    pub(crate) fn neighbours(&self, unit: &Unit) -> Result<Vec<Unit>, String> {
         let mut neighbours = Vec::new();
         for _ in 0..NEIGHBOUR_CALLS {
             let names: Vec<_> = names_to_ask(unit, &neighbours).into_iter().collect();
@@ -162,7 +162,7 @@ fn user_runtime_folder(
 }
 
 /// How a person types `systemctl` for this manager.
-pub(in crate::recovery) const fn systemctl(scope: Scope) -> &'static str {
+pub(crate) const fn systemctl(scope: Scope) -> &'static str {
     match scope {
         Scope::System => "systemctl",
         Scope::User => "systemctl --user",

@@ -11,7 +11,7 @@ use crate::clock::Monotonic;
 use crate::escape::escape;
 
 /// A property, or the message that says why it cannot be known.
-pub(in crate::recovery) type Property<T> = Result<T, String>;
+pub(crate) type Property<T> = Result<T, String>;
 
 /// The one property, besides commands, that systemd prints in several lines.
 const REPEATED: &str = "Listen";
@@ -19,7 +19,7 @@ const REPEATED: &str = "Listen";
 /// One unit at one moment: its properties as printed. A missing or invalid property affects only the decisions
 /// that need it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(in crate::recovery) struct Unit {
+pub(crate) struct Unit {
     properties: BTreeMap<String, Vec<String>>,
 }
 
@@ -29,7 +29,7 @@ impl Unit {
     /// # Errors
     ///
     /// A message, if that is not a list of `Key=value` lines for exactly one unit.
-    pub(in crate::recovery) fn parse(printed: &[u8]) -> Result<Self, String> {
+    pub(crate) fn parse(printed: &[u8]) -> Result<Self, String> {
         let mut units = blocks(printed)?.into_iter();
         match (units.next(), units.next()) {
             (Some(unit), None) => Ok(unit),
@@ -42,7 +42,7 @@ impl Unit {
     /// # Errors
     ///
     /// As [`Self::parse`], or a unit does not say which one it is.
-    pub(in crate::recovery) fn parse_all(printed: &[u8]) -> Result<Vec<Self>, String> {
+    pub(crate) fn parse_all(printed: &[u8]) -> Result<Vec<Self>, String> {
         let units = blocks(printed)?;
         for unit in &units {
             unit.text("Id")?;
@@ -51,37 +51,37 @@ impl Unit {
     }
 
     /// `Id=`: the name of the unit, where the asked one is an alias.
-    pub(in crate::recovery) fn id(&self) -> Option<&str> {
+    pub(crate) fn id(&self) -> Option<&str> {
         self.value("Id").filter(|id| !id.is_empty())
     }
 
     /// `loaded`, `not-found`, `masked`, `bad-setting`, …
-    pub(in crate::recovery) fn load_state(&self) -> Property<&str> {
+    pub(crate) fn load_state(&self) -> Property<&str> {
         self.text("LoadState")
     }
 
     /// `active`, `inactive`, `failed`, `activating`, …
-    pub(in crate::recovery) fn active_state(&self) -> Property<&str> {
+    pub(crate) fn active_state(&self) -> Property<&str> {
         self.text("ActiveState")
     }
 
     /// `running`, `auto-restart`, `stop-sigterm`, …
-    pub(in crate::recovery) fn sub_state(&self) -> Property<&str> {
+    pub(crate) fn sub_state(&self) -> Property<&str> {
         self.text("SubState")
     }
 
     /// `success`, `signal`, `start-limit-hit`, …
-    pub(in crate::recovery) fn result(&self) -> Property<&str> {
+    pub(crate) fn result(&self) -> Property<&str> {
         self.text("Result")
     }
 
     /// The main process, 0 if there is none.
-    pub(in crate::recovery) fn main_pid(&self) -> Property<u32> {
+    pub(crate) fn main_pid(&self) -> Property<u32> {
         self.parsed("MainPID", |text| text.parse().ok())
     }
 
     /// The control group, which is never the root one.
-    pub(in crate::recovery) fn control_group(&self) -> Property<ControlGroup> {
+    pub(crate) fn control_group(&self) -> Property<ControlGroup> {
         let unit = || escape(self.id().unwrap_or("the unit"));
         match self.value("ControlGroup") {
             Some("") => Err(format!("{} has no control group: it does not run", unit())),
@@ -94,7 +94,7 @@ impl Unit {
     }
 
     /// `InvocationID=`, which changes with every start.
-    pub(in crate::recovery) fn invocation(&self) -> Property<&str> {
+    pub(crate) fn invocation(&self) -> Property<&str> {
         self.parsed("InvocationID", |text| {
             let whole = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
             whole.then_some(text)
@@ -102,48 +102,45 @@ impl Unit {
     }
 
     /// When the main process started.
-    pub(in crate::recovery) fn main_started(&self) -> Property<Monotonic> {
+    pub(crate) fn main_started(&self) -> Property<Monotonic> {
         self.moment("ExecMainStartTimestampMonotonic")
     }
 
     /// When the unit last changed its state; of an active one, also its last reload.
-    pub(in crate::recovery) fn state_changed(&self) -> Property<Monotonic> {
+    pub(crate) fn state_changed(&self) -> Property<Monotonic> {
         self.moment("StateChangeTimestampMonotonic")
     }
 
     /// The number of the queued job, where there is one.
-    pub(in crate::recovery) fn job(&self) -> Property<Option<&str>> {
+    pub(crate) fn job(&self) -> Property<Option<&str>> {
         self.parsed("Job", |text| {
             Some(Some(text).filter(|text| !matches!(*text, "" | "0")))
         })
     }
 
     /// `running`, `frozen`, …; none from systemd before 246.
-    pub(in crate::recovery) fn freezer_state(&self) -> Option<&str> {
+    pub(crate) fn freezer_state(&self) -> Option<&str> {
         self.value("FreezerState")
     }
 
     /// Whether the unit's file on disk is newer than the loaded one.
-    pub(in crate::recovery) fn needs_reload(&self) -> Property<bool> {
+    pub(crate) fn needs_reload(&self) -> Property<bool> {
         self.flag("NeedDaemonReload")
     }
 
     /// How often systemd has restarted the unit since it was last started by hand.
-    pub(in crate::recovery) fn restarts(&self) -> Option<u64> {
+    pub(crate) fn restarts(&self) -> Option<u64> {
         self.value("NRestarts")?.parse().ok()
     }
 
     /// The units of a kind, `.socket` or `.timer`, that trigger the unit.
-    pub(in crate::recovery) fn triggered_by(
-        &self,
-        kind: &'static str,
-    ) -> impl Iterator<Item = &str> {
+    pub(crate) fn triggered_by(&self, kind: &'static str) -> impl Iterator<Item = &str> {
         let units = self.list_or_empty("TriggeredBy");
         units.filter(move |name| name.ends_with(kind))
     }
 
     /// The addresses and paths of a `.socket`, as in `Listen=[::]:8000 (Stream)`, but without the kind.
-    pub(in crate::recovery) fn listens(&self) -> Vec<&str> {
+    pub(crate) fn listens(&self) -> Vec<&str> {
         let lines = self.values(REPEATED).iter();
         lines
             .map(|line| {
