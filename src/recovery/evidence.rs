@@ -206,17 +206,13 @@ pub struct Cpu {
 
 impl Evidence {
     /// The evidence of these processes and of the first observation.
-    pub(super) fn new(
-        processes: Vec<ProcessEvidence>,
-        context: &Context<'_>,
-        facts: &Facts,
-    ) -> Self {
+    pub(super) fn new(processes: Vec<ProcessEvidence>, context: &Context, facts: &Facts) -> Self {
         let (listener, rows) = match &facts.sockets {
             Ok(Sockets::Tcp(tcp)) => (
-                tcp_listener(tcp, &context.addresses, context.unit),
+                tcp_listener(tcp, &context.addresses, context.unit()),
                 Some(&tcp.rows[..]),
             ),
-            Ok(Sockets::Unix(unix)) => (unix_listener(unix, context.unit), None),
+            Ok(Sockets::Unix(unix)) => (unix_listener(unix, context.unit()), None),
             Err(_) => (Listener::default(), None),
         };
         Self {

@@ -11,24 +11,14 @@ use super::sockets::table::TcpSocket;
 use super::sockets::unix::UnixListener;
 use super::systemd::{RestartFacts, Unit};
 use crate::clock::Monotonic;
-use crate::manifest::{DumpSignal, KillSignal, RecoveryPlan, Scope};
+use crate::manifest::RecoveryPlan;
 use crate::sweep::ParkedRequest;
 
 /// The facts that stay the same during one recovery.
 #[derive(Clone, Debug)]
-pub(super) struct Context<'a> {
-    /// The unit's name.
-    pub(super) unit: &'a str,
-    /// Its manager.
-    pub(super) scope: Scope,
-    /// The signal to be sent.
-    pub(super) signal: KillSignal,
-    /// The signal that asks processes for their stacks first.
-    pub(super) dump_signal: Option<DumpSignal>,
-    /// A main process younger than this may still be starting.
-    pub(super) min_uptime: Duration,
-    /// The time within which the core must answer after the restart.
-    pub(super) verify: Duration,
+pub(super) struct Context {
+    /// The unit that may be killed, and how.
+    pub(super) plan: RecoveryPlan,
     /// Stop short of the signal.
     pub(super) dry_run: bool,
     /// When the sweep began that found the backend hung; none while the backend is not known to hang.
@@ -50,26 +40,10 @@ pub(super) struct Context<'a> {
     pub(super) manifest_writable: Option<String>,
 }
 
-impl<'a> Context<'a> {
-    /// The context of `plan`, without the facts about a sweep and about this machine.
-    pub(super) fn new(plan: &'a RecoveryPlan) -> Self {
-        Self {
-            unit: plan.unit.as_str(),
-            scope: plan.scope,
-            signal: plan.signal,
-            dump_signal: plan.dump_signal,
-            min_uptime: plan.min_uptime,
-            verify: plan.verify,
-            dry_run: true,
-            hung_since: None,
-            addresses: Vec::new(),
-            no_handshake: false,
-            starved: None,
-            own_pid: std::process::id(),
-            user_manager: None,
-            not_local: None,
-            manifest_writable: None,
-        }
+impl Context {
+    /// The unit's name.
+    pub(super) fn unit(&self) -> &str {
+        self.plan.unit.as_str()
     }
 }
 
@@ -104,7 +78,7 @@ impl Facts {
     /// # Errors
     ///
     /// A message: something of it cannot be read.
-    pub(super) fn restart<'a>(&'a self, context: &Context<'a>) -> Result<RestartFacts<'a>, String> {
+    pub(super) fn restart<'a>(&'a self, context: &'a Context) -> Result<RestartFacts<'a>, String> {
         // A unit that does not run is judged by its settings alone.
         let others = if self.process == MainProcess::None {
             0
@@ -115,9 +89,9 @@ impl Facts {
         };
         Ok(RestartFacts {
             unit: &self.unit,
-            name: context.unit,
-            scope: context.scope,
-            signal: context.signal,
+            name: context.unit(),
+            scope: context.plan.scope,
+            signal: context.plan.signal,
             others,
             neighbours: self.neighbours.as_deref().map_err(Clone::clone)?,
             now: self.at,

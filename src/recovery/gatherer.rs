@@ -27,7 +27,7 @@ pub(super) type First<P> = (Facts, Option<Held<P>>);
 
 /// Gathers facts about one unit, several times during a recovery.
 pub(super) struct Gatherer<'a, H> {
-    context: &'a Context<'a>,
+    context: &'a Context,
     host: &'a H,
     queues: QueueHistory,
     /// The units that decide what a kill sets off, asked for once.
@@ -36,7 +36,7 @@ pub(super) struct Gatherer<'a, H> {
 
 impl<'a, H: Host> Gatherer<'a, H> {
     /// `queues` are the accept queues as read during the sweep.
-    pub(super) fn new(context: &'a Context<'a>, host: &'a H, queues: QueueHistory) -> Self {
+    pub(super) fn new(context: &'a Context, host: &'a H, queues: QueueHistory) -> Self {
         Self {
             context,
             host,
@@ -52,7 +52,7 @@ impl<'a, H: Host> Gatherer<'a, H> {
     /// A message: systemd did not say anything about the unit, or the pidfd cannot be opened.
     pub(super) fn observe(&mut self) -> Result<First<H::Process>, String> {
         let at = self.host.now();
-        let unit = self.host.show(self.context.unit)?;
+        let unit = self.host.show(self.context.unit())?;
         let shown = self.host.now();
         let pid = *unit.main_pid().as_ref().unwrap_or(&0);
         // Opened before the second observation. The PID can be reused, the descriptor keeps its process: if
@@ -80,7 +80,7 @@ impl<'a, H: Host> Gatherer<'a, H> {
         first: &Rc<Facts>,
     ) -> Result<Facts, String> {
         let at = self.host.now();
-        let unit = self.host.show(self.context.unit)?;
+        let unit = self.host.show(self.context.unit())?;
         let shown = self.host.now();
         let process = self.host.inspect(held);
         Ok(self.gather(at, shown, unit, process, Some(Rc::clone(first))))

@@ -69,7 +69,7 @@ struct Row {
     guard: Guard,
     /// Whether healthy runs warn of it: its reason does not pass by itself.
     lasting: bool,
-    check: fn(&Context<'_>, &Facts) -> Answer,
+    check: fn(&Context, &Facts) -> Answer,
 }
 
 /// Checked only while the backend hangs.
@@ -77,7 +77,7 @@ const PASSING: bool = false;
 /// Also a warning while the backend is healthy.
 const LASTING: bool = true;
 
-const fn row(name: &'static str, lasting: bool, check: fn(&Context<'_>, &Facts) -> Answer) -> Row {
+const fn row(name: &'static str, lasting: bool, check: fn(&Context, &Facts) -> Answer) -> Row {
     Row {
         guard: Guard(name),
         lasting,
@@ -112,7 +112,7 @@ const TABLE: &[Row] = &[
 pub(super) type Refusal = (Guard, String);
 
 /// Whether the process may be signalled, or the refusal of the first guard that does not pass.
-pub(super) fn judge(context: &Context<'_>, facts: &Facts) -> Result<(), Refusal> {
+pub(super) fn judge(context: &Context, facts: &Facts) -> Result<(), Refusal> {
     for row in TABLE {
         match (row.check)(context, facts) {
             Ok(()) => {}
@@ -127,7 +127,7 @@ pub(super) fn judge(context: &Context<'_>, facts: &Facts) -> Result<(), Refusal>
 }
 
 /// Each reason why a kill would be refused that shows while the backend is healthy.
-pub(super) fn lasting_refusals(context: &Context<'_>, facts: &Facts) -> Vec<String> {
+pub(super) fn lasting_refusals(context: &Context, facts: &Facts) -> Vec<String> {
     let mut refusals: Vec<String> = Vec::new();
     for row in TABLE.iter().filter(|row| row.lasting) {
         let Err(Objection::Refuses(why) | Objection::Unreadable(why)) = (row.check)(context, facts)

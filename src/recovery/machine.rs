@@ -23,12 +23,12 @@ use super::sockets::reader::{Reading, SocketReader};
 use super::sockets::unix::UnixListener;
 use super::sockets::unix_owner;
 use super::systemd::{Systemctl, Unit, missing_path};
-use super::{MainPid, processes, stacks};
+use super::{MainPid, RecoveryRequest, processes, stacks};
 use crate::clock::Monotonic;
 use crate::escape::escape;
-use crate::manifest::{DumpSignal, Manifest, Scope, SocketPath, Source};
+use crate::manifest::{DumpSignal, Manifest, RecoveryPlan, Scope, SocketPath, Source};
 use crate::privileges::Caller;
-use crate::sweep::{ParkedRequest, Prober, UnixPeer};
+use crate::sweep::{ParkedRequest, UnixPeer};
 
 /// The time limit for finding the control group with a given id.
 const SEARCH: Duration = Duration::from_millis(500);
@@ -41,16 +41,8 @@ pub(super) struct Machine<'a> {
     unix_peers: Box<dyn Fn() -> Vec<UnixPeer> + Send + 'a>,
     own_pid: u32,
     dump_signal: Option<DumpSignal>,
-    /// What only a recovery needs.
-    hung: Option<Hung<'a>>,
-}
-
-/// What only the recovery of a hung backend needs.
-#[derive(Clone, Copy)]
-pub(super) struct Hung<'a> {
-    pub(super) prober: &'a Prober<'a>,
-    /// Logs one line.
-    pub(super) log: &'a (dyn Fn(&str) + Sync),
+    /// The recovery, if the backend hangs.
+    hung: Option<&'a RecoveryRequest<'a>>,
 }
 
 /// A process, held by a pidfd.
@@ -66,7 +58,7 @@ impl<'a> Machine<'a> {
         manifest: &Manifest,
         systemctl: Systemctl,
         unix_peers: impl Fn() -> Vec<UnixPeer> + Send + 'a,
-        hung: Option<Hung<'a>>,
+        hung: Option<&'a RecoveryRequest<'a>>,
     ) -> Self {
         Self {
             systemctl,
@@ -216,18 +208,24 @@ impl Host for Machine<'_> {
     }
 }
 
-/// Adds to `context` what is known about this machine: whether `addresses` belong to it, who may have written
-/// the manifest from `source`, and who the user's service manager is.
-pub(super) fn with_local_facts<'a>(
-    context: Context<'a>,
+/// The context of a backend that is not known to hang. `addresses` are those of its base URL; none over a UNIX
+/// socket.
+pub(super) fn context(
+    plan: RecoveryPlan,
     source: &Source,
-    addresses: Option<&Result<Vec<SocketAddr>, String>>,
-) -> Context<'a> {
+    addresses: Option<Result<Vec<SocketAddr>, String>>,
+) -> Context {
     Context {
-        user_manager: user_manager(context.scope),
+        user_manager: user_manager(plan.scope),
+        plan,
+        dry_run: true,
+        hung_since: None,
+        no_handshake: false,
+        starved: None,
+        own_pid: std::process::id(),
+        not_local: addresses.as_ref().and_then(not_local),
+        addresses: addresses.and_then(Result::ok).unwrap_or_default(),
         manifest_writable: manifest_writable(source),
-        not_local: addresses.and_then(not_local),
-        ..context
     }
 }
 

@@ -34,7 +34,7 @@ pub use self::evidence::{
 };
 use self::facts::Context;
 pub use self::guards::Guard;
-use self::machine::{Hung, Machine, with_local_facts};
+use self::machine::Machine;
 pub use self::queue_watch::QueueWatch;
 pub use self::stacks::Stacks;
 use self::systemd::Systemctl;
@@ -88,36 +88,28 @@ pub fn attempt(request: &RecoveryRequest<'_>, permission: Permission) -> Recover
     };
     let began = Monotonic::now();
     let prober = request.prober;
-    let silent: BTreeSet<_> = (prober.parked().iter())
-        .filter_map(ParkedRequest::remote)
-        .collect();
     let over_tcp = request.manifest.unix_socket.is_none();
     let over_https = request.manifest.base_url.scheme() == Scheme::Https;
     let mut results = request.manifest.routes.iter().zip(&request.sweep.results);
     let any_byte = results.any(|(route, result)| route.core && result.proof.received_any);
     let resolved = over_tcp.then(|| prober.lookup()());
+    let parked = prober.parked();
+    let silent: BTreeSet<_> = parked.iter().filter_map(ParkedRequest::remote).collect();
     let context = Context {
         dry_run,
         hung_since: Some(request.sweep.began),
         addresses: silent.into_iter().collect(),
         no_handshake: over_https && !any_byte,
         starved: request.verdict.starved,
-        ..with_local_facts(
-            Context::new(plan),
-            &request.manifest.source,
-            resolved.as_ref(),
-        )
-    };
-    let hung = Hung {
-        prober,
-        log: request.log,
+        ..machine::context(plan.clone(), &request.manifest.source, resolved)
     };
     let systemctl = Systemctl::new(plan.scope);
-    let machine = Machine::new(request.manifest, systemctl, prober.unix_peers(), Some(hung));
+    let peers = prober.unix_peers();
+    let machine = Machine::new(request.manifest, systemctl, peers, Some(request));
     let queues = request.queues.as_ref().map(QueueWatch::history);
     let mut recovery = steps::run(&context, &machine, queues.unwrap_or_default());
     if let Some(stacks) = &mut recovery.stacks {
-        stacks.command = stacks.command_for(context.unit, context.scope);
+        stacks.command = stacks.command_for(context.unit(), context.plan.scope);
     }
     Recovery {
         unit: Some(plan.unit.clone()),

@@ -19,7 +19,7 @@ use super::sockets::table::{TcpSocket, TcpState};
 use super::sockets::unix::UnixListener;
 use super::systemd::Unit;
 use crate::clock::Monotonic;
-use crate::manifest::{DumpSignal, KillSignal, Scope};
+use crate::manifest::{DumpSignal, KillSignal, RecoveryPlan, Scope};
 use crate::sweep::{Connection, ParkedRequest, ParkedState, Reach};
 
 /// When the tests' facts are observed.
@@ -175,14 +175,17 @@ pub(super) fn show(changes: &[(&str, &str)]) -> String {
 }
 
 /// The context of a backend at 127.0.0.1:80 whose hang the sweep has proved.
-pub(super) fn context() -> Context<'static> {
+pub(super) fn context() -> Context {
     Context {
-        unit: "demo.service",
-        scope: Scope::System,
-        signal: KillSignal::Kill,
-        dump_signal: None,
-        min_uptime: Duration::from_secs(120),
-        verify: Duration::from_secs(60),
+        plan: RecoveryPlan {
+            unit: "demo.service".parse().unwrap(),
+            scope: Scope::System,
+            signal: KillSignal::Kill,
+            dump_signal: None,
+            min_uptime: Duration::from_secs(120),
+            grace: Duration::from_secs(30),
+            verify: Duration::from_secs(60),
+        },
         dry_run: false,
         hung_since: Some(at(NOW - 100)),
         addresses: vec!["127.0.0.1:80".parse().unwrap()],

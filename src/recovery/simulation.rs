@@ -115,7 +115,7 @@ impl Shared {
 }
 
 /// Runs this many watchdogs at once.
-fn run(context: &Context<'_>, world: World, watchdogs: usize) -> (Vec<Option<Outcome>>, Machine) {
+fn run(context: &Context, world: World, watchdogs: usize) -> (Vec<Option<Outcome>>, Machine) {
     let shared = Shared::new(world, watchdogs, Script::default());
     let one = |me| {
         let watchdog = Watchdog {
@@ -139,16 +139,15 @@ fn run(context: &Context<'_>, world: World, watchdogs: usize) -> (Vec<Option<Out
     (outcomes, shared.into_machine())
 }
 
-fn context() -> Context<'static> {
-    Context {
-        verify: Duration::from_secs(20),
-        own_pid: 99,
-        ..samples::context()
-    }
+fn context() -> Context {
+    let mut context = samples::context();
+    context.plan.verify = Duration::from_secs(20);
+    context.own_pid = 99;
+    context
 }
 
 /// A machine and a watchdog's settings, all determined by the seed.
-fn random_world(seed: u64) -> (World, Context<'static>) {
+fn random_world(seed: u64) -> (World, Context) {
     let mut world = World::new(seed, seed % 7 * 5);
     let on_signal = match world.random.below(8) {
         0 => OnSignal::IgnoresAbort,
@@ -191,13 +190,13 @@ fn random_world(seed: u64) -> (World, Context<'static>) {
     }
     let mut context = context();
     if world.random.chance(300) {
-        context.dump_signal = Some(DumpSignal::Usr1);
+        context.plan.dump_signal = Some(DumpSignal::Usr1);
     }
     if world.random.chance(300) {
-        context.signal = KillSignal::Abort;
+        context.plan.signal = KillSignal::Abort;
     }
     if world.random.chance(300) {
-        context.min_uptime = Duration::ZERO;
+        context.plan.min_uptime = Duration::ZERO;
     }
     context.not_local = world.random.chance(20).then(|| "far away".to_owned());
     context.manifest_writable = world.random.chance(20).then(|| "by all".to_owned());

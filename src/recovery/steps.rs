@@ -29,7 +29,7 @@ const STACKS_TIME: Duration = Duration::from_secs(1);
 
 /// Recovers a hung backend, or returns the reason why not. `queues` are the accept queues as read during the
 /// sweep. The caller adds the unit's name and the elapsed time.
-pub(super) fn run<H: Host>(context: &Context<'_>, host: &H, queues: QueueHistory) -> Recovery {
+pub(super) fn run<H: Host>(context: &Context, host: &H, queues: QueueHistory) -> Recovery {
     let mut run = Run {
         context,
         host,
@@ -44,7 +44,7 @@ pub(super) fn run<H: Host>(context: &Context<'_>, host: &H, queues: QueueHistory
 }
 
 struct Run<'a, H> {
-    context: &'a Context<'a>,
+    context: &'a Context,
     host: &'a H,
     gatherer: Gatherer<'a, H>,
     /// What is known so far.
@@ -71,7 +71,7 @@ impl<H: Host> Run<'_, H> {
         }
         self.log_signal(&target);
         self.refresh(&mut target)?;
-        let died = match self.context.dump_signal {
+        let died = match self.context.plan.dump_signal {
             Some(signal) => self.collect_stacks(&mut target, signal)?,
             None => false,
         };
@@ -120,16 +120,16 @@ impl<H: Host> Run<'_, H> {
 
     fn record_state(&mut self, unit: &Unit) {
         let (now, wall_clock) = (self.host.now(), self.host.wall_clock());
-        self.recovery.unit_report = UnitReport::of(self.context.unit, unit, now, wall_clock);
+        self.recovery.unit_report = UnitReport::of(self.context.unit(), unit, now, wall_clock);
     }
 
     /// Logs the signal before it is sent.
     fn log_signal(&self, target: &Target<H::Process>) {
         self.host.log(&format!(
             "about to send {} to process {}, the main process of {}: no core route answered within its timeouts and the grace period",
-            self.context.signal.name(),
+            self.context.plan.signal.name(),
             target.main.pid.get(),
-            self.context.unit,
+            self.context.unit(),
         ));
     }
 

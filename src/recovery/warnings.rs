@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::io::{self, PipeWriter};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
@@ -12,14 +11,14 @@ use std::time::Duration;
 use super::facts::{Context, Facts, MainProcess};
 use super::gatherer::Gatherer;
 use super::host::{Host, NotSent};
-use super::machine::{Machine, with_local_facts};
+use super::machine::Machine;
 use super::sockets::queue::QueueHistory;
 use super::systemd::{Systemctl, Unit, systemctl};
 use super::unit_report::UnitReport;
-use super::{guards, stacks, steps};
+use super::{guards, machine, stacks, steps};
 use crate::clock::Monotonic;
 use crate::escape::escape;
-use crate::manifest::{DumpSignal, Manifest, RecoveryPlan, Scope, Source};
+use crate::manifest::{DumpSignal, Manifest, Scope};
 use crate::sweep::Prober;
 
 /// How long a cancelled `systemctl` may take to end.
@@ -92,7 +91,7 @@ pub fn start(manifest: &Manifest, prober: &Prober<'_>) -> PendingWarnings {
             }
             if let Some((plan, machine)) = check {
                 let addresses = over_tcp.then(resolve);
-                let context = healthy_context(&plan, &source, addresses);
+                let context = machine::context(plan, &source, addresses);
                 about_backend(&context, &machine)
                     .into_iter()
                     .for_each(&send);
@@ -143,22 +142,9 @@ impl PendingWarnings {
     }
 }
 
-/// The context of a backend that is not known to hang.
-fn healthy_context<'a>(
-    plan: &'a RecoveryPlan,
-    source: &Source,
-    addresses: Option<Result<Vec<SocketAddr>, String>>,
-) -> Context<'a> {
-    let context = with_local_facts(Context::new(plan), source, addresses.as_ref());
-    Context {
-        addresses: addresses.and_then(Result::ok).unwrap_or_default(),
-        ..context
-    }
-}
-
 /// What would prevent the recovery of the backend, or take something else along.
-fn about_backend<H: Host>(context: &Context<'_>, host: &H) -> Vec<Finding> {
-    let unit = context.unit;
+fn about_backend<H: Host>(context: &Context, host: &H) -> Vec<Finding> {
+    let unit = context.unit();
     let (facts, held) = match Gatherer::new(context, host, QueueHistory::default()).observe() {
         Ok(observation) => observation,
         Err(why) => {
@@ -180,7 +166,7 @@ fn about_backend<H: Host>(context: &Context<'_>, host: &H) -> Vec<Finding> {
         // A refusal says so.
         Err(_) => Vec::new(),
     };
-    let warnings = stale(unit, context.scope, &facts.unit)
+    let warnings = stale(unit, context.plan.scope, &facts.unit)
         .into_iter()
         .chain(refusals)
         .chain(not_permitted)
@@ -192,8 +178,8 @@ fn about_backend<H: Host>(context: &Context<'_>, host: &H) -> Vec<Finding> {
 }
 
 /// A `dump_signal` that no process of the unit catches.
-fn no_stacks(context: &Context<'_>, facts: &Facts) -> Option<String> {
-    let signal = context.dump_signal?;
+fn no_stacks(context: &Context, facts: &Facts) -> Option<String> {
+    let signal = context.plan.dump_signal?;
     let MainProcess::Alive(_) = facts.process else {
         return None;
     };
@@ -201,7 +187,7 @@ fn no_stacks(context: &Context<'_>, facts: &Facts) -> Option<String> {
     if members.any(|member| stacks::catches(member.signals, signal)) {
         return None;
     }
-    let (name, name_of_signal) = (context.unit, signal.name());
+    let (name, name_of_signal) = (context.unit(), signal.name());
     let remedy = match signal {
         DumpSignal::Quit => "a JVM catches it without configuration".to_owned(),
         DumpSignal::Usr1 | DumpSignal::Usr2 => {

@@ -8,8 +8,8 @@ use super::{Answer, Objection, refuse, the_process};
 use crate::clock::Monotonic;
 use crate::escape::escape;
 
-pub(super) fn main_pid(context: &Context<'_>, facts: &Facts) -> Answer {
-    let name = context.unit;
+pub(super) fn main_pid(context: &Context, facts: &Facts) -> Answer {
+    let name = context.unit();
     let pid = facts.unit.main_pid()?;
     let stopped = facts.unit.active_state() != Ok("active");
     if pid == 0 && stopped && context.hung_since.is_none() {
@@ -49,8 +49,8 @@ pub(super) fn main_pid(context: &Context<'_>, facts: &Facts) -> Answer {
     }
 }
 
-pub(super) fn too_young(context: &Context<'_>, facts: &Facts) -> Answer {
-    let min_uptime = context.min_uptime;
+pub(super) fn too_young(context: &Context, facts: &Facts) -> Answer {
+    let min_uptime = context.plan.min_uptime;
     // The age of a successor must not be judged instead: `changed` names it.
     let age = facts.at.since(started(facts)?);
     if age < min_uptime {
@@ -67,7 +67,7 @@ pub(super) fn too_young(context: &Context<'_>, facts: &Facts) -> Answer {
     if age < min_uptime {
         return refuse(format!(
             "{} was reloaded {} s ago, less than min_uptime_seconds ({}): its processes may still be starting",
-            context.unit,
+            context.unit(),
             age.as_secs(),
             min_uptime.as_secs_f64()
         ));
@@ -75,7 +75,7 @@ pub(super) fn too_young(context: &Context<'_>, facts: &Facts) -> Answer {
     Ok(())
 }
 
-pub(super) fn restarted(context: &Context<'_>, facts: &Facts) -> Answer {
+pub(super) fn restarted(context: &Context, facts: &Facts) -> Answer {
     let Some(sweep_began) = context.hung_since else {
         return Ok(());
     };
@@ -88,8 +88,8 @@ pub(super) fn restarted(context: &Context<'_>, facts: &Facts) -> Answer {
     ))
 }
 
-pub(super) fn changed(context: &Context<'_>, facts: &Facts) -> Answer {
-    let (name, before, now) = (context.unit, &facts.first().unit, &facts.unit);
+pub(super) fn changed(context: &Context, facts: &Facts) -> Answer {
+    let (name, before, now) = (context.unit(), &facts.first().unit, &facts.unit);
     let invocation = now.invocation()?;
     let (was, is) = (before.main_pid()?, now.main_pid()?);
     if was != is {
@@ -106,7 +106,7 @@ pub(super) fn changed(context: &Context<'_>, facts: &Facts) -> Answer {
     Ok(())
 }
 
-pub(super) fn gone(_: &Context<'_>, facts: &Facts) -> Answer {
+pub(super) fn gone(_: &Context, facts: &Facts) -> Answer {
     // systemd records the start right after the fork, so the main process is never younger than
     // that; the second is for rounding. A younger process has reused the PID.
     const ROUNDING: Duration = Duration::from_secs(1);
@@ -131,7 +131,7 @@ pub(super) fn gone(_: &Context<'_>, facts: &Facts) -> Answer {
     }
 }
 
-pub(super) fn traced(_: &Context<'_>, facts: &Facts) -> Answer {
+pub(super) fn traced(_: &Context, facts: &Facts) -> Answer {
     let members = &facts.group.as_ref().map_err(Clone::clone)?.members;
     for member in members {
         let how = match member.disturbance {
@@ -148,7 +148,7 @@ pub(super) fn traced(_: &Context<'_>, facts: &Facts) -> Answer {
     Ok(())
 }
 
-pub(super) fn uninterruptible(_: &Context<'_>, facts: &Facts) -> Answer {
+pub(super) fn uninterruptible(_: &Context, facts: &Facts) -> Answer {
     let waits = |process: &MainProcess| matches!(process, MainProcess::Alive(vitals) if vitals.state == 'D');
     let before = facts.earlier.as_ref();
     if waits(&facts.process) && before.is_some_and(|before| waits(&before.process)) {
@@ -160,7 +160,7 @@ pub(super) fn uninterruptible(_: &Context<'_>, facts: &Facts) -> Answer {
     Ok(())
 }
 
-pub(super) fn starved(context: &Context<'_>, _: &Facts) -> Answer {
+pub(super) fn starved(context: &Context, _: &Facts) -> Answer {
     match context.starved {
         None => Ok(()),
         Some(gap) => refuse(format!(

@@ -16,7 +16,7 @@ use crate::sweep::{ParkedRequest, ParkedState, Reach};
 /// The message about an accept queue that moves.
 const MOVES: &str = "the backend has accepted a connection that had waited since the sweep began: it is overloaded, not hung";
 
-pub(super) fn answered(_: &Context<'_>, facts: &Facts) -> Answer {
+pub(super) fn answered(_: &Context, facts: &Facts) -> Answer {
     late_answer(&facts.parked).map_or(Ok(()), refuse)?;
     let Ok(Sockets::Tcp(tcp)) = &facts.sockets else {
         return Ok(());
@@ -52,19 +52,19 @@ fn connected_late(parked: &[ParkedRequest]) -> bool {
     states.any(|state| state == ParkedState::ConnectedLate)
 }
 
-pub(super) fn not_local(context: &Context<'_>, _: &Facts) -> Answer {
+pub(super) fn not_local(context: &Context, _: &Facts) -> Answer {
     match &context.not_local {
         None => Ok(()),
         Some(why) => refuse(why.clone()),
     }
 }
 
-pub(super) fn foreign_listener(context: &Context<'_>, facts: &Facts) -> Answer {
+pub(super) fn foreign_listener(context: &Context, facts: &Facts) -> Answer {
     match facts.sockets.as_ref().map_err(Clone::clone)? {
         Sockets::Tcp(tcp) => (context.addresses.iter())
             .try_for_each(|address| own_address(context, facts, tcp, *address)),
         Sockets::Unix(unix) if unix.listeners.is_empty() && context.hung_since.is_none() => Ok(()),
-        Sockets::Unix(unix) => own(context.unit, &unix.owner, &escape(&unix.path), |listen| {
+        Sockets::Unix(unix) => own(context.unit(), &unix.owner, &escape(&unix.path), |listen| {
             without_var(listen) == without_var(&unix.path)
         }),
     }
@@ -77,12 +77,7 @@ fn without_var(path: &str) -> &str {
 }
 
 /// Whether the unit itself serves `address`.
-fn own_address(
-    context: &Context<'_>,
-    facts: &Facts,
-    tcp: &TcpFacts,
-    address: SocketAddr,
-) -> Answer {
+fn own_address(context: &Context, facts: &Facts, tcp: &TcpFacts, address: SocketAddr) -> Answer {
     let sent_there = facts.parked.iter().filter(|request| {
         let remote = request.remote().map(canonical);
         remote == Some(canonical(address))
@@ -101,10 +96,10 @@ fn own_address(
         }
         return refuse(format!(
             "no socket on this machine listens at {address}, so the silence there does not come from {}: the port is forwarded elsewhere (a container, a port redirect), or its listener has just been closed",
-            context.unit
+            context.unit()
         ));
     }
-    (served_by.into_iter()).try_for_each(|socket| own_socket(context.unit, tcp, socket, address))
+    (served_by.into_iter()).try_for_each(|socket| own_socket(context.unit(), tcp, socket, address))
 }
 
 fn own_socket(unit: &str, tcp: &TcpFacts, socket: &TcpSocket, address: SocketAddr) -> Answer {
@@ -171,7 +166,7 @@ fn unit_of(path: &str) -> String {
     }
 }
 
-pub(super) fn not_reached(context: &Context<'_>, facts: &Facts) -> Answer {
+pub(super) fn not_reached(context: &Context, facts: &Facts) -> Answer {
     // In the last round, since a hang may have begun in the first.
     let round = facts.parked.iter().map(|request| request.round).max();
     let mut first_attempts = (facts.parked.iter())
@@ -181,7 +176,7 @@ pub(super) fn not_reached(context: &Context<'_>, facts: &Facts) -> Answer {
     if context.no_handshake && reads_everything(&facts.parked, sockets) {
         return refuse(format!(
             "{} reads all that arrives at the port, but sends no byte of a TLS handshake, so no request has reached it: the port seems to speak another protocol; if that is plain HTTP, give base_url with http://",
-            context.unit
+            context.unit()
         ));
     }
     if first_attempts.any(|request| has_reached(request, sockets, before)) {
@@ -189,7 +184,7 @@ pub(super) fn not_reached(context: &Context<'_>, facts: &Facts) -> Answer {
     }
     refuse(format!(
         "no core request is seen to have reached {}, although its accept queue was not full: a packet filter may have caused the silence (check \"nft list ruleset\", and IPAddressDeny= and IPAddressAllow= of the units), the backend has closed the connections, or its queue has just begun to move",
-        context.unit
+        context.unit()
     ))
 }
 
@@ -241,7 +236,7 @@ fn has_reached(request: &ParkedRequest, now: &Sockets, before: &Sockets) -> bool
     }
 }
 
-pub(super) fn busy(context: &Context<'_>, facts: &Facts) -> Answer {
+pub(super) fn busy(context: &Context, facts: &Facts) -> Answer {
     let moved = queues(facts)?.has_moved(&context.addresses);
     if moved || connected_late(&facts.parked) {
         return refuse(MOVES.to_owned());

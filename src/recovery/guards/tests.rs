@@ -31,7 +31,7 @@ fn one_reading() -> QueueHistory {
 
 /// A machine at the first observation and one at the second, which differ only as a test says.
 struct Fixture {
-    context: Context<'static>,
+    context: Context,
     first: Still,
     now: Still,
     queues: QueueHistory,
@@ -63,7 +63,7 @@ impl Fixture {
         fixture
     }
 
-    fn in_context(change: impl Fn(&mut Context<'static>)) -> Self {
+    fn in_context(change: impl Fn(&mut Context)) -> Self {
         let mut fixture = Self::hung();
         change(&mut fixture.context);
         fixture
@@ -166,10 +166,10 @@ fn a_young_process_a_reload_and_a_successor_are_left_alone() {
     reloaded("9880000001").refuses("too_young", "was reloaded 119 s ago");
     reloaded("9880000000").passes();
     let mut young = with(&[("ExecMainStartTimestampMonotonic", "9900000001")]);
-    young.context.min_uptime = Duration::ZERO;
+    young.context.plan.min_uptime = Duration::ZERO;
     young.refuses("restarted", "after this sweep began");
     let mut same = with(&[("ExecMainStartTimestampMonotonic", "9900000000")]);
-    same.context.min_uptime = Duration::ZERO;
+    same.context.plan.min_uptime = Duration::ZERO;
     same.passes();
 }
 
@@ -243,7 +243,7 @@ fn a_process_that_is_no_child_of_its_manager_is_left_alone() {
     child_of(77, Some("/init.scope")).refuses("no_restart", "child of process 77");
     let user = |pid, group| {
         let mut fixture = child_of(pid, group);
-        fixture.context.scope = Scope::User;
+        fixture.context.plan.scope = Scope::User;
         fixture.context.user_manager = Some(500);
         fixture
     };

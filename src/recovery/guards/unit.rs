@@ -6,8 +6,8 @@ use super::{Answer, Objection, refuse, the_process};
 use crate::escape::escape;
 use crate::manifest::Scope;
 
-pub(super) fn not_loaded(context: &Context<'_>, facts: &Facts) -> Answer {
-    let (name, typed) = (context.unit, systemctl(context.scope));
+pub(super) fn not_loaded(context: &Context, facts: &Facts) -> Answer {
+    let (name, typed) = (context.unit(), systemctl(context.plan.scope));
     match facts.unit.load_state()? {
         "loaded" => Ok(()),
         "not-found" => refuse(format!(
@@ -23,7 +23,7 @@ pub(super) fn not_loaded(context: &Context<'_>, facts: &Facts) -> Answer {
     }
 }
 
-pub(super) fn not_active(context: &Context<'_>, facts: &Facts) -> Answer {
+pub(super) fn not_active(context: &Context, facts: &Facts) -> Answer {
     let state = facts.unit.active_state()?;
     if state == "active" {
         return Ok(());
@@ -39,26 +39,26 @@ pub(super) fn not_active(context: &Context<'_>, facts: &Facts) -> Answer {
     let sub = facts.unit.sub_state().unwrap_or("unknown");
     refuse(format!(
         "{} is not active: {meaning} (ActiveState={}, SubState={})",
-        context.unit,
+        context.unit(),
         escape(state),
         escape(sub)
     ))
 }
 
-pub(super) fn job_queued(context: &Context<'_>, facts: &Facts) -> Answer {
+pub(super) fn job_queued(context: &Context, facts: &Facts) -> Answer {
     let Some(job) = facts.unit.job()? else {
         return Ok(());
     };
     refuse(format!(
         "job {} is queued for {}: it is already being started or stopped (\"{} list-jobs\" shows it)",
         escape(job),
-        context.unit,
-        systemctl(context.scope)
+        context.unit(),
+        systemctl(context.plan.scope)
     ))
 }
 
-pub(super) fn frozen(context: &Context<'_>, facts: &Facts) -> Answer {
-    let name = context.unit;
+pub(super) fn frozen(context: &Context, facts: &Facts) -> Answer {
+    let name = context.unit();
     if let Some(state) = facts
         .unit
         .freezer_state()
@@ -67,7 +67,7 @@ pub(super) fn frozen(context: &Context<'_>, facts: &Facts) -> Answer {
         return refuse(format!(
             "{name} is frozen (FreezerState={}): \"{} thaw {name}\" thaws it",
             escape(state),
-            systemctl(context.scope)
+            systemctl(context.plan.scope)
         ));
     }
     match &facts.group.as_ref().map_err(Clone::clone)?.frozen {
@@ -79,7 +79,7 @@ pub(super) fn frozen(context: &Context<'_>, facts: &Facts) -> Answer {
     }
 }
 
-pub(super) fn no_restart(context: &Context<'_>, facts: &Facts) -> Answer {
+pub(super) fn no_restart(context: &Context, facts: &Facts) -> Answer {
     match facts.restart(context)?.no_restart()? {
         Some(why) => refuse(why),
         None => child_of_manager(context, facts),
@@ -88,12 +88,12 @@ pub(super) fn no_restart(context: &Context<'_>, facts: &Facts) -> Answer {
 
 /// A manager notices the death only of its own children (wait(2)). The manager is PID 1, or the user manager,
 /// which is in the `init.scope` of its own control group and serves its private socket.
-fn child_of_manager(context: &Context<'_>, facts: &Facts) -> Answer {
+fn child_of_manager(context: &Context, facts: &Facts) -> Answer {
     let MainProcess::Alive(vitals) = &facts.process else {
         return Ok(());
     };
     let parent = &vitals.parent;
-    let is_manager = match context.scope {
+    let is_manager = match context.plan.scope {
         Scope::System => parent.pid == 1,
         Scope::User if context.user_manager == Some(parent.pid) => true,
         Scope::User => {
@@ -120,7 +120,7 @@ fn child_of_manager(context: &Context<'_>, facts: &Facts) -> Answer {
     ))
 }
 
-pub(super) fn manifest_writable(context: &Context<'_>, _: &Facts) -> Answer {
+pub(super) fn manifest_writable(context: &Context, _: &Facts) -> Answer {
     match &context.manifest_writable {
         None => Ok(()),
         Some(why) => refuse(why.clone()),

@@ -4,7 +4,7 @@ use super::*;
 
 /// Runs one watchdog against a machine without random events.
 pub(super) fn script(
-    context: &Context<'_>,
+    context: &Context,
     script: Script,
     arrange: impl FnOnce(&mut World),
 ) -> (Outcome, Machine) {
@@ -23,7 +23,7 @@ pub(super) fn script(
 }
 
 /// A recovery of a machine that is only arranged.
-fn arranged(context: &Context<'_>, arrange: impl FnOnce(&mut World)) -> (Outcome, Machine) {
+fn arranged(context: &Context, arrange: impl FnOnce(&mut World)) -> (Outcome, Machine) {
     script(context, Script::default(), arrange)
 }
 
@@ -31,18 +31,16 @@ fn with_restart(restart: Restart) -> (Outcome, Machine) {
     arranged(&context(), |world| world.service.restart = restart)
 }
 
-fn abort() -> Context<'static> {
-    Context {
-        signal: KillSignal::Abort,
-        ..context()
-    }
+fn abort() -> Context {
+    let mut context = context();
+    context.plan.signal = KillSignal::Abort;
+    context
 }
 
-pub(super) fn with_dump_signal() -> Context<'static> {
-    Context {
-        dump_signal: Some(DumpSignal::Usr1),
-        ..context()
-    }
+pub(super) fn with_dump_signal() -> Context {
+    let mut context = context();
+    context.plan.dump_signal = Some(DumpSignal::Usr1);
+    context
 }
 
 pub(super) fn signals(machine: &Machine) -> &[Signal] {

@@ -115,11 +115,11 @@ impl Watchdog {
     }
 
     /// The whole run of a watchdog; none if the backend answered.
-    pub(super) fn run(&self, context: &Context<'_>) -> Option<Outcome> {
+    pub(super) fn run(&self, context: &Context) -> Option<Outcome> {
         let mut context = context.clone();
         let unix = self.act(|machine| {
             let record = &mut machine.records[self.me];
-            record.min_uptime = context.min_uptime;
+            record.min_uptime = context.plan.min_uptime;
             record.began = machine.world.now;
             context.hung_since = Some(monotonic(machine.world.now));
             machine.world.network.unix
@@ -146,7 +146,7 @@ impl Watchdog {
 
     /// Sends core requests, and parks them. Returns the accept queue and how long this program was kept from
     /// running, if that was too long; none if a request was answered or refused.
-    fn sweep(&self, context: &Context<'_>) -> Option<(QueueHistory, Option<Duration>)> {
+    fn sweep(&self, context: &Context) -> Option<(QueueHistory, Option<Duration>)> {
         let mut history = QueueHistory::default();
         let mut starved = None;
         for attempt in 0..ATTEMPTS {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use super::super::facts::{Context, MainProcess};
+use super::super::facts::MainProcess;
 use super::super::host::{Host, NotSent};
 use super::super::stacks::journalctl;
 use super::super::systemd::{
@@ -33,7 +33,7 @@ impl<H: Host> Run<'_, H> {
     /// Sends the signal and waits for the process to die.
     pub(super) fn end(&self, target: &Target<H::Process>) -> Step<()> {
         let process = &target.main.process;
-        match self.context.signal {
+        match self.context.plan.signal {
             KillSignal::Kill => self.send(target, Some(Signal::SIGKILL))?,
             KillSignal::Abort => {
                 self.send(target, Some(Signal::SIGABRT))?;
@@ -100,7 +100,7 @@ impl<H: Host> Run<'_, H> {
         let mut pause = Duration::from_millis(50);
         let mut logged = false;
         loop {
-            let answer = self.host.show(self.context.unit);
+            let answer = self.host.show(self.context.unit());
             if let Ok(unit) = &answer {
                 self.record_state(unit);
                 // The latest observation may show the new process already, where the stacks ended the old one.
@@ -147,7 +147,7 @@ impl<H: Host> Run<'_, H> {
     }
 
     pub(super) fn verify(&self, new_pid: MainPid) -> Step<Outcome> {
-        let until = self.host.now() + self.context.verify;
+        let until = self.host.now() + self.context.plan.verify;
         let mut pause = Duration::from_millis(500);
         loop {
             if self.host.core_answers(until) {
@@ -160,29 +160,27 @@ impl<H: Host> Run<'_, H> {
             self.host.pause(pause.min(until.since(now)));
             pause = Duration::from_secs(1);
         }
-        let why = match self.host.show(self.context.unit) {
+        let why = match self.host.show(self.context.unit()) {
             Ok(unit) if has_failed(&unit) => self.ended(&unit),
             _ => format!(
                 "the new main process {} runs, but the core was not healthy within verify_seconds ({})",
                 new_pid.get(),
-                self.context.verify.as_secs_f64()
+                self.context.plan.verify.as_secs_f64()
             ),
         };
         Err(self.not_recovered(Some(new_pid), &why))
     }
 
     fn not_recovered(&self, new_pid: Option<MainPid>, why: &str) -> Outcome {
-        let Context { unit, scope, .. } = *self.context;
-        let journal = format!("{} -u {unit}", journalctl(scope));
+        let journal = journalctl(self.context.plan.scope);
+        let journal = format!("{journal} -u {}", self.context.unit());
         let detail = format!("{why}; \"{journal}\" shows more");
         Outcome::NotRecovered { new_pid, detail }
     }
 
     fn ended(&self, unit: &Unit) -> String {
-        let Context {
-            unit: name, scope, ..
-        } = *self.context;
-        let (typed, units) = (systemctl(scope), units_to_reset(unit, name).join(" "));
+        let (name, typed) = (self.context.unit(), systemctl(self.context.plan.scope));
+        let units = units_to_reset(unit, name).join(" ");
         format!(
             "{name} ended in \"{}\" (Result={}), and systemd does not restart it: \"{typed} reset-failed {units} && {typed} start {units}\" starts it",
             escape(unit.active_state().unwrap_or("failed")),
@@ -194,7 +192,7 @@ impl<H: Host> Run<'_, H> {
         format!(
             "{} still has processes that do not end on SIGTERM, and systemd waits for them up to TimeoutStopSec= before the restart; \
              KillMode=mixed in the unit would end them at once",
-            self.context.unit
+            self.context.unit()
         )
     }
 }

@@ -5,7 +5,7 @@ use super::super::samples::{Still, context, member, unit};
 use super::*;
 
 /// The warnings about a healthy backend, changed by `change`.
-fn warnings(change: impl Fn(&mut Still, &mut Context<'static>)) -> Vec<String> {
+fn warnings(change: impl Fn(&mut Still, &mut Context)) -> Vec<String> {
     let mut machine = Still::hung();
     machine.parked.clear();
     let mut context = Context {
@@ -22,7 +22,7 @@ fn warnings(change: impl Fn(&mut Still, &mut Context<'static>)) -> Vec<String> {
 }
 
 #[track_caller]
-fn one(change: impl Fn(&mut Still, &mut Context<'static>)) -> String {
+fn one(change: impl Fn(&mut Still, &mut Context)) -> String {
     let found = warnings(change);
     let [warning] = &found[..] else {
         panic!("{found:#?}");
@@ -51,7 +51,7 @@ fn the_state_of_the_unit_is_reported() {
 
 #[test]
 fn what_would_keep_a_recovery_from_working_is_warned_of() {
-    let refused = |machine: &mut Still, _: &mut Context<'static>| {
+    let refused = |machine: &mut Still, _: &mut Context| {
         machine.unit = Ok(unit(&[("Restart", "no")]));
     };
     let warning = one(refused);
@@ -90,7 +90,7 @@ fn what_would_keep_a_recovery_from_working_is_warned_of() {
 fn a_dump_signal_that_no_process_catches_is_warned_of() {
     let with = |caught: u64| {
         warnings(move |machine, context| {
-            context.dump_signal = Some(DumpSignal::Usr2);
+            context.plan.dump_signal = Some(DumpSignal::Usr2);
             let group = machine.group.as_mut().unwrap();
             let mut worker = member(4_712);
             worker.signals = Signals { caught, blocked: 0 };
