@@ -20,6 +20,7 @@ mod privileges;
 pub mod recovery;
 pub mod report;
 #[cfg(test)]
+#[path = "../tests/health/skip.rs"]
 mod skip;
 pub mod status;
 pub mod stderr;

@@ -134,9 +134,10 @@ impl SweepEvents for Events<'_> {
 
 fn load(cli: &Cli) -> anyhow::Result<Manifest> {
     let environment = |name: &str| std::env::var_os(name);
-    let variables = match cli.validate {
-        true => Variables::MayBeMissing,
-        false => Variables::Required(&environment),
+    let variables = if cli.validate {
+        Variables::MayBeMissing
+    } else {
+        Variables::Required(&environment)
     };
     let options = LoadOptions {
         base_url: cli.base_url.clone(),

@@ -25,9 +25,10 @@ fn phrases(report: &Report, wanted: Severity) -> String {
     rows.sort_by_key(key);
     let phrase = |rows: &[Row]| {
         let (is_other, happened) = rows.first().map(key).unwrap_or_default();
-        let subject = match is_other {
-            false => format!("{} of {core} core routes", rows.len()),
-            true => count(rows.len(), "other route"),
+        let subject = if is_other {
+            count(rows.len(), "other route")
+        } else {
+            format!("{} of {core} core routes", rows.len())
         };
         let mut names: Vec<String> = rows.iter().take(NAMED).map(|row| name(*row)).collect();
         if rows.len() > NAMED {

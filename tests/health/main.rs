@@ -25,7 +25,6 @@ mod run;
 mod script;
 mod scripted;
 mod server;
-#[path = "../../src/skip.rs"]
 mod skip;
 mod systemd;
 mod test_env;

@@ -1,4 +1,4 @@
-//! Skips tests that this machine cannot run. Used by the unit tests and by `tests/health`.
+//! Skips tests that this machine cannot run. The unit tests in `src` use it, too.
 
 use std::collections::BTreeMap;
 use std::env;
