@@ -5,9 +5,6 @@ use std::fmt::{self, Write as _};
 use std::net::Ipv6Addr;
 use std::str::FromStr;
 
-use iri_string::format::ToDedicatedString as _;
-use iri_string::types::{UriAbsoluteStr, UriReferenceStr};
-
 use super::problems::quoted;
 
 /// The largest size in bytes of an absolute URL as it is sent. `http::Uri` allows 65,534.
@@ -163,7 +160,7 @@ impl FromStr for BaseUrl {
         if rest.chars().any(|c| c.is_whitespace() || c.is_control()) {
             return Err("contains a space or a control character; remove it".to_owned());
         }
-        let (authority, tail) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+        let (authority, tail) = split_before(rest, &['/', '?', '#']);
         let origin = Origin::new(scheme, authority).map_err(|message| hide(message, USER_INFO))?;
         if tail.contains('#') {
             return Err("has a fragment, which is never sent; remove it from \"#\" on".to_owned());
@@ -221,36 +218,57 @@ impl BaseUrl {
     /// origin, has user info, or cannot be parsed.
     pub fn resolve(&self, current_url: &str, location: &str) -> Option<String> {
         let location = location.split('#').next().filter(|text| !text.is_empty())?;
-        // Some servers write characters that a URI cannot contain, such as Starlette: [] in
-        // queries. The authority is not encoded, since that could turn it into another one.
-        let (authority, rest) = location.split_at(authority_end(location));
-        let mut reference = authority.to_owned();
-        encode(rest, &mut reference);
-
-        let base = UriAbsoluteStr::new(current_url).ok()?;
-        let target = UriReferenceStr::new(&reference).ok()?;
-        let target = target.resolve_against(base).to_dedicated_string();
-        let (scheme, rest) = Scheme::split(target.as_str())?;
-        let (authority, tail) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-        let origin = Origin::new(scheme, authority).ok()?;
-        let slash = if tail.starts_with('/') { "" } else { "/" };
-        let url = format!("{origin}{slash}{tail}");
-        (origin == self.origin && url.len() <= LONGEST).then_some(url)
+        let (location, query) = split_before(location, &['?']);
+        let (_, current) = Scheme::split(current_url)?;
+        let (_, current_path) = split_before(split_before(current, &['?']).0, &['/']);
+        let absolute = match location.strip_prefix("//") {
+            Some(rest) => Some((self.origin.scheme, rest)),
+            None => Scheme::split(location),
+        };
+        let path = if let Some((scheme, rest)) = absolute {
+            let (authority, path) = split_before(rest, &['/']);
+            let origin = Origin::new(scheme, authority).ok();
+            origin.filter(|origin| *origin == self.origin)?;
+            without_dot_segments(path)
+        } else if location.is_empty() {
+            current_path.to_owned()
+        } else if location.starts_with('/') {
+            without_dot_segments(location)
+        } else if split_before(location, &['/']).0.contains(':') {
+            // Another scheme.
+            return None;
+        } else {
+            let (folder, _) = current_path.rsplit_once('/')?;
+            without_dot_segments(&format!("{folder}/{location}"))
+        };
+        let mut url = self.origin.to_string();
+        // Some servers write characters that a URI cannot contain, such as Starlette: [] in queries.
+        encode(&path, &mut url);
+        encode(query, &mut url);
+        (url.len() <= LONGEST).then_some(url)
     }
 }
 
-/// Where the authority of a URI reference ends; 0 if it has none.
-fn authority_end(reference: &str) -> usize {
-    let in_scheme = |b: u8| b.is_ascii_alphanumeric() || b"+-.".contains(&b);
-    let is_scheme = |text: &str| text.bytes().all(in_scheme);
-    match reference.split_once("//") {
-        Some((start, rest))
-            if start.is_empty() || start.strip_suffix(':').is_some_and(is_scheme) =>
-        {
-            start.len() + 2 + rest.find(['/', '?']).unwrap_or(rest.len())
+/// `text` before the first of these characters, and from there on.
+fn split_before<'t>(text: &'t str, stops: &[char]) -> (&'t str, &'t str) {
+    text.split_at(text.find(stops).unwrap_or(text.len()))
+}
+
+/// An absolute path without the segments `.` and `..` (RFC 3986, section 5.2.4); `/` if it is empty.
+fn without_dot_segments(path: &str) -> String {
+    let mut kept = Vec::new();
+    for segment in path.split('/').skip(1) {
+        match segment {
+            "." => {}
+            ".." => drop(kept.pop()),
+            _ => kept.push(segment),
         }
-        Some(_) | None => 0,
     }
+    // A dot segment at the end stands for a folder.
+    if path.ends_with("/.") || path.ends_with("/..") {
+        kept.push("");
+    }
+    format!("/{}", kept.join("/"))
 }
 
 /// Appends `text`, with every byte percent-encoded that may occur neither in a path nor in a query

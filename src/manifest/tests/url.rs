@@ -189,3 +189,62 @@ fn resolve_knows_default_ports_and_spellings_of_addresses() {
         Some("https://[::1]/y")
     );
 }
+
+#[test]
+fn resolve_follows_the_examples_of_rfc_3986() {
+    let url = base("http://a");
+    // Section 5.4, without parameters of the fragment and other schemes.
+    for (location, target) in [
+        ("g", "/b/c/g"),
+        ("./g", "/b/c/g"),
+        ("g/", "/b/c/g/"),
+        ("/g", "/g"),
+        ("//a", "/"),
+        ("?y", "/b/c/d;p?y"),
+        ("g?y", "/b/c/g?y"),
+        (";x", "/b/c/;x"),
+        ("g;x", "/b/c/g;x"),
+        ("g;x?y#s", "/b/c/g;x?y"),
+        (".", "/b/c/"),
+        ("./", "/b/c/"),
+        ("..", "/b/"),
+        ("../", "/b/"),
+        ("../g", "/b/g"),
+        ("../..", "/"),
+        ("../../", "/"),
+        ("../../g", "/g"),
+        ("../../../g", "/g"),
+        ("../../../../g", "/g"),
+        ("/./g", "/g"),
+        ("/../g", "/g"),
+        ("g.", "/b/c/g."),
+        (".g", "/b/c/.g"),
+        ("g..", "/b/c/g.."),
+        ("..g", "/b/c/..g"),
+        ("./../g", "/b/g"),
+        ("./g/.", "/b/c/g/"),
+        ("g/./h", "/b/c/g/h"),
+        ("g/../h", "/b/c/h"),
+        ("g;x=1/./y", "/b/c/g;x=1/y"),
+        ("g;x=1/../y", "/b/c/y"),
+        ("g?y/./x", "/b/c/g?y/./x"),
+        ("g?y/../x", "/b/c/g?y/../x"),
+        ("g#s/../x", "/b/c/g"),
+        ("http://a/b//../x/..", "/b/"),
+        ("./a:b", "/b/c/a:b"),
+        ("g?a:b", "/b/c/g?a:b"),
+    ] {
+        assert_eq!(
+            url.resolve("http://a/b/c/d;p?q", location),
+            Some(format!("http://a{target}")),
+            "{location}"
+        );
+    }
+    for location in ["g:h", "a:b/c", "http:g", "//g", "1:b"] {
+        assert_eq!(
+            url.resolve("http://a/b/c/d;p?q", location),
+            None,
+            "{location}"
+        );
+    }
+}
