@@ -3,10 +3,11 @@
 
 use std::collections::HashSet;
 
+use super::Header;
 use super::json::Json;
-use super::problems::{Context, entry, quoted};
+use super::node::Node;
+use super::problems::find_quoted;
 use super::secret::Secret;
-use super::{Header, Variables};
 
 /// The largest number of headers in one object, and of bytes in their names and values together. Servers
 /// allow no more (nginx and uvicorn: 32 and 64 KiB, Apache httpd: 100 headers), so more is a mistake.
@@ -22,19 +23,19 @@ fn is_token(b: u8) -> bool {
 }
 
 /// Reads the object name → value.
-pub(super) fn headers(value: &Json, place: &str, context: &mut Context<'_>) -> Option<Vec<Header>> {
-    let Json::Object(entries) = value else {
-        let message = format!("is {}; give an object, name → value", value.kind());
-        context.note(place, message);
-        return None;
+pub(super) fn headers(object: &Node<'_>) -> Result<Vec<Header>, String> {
+    let Json::Object(entries) = object.json else {
+        return Err(format!(
+            "is {}; give an object, name → value",
+            object.kind()
+        ));
     };
     let mut names = HashSet::new();
     let mut headers = Vec::new();
-    let mut bytes = 0;
     for (name, value) in entries {
         // If the author wrote "Name: value" as the name, the value must not appear in a log.
         let token = name.bytes().take_while(|b| is_token(*b)).count();
-        let shown = name.get(..token).unwrap_or_default();
+        let node = object.entry(name.get(..token).unwrap_or_default(), value);
         let read = if token == 0 || token < name.len() {
             Err(
                 "the name is not a valid HTTP header name; use letters, digits and \"-\""
@@ -43,26 +44,24 @@ pub(super) fn headers(value: &Json, place: &str, context: &mut Context<'_>) -> O
         } else if !names.insert(name.to_ascii_lowercase()) {
             Err("duplicate header (names are not case-sensitive); keep one of the two".to_owned())
         } else {
-            header_value(name, value, context.variables)
+            header_value(name, &node)
         };
-        if let Some(value) = context.check(&entry(place, shown), read) {
-            bytes += name.len() + value.reveal().len();
-            let name = name.clone();
-            headers.push(Header { name, value });
-        }
+        let name = name.clone();
+        headers.extend(node.check(read).map(|value| Header { name, value }));
     }
+    let bytes = |header: &Header| header.name.len() + header.value.reveal().len();
+    let bytes: usize = headers.iter().map(bytes).sum();
     if names.len() > MOST || bytes > MOST_BYTES {
-        let message = format!(
+        return Err(format!(
             "{} headers with {bytes} bytes are too many; give at most {MOST} with {MOST_BYTES}",
             names.len()
-        );
-        context.note(place, message);
+        ));
     }
-    Some(headers)
+    Ok(headers)
 }
 
 /// The value to send, if the header may be set to it.
-fn header_value(name: &str, value: &Json, variables: Variables<'_>) -> Result<Secret, String> {
+fn header_value(name: &str, value: &Node<'_>) -> Result<Secret, String> {
     let is = |known: &str| name.eq_ignore_ascii_case(known);
     if is("user-agent") {
         return Err("is set by the key \"user_agent\" at the top level; use that key".to_owned());
@@ -72,11 +71,11 @@ fn header_value(name: &str, value: &Json, variables: Variables<'_>) -> Result<Se
             "frames the message or manages the connection, so this program sets it; remove it";
         return Err(message.to_owned());
     }
-    let Json::Text(written) = value else {
+    let Json::Text(written) = value.json else {
         return Err(format!("is {}; give a string", value.kind()));
     };
     sendable(written, "the value")?;
-    let expanded = variables.expand(written)?;
+    let expanded = value.context.variables.expand(written)?;
     for (variable, value) in &expanded.values {
         sendable(value, &format!("the variable {variable}"))?;
     }
@@ -88,12 +87,11 @@ fn header_value(name: &str, value: &Json, variables: Variables<'_>) -> Result<Se
 
 /// Whether a field value may contain `text` (RFC 9110, section 5.5): anything but control characters.
 fn sendable(text: &str, what: &str) -> Result<(), String> {
-    match text.chars().find(|c| c.is_control() && *c != '\t') {
+    // Shows only the control character of the value, usually a newline.
+    match find_quoted(text, |c| c.is_control() && c != '\t') {
         None => Ok(()),
-        // Shows only the control character of the value, usually a newline.
         Some(c) => Err(format!(
-            "{what} contains the control character {}; remove it",
-            quoted(c.encode_utf8(&mut [0; 4]))
+            "{what} contains the control character {c}; remove it"
         )),
     }
 }

@@ -3,11 +3,15 @@
 
 use std::fmt;
 
+use serde::de::value::SeqAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Number, Value};
+use serde_json::Number;
 
-use super::object::DUPLICATE_KEY;
-use super::problems::{Context, entry, quoted};
+use super::problems::quoted;
+use super::syntax;
+
+/// The largest size of a manifest in bytes.
+pub(super) const MOST_BYTES: usize = 8 * 1024 * 1024;
 
 /// A value.
 #[derive(Debug)]
@@ -16,11 +20,33 @@ pub(super) enum Json {
     Bool(bool),
     Number(Number),
     Text(String),
-    Array(Vec<Json>),
-    Object(Vec<(String, Json)>),
+    // Not Vec, which grows in steps and would double the memory of a manifest with 10,000 routes.
+    Array(Box<[Json]>),
+    Object(Box<[(String, Json)]>),
 }
 
 impl Json {
+    /// Reads the bytes of a manifest.
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, String> {
+        if bytes.len() > MOST_BYTES {
+            return Err("manifest: exceeds the 8 MiB limit; split it in two".to_owned());
+        }
+        if bytes.trim_ascii().is_empty() {
+            let message = "manifest: is empty; give an object with \"base_url\" and \"routes\"";
+            return Err(message.to_owned());
+        }
+        let text = std::str::from_utf8(bytes).map_err(|error| {
+            let valid = bytes.get(..error.valid_up_to()).unwrap_or_default();
+            let place = syntax::place(&String::from_utf8_lossy(valid));
+            format!("{place}: is not UTF-8; save the file as UTF-8")
+        })?;
+        if text.starts_with('\u{feff}') {
+            let message = "starts with a byte order mark; save the file as UTF-8 without it";
+            return Err(format!("{}: {message}", syntax::place("")));
+        }
+        serde_json::from_str(text).map_err(|error| syntax::message(text, &error))
+    }
+
     /// The text, if the value is a string.
     pub(super) fn text(&self) -> Option<&str> {
         match self {
@@ -67,37 +93,6 @@ impl Json {
         };
         format!("{quoted}is {wrong}; {remedy}")
     }
-
-    /// The value for a later comparison, unchanged except for the variables in its strings. A duplicate
-    /// key is a problem.
-    pub(super) fn expand(&self, place: &str, context: &mut Context<'_>) -> Value {
-        match self {
-            Self::Null => Value::Null,
-            Self::Bool(value) => Value::Bool(*value),
-            Self::Number(value) => Value::Number(value.clone()),
-            Self::Text(text) => {
-                let expanded = context.variables.expand(text);
-                let expanded = context.check(place, expanded);
-                expanded.map_or(Value::Null, |expanded| Value::String(expanded.text))
-            }
-            Self::Array(items) => items
-                .iter()
-                .enumerate()
-                .map(|(index, item)| item.expand(&format!("{place}[{index}]"), context))
-                .collect(),
-            Self::Object(entries) => {
-                let mut expanded = Map::new();
-                for (key, value) in entries {
-                    let place = entry(place, key);
-                    let value = value.expand(&place, context);
-                    if expanded.insert(key.clone(), value).is_some() {
-                        context.note(&place, DUPLICATE_KEY);
-                    }
-                }
-                Value::Object(expanded)
-            }
-        }
-    }
 }
 
 impl<'de> Deserialize<'de> for Json {
@@ -139,13 +134,8 @@ impl<'de> Visitor<'de> for Tree {
         Ok(Json::Text(text.to_owned()))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Json, A::Error> {
-        let mut items = Vec::new();
-        while let Some(item) = array.next_element()? {
-            items.push(item);
-        }
-        items.shrink_to_fit();
-        Ok(Json::Array(items))
+    fn visit_seq<A: SeqAccess<'de>>(self, array: A) -> Result<Json, A::Error> {
+        Deserialize::deserialize(SeqAccessDeserializer::new(array)).map(Json::Array)
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Json, A::Error> {
@@ -153,8 +143,6 @@ impl<'de> Visitor<'de> for Tree {
         while let Some(entry) = map.next_entry()? {
             entries.push(entry);
         }
-        // Most of 10,000 routes have one or two keys, and a Vec has room for four.
-        entries.shrink_to_fit();
-        Ok(Json::Object(entries))
+        Ok(Json::Object(entries.into()))
     }
 }

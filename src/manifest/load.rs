@@ -1,23 +1,18 @@
 //! Finds and reads the manifest's file. The only file of this module that touches the disk.
 
-use std::error::Error;
-use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
+use anyhow::{anyhow, bail};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
-use super::problems::Problems;
-use super::url::BaseUrl;
-use super::{Manifest, Source, Variables};
+use super::json::MOST_BYTES;
+use super::{BaseUrl, Manifest, Source, Variables};
 use crate::escape::{escape, reason};
 use crate::privileges::Caller;
-
-/// The largest size of a manifest.
-pub(super) const MOST_BYTES: usize = 8 * 1024 * 1024;
 
 /// The paths that are tried, in this order, when the command line names no manifest.
 pub(crate) const DEFAULT_PATHS: [&str; 2] = ["routes.json", "/etc/scidex-route-health/routes.json"];
@@ -30,27 +25,6 @@ pub struct LoadOptions<'a> {
     pub variables: Variables<'a>,
 }
 
-/// Why there is no manifest. Displays as one line for each problem.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum ManifestError {
-    /// The manifest could not be read, or must not be used: what, why, and what to do.
-    Unreadable(String),
-    /// The manifest breaks its own rules.
-    Invalid(Problems),
-}
-
-impl fmt::Display for ManifestError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unreadable(message) => f.write_str(message),
-            Self::Invalid(problems) => problems.fmt(f),
-        }
-    }
-}
-
-impl Error for ManifestError {}
-
 impl Manifest {
     /// Reads the manifest in `file`, or from standard input if that is `-`. Without a file, it is
     /// `routes.json` in the current directory if that exists, or else
@@ -60,52 +34,49 @@ impl Manifest {
     ///
     /// The file cannot be read or is too large; or a privileged run found a default file that other users
     /// may write; or the manifest is invalid. Every problem is listed, without any header's value.
-    pub fn load(file: Option<&Path>, options: &LoadOptions<'_>) -> Result<Self, ManifestError> {
-        let (bytes, source) = match file {
-            Some(path) if path.as_os_str() == "-" => (read_stdin()?, Source::Stdin),
-            Some(path) => File::open(path)
-                .and_then(|file| read_file(file, path))
-                .map_err(|error| unreadable(path, &error))?,
-            None => {
-                let (bytes, source) = read_first(&DEFAULT_PATHS.map(Path::new))?;
-                check_writers(&source, options.variables)?;
-                (bytes, source)
-            }
+    pub fn load(file: Option<&Path>, options: &LoadOptions<'_>) -> anyhow::Result<Self> {
+        let (bytes, source) = if let Some(path) = file {
+            read_named(path).map_err(|error| unreadable(path, &error))?
+        } else {
+            let (bytes, source) = read_first(&DEFAULT_PATHS.map(Path::new))?;
+            check_writers(&source, options.variables)?;
+            (bytes, source)
         };
-        Self::parse(&bytes, source, options).map_err(ManifestError::Invalid)
+        Ok(Self::parse(&bytes, source, options)?)
     }
 }
 
 /// Refuses a manifest that the command line does not name and that other users may write, if the run is
 /// privileged: they could choose where the caller's secrets are sent and what is killed. With
 /// [`Variables::MayBeMissing`], no secret is read and nothing is sent.
-fn check_writers(source: &Source, variables: Variables<'_>) -> Result<(), ManifestError> {
+fn check_writers(source: &Source, variables: Variables<'_>) -> anyhow::Result<()> {
     let caller = Caller::current();
-    let found = source.writable_by_others(caller);
-    match (found, variables) {
-        (Some(found), Variables::Required(_)) if caller.may_kill => {
-            Err(ManifestError::Unreadable(format!(
-                "{found}, and a run as root or with CAP_KILL uses such a file only if --manifest names it, because it \
-                 decides where secrets are sent and what is killed; run \"{}\" to secure it, or pass --manifest {source}",
-                found.remedy(),
-            )))
-        }
-        _ => Ok(()),
+    if let (Some(found), Variables::Required(_), true) = (
+        source.writable_by_others(caller),
+        variables,
+        caller.may_kill,
+    ) {
+        bail!(
+            "{}, and a run as root or with CAP_KILL uses such a file only if --manifest names it, because it \
+             decides where secrets are sent and what is killed; run \"{}\" to secure it, or pass --manifest {source}",
+            found.message,
+            found.remedy,
+        );
     }
+    Ok(())
 }
 
-fn read_stdin() -> Result<Vec<u8>, ManifestError> {
-    read(io::stdin().lock(), 0).map_err(|error| {
-        let reason = reason(&error);
-        ManifestError::Unreadable(format!(
-            "could not read the manifest from standard input: {reason}; pipe it in, or name a file with --manifest"
-        ))
-    })
+/// Reads the file that the command line names.
+fn read_named(path: &Path) -> io::Result<(Vec<u8>, Source)> {
+    if path.as_os_str() == "-" {
+        return Ok((read(io::stdin().lock())?, Source::Stdin));
+    }
+    read_file(File::open(path)?, path)
 }
 
 /// Reads the first of `paths` that exists. One that exists and cannot be read ends the search:
 /// another manifest may name another unit.
-fn read_first(paths: &[&Path]) -> Result<(Vec<u8>, Source), ManifestError> {
+fn read_first(paths: &[&Path]) -> anyhow::Result<(Vec<u8>, Source)> {
     for path in paths {
         match open_regular(path).and_then(|file| read_file(file, path)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -113,10 +84,10 @@ fn read_first(paths: &[&Path]) -> Result<(Vec<u8>, Source), ManifestError> {
         }
     }
     let tried: Vec<String> = paths.iter().map(|path| shown(path)).collect();
-    Err(ManifestError::Unreadable(format!(
+    bail!(
         "found no manifest: neither {} exists; write one, or name another file with --manifest",
         tried.join(" nor ")
-    )))
+    )
 }
 
 /// Opens a regular file. Anything else is an error at once: a FIFO that somebody put there would otherwise
@@ -137,31 +108,23 @@ pub(super) fn open_regular(path: &Path) -> io::Result<File> {
 
 /// Reads an open file, and the facts about it.
 fn read_file(file: File, path: &Path) -> io::Result<(Vec<u8>, Source)> {
-    let facts = file.metadata()?;
-    let source = Source::of_file(path, &facts);
-    let size = usize::try_from(facts.len()).unwrap_or(MOST_BYTES);
-    Ok((read(file, size)?, source))
+    let source = Source::of_file(path, &file.metadata()?);
+    Ok((read(file)?, source))
 }
 
 /// Reads at most one byte more than a manifest may contain.
-fn read(from: impl io::Read, expected: usize) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(expected.min(MOST_BYTES) + 1);
+fn read(from: impl io::Read) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
     from.take(MOST_BYTES as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-fn unreadable(path: &Path, error: &io::Error) -> ManifestError {
-    let remedy = match error.kind() {
-        io::ErrorKind::NotFound => "check the path given with --manifest",
-        io::ErrorKind::PermissionDenied => {
-            "let this user read it, or name another file with --manifest"
-        }
-        _ => "name another file with --manifest",
-    };
-    let (path, reason) = (shown(path), reason(error));
-    ManifestError::Unreadable(format!(
-        "could not read the manifest {path}: {reason}; {remedy}"
-    ))
+fn unreadable(path: &Path, error: &io::Error) -> anyhow::Error {
+    anyhow!(
+        "could not read the manifest {}: {}; check its path and permissions, or name another file with --manifest",
+        shown(path),
+        reason(error)
+    )
 }
 
 /// A path in quotes, never shortened.
@@ -199,7 +162,8 @@ mod tests {
         let missing = Path::new("/nonexistent/a\u{1b}.json");
         assert_eq!(
             message(missing),
-            "could not read the manifest \"/nonexistent/a\\u{1b}.json\": no such file or directory; check the path given with --manifest"
+            "could not read the manifest \"/nonexistent/a\\u{1b}.json\": no such file or directory; \
+             check its path and permissions, or name another file with --manifest"
         );
         let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
         assert!(message(folder).contains("is a directory"));
@@ -214,7 +178,8 @@ mod tests {
         let error = unreadable(Path::new("/etc/shadow"), &io::Error::from(Errno::EACCES));
         assert_eq!(
             error.to_string(),
-            "could not read the manifest \"/etc/shadow\": permission denied; let this user read it, or name another file with --manifest"
+            "could not read the manifest \"/etc/shadow\": permission denied; \
+             check its path and permissions, or name another file with --manifest"
         );
     }
 

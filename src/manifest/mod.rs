@@ -5,9 +5,9 @@ mod headers;
 mod json;
 mod keys;
 mod load;
+mod node;
 mod object;
 mod options;
-mod parse;
 mod problems;
 mod proof;
 #[cfg(any(test, fuzzing))]
@@ -15,7 +15,6 @@ pub(crate) mod properties;
 mod routes;
 mod rules;
 mod secret;
-mod signal;
 mod source;
 mod syntax;
 #[cfg(test)]
@@ -23,17 +22,15 @@ mod tests;
 mod url;
 mod variables;
 
-use std::fmt;
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 pub(crate) use load::DEFAULT_PATHS;
-pub use load::{LoadOptions, ManifestError};
+pub use load::LoadOptions;
 pub use problems::Problems;
 pub(crate) use proof::in_seconds;
 pub use secret::Secret;
-pub use signal::{DumpSignal, KillSignal};
 pub use source::Source;
 pub use url::{BaseUrl, Scheme};
 pub use variables::Variables;
@@ -52,8 +49,8 @@ pub struct Manifest {
     /// The address that every path is appended to.
     pub base_url: BaseUrl,
     /// The UNIX stream socket to connect to instead of the host and port of `base_url`, which is then
-    /// `http://`; never with a proxy.
-    pub unix_socket: Option<SocketPath>,
+    /// `http://`; never with a proxy. An absolute path of at most 107 bytes, without NUL (unix(7)).
+    pub unix_socket: Option<PathBuf>,
     /// The `User-Agent` of every probe: non-empty, visible ASCII and spaces.
     pub user_agent: String,
     /// The bound on one whole sweep, at most [`LONGEST_DEADLINE`].
@@ -169,29 +166,12 @@ pub struct BodyChecks {
     pub json: Vec<(String, serde_json::Value)>,
 }
 
-/// The absolute path of a UNIX stream socket: at most 107 bytes, without NUL (unix(7)).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SocketPath(PathBuf);
-
-impl SocketPath {
-    /// The path.
-    pub fn as_path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl fmt::Display for SocketPath {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.display().fmt(f)
-    }
-}
-
 /// What may be killed, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RecoveryPlan {
-    /// The unit that runs the backend.
-    pub unit: UnitName,
+    /// The `.service` unit that runs the backend: valid by systemd.unit(5), and not a template.
+    pub unit: String,
     /// Which manager runs it.
     pub scope: Scope,
     /// The signal that ends the hung process.
@@ -207,20 +187,44 @@ pub struct RecoveryPlan {
     pub verify: Duration,
 }
 
-/// The name of a `.service` unit: valid by systemd.unit(5), and not a template.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UnitName(String);
+/// The signal that ends a hung main process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KillSignal {
+    /// Ends it at once.
+    Kill,
+    /// Lets it dump core or print a traceback first.
+    Abort,
+}
 
-impl UnitName {
-    /// The name.
-    pub fn as_str(&self) -> &str {
-        &self.0
+impl KillSignal {
+    /// The signal as signal(7) names it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Kill => "SIGKILL",
+            Self::Abort => "SIGABRT",
+        }
     }
 }
 
-impl fmt::Display for UnitName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+/// The signal that asks processes for their stacks before the kill; only those that catch it get it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DumpSignal {
+    /// `SIGUSR1`, the usual choice for Python's `faulthandler.register`.
+    Usr1,
+    /// `SIGUSR2`
+    Usr2,
+    /// `SIGQUIT`, on which a JVM and the Go runtime print their stacks.
+    Quit,
+}
+
+impl DumpSignal {
+    /// The signal as signal(7) names it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Usr1 => "SIGUSR1",
+            Self::Usr2 => "SIGUSR2",
+            Self::Quit => "SIGQUIT",
+        }
     }
 }
 

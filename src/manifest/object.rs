@@ -6,128 +6,113 @@ use std::fmt;
 use strsim::levenshtein;
 
 use super::json::Json;
-use super::problems::{Context, QUOTED, entry};
+use super::node::Node;
+use super::problems::QUOTED;
 
 pub(super) const DUPLICATE_KEY: &str = "duplicate key; keep one of the two";
 
 /// Reads the keys of one object.
-pub(super) struct Object<'v, 'a> {
-    json: &'v Json,
+pub(super) struct Object<'v, 'n> {
+    pub(super) node: &'n Node<'v>,
     entries: &'v [(String, Json)],
-    place: &'a str,
-    pub(super) context: &'a mut Context<'v>,
     /// The keys that the caller has asked for.
     known: Vec<&'static str>,
 }
 
 impl<'v> Object<'v, '_> {
-    /// What `read` returns for the keys of `json`, if that is an object. Every key that `read` has not asked
+    /// What `read` returns for the keys of `node`, if that is an object. Every key that `read` has not asked
     /// for is a problem.
     pub(super) fn read<T>(
-        json: &'v Json,
-        place: &str,
-        context: &mut Context<'v>,
+        node: &Node<'v>,
         read: impl FnOnce(&mut Object<'v, '_>) -> T,
-    ) -> Option<T> {
-        let Json::Object(entries) = json else {
+    ) -> Result<T, String> {
+        let Json::Object(entries) = node.json else {
             // Without the value, which may be a secret in the wrong place.
-            context.note(place, format_args!("is {}; give an object", json.kind()));
-            return None;
+            return Err(format!("is {}; give an object", node.kind()));
         };
+        let known = Vec::with_capacity(entries.len());
         let mut object = Object {
-            json,
+            node,
             entries,
-            place,
-            context,
-            known: Vec::with_capacity(entries.len()),
+            known,
         };
         let value = read(&mut object);
         object.note_unknown_keys();
-        Some(value)
+        Ok(value)
     }
 
-    /// What is written for `key`.
-    pub(super) fn get(&self, key: &str) -> Option<&'v Json> {
-        self.json.get(key)
+    /// Whether there is a value for `key`.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.node.get(key).is_some()
     }
 
-    /// The place of `key`.
-    fn place_of(&self, key: &str) -> String {
-        match self.place {
-            "" => key.to_owned(),
-            place => format!("{place}.{key}"),
-        }
-    }
-
-    /// A value that consists of several, as `read` returns it.
-    pub(super) fn part<T>(
+    /// The value of `key` by its rule; none if it is absent or invalid.
+    pub(super) fn value<T>(
         &mut self,
         key: &'static str,
-        read: impl FnOnce(&'v Json, &str, &mut Context<'v>) -> Option<T>,
+        rule: impl FnOnce(&Node<'v>) -> Result<T, String>,
     ) -> Option<T> {
         self.known.push(key);
         let mut values = self.entries.iter().filter(|(name, _)| name == key);
         let (_, first) = values.next()?;
-        let place = self.place_of(key);
-        let before = self.context.problems.count();
+        let node = self.node.key(key, first);
+        let context = node.context;
+        let before = context.problems.borrow().len();
         for _ in values {
-            self.context.note(&place, DUPLICATE_KEY);
+            node.note(DUPLICATE_KEY);
         }
-        let value = read(first, &place, self.context);
-        if self.context.problems.count() > before {
-            self.context.invalid.insert(key);
+        let value = node.check(rule(&node));
+        if context.problems.borrow().len() > before {
+            context.invalid.borrow_mut().insert(key);
         }
         value
     }
 
-    /// A simple value by its rule.
-    pub(super) fn value<T>(
+    /// The value of `key` by its rule, or else `default`.
+    pub(super) fn value_or<T>(
         &mut self,
         key: &'static str,
-        rule: impl FnOnce(&Json) -> Result<T, String>,
+        default: T,
+        rule: impl FnOnce(&Node<'v>) -> Result<T, String>,
+    ) -> T {
+        self.value(key, rule).unwrap_or(default)
+    }
+
+    /// The value of a key that must not be absent.
+    pub(super) fn required<T>(
+        &mut self,
+        key: &'static str,
+        rule: impl FnOnce(&Node<'v>) -> Result<T, String>,
     ) -> Option<T> {
-        self.part(key, |value, place, context| {
-            context.check(place, rule(value))
-        })
+        if !self.has(key) {
+            self.note(key, "missing; this key is required");
+        }
+        self.value(key, rule)
     }
 
-    /// Replaces `target` with the value of `key`, if there is one.
-    pub(super) fn set<T>(
-        &mut self,
-        target: &mut T,
-        key: &'static str,
-        rule: impl FnOnce(&Json) -> Result<T, String>,
-    ) {
-        if let Some(value) = self.value(key, rule) {
-            *target = value;
+    /// Notes a problem with `key`.
+    pub(super) fn note(&self, key: &str, message: impl fmt::Display) {
+        self.node.key(key, self.node.json).note(message);
+    }
+
+    /// Notes that `key`, if it is given, conflicts with another value.
+    pub(super) fn conflict(&self, key: &str, other: &str) {
+        if self.has(key) {
+            self.note(key, format_args!("cannot be used with {other}"));
         }
     }
 
-    /// Notes that a required key is missing.
-    pub(super) fn require(&mut self, key: &'static str) {
-        if self.get(key).is_none() {
-            self.problem(key, "missing; this key is required");
-        }
-    }
-
-    /// Notes a problem with the value of `key`.
-    pub(super) fn problem(&mut self, key: &str, message: impl fmt::Display) {
-        let place = self.place_of(key);
-        self.context.note(&place, message);
-    }
-
-    fn note_unknown_keys(&mut self) {
+    fn note_unknown_keys(&self) {
         let is_known = |key: &str| self.known.contains(&key);
-        for (key, _) in self.entries.iter().filter(|(key, _)| !is_known(key)) {
+        for (key, value) in self.entries.iter().filter(|(key, _)| !is_known(key)) {
             let plain = key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
             // A long key is quoted, which shortens it.
-            let place = match (plain && (1..=QUOTED).contains(&key.len()), self.place) {
-                (true, _) => self.place_of(key),
-                (false, "") => entry("manifest", key),
-                (false, place) => entry(place, key),
+            let node = if plain && (1..=QUOTED).contains(&key.len()) {
+                self.node.key(key, value)
+            } else {
+                self.node.entry(key, value)
             };
-            let message = format!("unknown key; {}", advice(key, &self.known));
-            self.context.note(&place, message);
+            node.note(format_args!("unknown key; {}", advice(key, &self.known)));
         }
     }
 }

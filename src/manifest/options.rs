@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use super::headers::headers;
 use super::json::Json;
+use super::node::Node;
 use super::object::Object;
-use super::problems::Context;
 use super::rules::{seconds, seconds_up_to, whole, word};
-use super::{Expect, Method, Options};
+use super::{Expect, Header, Method, Options};
 
 const MIB: u32 = 1024 * 1024;
 
@@ -29,50 +29,48 @@ impl Default for Options {
 impl Options {
     /// The options that an object sets, the others as they are inherited.
     pub(super) fn read(keys: &mut Object<'_, '_>, inherited: &Self) -> Self {
-        let mut options = inherited.clone();
         let methods = [Method::Get, Method::Head].map(|method| (method.as_str(), method));
-        keys.set(&mut options.method, "method", word(&methods));
-        if let Some(statuses) = keys.part("expect", statuses) {
-            options.expect = Expect::Listed(statuses);
+        let timeout = seconds_up_to(3600);
+        let max_body_bytes = whole(1, 16 * MIB);
+        Self {
+            method: keys.value_or("method", inherited.method, word(&methods)),
+            expect: keys.value_or("expect", inherited.expect.clone(), expect),
+            timeout: keys.value_or("timeout_seconds", inherited.timeout, timeout),
+            retries: keys.value_or("retries", inherited.retries, whole(0, 10)),
+            backoff: keys.value_or("retry_backoff_seconds", inherited.backoff, seconds(0, 60)),
+            max_redirects: keys.value_or("max_redirects", inherited.max_redirects, whole(0, 20)),
+            headers: replace(&inherited.headers, keys.value("headers", headers)),
+            max_body_bytes: keys.value_or(
+                "max_body_bytes",
+                inherited.max_body_bytes,
+                max_body_bytes,
+            ),
         }
-        keys.set(&mut options.timeout, "timeout_seconds", seconds_up_to(3600));
-        keys.set(&mut options.retries, "retries", whole(0, 10));
-        keys.set(
-            &mut options.backoff,
-            "retry_backoff_seconds",
-            seconds(0, 60),
-        );
-        keys.set(&mut options.max_redirects, "max_redirects", whole(0, 20));
-        if let Some(own) = keys.part("headers", headers) {
-            let replaced = |name: &str| own.iter().any(|own| own.name.eq_ignore_ascii_case(name));
-            options.headers.retain(|header| !replaced(&header.name));
-            options.headers.extend(own);
-        }
-        keys.set(
-            &mut options.max_body_bytes,
-            "max_body_bytes",
-            whole(1, 16 * MIB),
-        );
-        options
     }
 }
 
 /// Reads a list of acceptable statuses.
-fn statuses(value: &Json, place: &str, context: &mut Context<'_>) -> Option<Vec<u16>> {
-    let Json::Array(items) = value else {
-        let message = value.wrong_type("give a list of statuses, such as [200, 301]");
-        context.note(place, message);
-        return None;
+fn expect(list: &Node<'_>) -> Result<Expect, String> {
+    let Json::Array(items) = list.json else {
+        return Err(list.wrong_type("give a list of statuses, such as [200, 301]"));
     };
     if items.is_empty() {
         let message = "is empty; give at least one status, or leave the key out for any 2xx or 3xx";
-        context.note(place, message);
+        return Err(message.to_owned());
     }
     let mut statuses = Vec::new();
     for (index, item) in items.iter().enumerate() {
-        let status = whole(200, 599)(item);
-        let status = context.check(&format!("{place}[{index}]"), status);
+        let item = list.item(index, item);
+        let status = item.check(whole(200, 599)(&item));
         statuses.extend(status.filter(|status| !statuses.contains(status)));
     }
-    Some(statuses)
+    Ok(Expect::Listed(statuses))
+}
+
+/// The inherited headers, each replaced by an own one of the same name.
+fn replace(inherited: &[Header], own: Option<Vec<Header>>) -> Vec<Header> {
+    let own = own.unwrap_or_default();
+    let is_replaced = |name: &str| own.iter().any(|own| own.name.eq_ignore_ascii_case(name));
+    let kept = inherited.iter().filter(|header| !is_replaced(&header.name));
+    kept.cloned().chain(own.iter().cloned()).collect()
 }

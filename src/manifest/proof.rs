@@ -6,8 +6,15 @@ use std::time::Duration;
 use super::{LONGEST_DEADLINE, Manifest, Options, Route};
 
 /// The keys that the proof time, or the room for it, depends on.
-pub(super) const DEPENDS_ON: &str =
-    "core timeout_seconds retries retry_backoff_seconds concurrency grace_seconds deadline_seconds";
+pub(super) const DEPENDS_ON: [&str; 7] = [
+    "core",
+    "timeout_seconds",
+    "retries",
+    "retry_backoff_seconds",
+    "concurrency",
+    "grace_seconds",
+    "deadline_seconds",
+];
 
 impl Manifest {
     /// How long every core route has to stay silent until the backend counts as hung: their attempts and

@@ -32,7 +32,7 @@ static SCHEMA: LazyLock<Validator> = LazyLock::new(|| {
 });
 
 /// Problems that a schema cannot express; `tests/health/schema.rs` has a manifest for most.
-const BEYOND: [&str; 10] = [
+const BEYOND: [&str; 9] = [
     ": same method and path as ",
     " cannot be used with HEAD",
     ": duplicate header ",
@@ -42,7 +42,6 @@ const BEYOND: [&str; 10] = [
     " is not an IPv6 address",
     // A name of more than 253 characters.
     " is not a DNS name of at most ",
-    ": the URL is too long",
     " bytes are too many; give at most 128",
 ];
 
@@ -152,7 +151,7 @@ fn expanded(value: &Value) -> Value {
 
 /// An invalid manifest has at least one problem, and each is one printable line with its location.
 fn are_located(problems: &Problems) {
-    assert!(problems.count() > 0, "invalid, but without a problem");
+    assert!(!problems.lines.is_empty(), "invalid, but without a problem");
     let text = problems.to_string();
     let mut lines = 0;
     for line in text.split('\n') {
@@ -181,8 +180,8 @@ fn obeys_the_rules_beyond_the_schema(manifest: &Manifest) {
         !host.contains(':') || host.parse::<Ipv6Addr>().is_ok(),
         "{host}"
     );
-    let socket = manifest.unix_socket.iter().map(SocketPath::as_path);
-    assert!(socket.into_iter().all(|path| path.as_os_str().len() <= 107));
+    let mut socket = manifest.unix_socket.iter();
+    assert!(socket.all(|path| path.as_os_str().len() <= 107));
 
     let mut known = HashSet::new();
     for route in &manifest.routes {
@@ -316,8 +315,8 @@ fn means_what_is_written(manifest: &Manifest, written: &Value) {
         whole(&written["concurrency"], 4),
         manifest.concurrency.get() as u64
     );
-    let socket = manifest.unix_socket.as_ref().map(ToString::to_string);
-    assert_eq!(written["unix_socket"].as_str(), socket.as_deref());
+    let socket = manifest.unix_socket.as_ref().map(|path| path.to_str());
+    assert_eq!(written["unix_socket"].as_str(), socket.flatten());
     if let Some(name) = written["name"].as_str() {
         assert_eq!(manifest.name, name);
     }

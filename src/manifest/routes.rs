@@ -2,100 +2,75 @@
 
 use std::collections::HashMap;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::json::Json;
-use super::object::Object;
-use super::problems::{Context, entry, quoted};
-use super::url::{self, BaseUrl};
+use super::node::Node;
+use super::object::{DUPLICATE_KEY, Object};
+use super::problems::quoted;
 use super::{BodyChecks, Method, Options, Route, rules};
 
 /// The largest number of routes in a manifest.
 const MOST: usize = 10_000;
 
-/// Reads the list of routes. `base_url` is where they are sent, if that is known.
-pub(super) fn routes<'v>(
-    value: &'v Json,
-    place: &str,
-    context: &mut Context<'v>,
-    defaults: &Options,
-    base_url: Option<&BaseUrl>,
-) -> Option<Vec<Route>> {
-    let Json::Array(items) = value else {
+/// Reads the list of routes.
+pub(super) fn routes(list: &Node<'_>, defaults: &Options) -> Result<Vec<Route>, String> {
+    let Json::Array(items) = list.json else {
         let remedy = "give a list of routes, such as [{ \"path\": \"/\", \"core\": true }]";
-        context.note(place, value.wrong_type(remedy));
-        return None;
+        return Err(list.wrong_type(remedy));
     };
-    if items.len() > MOST {
-        let message = format!("{} routes are too many; give at most {MOST}", items.len());
-        context.invalid.insert("core");
-        context.note(place, message);
+    match items.len() {
+        0 => return Err("is empty; give at least one route with \"core\": true".to_owned()),
+        1..=MOST => {}
+        many => return Err(format!("{many} routes are too many; give at most {MOST}")),
     }
-    let mut routes = Vec::with_capacity(items.len().min(MOST));
+    let mut routes = Vec::with_capacity(items.len());
     // The first route with a method and path.
-    let mut known: HashMap<(Method, &str), usize> = HashMap::with_capacity(routes.capacity());
-    for (index, item) in items.iter().take(MOST).enumerate() {
-        let place = format!("{place}[{index}]");
-        context.route = item.get("path").and_then(Json::text);
-        let route = Object::read(item, &place, context, |keys| {
-            route(keys, defaults, base_url)
-        });
-        let Some(route) = route else {
-            context.invalid.insert("core");
+    let mut known: HashMap<(Method, &str), usize> = HashMap::with_capacity(items.len());
+    for (index, json) in items.iter().enumerate() {
+        let item = Node {
+            route: json.get("path").and_then(Json::text),
+            ..list.item(index, json)
+        };
+        let route = Object::read(&item, |keys| route(keys, defaults));
+        let Some(route) = item.check(route) else {
+            // It may have been meant as a core route.
+            list.context.invalid.borrow_mut().insert("core");
             continue;
         };
         let method = route.options.method;
         // A route whose own method is invalid does not have the inherited one.
         let written = item.get("method").map(Json::text);
         let is_known = written.is_none_or(|written| written == Some(method.as_str()));
-        if let Some(path) = context.route.filter(|_| is_known)
+        if let Some(path) = item.route.filter(|_| is_known)
             && let first = *known.entry((method, path)).or_insert(index)
             && first != index
         {
             let target = format!("{} {}", method.as_str(), quoted(path));
-            let message =
-                format!("same method and path as routes[{first}] ({target}); keep one of the two");
-            context.note(&place, message);
+            item.note(format_args!(
+                "same method and path as routes[{first}] ({target}); keep one of the two"
+            ));
         }
         routes.push(route);
     }
-    context.route = None;
-    if !context.invalid.contains("core") && !routes.iter().any(|route| route.core) {
-        let message = match items.len() {
-            0 => "is empty; give at least one route with \"core\": true",
-            _ => "no core route; set \"core\": true on at least one",
-        };
-        context.note(place, message);
+    let is_core_known = !list.context.invalid.borrow().contains("core");
+    if is_core_known && !routes.iter().any(|route| route.core) {
+        return Err("no core route; set \"core\": true on at least one".to_owned());
     }
-    Some(routes)
+    Ok(routes)
 }
 
 /// Reads the keys of one route.
-fn route(keys: &mut Object<'_, '_>, defaults: &Options, base_url: Option<&BaseUrl>) -> Route {
-    keys.require("path");
-    let path = keys.value("path", rules::path).unwrap_or_default();
-    if base_url.is_some_and(|base_url| base_url.is_too_long(&path)) {
-        let message = format!(
-            "the URL is too long; base URL and path together may have at most {} bytes, percent-encoded",
-            url::LONGEST
-        );
-        keys.problem("path", message);
-    }
-    let core = keys.value("core", rules::boolean).unwrap_or_default();
-    let contains = keys.part("body_contains", |value, place, context| {
-        let text = rules::body_text(value, context.variables);
-        context.check(place, text)
-    });
-    let json = keys.part("json", json_checks);
+fn route(keys: &mut Object<'_, '_>, defaults: &Options) -> Route {
+    let path = keys.required("path", rules::path).unwrap_or_default();
+    let core = keys.value_or("core", false, rules::boolean);
+    let contains = keys.value("body_contains", rules::body_text);
+    let json = keys.value("json", json_checks);
     let options = Options::read(keys, defaults);
     if options.method == Method::Head {
-        for key in ["body_contains", "json"] {
-            if keys.get(key).is_some() {
-                let message = "cannot be used with HEAD, because its response has no body; remove it, or give \
-                    the route \"method\": \"GET\"";
-                keys.problem(key, message);
-            }
-        }
+        let head = "HEAD, because its response has no body; remove it, or give the route \"method\": \"GET\"";
+        keys.conflict("body_contains", head);
+        keys.conflict("json", head);
     }
     let checks = (contains.is_some() || json.is_some()).then(|| {
         let json = json.unwrap_or_default();
@@ -110,23 +85,48 @@ fn route(keys: &mut Object<'_, '_>, defaults: &Options, base_url: Option<&BaseUr
 }
 
 /// Reads the object JSON Pointer → value.
-fn json_checks(
-    value: &Json,
-    place: &str,
-    context: &mut Context<'_>,
-) -> Option<Vec<(String, Value)>> {
-    let Value::Object(entries) = value.expand(place, context) else {
+fn json_checks(object: &Node<'_>) -> Result<Vec<(String, Value)>, String> {
+    let Value::Object(entries) = expanded(object) else {
         let remedy = "give an object, JSON Pointer → value, such as { \"/status\": \"healthy\" }";
-        context.note(place, value.wrong_type(remedy));
-        return None;
+        return Err(object.wrong_type(remedy));
     };
     if entries.is_empty() {
         let message =
             "is empty; give at least one JSON Pointer and its value, or leave the key out";
-        context.note(place, message);
+        return Err(message.to_owned());
     }
     for pointer in entries.keys() {
-        context.check(&entry(place, pointer), rules::pointer(pointer));
+        let node = object.entry(pointer, object.json);
+        node.check(rules::pointer(pointer));
     }
-    Some(entries.into_iter().collect())
+    Ok(entries.into_iter().collect())
+}
+
+/// The value for a later comparison, unchanged except for the variables in its strings. A duplicate key is a
+/// problem.
+fn expanded(node: &Node<'_>) -> Value {
+    match node.json {
+        Json::Null => Value::Null,
+        Json::Bool(value) => Value::Bool(*value),
+        Json::Number(value) => Value::Number(value.clone()),
+        Json::Text(text) => {
+            let expanded = node.check(node.context.variables.expand(text));
+            expanded.map_or(Value::Null, |expanded| Value::String(expanded.text))
+        }
+        Json::Array(items) => {
+            let items = items.iter().enumerate();
+            let items = items.map(|(index, item)| node.item(index, item));
+            items.map(|item| expanded(&item)).collect()
+        }
+        Json::Object(entries) => {
+            let mut all = Map::new();
+            for (key, value) in entries {
+                let node = node.entry(key, value);
+                if all.insert(key.clone(), expanded(&node)).is_some() {
+                    node.note(DUPLICATE_KEY);
+                }
+            }
+            Value::Object(all)
+        }
+    }
 }

@@ -39,25 +39,13 @@ impl fmt::Display for Source {
     }
 }
 
-/// A manifest that users other than root and the caller may write. Displays as who may write which
-/// file.
+/// Why users other than root and the caller may write a manifest.
 #[derive(Debug)]
 pub(crate) struct WritableByOthers {
-    message: String,
-    remedy: String,
-}
-
-impl WritableByOthers {
+    /// Who may write which file.
+    pub(crate) message: String,
     /// The command after which no other user may write it.
-    pub(crate) fn remedy(&self) -> &str {
-        &self.remedy
-    }
-}
-
-impl fmt::Display for WritableByOthers {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
+    pub(crate) remedy: String,
 }
 
 impl Source {
@@ -135,7 +123,7 @@ mod tests {
                 may_kill: true,
             };
             let found = source.writable_by_others(caller);
-            let found = found.as_ref().map(WritableByOthers::remedy);
+            let found = found.as_ref().map(|found| found.remedy.as_str());
             assert_eq!(found, remedy, "{source:?} {euid}");
         }
     }

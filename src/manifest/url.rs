@@ -7,8 +7,12 @@ use std::str::FromStr;
 
 use super::problems::quoted;
 
-/// The largest size in bytes of an absolute URL as it is sent. `http::Uri` allows 65,534.
-pub(super) const LONGEST: usize = 65_000;
+/// The largest number of characters in a base URL. With the longest path, each sent as 12 bytes at most, it stays
+/// below [`LONGEST`].
+const LONGEST_BASE: usize = 1_000;
+
+/// The largest size in bytes of the target of a redirect. `http::Uri` allows 65,534.
+const LONGEST: usize = 65_000;
 
 const USER_INFO: &str = "has user info before an \"@\"; remove it, and give credentials as a header, \
     such as \"Authorization\": \"Bearer ${TOKEN}\"";
@@ -79,29 +83,22 @@ impl Origin {
         let bracket = authority.strip_prefix('[').and_then(|rest| rest.find(']'));
         let end = bracket.map_or_else(|| authority.find(':'), |bracket| Some(bracket + 2));
         let (host, port) = authority.split_at(end.unwrap_or(authority.len()));
-        let port = match port.strip_prefix(':') {
+        let digits = port.strip_prefix(':').unwrap_or_default();
+        let number = digits.parse().ok().filter(|number| *number > 0);
+        let port = match number {
+            Some(number) if digits.bytes().all(|b| b.is_ascii_digit()) => number,
             None if port.is_empty() => scheme.port(),
-            None => return Err(format!("{} follows the host; remove it", quoted(port))),
-            Some(port) if port.contains(':') => {
-                let shown = quoted(authority);
+            _ => {
                 return Err(format!(
-                    "the host {shown} has several \":\"; put an IPv6 address in brackets, such as \"[::1]\""
+                    "{} is not a port; give \":\" and a number from 1 to 65535, and put an IPv6 address in brackets, \
+                     such as \"[::1]\"",
+                    quoted(port)
                 ));
             }
-            Some(digits) => port_number(digits)?,
         };
         let host = host_name(host)?;
         Ok(Self { scheme, host, port })
     }
-}
-
-fn port_number(text: &str) -> Result<u16, String> {
-    let digits = text.bytes().all(|b| b.is_ascii_digit());
-    let port = text.parse().ok().filter(|port| digits && *port > 0);
-    port.ok_or_else(|| {
-        let shown = quoted(text);
-        format!("{shown} is not a port; give a number from 1 to 65535, or leave out the \":\"")
-    })
 }
 
 /// A name, an IPv4 or a bracketed IPv6 address, in lower case and without the brackets. Whether a name
@@ -109,24 +106,28 @@ fn port_number(text: &str) -> Result<u16, String> {
 fn host_name(text: &str) -> Result<String, String> {
     const LONGEST: usize = 253;
     let in_name = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
-    let wrong = if text.is_empty() {
+    if text.is_empty() {
         return Err("has no host; give one, such as \"http://127.0.0.1:8000\"".to_owned());
-    } else if let Some(address) = text.strip_prefix('[') {
-        match address.strip_suffix(']').map(str::parse::<Ipv6Addr>) {
-            Some(Ok(address)) => return Ok(address.to_string()),
-            _ => "is not an IPv6 address; give one without a zone, such as \"[::1]\"".to_owned(),
-        }
-    } else if !text.is_ascii() {
-        "is not ASCII; give its Punycode form (\"xn--…\")".to_owned()
-    } else if text.len() > LONGEST || !text.bytes().all(in_name) {
-        format!(
-            "is not a DNS name of at most {LONGEST} characters; give a name, an IPv4 address or an IPv6 address in \
-             brackets"
-        )
-    } else {
-        return Ok(text.to_ascii_lowercase());
-    };
-    Err(format!("the host {} {wrong}", quoted(text)))
+    }
+    if let Some(address) = text
+        .strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'))
+    {
+        let address = address
+            .parse::<Ipv6Addr>()
+            .map(|address| address.to_string());
+        let remedy = "give one without a zone, such as \"[::1]\"";
+        return address
+            .map_err(|_| format!("the host {} is not an IPv6 address; {remedy}", quoted(text)));
+    }
+    if text.len() > LONGEST || !text.bytes().all(in_name) {
+        return Err(format!(
+            "the host {} is not a DNS name of at most {LONGEST} ASCII characters; give a name (in Punycode, \"xn--…\", if \
+             it is not ASCII), an IPv4 address, or an IPv6 address in brackets",
+            quoted(text)
+        ));
+    }
+    Ok(text.to_ascii_lowercase())
 }
 
 /// An `http://` or `https://` address with a host, an optional port and path prefix, and nothing else.
@@ -147,21 +148,26 @@ impl FromStr for BaseUrl {
     ///
     /// A message that says what is wrong with it and what is allowed; it never contains user info.
     fn from_str(text: &str) -> Result<Self, String> {
-        // A password may contain the "/" that seems to end the host, so an "@" anywhere hides a message that
-        // would quote it.
-        let hide = |message: String, otherwise: &str| match text.contains('@') {
-            true => otherwise.to_owned(),
-            false => message,
-        };
-        let (scheme, rest) = Scheme::split(text).ok_or_else(|| {
-            let wrong = "is not an HTTP(S) URL; begin it with \"http://\" or \"https://\"";
-            hide(format!("{} {wrong}", quoted(text)), wrong)
-        })?;
+        let (scheme, rest) = Scheme::split(text)
+            .ok_or("is not an HTTP(S) URL; begin it with \"http://\" or \"https://\"")?;
+        if text.chars().count() > LONGEST_BASE {
+            return Err(format!(
+                "is too long; give at most {LONGEST_BASE} characters"
+            ));
+        }
         if rest.chars().any(|c| c.is_whitespace() || c.is_control()) {
             return Err("contains a space or a control character; remove it".to_owned());
         }
         let (authority, tail) = split_before(rest, &['/', '?', '#']);
-        let origin = Origin::new(scheme, authority).map_err(|message| hide(message, USER_INFO))?;
+        // A password may contain the "/" that seems to end the host, so an "@" anywhere hides a message that
+        // would quote it.
+        let origin = Origin::new(scheme, authority).map_err(|message| {
+            if text.contains('@') {
+                USER_INFO.to_owned()
+            } else {
+                message
+            }
+        })?;
         if tail.contains('#') {
             return Err("has a fragment, which is never sent; remove it from \"#\" on".to_owned());
         }
@@ -205,12 +211,6 @@ impl BaseUrl {
         let mut url = self.root.clone();
         encode(path, &mut url);
         url
-    }
-
-    /// Whether the URL for `path` is too long to be sent.
-    pub(super) fn is_too_long(&self, path: &str) -> bool {
-        // Encoding makes three bytes of one at most.
-        self.root.len() + 3 * path.len() > LONGEST && self.url(path).len() > LONGEST
     }
 
     /// Where a redirect from `current_url` (of [`Self::url`] or of this function) to `location`

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
@@ -26,7 +26,7 @@ use super::systemd::{Systemctl, Unit, missing_path};
 use super::{MainPid, RecoveryRequest, processes, stacks};
 use crate::clock::Monotonic;
 use crate::escape::escape;
-use crate::manifest::{DumpSignal, Manifest, RecoveryPlan, Scope, SocketPath, Source};
+use crate::manifest::{DumpSignal, Manifest, RecoveryPlan, Scope, Source};
 use crate::privileges::Caller;
 use crate::sweep::{ParkedRequest, UnixPeer};
 
@@ -37,7 +37,7 @@ const SEARCH: Duration = Duration::from_millis(500);
 pub(super) struct Machine<'a> {
     systemctl: Systemctl,
     sockets: RefCell<SocketReader>,
-    unix_socket: Option<SocketPath>,
+    unix_socket: Option<PathBuf>,
     unix_peers: Box<dyn Fn() -> Vec<UnixPeer> + Send + 'a>,
     own_pid: u32,
     dump_signal: Option<DumpSignal>,
@@ -163,10 +163,10 @@ impl Host for Machine<'_> {
         let peers = (self.unix_peers)();
         if peers.is_empty() && self.hung.is_none() {
             // The probes have not connected yet.
-            return (path.to_string(), Ok(Owner::Unit));
+            return (path.display().to_string(), Ok(Owner::Unit));
         }
         let owner = unix_owner::owner(path.as_path(), own, &peers, manager, listeners);
-        (path.to_string(), owner)
+        (path.display().to_string(), owner)
     }
 
     fn parked(&self) -> Vec<ParkedRequest> {
@@ -237,8 +237,8 @@ fn manifest_writable(source: &Source) -> Option<String> {
         .writable_by_others(caller)
         .filter(|_| caller.may_kill)?;
     Some(format!(
-        "{found}, who could have any process killed; run \"{}\" to secure it",
-        found.remedy()
+        "{}, who could have any process killed; run \"{}\" to secure it",
+        found.message, found.remedy
     ))
 }
 

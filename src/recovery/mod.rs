@@ -40,7 +40,7 @@ pub use self::stacks::Stacks;
 use self::systemd::Systemctl;
 pub use self::unit_report::UnitReport;
 use crate::clock::Monotonic;
-use crate::manifest::{Manifest, Scheme, UnitName};
+use crate::manifest::{Manifest, Scheme};
 use crate::sweep::{ParkedRequest, Prober, Sweep};
 use crate::verdict::Verdict;
 
@@ -171,7 +171,7 @@ pub struct Recovery {
     /// Its outcome.
     pub outcome: Outcome,
     /// The unit, where one is configured.
-    pub unit: Option<UnitName>,
+    pub unit: Option<String>,
     /// The main process judged, where there was one.
     pub pid: Option<u32>,
     /// What was observed of the unit's processes before the signal.
@@ -186,7 +186,7 @@ pub struct Recovery {
 
 impl Recovery {
     /// A recovery that did nothing.
-    pub(crate) fn idle(outcome: Outcome, unit: Option<UnitName>) -> Self {
+    pub(crate) fn idle(outcome: Outcome, unit: Option<String>) -> Self {
         Self {
             outcome,
             unit,

@@ -23,7 +23,10 @@ pub(super) fn render(report: &Report) -> String {
         Source::Stdin => "-".to_owned(),
         Source::File { path, .. } => path.display().to_string(),
     };
-    let socket = manifest.unix_socket.as_ref().map(ToString::to_string);
+    let socket = manifest
+        .unix_socket
+        .as_ref()
+        .map(|path| path.display().to_string());
     let tally = verdict.tally.by_class();
     let tally = tally.map(|(class, count)| item(class, count));
     let routes = report.by_route().map(route);

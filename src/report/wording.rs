@@ -91,7 +91,7 @@ pub(super) fn tally(tally: &Tally) -> String {
 fn address(manifest: &Manifest) -> String {
     let base_url = &manifest.base_url;
     match &manifest.unix_socket {
-        Some(path) => format!("{base_url} over {path}"),
+        Some(path) => format!("{base_url} over {}", path.display()),
         None => base_url.to_string(),
     }
 }

@@ -1,5 +1,6 @@
 //! What all attempts of a run share.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::ClientConfig;
@@ -8,7 +9,7 @@ use ureq::config::Config;
 use super::connections::ConnectionLog;
 use super::dns::DnsCache;
 use super::parked::ParkedRequests;
-use crate::manifest::{BaseUrl, SocketPath};
+use crate::manifest::BaseUrl;
 
 /// The largest size of a response head.
 pub(super) const HEAD_MAX: usize = 64 * 1024;
@@ -18,7 +19,7 @@ pub(super) const HEAD_MAX: usize = 64 * 1024;
 pub(super) struct Client {
     pub(super) base_url: BaseUrl,
     /// Where to connect instead of the URL's host and port.
-    pub(super) unix_socket: Option<SocketPath>,
+    pub(super) unix_socket: Option<PathBuf>,
     pub(super) user_agent: String,
     /// Built once, because ureq then reads the environment.
     pub(super) config: Config,

@@ -60,9 +60,9 @@ fn a_base_url_is_split_into_its_parts() {
 #[test]
 fn a_base_url_has_nothing_beyond_a_path_prefix() {
     for (text, reported) in [
-        ("", "\"\" is not an HTTP(S) URL; begin it with"),
+        ("", "is not an HTTP(S) URL; begin it with"),
         ("127.0.0.1:8000", "is not an HTTP(S) URL"),
-        ("ftp://h", "\"ftp://h\" is not an HTTP(S) URL"),
+        ("ftp://h", "is not an HTTP(S) URL"),
         ("http:/h", "is not an HTTP(S) URL"),
         ("http://", "has no host"),
         ("http://:80", "has no host"),
@@ -75,18 +75,21 @@ fn a_base_url_has_nothing_beyond_a_path_prefix() {
         (" http://h", "is not an HTTP(S) URL"),
         (
             "http://h:0",
-            "\"0\" is not a port; give a number from 1 to 65535",
+            "\":0\" is not a port; give \":\" and a number from 1 to 65535",
         ),
-        ("http://h:65536", "\"65536\" is not a port"),
-        ("http://h:+80", "\"+80\" is not a port"),
-        ("http://h:", "\"\" is not a port"),
-        ("http://[::1]80", "\"80\" follows the host"),
+        ("http://h:65536", "\":65536\" is not a port"),
+        ("http://h:+80", "\":+80\" is not a port"),
+        ("http://h:", "\":\" is not a port"),
+        ("http://[::1]80", "\"80\" is not a port"),
         ("http://::1:80", "put an IPv6 address in brackets"),
-        ("http://[::1", "several \":\""),
+        ("http://[::1", "put an IPv6 address in brackets"),
         ("http://[::g]", "\"[::g]\" is not an IPv6 address"),
         ("http://[fe80::1%25eth0]", "give one without a zone"),
         ("http://a*", "is not a DNS name"),
-        ("http://é.org", "is not ASCII"),
+        (
+            "http://é.org",
+            "is not a DNS name of at most 253 ASCII characters",
+        ),
         ("http://a\\b", "is not a DNS name"),
     ] {
         let message = text.parse::<BaseUrl>().expect_err(text);
@@ -98,6 +101,20 @@ fn a_base_url_has_nothing_beyond_a_path_prefix() {
     }
     let long = format!("http://{}", "x".repeat(254));
     assert!(long.parse::<BaseUrl>().is_err());
+    let of_length = |count: usize| format!("http://h/{}", "é".repeat(count - 9));
+    base(&of_length(1_000));
+    let message = of_length(1_001).parse::<BaseUrl>().expect_err("long");
+    assert_eq!(message, "is too long; give at most 1000 characters");
+}
+
+#[test]
+fn the_longest_url_can_be_sent() {
+    let host = format!("http://{}:12345/", "h".repeat(253));
+    let prefix = "🦀".repeat(1_000 - host.len());
+    let path = format!("/{}", "🦀".repeat(3_999));
+    accepts("routes[0].path", &[&format!("{path:?}")]);
+    let url = base(&(host + &prefix)).url(&path);
+    assert!(url.parse::<ureq::http::Uri>().is_ok(), "{}", url.len());
 }
 
 #[test]

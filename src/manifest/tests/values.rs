@@ -231,15 +231,14 @@ fn paths_contain_nothing_that_cannot_be_sent() {
             ("1", "1 is a number"),
         ],
     );
-    // Together with the base URL, 65,000 bytes; a letter like é is sent as six bytes.
-    let longest = 65_000 - "http://127.0.0.1:8000".len();
-    let path = |length: usize| format!("\"/{}\"", "x".repeat(length - 1));
-    accepts("routes[0].path", &[&path(longest)]);
-    rejects("routes[0].path", &[(&path(longest + 1), "65000 bytes")]);
-    rejects(
-        "routes[0].path",
-        &[(&format!("\"/{}\"", "é".repeat(11_000)), "65000 bytes")],
-    );
+    for letter in ["x", "é"] {
+        let path = |length: usize| format!("\"/{}\"", letter.repeat(length - 1));
+        accepts("routes[0].path", &[&path(4_000)]);
+        rejects(
+            "routes[0].path",
+            &[(&path(4_001), "is too long; give at most 4000 characters")],
+        );
+    }
 }
 
 #[test]
@@ -302,7 +301,7 @@ fn unit_names_are_those_of_systemd() {
         &[
             (
                 "\"scidex-api\"",
-                "does not end in \".service\"; write \"scidex-api.service\"",
+                "does not end in \".service\"; give the full name of a service, such as \"scidex-api.service\"",
             ),
             ("\"\"", "give the full name"),
             ("\"api.timer\"", "does not end in \".service\""),
@@ -340,7 +339,7 @@ fn unix_socket() {
         &[
             ("\"run/a.sock\"", "is not an absolute path"),
             ("\"\"", "is not an absolute path"),
-            ("\"/a\\u0000b\"", "contains a NUL character"),
+            ("\"/a\\u0000b\"", "leave out NUL characters"),
             (&of_bytes(108), "has 108 bytes"),
             (
                 "\"/éééééééééééééééééééééééééééééééééééééééééééééééééééééé\"",
