@@ -1,7 +1,6 @@
 //! Makes foreign text and the system's error messages safe for one-line messages.
 
 use std::borrow::Cow;
-use std::fmt::Write;
 use std::io;
 
 use nix::errno::Errno;
@@ -17,15 +16,10 @@ pub fn escape(text: &str) -> Cow<'_, str> {
     }
     let mut shown = String::with_capacity(text.len() + 16);
     for character in text.chars() {
-        match character {
-            '\t' => shown.push_str("\\t"),
-            '\n' => shown.push_str("\\n"),
-            '\r' => shown.push_str("\\r"),
-            _ if deceives(character) => {
-                // Writing to a String cannot fail.
-                let _ = write!(shown, "\\u{{{:x}}}", u32::from(character));
-            }
-            _ => shown.push(character),
+        if deceives(character) {
+            shown.extend(character.escape_default());
+        } else {
+            shown.push(character);
         }
     }
     Cow::Owned(shown)

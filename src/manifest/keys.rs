@@ -130,7 +130,9 @@ fn check_deadline(
     deadline: Duration,
 ) {
     let invalid = keys.node.context.invalid.borrow();
-    if proof::DEPENDS_ON.iter().all(|key| !invalid.contains(key))
+    if proof::DEPENDS_ON
+        .split(' ')
+        .all(|key| !invalid.contains(key))
         && let Err(message) = proof::check(routes, concurrency, grace, deadline)
     {
         let given = keys.has("deadline_seconds");

@@ -6,15 +6,8 @@ use std::time::Duration;
 use super::{LONGEST_DEADLINE, Manifest, Options, Route};
 
 /// The keys that the proof time, or the room for it, depends on.
-pub(super) const DEPENDS_ON: [&str; 7] = [
-    "core",
-    "timeout_seconds",
-    "retries",
-    "retry_backoff_seconds",
-    "concurrency",
-    "grace_seconds",
-    "deadline_seconds",
-];
+pub(super) const DEPENDS_ON: &str =
+    "core timeout_seconds retries retry_backoff_seconds concurrency grace_seconds deadline_seconds";
 
 impl Manifest {
     /// How long every core route has to stay silent until the backend counts as hung: their attempts and
@@ -41,6 +34,13 @@ fn silence_time(routes: &[Route], concurrency: NonZeroUsize) -> Duration {
     longest.unwrap_or_default().saturating_mul(rounds)
 }
 
+/// The longest time that a route's attempts and pauses take. Each pause is twice as long as the one before.
+fn whole_budget(options: &Options) -> Duration {
+    let attempts = options.timeout.saturating_mul(options.retries + 1);
+    let pauses = 2_u32.saturating_pow(options.retries) - 1;
+    attempts.saturating_add(options.backoff.saturating_mul(pauses))
+}
+
 /// Whether `deadline` leaves time for every core route to stay silent on all its attempts, and for the grace
 /// period.
 pub(super) fn check(
@@ -49,48 +49,22 @@ pub(super) fn check(
     grace: Duration,
     deadline: Duration,
 ) -> Result<(), String> {
-    let needed = silence_time(routes, concurrency).saturating_add(grace);
-    let core = routes.iter().filter(|route| route.core);
-    let options = core.clone().map(|route| &route.options);
-    let slowest = options.max_by_key(|options| whole_budget(options));
-    let Some(slowest) = slowest.filter(|_| needed > deadline) else {
+    let silence = silence_time(routes, concurrency);
+    let needed = silence.saturating_add(grace);
+    if needed <= deadline {
         return Ok(());
-    };
-    let why = format!(
-        "core routes: {}, {concurrency} at a time, the slowest with {} attempts of {} s and pauses of {} s; \
-         grace period: {} s",
-        core.count(),
-        slowest.retries + 1,
-        in_seconds(slowest.timeout),
-        in_seconds(pauses(slowest)),
-        in_seconds(grace),
-    );
-    let remedy = if needed <= LONGEST_DEADLINE {
-        format!("give at least {}", in_seconds(needed))
+    }
+    let is_possible = needed <= LONGEST_DEADLINE;
+    let [needed, deadline, silence, grace] = [needed, deadline, silence, grace].map(in_seconds);
+    let limit = if is_possible {
+        ""
     } else {
-        let (needed, most) = (in_seconds(needed), in_seconds(LONGEST_DEADLINE));
-        format!(
-            "{needed} would do, but {most} is the limit; have fewer core routes, timeouts or retries"
-        )
+        ", which is beyond the limit of 86400"
     };
-    let deadline = in_seconds(deadline);
     Err(format!(
-        "{deadline} is too short to prove a hang; {remedy} ({why})"
+        "{deadline} is too short to prove a hang; give at least {needed}{limit}, or have fewer core routes, shorter timeouts \
+         or fewer retries (all attempts and pauses of the core routes: {silence} s; grace period: {grace} s)"
     ))
-}
-
-/// The longest time that a route's attempts and pauses take.
-fn whole_budget(options: &Options) -> Duration {
-    options
-        .timeout
-        .saturating_mul(options.retries + 1)
-        .saturating_add(pauses(options))
-}
-
-/// All pauses of a route: each is twice as long as the one before.
-fn pauses(options: &Options) -> Duration {
-    let units = 2_u32.saturating_pow(options.retries) - 1;
-    options.backoff.saturating_mul(units)
 }
 
 /// A duration in seconds with exactly the digits that it needs: parsed again, it is the same duration.

@@ -3,7 +3,6 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::ops::Range;
 
 use serde_json::Value;
 
@@ -85,13 +84,14 @@ impl Options {
     /// `text`, which may contain what a server sent, with `***` in place of each secret in a header. Values of fewer than 4 characters are not searched for. Call it before the text
     /// is shortened: a piece of a secret would not be found.
     pub fn redact<'t>(&self, text: &'t str) -> Cow<'t, str> {
-        let spellings = self
-            .headers
-            .iter()
-            .flat_map(|header| header.value.spellings());
-        let mut found: Vec<Range<usize>> = spellings
-            .flat_map(|spelling| occurrences(text, &spelling))
-            .collect();
+        let headers = self.headers.iter();
+        let mut found = Vec::new();
+        for spelling in headers.flat_map(|header| header.value.spellings()) {
+            // Overlapping occurrences are found as well.
+            let windows = text.as_bytes().windows(spelling.len()).enumerate();
+            let equal = windows.filter(|(_, window)| *window == spelling.as_bytes());
+            found.extend(equal.map(|(start, _)| start..start + spelling.len()));
+        }
         if found.is_empty() {
             return text.into();
         }
@@ -108,17 +108,4 @@ impl Options {
         shown.push_str(text.get(end..).unwrap_or_default());
         shown.into()
     }
-}
-
-/// Where `part` occurs in `text`, overlapping occurrences included.
-fn occurrences(text: &str, part: &str) -> Vec<Range<usize>> {
-    let step = part.chars().next().map_or(1, char::len_utf8);
-    let mut found = Vec::new();
-    let mut from = 0;
-    while let Some(at) = text.get(from..).and_then(|rest| rest.find(part)) {
-        let start = from + at;
-        found.push(start..start + part.len());
-        from = start + step;
-    }
-    found
 }

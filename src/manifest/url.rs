@@ -3,6 +3,7 @@
 
 use std::fmt::{self, Write as _};
 use std::net::Ipv6Addr;
+use std::num::NonZeroU16;
 use std::str::FromStr;
 
 use super::problems::quoted;
@@ -57,6 +58,7 @@ impl Scheme {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Origin {
     scheme: Scheme,
+    /// A name or an address in lower case, as a URL has it.
     host: String,
     port: u16,
 }
@@ -64,16 +66,11 @@ struct Origin {
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { scheme, host, port } = self;
-        write!(f, "{}://", scheme.as_str())?;
-        if host.contains(':') {
-            write!(f, "[{host}]")?;
-        } else {
-            f.write_str(host)?;
+        write!(f, "{}://{host}", scheme.as_str())?;
+        if *port == scheme.port() {
+            return Ok(());
         }
-        if *port != scheme.port() {
-            write!(f, ":{port}")?;
-        }
-        Ok(())
+        write!(f, ":{port}")
     }
 }
 
@@ -83,51 +80,42 @@ impl Origin {
         let bracket = authority.strip_prefix('[').and_then(|rest| rest.find(']'));
         let end = bracket.map_or_else(|| authority.find(':'), |bracket| Some(bracket + 2));
         let (host, port) = authority.split_at(end.unwrap_or(authority.len()));
-        let digits = port.strip_prefix(':').unwrap_or_default();
-        let number = digits.parse().ok().filter(|number| *number > 0);
-        let port = match number {
-            Some(number) if digits.bytes().all(|b| b.is_ascii_digit()) => number,
-            None if port.is_empty() => scheme.port(),
-            _ => {
-                return Err(format!(
-                    "{} is not a port; give \":\" and a number from 1 to 65535, and put an IPv6 address in brackets, \
-                     such as \"[::1]\"",
-                    quoted(port)
-                ));
-            }
+        let number = if port.is_empty() {
+            NonZeroU16::new(scheme.port())
+        } else {
+            let digits = port.strip_prefix(':').filter(|text| !text.starts_with('+'));
+            digits.and_then(|digits| digits.parse().ok())
         };
+        let port = number.map(NonZeroU16::get).ok_or_else(|| {
+            format!(
+                "{} is not a port; give \":\" and a number from 1 to 65535, and put an IPv6 address in brackets, \
+                 such as \"[::1]\"",
+                quoted(port)
+            )
+        })?;
         let host = host_name(host)?;
         Ok(Self { scheme, host, port })
     }
 }
 
-/// A name, an IPv4 or a bracketed IPv6 address, in lower case and without the brackets. Whether a name
-/// exists, the resolver says.
+/// A name, an IPv4 or a bracketed IPv6 address, in lower case. Whether a name exists, the resolver says.
 fn host_name(text: &str) -> Result<String, String> {
-    const LONGEST: usize = 253;
     let in_name = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
-    if text.is_empty() {
-        return Err("has no host; give one, such as \"http://127.0.0.1:8000\"".to_owned());
-    }
-    if let Some(address) = text
+    let is_name = text.len() <= 253 && text.bytes().all(in_name);
+    let address = text
         .strip_prefix('[')
-        .and_then(|text| text.strip_suffix(']'))
-    {
-        let address = address
-            .parse::<Ipv6Addr>()
-            .map(|address| address.to_string());
-        let remedy = "give one without a zone, such as \"[::1]\"";
-        return address
-            .map_err(|_| format!("the host {} is not an IPv6 address; {remedy}", quoted(text)));
-    }
-    if text.len() > LONGEST || !text.bytes().all(in_name) {
-        return Err(format!(
-            "the host {} is not a DNS name of at most {LONGEST} ASCII characters; give a name (in Punycode, \"xn--…\", if \
-             it is not ASCII), an IPv4 address, or an IPv6 address in brackets",
-            quoted(text)
-        ));
-    }
-    Ok(text.to_ascii_lowercase())
+        .and_then(|text| text.strip_suffix(']'));
+    let wrong = match address.map(str::parse::<Ipv6Addr>) {
+        Some(Ok(address)) => return Ok(format!("[{address}]")),
+        Some(Err(_)) => "is not an IPv6 address; give one without a zone, such as \"[::1]\"",
+        None if text.is_empty() => "is empty; give one, such as in \"http://127.0.0.1:8000\"",
+        None if is_name => return Ok(text.to_ascii_lowercase()),
+        None => {
+            "is not a DNS name of at most 253 ASCII characters; give a name (in Punycode, \"xn--…\", if it is not \
+            ASCII), an IPv4 address, or an IPv6 address in brackets"
+        }
+    };
+    Err(format!("the host {} {wrong}", quoted(text)))
 }
 
 /// An `http://` or `https://` address with a host, an optional port and path prefix, and nothing else.
@@ -168,11 +156,9 @@ impl FromStr for BaseUrl {
                 message
             }
         })?;
-        if tail.contains('#') {
-            return Err("has a fragment, which is never sent; remove it from \"#\" on".to_owned());
-        }
-        if tail.contains('?') {
-            return Err("has a query; remove it from \"?\" on, and write queries in the paths of the routes".to_owned());
+        if tail.contains(['?', '#']) {
+            return Err("has a query or a fragment; remove it from \"?\" or \"#\" on, and write queries in the paths of \
+                the routes".to_owned());
         }
         let mut root = origin.to_string();
         encode(tail.trim_end_matches('/'), &mut root);
@@ -198,7 +184,7 @@ impl BaseUrl {
 
     /// The host's name or address, in lower case, an IPv6 address without brackets.
     pub fn host(&self) -> &str {
-        &self.origin.host
+        self.origin.host.trim_matches(['[', ']'])
     }
 
     /// The port; the scheme's default where none was written.
@@ -219,16 +205,16 @@ impl BaseUrl {
     pub fn resolve(&self, current_url: &str, location: &str) -> Option<String> {
         let location = location.split('#').next().filter(|text| !text.is_empty())?;
         let (location, query) = split_before(location, &['?']);
-        let (_, current) = Scheme::split(current_url)?;
-        let (_, current_path) = split_before(split_before(current, &['?']).0, &['/']);
-        let absolute = match location.strip_prefix("//") {
-            Some(rest) => Some((self.origin.scheme, rest)),
-            None => Scheme::split(location),
-        };
-        let path = if let Some((scheme, rest)) = absolute {
+        let mut url = self.origin.to_string();
+        let (current_path, _) = split_before(current_url.strip_prefix(&url)?, &['?']);
+        let scheme = self.origin.scheme;
+        let same_scheme = || Scheme::split(location).filter(|(other, _)| *other == scheme);
+        let absolute = location.strip_prefix("//");
+        let path = if let Some(rest) = absolute.or_else(|| same_scheme().map(|(_, rest)| rest)) {
             let (authority, path) = split_before(rest, &['/']);
-            let origin = Origin::new(scheme, authority).ok();
-            origin.filter(|origin| *origin == self.origin)?;
+            if Origin::new(scheme, authority).as_ref() != Ok(&self.origin) {
+                return None;
+            }
             without_dot_segments(path)
         } else if location.is_empty() {
             current_path.to_owned()
@@ -241,7 +227,6 @@ impl BaseUrl {
             let (folder, _) = current_path.rsplit_once('/')?;
             without_dot_segments(&format!("{folder}/{location}"))
         };
-        let mut url = self.origin.to_string();
         // Some servers write characters that a URI cannot contain, such as Starlette: [] in queries.
         encode(&path, &mut url);
         encode(query, &mut url);

@@ -71,20 +71,19 @@ fn look_up(name: &str, environment: &dyn Fn(&str) -> Option<OsString>) -> Result
             format!("the environment variable {shown} is not valid UTF-8; correct its value")
         });
     }
+    let not_set = format!("the environment variable {shown} is not set");
     let Some(folder) = environment("CREDENTIALS_DIRECTORY") else {
         return Err(format!(
-            "the environment variable {shown} is not set; set it, or pass a credential of that name (LoadCredential=)"
+            "{not_set}; set it, or pass a credential of that name (LoadCredential=)"
         ));
     };
     let path = Path::new(&folder).join(name);
     read_credential(&path).map_err(|error| {
-        let path = escape(&path.to_string_lossy()).into_owned();
-        match error.kind() {
-            io::ErrorKind::NotFound => format!(
-                "the environment variable {shown} is not set, and there is no credential \"{path}\"; give one of the two"
-            ),
-            _ => format!("could not read the credential \"{path}\": {}", reason(&error)),
-        }
+        let (path, reason) = (path.to_string_lossy(), reason(&error));
+        let path = escape(&path);
+        format!(
+            "{not_set}, and there is no credential in \"{path}\": {reason}; give one of the two"
+        )
     })
 }
 

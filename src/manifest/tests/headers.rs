@@ -307,7 +307,7 @@ fn a_variable_may_be_a_credential() {
     );
     let problem = read("${NONE}").unwrap_err();
     let expected = format!(
-        "the environment variable NONE is not set, and there is no credential \"{}/NONE\"; give one of the two",
+        "the environment variable NONE is not set, and there is no credential in \"{}/NONE\": no such file or directory; give one of the two",
         path.display()
     );
     assert!(problem.contains(&expected), "{problem}");
