@@ -27,7 +27,7 @@ pub(super) fn headers(object: &Node<'_>) -> Result<Vec<Header>, String> {
     let Json::Object(entries) = object.json else {
         return Err(format!(
             "is {}; give an object, name → value",
-            object.kind()
+            object.json.kind()
         ));
     };
     let mut names = HashSet::new();
@@ -72,7 +72,7 @@ fn header_value(name: &str, value: &Node<'_>) -> Result<Secret, String> {
         return Err(message.to_owned());
     }
     let Json::Text(written) = value.json else {
-        return Err(format!("is {}; give a string", value.kind()));
+        return Err(format!("is {}; give a string", value.json.kind()));
     };
     sendable(written, "the value")?;
     let expanded = value.context.variables.expand(written)?;

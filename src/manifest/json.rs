@@ -31,19 +31,11 @@ impl Json {
         if bytes.len() > MOST_BYTES {
             return Err("manifest: exceeds the 8 MiB limit; split it in two".to_owned());
         }
-        if bytes.trim_ascii().is_empty() {
-            let message = "manifest: is empty; give an object with \"base_url\" and \"routes\"";
-            return Err(message.to_owned());
-        }
         let text = std::str::from_utf8(bytes).map_err(|error| {
             let valid = bytes.get(..error.valid_up_to()).unwrap_or_default();
             let place = syntax::place(&String::from_utf8_lossy(valid));
             format!("{place}: is not UTF-8; save the file as UTF-8")
         })?;
-        if text.starts_with('\u{feff}') {
-            let message = "starts with a byte order mark; save the file as UTF-8 without it";
-            return Err(format!("{}: {message}", syntax::place("")));
-        }
         serde_json::from_str(text).map_err(|error| syntax::message(text, &error))
     }
 

@@ -1,6 +1,7 @@
 //! The keys at the top of the manifest and in `recovery`, with their rules and defaults, and the rules that
 //! compare several keys. The keys that routes and `defaults` share are in `options`.
 
+use std::cell::RefCell;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
@@ -34,8 +35,17 @@ impl Manifest {
             source: name.clone(),
             lines: vec![problem],
         })?;
-        let context = Context::new(options.variables);
-        let top = Node::top(&json, &context);
+        let context = Context {
+            variables: options.variables,
+            problems: RefCell::default(),
+            invalid: RefCell::default(),
+        };
+        let top = Node {
+            json: &json,
+            place: String::new(),
+            route: None,
+            context: &context,
+        };
         let base_url = options.base_url.clone();
         let manifest = top.check(Object::read(&top, |keys| manifest(keys, base_url, source)));
         let lines = context.problems.take();

@@ -40,7 +40,6 @@ pub const LONGEST_DEADLINE: Duration = Duration::from_secs(rules::DAY as u64);
 
 /// A valid manifest: every value is within its limits.
 #[derive(Debug)]
-#[non_exhaustive]
 pub struct Manifest {
     /// Where it was read from.
     pub source: Source,
@@ -76,7 +75,6 @@ pub enum Proxy {
 
 /// One route to probe.
 #[derive(Debug)]
-#[non_exhaustive]
 pub struct Route {
     /// Path and query as written.
     pub path: String,
@@ -90,7 +88,6 @@ pub struct Route {
 
 /// How a route is probed.
 #[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
 pub struct Options {
     /// `GET` or `HEAD`.
     pub method: Method,
@@ -168,7 +165,6 @@ pub struct BodyChecks {
 
 /// What may be killed, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct RecoveryPlan {
     /// The `.service` unit that runs the backend: valid by systemd.unit(5), and not a template.
     pub unit: String,

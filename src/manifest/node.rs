@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fmt;
-use std::ops::Deref;
 
 use super::Variables;
 use super::json::Json;
@@ -19,16 +18,6 @@ pub(super) struct Context<'v> {
     pub(super) invalid: RefCell<BTreeSet<&'static str>>,
 }
 
-impl<'v> Context<'v> {
-    pub(super) fn new(variables: Variables<'v>) -> Self {
-        Self {
-            variables,
-            problems: RefCell::default(),
-            invalid: RefCell::default(),
-        }
-    }
-}
-
 /// A value of the manifest with its place.
 pub(super) struct Node<'v> {
     pub(super) json: &'v Json,
@@ -39,25 +28,7 @@ pub(super) struct Node<'v> {
     pub(super) context: &'v Context<'v>,
 }
 
-impl Deref for Node<'_> {
-    type Target = Json;
-
-    fn deref(&self) -> &Json {
-        self.json
-    }
-}
-
 impl<'v> Node<'v> {
-    /// The whole manifest.
-    pub(super) fn top(json: &'v Json, context: &'v Context<'v>) -> Self {
-        Self {
-            json,
-            place: String::new(),
-            route: None,
-            context,
-        }
-    }
-
     /// The value of a key that the manifest format defines.
     pub(super) fn key(&self, key: &str, json: &'v Json) -> Self {
         let separator = if self.place.is_empty() { "" } else { "." };

@@ -28,7 +28,7 @@ impl<'v> Object<'v, '_> {
     ) -> Result<T, String> {
         let Json::Object(entries) = node.json else {
             // Without the value, which may be a secret in the wrong place.
-            return Err(format!("is {}; give an object", node.kind()));
+            return Err(format!("is {}; give an object", node.json.kind()));
         };
         let known = Vec::with_capacity(entries.len());
         let mut object = Object {
@@ -43,7 +43,7 @@ impl<'v> Object<'v, '_> {
 
     /// Whether there is a value for `key`.
     pub(super) fn has(&self, key: &str) -> bool {
-        self.node.get(key).is_some()
+        self.node.json.get(key).is_some()
     }
 
     /// The value of `key` by its rule; none if it is absent or invalid.

@@ -52,7 +52,9 @@ impl Options {
 /// Reads a list of acceptable statuses.
 fn expect(list: &Node<'_>) -> Result<Expect, String> {
     let Json::Array(items) = list.json else {
-        return Err(list.wrong_type("give a list of statuses, such as [200, 301]"));
+        return Err(list
+            .json
+            .wrong_type("give a list of statuses, such as [200, 301]"));
     };
     if items.is_empty() {
         let message = "is empty; give at least one status, or leave the key out for any 2xx or 3xx";

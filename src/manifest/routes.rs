@@ -7,7 +7,6 @@ use serde_json::{Map, Value};
 use super::json::Json;
 use super::node::Node;
 use super::object::{DUPLICATE_KEY, Object};
-use super::problems::quoted;
 use super::{BodyChecks, Method, Options, Route, rules};
 
 /// The largest number of routes in a manifest.
@@ -17,12 +16,13 @@ const MOST: usize = 10_000;
 pub(super) fn routes(list: &Node<'_>, defaults: &Options) -> Result<Vec<Route>, String> {
     let Json::Array(items) = list.json else {
         let remedy = "give a list of routes, such as [{ \"path\": \"/\", \"core\": true }]";
-        return Err(list.wrong_type(remedy));
+        return Err(list.json.wrong_type(remedy));
     };
-    match items.len() {
-        0 => return Err("is empty; give at least one route with \"core\": true".to_owned()),
-        1..=MOST => {}
-        many => return Err(format!("{many} routes are too many; give at most {MOST}")),
+    if items.len() > MOST {
+        return Err(format!(
+            "{} routes are too many; give at most {MOST}",
+            items.len()
+        ));
     }
     let mut routes = Vec::with_capacity(items.len());
     // The first route with a method and path.
@@ -40,22 +40,21 @@ pub(super) fn routes(list: &Node<'_>, defaults: &Options) -> Result<Vec<Route>, 
         };
         let method = route.options.method;
         // A route whose own method is invalid does not have the inherited one.
-        let written = item.get("method").map(Json::text);
+        let written = item.json.get("method").map(Json::text);
         let is_known = written.is_none_or(|written| written == Some(method.as_str()));
         if let Some(path) = item.route.filter(|_| is_known)
             && let first = *known.entry((method, path)).or_insert(index)
             && first != index
         {
-            let target = format!("{} {}", method.as_str(), quoted(path));
             item.note(format_args!(
-                "same method and path as routes[{first}] ({target}); keep one of the two"
+                "same method and path as routes[{first}]; keep one of the two"
             ));
         }
         routes.push(route);
     }
     let is_core_known = !list.context.invalid.borrow().contains("core");
     if is_core_known && !routes.iter().any(|route| route.core) {
-        return Err("no core route; set \"core\": true on at least one".to_owned());
+        return Err("no core route; give at least one with \"core\": true".to_owned());
     }
     Ok(routes)
 }
@@ -88,7 +87,7 @@ fn route(keys: &mut Object<'_, '_>, defaults: &Options) -> Route {
 fn json_checks(object: &Node<'_>) -> Result<Vec<(String, Value)>, String> {
     let Value::Object(entries) = expanded(object) else {
         let remedy = "give an object, JSON Pointer → value, such as { \"/status\": \"healthy\" }";
-        return Err(object.wrong_type(remedy));
+        return Err(object.json.wrong_type(remedy));
     };
     if entries.is_empty() {
         let message =

@@ -23,11 +23,11 @@ pub(super) fn whole<T: TryFrom<u32>>(
 ) -> impl Fn(&Node<'_>) -> Result<T, String> {
     move |value| {
         let allowed = format!("give a whole number from {min} to {max}");
-        let number = number(value, min.into(), max, &allowed)?;
+        let number = number(value.json, min.into(), max, &allowed)?;
         if number.fract() != 0.0 {
-            return Err(value.problem("not whole", allowed));
+            return Err(value.json.problem("not whole", allowed));
         }
-        T::try_from(number as u32).map_err(|_| value.problem("too large", allowed))
+        T::try_from(number as u32).map_err(|_| value.json.problem("too large", allowed))
     }
 }
 
@@ -35,7 +35,7 @@ pub(super) fn whole<T: TryFrom<u32>>(
 pub(super) fn seconds_up_to(max: u32) -> impl Fn(&Node<'_>) -> Result<Duration, String> {
     move |value| {
         let allowed = format!("give more than 0 and at most {max}");
-        number(value, f64::MIN_POSITIVE, max, &allowed).map(duration)
+        number(value.json, f64::MIN_POSITIVE, max, &allowed).map(duration)
     }
 }
 
@@ -43,7 +43,7 @@ pub(super) fn seconds_up_to(max: u32) -> impl Fn(&Node<'_>) -> Result<Duration, 
 pub(super) fn seconds(min: u32, max: u32) -> impl Fn(&Node<'_>) -> Result<Duration, String> {
     move |value| {
         let allowed = format!("give a number from {min} to {max}");
-        number(value, min.into(), max, &allowed).map(duration)
+        number(value.json, min.into(), max, &allowed).map(duration)
     }
 }
 
@@ -71,14 +71,14 @@ fn number(value: &Json, min: f64, max: u32, allowed: &str) -> Result<f64, String
 pub(super) fn boolean(value: &Node<'_>) -> Result<bool, String> {
     match value.json {
         Json::Bool(value) => Ok(*value),
-        _ => Err(value.wrong_type("give true or false, without quotes")),
+        _ => Err(value.json.wrong_type("give true or false, without quotes")),
     }
 }
 
 /// Any text.
 pub(super) fn text<'v>(value: &Node<'v>) -> Result<&'v str, String> {
     let text = value.json.text();
-    text.ok_or_else(|| value.wrong_type("give a string"))
+    text.ok_or_else(|| value.json.wrong_type("give a string"))
 }
 
 /// One of a few words.
@@ -87,11 +87,11 @@ pub(super) fn word<T: Copy>(words: &[(&str, T)]) -> impl Fn(&Node<'_>) -> Result
         let known: Vec<String> = words.iter().map(|(word, _)| quoted(word)).collect();
         let allowed = format!("give {}", known.join(" or "));
         let Json::Text(text) = value.json else {
-            return Err(value.wrong_type(allowed));
+            return Err(value.json.wrong_type(allowed));
         };
         match words.iter().find(|(word, _)| word == text) {
             Some((_, meaning)) => Ok(*meaning),
-            None => Err(value.problem("not known", allowed)),
+            None => Err(value.json.problem("not known", allowed)),
         }
     }
 }

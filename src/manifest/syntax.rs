@@ -11,16 +11,14 @@ pub(super) fn message(text: &str, error: &serde_json::Error) -> String {
         at -= 1;
     }
     let whole = error.to_string();
-    if whole.starts_with("expected ident") {
+    let (what, _) = whole.rsplit_once(" at line ").unwrap_or((&whole, ""));
+    if what == "expected ident" {
         // Found within a word.
         let before = text.get(..at).unwrap_or_default();
         at = before.trim_end_matches(char::is_alphabetic).len();
     }
     let (before, rest) = text.split_at(at);
-    let expected = match whole
-        .rsplit_once(" at line ")
-        .map_or(&*whole, |(what, _)| what)
-    {
+    let expected = match what {
         "expected value" | "expected ident" => "expected a value",
         "key must be a string" => "expected a key in double quotes",
         "trailing comma" => "expected another entry after the comma",
@@ -34,7 +32,7 @@ pub(super) fn message(text: &str, error: &serde_json::Error) -> String {
     let advice = if error.is_eof() {
         unclosed(text)
     } else {
-        guess(text, before, rest, &whole)
+        guess(text, before, rest, what)
     };
     let advice = advice.unwrap_or_else(|| "correct the JSON there".to_owned());
     format!("{}: {expected}; {advice}", place(before))
@@ -50,15 +48,11 @@ pub(super) fn place(before: &str) -> String {
 /// The advice for a text that ends too early.
 fn unclosed(before: &str) -> Option<String> {
     let (outside, bracket) = innermost_open(before)?;
-    Some(format!(
-        "the {} of {} is never closed",
-        if bracket == '"' {
-            "string".to_owned()
-        } else {
-            format!("\"{bracket}\"")
-        },
-        place(outside)
-    ))
+    let what = match bracket {
+        '"' => "string".to_owned(),
+        bracket => format!("\"{bracket}\""),
+    };
+    Some(format!("the {what} of {} is never closed", place(outside)))
 }
 
 /// The innermost bracket or string that is still open at the end of `text`, and the text before it.
@@ -101,6 +95,7 @@ fn guess(text: &str, before: &str, rest: &str, what: &str) -> Option<String> {
             }
             return None;
         }
+        '\u{feff}' => "this is a byte order mark; save the file as UTF-8 without it",
         '#' => "JSON has no comments; remove it",
         '/' if rest.starts_with("//") || rest.starts_with("/*") => {
             "JSON has no comments; remove it"

@@ -282,11 +282,11 @@ fn input_that_is_not_json_text_is_reported() {
     for (bytes, problem) in [
         (
             "\u{feff}{}".as_bytes(),
-            "line 1, column 1: starts with a byte order mark",
+            "line 1, column 1: expected a value; this is a byte order mark",
         ),
         (b"{\n\"\xc3\xa9\xff\"}", "line 2, column 3: is not UTF-8"),
-        (b"", "manifest: is empty"),
-        (b" \n", "manifest: is empty"),
+        (b"", "line 1, column 1: expected more, but the file ends"),
+        (b" \n", "line 2, column 1: expected more, but the file ends"),
         (b"[]", "manifest: is a list; give an object"),
     ] {
         let reported = reported(bytes);

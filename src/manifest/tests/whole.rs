@@ -116,11 +116,11 @@ fn routes_must_include_a_core_route_and_be_distinct() {
     rejects(
         "routes",
         &[
-            ("[]", "routes: is empty; give at least one route"),
+            ("[]", "routes: no core route; give at least one"),
             ("{}", "routes: is an object; give a list"),
             (
                 "[{\"path\":\"/\"}]",
-                "routes: no core route; set \"core\": true",
+                "routes: no core route; give at least one with \"core\": true",
             ),
             (
                 "[{\"path\":\"/\",\"core\":true},\"/x\"]",
@@ -142,7 +142,7 @@ fn routes_must_include_a_core_route_and_be_distinct() {
     assert!(problems[1].starts_with("routes[4].method: \"got\""));
     assert_eq!(
         problems[0],
-        "routes[3]: same method and path as routes[0] (GET \"/x\"); keep one of the two"
+        "routes[3]: same method and path as routes[0]; keep one of the two (route \"/x\")"
     );
 }
 
@@ -287,7 +287,7 @@ fn duplicate_routes_are_reported_beside_invalid_options() {
     let duplicate = |text: &str| {
         lines(text)
             .iter()
-            .any(|line| line.starts_with("routes[1]: same method and path as routes[0] ("))
+            .any(|line| line.starts_with("routes[1]: same method and path as routes[0];"))
     };
     for defaults in ["{}", r#"{"retries":11}"#, r#"{"method":"PUT"}"#, "[]", "1"] {
         assert!(duplicate(&text(defaults, "", "")), "{defaults}");
