@@ -12,9 +12,9 @@ use super::object::Object;
 use super::problems::Problems;
 use super::proof;
 use super::routes::routes;
-use super::rules::{self, DAY, seconds, seconds_up_to, whole, word};
+use super::rules::{self, DAY, seconds, whole, word};
 use super::url::{BaseUrl, Scheme};
-use super::{DumpSignal, KillSignal, Manifest, Options, Proxy, RecoveryPlan, Route, Scope, Source};
+use super::{DumpSignal, KillSignal, Manifest, Options, Proxy, RecoveryPlan, Scope, Source};
 
 const SECOND: Duration = Duration::from_secs(1);
 const USER_AGENT: &str = concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION"));
@@ -31,10 +31,11 @@ impl Manifest {
         options: &LoadOptions<'_>,
     ) -> Result<Self, Problems> {
         let name = source.to_string();
-        let json = Json::parse(bytes).map_err(|problem| Problems {
+        let refused = |lines| Problems {
             source: name.clone(),
-            lines: vec![problem],
-        })?;
+            lines,
+        };
+        let json = Json::parse(bytes).map_err(|problem| refused(vec![problem]))?;
         let context = Context {
             variables: options.variables,
             problems: RefCell::default(),
@@ -50,10 +51,7 @@ impl Manifest {
         let manifest = top.check(Object::read(&top, |keys| manifest(keys, base_url, source)));
         let lines = context.problems.take();
         let manifest = manifest.flatten().filter(|_| lines.is_empty());
-        manifest.ok_or(Problems {
-            source: name,
-            lines,
-        })
+        manifest.ok_or_else(|| refused(lines))
     }
 }
 
@@ -69,7 +67,7 @@ fn manifest(
     let own_url = keys.required("base_url", rules::base_url);
     let unix_socket = keys.value("unix_socket", rules::socket_path);
     let user_agent = keys.value("user_agent", rules::user_agent);
-    let deadline = keys.value_or("deadline_seconds", 120 * SECOND, seconds_up_to(DAY));
+    let deadline = keys.value_or("deadline_seconds", 120 * SECOND, seconds(None, DAY));
     let concurrency = keys.value_or("concurrency", 4, whole(1, 64));
     let concurrency = NonZeroUsize::new(concurrency).unwrap_or(NonZeroUsize::MIN);
     let proxies = [("none", Proxy::None), ("env", Proxy::Env)];
@@ -84,7 +82,7 @@ fn manifest(
 
     check_conflicts(keys, own_url.as_ref(), proxy);
     if let (Some(routes), Some(plan)) = (&routes, &recovery) {
-        check_deadline(keys, routes, concurrency, plan.grace, deadline);
+        proof::check_deadline(keys, routes, concurrency, plan.grace, deadline);
     }
     // The socket belongs to the manifest's own URL.
     let unix_socket = unix_socket.filter(|_| base_url.is_none());
@@ -130,27 +128,6 @@ fn check_conflicts(keys: &Object<'_, '_>, own_url: Option<&BaseUrl>, proxy: Prox
     }
 }
 
-/// Notes a deadline that leaves no time to prove a hang, unless a value that this depends on is invalid: the
-/// figure would mislead.
-fn check_deadline(
-    keys: &Object<'_, '_>,
-    routes: &[Route],
-    concurrency: NonZeroUsize,
-    grace: Duration,
-    deadline: Duration,
-) {
-    let invalid = keys.node.context.invalid.borrow();
-    if proof::DEPENDS_ON
-        .split(' ')
-        .all(|key| !invalid.contains(key))
-        && let Err(message) = proof::check(routes, concurrency, grace, deadline)
-    {
-        let given = keys.has("deadline_seconds");
-        let name = if given { "" } else { "the default " };
-        keys.note("deadline_seconds", format_args!("{name}{message}"));
-    }
-}
-
 /// Reads the keys of `recovery`.
 fn recovery(keys: &mut Object<'_, '_>) -> RecoveryPlan {
     let scopes = [("system", Scope::System), ("user", Scope::User)];
@@ -162,8 +139,8 @@ fn recovery(keys: &mut Object<'_, '_>) -> RecoveryPlan {
         scope: keys.value_or("scope", Scope::System, word(&scopes)),
         signal: keys.value_or("signal", KillSignal::Kill, word(&signals)),
         dump_signal: keys.value("dump_signal", word(&dump_signals)),
-        min_uptime: keys.value_or("min_uptime_seconds", 120 * SECOND, seconds(0, DAY)),
-        grace: keys.value_or("grace_seconds", 30 * SECOND, seconds(0, 3600)),
-        verify: keys.value_or("verify_seconds", 60 * SECOND, seconds(1, 3600)),
+        min_uptime: keys.value_or("min_uptime_seconds", 120 * SECOND, seconds(Some(0), DAY)),
+        grace: keys.value_or("grace_seconds", 30 * SECOND, seconds(Some(0), 3600)),
+        verify: keys.value_or("verify_seconds", 60 * SECOND, seconds(Some(1), 3600)),
     }
 }

@@ -38,7 +38,7 @@ impl Manifest {
         let (bytes, source) = if let Some(path) = file {
             read_named(path).map_err(|error| unreadable(path, &error))?
         } else {
-            let (bytes, source) = read_first(&DEFAULT_PATHS.map(Path::new))?;
+            let (bytes, source) = read_first(&DEFAULT_PATHS)?;
             check_writers(&source, options.variables)?;
             (bytes, source)
         };
@@ -50,20 +50,14 @@ impl Manifest {
 /// privileged: they could choose where the caller's secrets are sent and what is killed. With
 /// [`Variables::MayBeMissing`], no secret is read and nothing is sent.
 fn check_writers(source: &Source, variables: Variables<'_>) -> anyhow::Result<()> {
-    let caller = Caller::current();
-    if let (Some(found), Variables::Required(_), true) = (
-        source.writable_by_others(caller),
-        variables,
-        caller.may_kill,
-    ) {
-        bail!(
-            "{}, and a run as root or with CAP_KILL uses such a file only if --manifest names it, because it \
-             decides where secrets are sent and what is killed; run \"{}\" to secure it, or pass --manifest {source}",
-            found.message,
-            found.remedy,
-        );
+    let consequence = "and a run as root or with CAP_KILL uses such a file only if --manifest names it, because it decides \
+        where secrets are sent and what is killed";
+    match source.writable_by_others(Caller::current(), consequence) {
+        Some(problem) if matches!(variables, Variables::Required(_)) => {
+            bail!("{problem}, or pass --manifest {source}")
+        }
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// Reads the file that the command line names.
@@ -76,17 +70,16 @@ fn read_named(path: &Path) -> io::Result<(Vec<u8>, Source)> {
 
 /// Reads the first of `paths` that exists. One that exists and cannot be read ends the search:
 /// another manifest may name another unit.
-fn read_first(paths: &[&Path]) -> anyhow::Result<(Vec<u8>, Source)> {
-    for path in paths {
+fn read_first(paths: &[&str]) -> anyhow::Result<(Vec<u8>, Source)> {
+    for path in paths.iter().map(Path::new) {
         match open_regular(path).and_then(|file| read_file(file, path)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             read => return read.map_err(|error| unreadable(path, &error)),
         }
     }
-    let tried: Vec<String> = paths.iter().map(|path| shown(path)).collect();
     bail!(
-        "found no manifest: neither {} exists; write one, or name another file with --manifest",
-        tried.join(" nor ")
+        "found no manifest: neither \"{}\" exists; write one, or name another file with --manifest",
+        paths.join("\" nor \"")
     )
 }
 
@@ -120,16 +113,12 @@ fn read(from: impl io::Read) -> io::Result<Vec<u8>> {
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> anyhow::Error {
+    // Never shortened.
+    let (path, reason) = (path.to_string_lossy(), reason(error));
+    let path = escape(&path);
     anyhow!(
-        "could not read the manifest {}: {}; check its path and permissions, or name another file with --manifest",
-        shown(path),
-        reason(error)
+        "could not read the manifest \"{path}\": {reason}; check its path and permissions, or name another file with --manifest"
     )
-}
-
-/// A path in quotes, never shortened.
-fn shown(path: &Path) -> String {
-    format!("\"{}\"", escape(&path.to_string_lossy()))
 }
 
 #[cfg(test)]
@@ -189,18 +178,20 @@ mod tests {
     #[test]
     fn the_first_that_exists_is_read() {
         let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("routes.json");
-        let (none, folder) = (Path::new("/nonexistent/a"), Path::new("/"));
-        let (_, source) = read_first(&[none, &shipped]).expect("the second");
-        assert_eq!(source.to_string(), shipped.display().to_string());
+        let file = shipped.join("x");
+        let (shipped, file) = (shipped.to_str().unwrap(), file.to_str().unwrap());
+        let (none, folder) = ("/nonexistent/a", "/");
+        let (_, source) = read_first(&[none, shipped]).expect("the second");
+        assert_eq!(source.to_string(), shipped);
         let error = read_first(&[none, none]).expect_err("neither").to_string();
         assert_eq!(
             error,
             "found no manifest: neither \"/nonexistent/a\" nor \"/nonexistent/a\" exists; \
              write one, or name another file with --manifest"
         );
-        let error = read_first(&[&shipped.join("x"), &shipped]).expect_err("no directory");
+        let error = read_first(&[file, shipped]).expect_err("no directory");
         assert!(error.to_string().contains("routes.json/x\": "), "{error}");
-        let error = read_first(&[folder, &shipped]).expect_err("a directory");
+        let error = read_first(&[folder, shipped]).expect_err("a directory");
         assert!(error.to_string().contains("\"/\": is a directory"));
     }
 }

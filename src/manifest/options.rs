@@ -6,7 +6,7 @@ use super::headers::headers;
 use super::json::Json;
 use super::node::Node;
 use super::object::Object;
-use super::rules::{seconds, seconds_up_to, whole, word};
+use super::rules::{seconds, whole, word};
 use super::{Expect, Header, Method, Options};
 
 const MIB: u32 = 1024 * 1024;
@@ -30,14 +30,18 @@ impl Options {
     /// The options that an object sets, the others as they are inherited.
     pub(super) fn read(keys: &mut Object<'_, '_>, inherited: &Self) -> Self {
         let methods = [Method::Get, Method::Head].map(|method| (method.as_str(), method));
-        let timeout = seconds_up_to(3600);
+        let timeout = seconds(None, 3600);
         let max_body_bytes = whole(1, 16 * MIB);
         Self {
             method: keys.value_or("method", inherited.method, word(&methods)),
             expect: keys.value_or("expect", inherited.expect.clone(), expect),
             timeout: keys.value_or("timeout_seconds", inherited.timeout, timeout),
             retries: keys.value_or("retries", inherited.retries, whole(0, 10)),
-            backoff: keys.value_or("retry_backoff_seconds", inherited.backoff, seconds(0, 60)),
+            backoff: keys.value_or(
+                "retry_backoff_seconds",
+                inherited.backoff,
+                seconds(Some(0), 60),
+            ),
             max_redirects: keys.value_or("max_redirects", inherited.max_redirects, whole(0, 20)),
             headers: replace(&inherited.headers, keys.value("headers", headers)),
             max_body_bytes: keys.value_or(

@@ -3,10 +3,11 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use super::object::Object;
 use super::{LONGEST_DEADLINE, Manifest, Options, Route};
 
 /// The keys that the proof time, or the room for it, depends on.
-pub(super) const DEPENDS_ON: &str =
+const DEPENDS_ON: &str =
     "core timeout_seconds retries retry_backoff_seconds concurrency grace_seconds deadline_seconds";
 
 impl Manifest {
@@ -14,18 +15,13 @@ impl Manifest {
     /// pauses, and the grace period.
     pub fn proof_time(&self) -> Duration {
         let grace = self.recovery.as_ref().map(|plan| plan.grace);
-        self.silence_time()
-            .saturating_add(grace.unwrap_or_default())
-    }
-
-    /// How long the core's attempts take if no route answers: the longest core route's attempts and pauses,
-    /// once for each round of `concurrency` core routes.
-    pub fn silence_time(&self) -> Duration {
-        silence_time(&self.routes, self.concurrency)
+        let silence = silence_time(&self.routes, self.concurrency);
+        silence.saturating_add(grace.unwrap_or_default())
     }
 }
 
-/// See [`Manifest::silence_time`].
+/// How long the core's attempts take if no route answers: the longest core route's attempts and pauses, once for
+/// each round of `concurrency` core routes.
 fn silence_time(routes: &[Route], concurrency: NonZeroUsize) -> Duration {
     let core = routes.iter().filter(|route| route.core);
     let rounds = core.clone().count().div_ceil(concurrency.get());
@@ -41,30 +37,35 @@ fn whole_budget(options: &Options) -> Duration {
     attempts.saturating_add(options.backoff.saturating_mul(pauses))
 }
 
-/// Whether `deadline` leaves time for every core route to stay silent on all its attempts, and for the grace
-/// period.
-pub(super) fn check(
+/// Notes a deadline that leaves no time for every core route to stay silent on all its attempts and for the grace
+/// period, unless a value that this depends on is invalid: the figure would mislead.
+pub(super) fn check_deadline(
+    keys: &Object<'_, '_>,
     routes: &[Route],
     concurrency: NonZeroUsize,
     grace: Duration,
     deadline: Duration,
-) -> Result<(), String> {
+) {
     let silence = silence_time(routes, concurrency);
     let needed = silence.saturating_add(grace);
-    if needed <= deadline {
-        return Ok(());
+    let invalid = keys.node.context.invalid.borrow();
+    if needed <= deadline || DEPENDS_ON.split(' ').any(|key| invalid.contains(key)) {
+        return;
     }
+    let is_default = !keys.has("deadline_seconds");
+    let default = if is_default { "the default " } else { "" };
     let is_possible = needed <= LONGEST_DEADLINE;
-    let [needed, deadline, silence, grace] = [needed, deadline, silence, grace].map(in_seconds);
     let limit = if is_possible {
         ""
     } else {
         ", which is beyond the limit of 86400"
     };
-    Err(format!(
-        "{deadline} is too short to prove a hang; give at least {needed}{limit}, or have fewer core routes, shorter timeouts \
-         or fewer retries (all attempts and pauses of the core routes: {silence} s; grace period: {grace} s)"
-    ))
+    let [needed, deadline, silence, grace] = [needed, deadline, silence, grace].map(in_seconds);
+    let message = format!(
+        "{default}{deadline} is too short to prove a hang; give at least {needed}{limit}, or have fewer core routes, shorter \
+         timeouts or fewer retries (all attempts and pauses of the core routes: {silence} s; grace period: {grace} s)"
+    );
+    keys.note("deadline_seconds", message);
 }
 
 /// A duration in seconds with exactly the digits that it needs: parsed again, it is the same duration.

@@ -31,28 +31,25 @@ pub(super) fn whole<T: TryFrom<u32>>(
     }
 }
 
-/// Seconds, more than 0 and at most `max`.
-pub(super) fn seconds_up_to(max: u32) -> impl Fn(&Node<'_>) -> Result<Duration, String> {
+/// Seconds from `min` to `max`; without `min`, more than 0.
+pub(super) fn seconds(
+    min: Option<u32>,
+    max: u32,
+) -> impl Fn(&Node<'_>) -> Result<Duration, String> {
     move |value| {
-        let allowed = format!("give more than 0 and at most {max}");
-        number(value.json, f64::MIN_POSITIVE, max, &allowed).map(duration)
+        let (least, allowed) = match min {
+            Some(min) => (min.into(), format!("give a number from {min} to {max}")),
+            None => (
+                f64::MIN_POSITIVE,
+                format!("give more than 0 and at most {max}"),
+            ),
+        };
+        let seconds = number(value.json, least, max, &allowed)?;
+        // A positive number below a nanosecond counts as a nanosecond.
+        let shortest = Duration::from_nanos(u64::from(seconds > 0.0));
+        let seconds = Duration::try_from_secs_f64(seconds).unwrap_or_default();
+        Ok(seconds.max(shortest))
     }
-}
-
-/// Seconds from `min` to `max`.
-pub(super) fn seconds(min: u32, max: u32) -> impl Fn(&Node<'_>) -> Result<Duration, String> {
-    move |value| {
-        let allowed = format!("give a number from {min} to {max}");
-        number(value.json, min.into(), max, &allowed).map(duration)
-    }
-}
-
-/// A duration of at most a day. A positive one below a nanosecond counts as a nanosecond.
-fn duration(seconds: f64) -> Duration {
-    let least = Duration::from_nanos(u64::from(seconds > 0.0));
-    Duration::try_from_secs_f64(seconds)
-        .unwrap_or_default()
-        .max(least)
 }
 
 /// A number from `min` to `max`, which `allowed` says in words.
@@ -113,14 +110,13 @@ pub(super) fn base_url(value: &Node<'_>) -> Result<BaseUrl, String> {
 
 /// `unix_socket`: a path that fits into `sun_path` with its NUL (unix(7)).
 pub(super) fn socket_path(value: &Node<'_>) -> Result<PathBuf, String> {
-    const LONGEST: usize = 107;
     let path = text(value)?;
     let wrong = if !path.starts_with('/') || path.contains('\0') {
         "is not an absolute path; begin it with \"/\", such as \"/run/scidex-api.sock\", and leave out NUL characters"
             .to_owned()
-    } else if path.len() > LONGEST {
+    } else if path.len() > 107 {
         let bytes = path.len();
-        format!("has {bytes} bytes; the path of a socket has at most {LONGEST}")
+        format!("has {bytes} bytes; the path of a socket has at most 107")
     } else {
         return Ok(path.into());
     };
@@ -188,7 +184,6 @@ pub(super) fn pointer(text: &str) -> Result<(), String> {
 
 /// `unit`: the name of a service, as `unit_name_is_valid` of systemd's `unit-name.c` has it, and not a template.
 pub(super) fn unit(value: &Node<'_>) -> Result<String, String> {
-    const LONGEST: usize = 255;
     let name = text(value)?;
     let prefix = name.strip_suffix(".service").unwrap_or_default();
     let is_wrong = |c: char| !c.is_ascii_alphanumeric() && !":-_.\\@".contains(c);
@@ -205,11 +200,8 @@ pub(super) fn unit(value: &Node<'_>) -> Result<String, String> {
         format!(
             "is a template, which has no process of its own; name an instance, such as {instance}"
         )
-    } else if name.len() > LONGEST {
-        format!(
-            "has {} characters; a unit's name has at most {LONGEST}",
-            name.len()
-        )
+    } else if name.len() > 255 {
+        "is too long; a unit's name has at most 255 characters".to_owned()
     } else {
         return Ok(name.to_owned());
     };

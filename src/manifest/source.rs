@@ -39,15 +39,6 @@ impl fmt::Display for Source {
     }
 }
 
-/// Why users other than root and the caller may write a manifest.
-#[derive(Debug)]
-pub(crate) struct WritableByOthers {
-    /// Who may write which file.
-    pub(crate) message: String,
-    /// The command after which no other user may write it.
-    pub(crate) remedy: String,
-}
-
 impl Source {
     /// A file at `path` that has been opened.
     pub(super) fn of_file(path: &Path, facts: &Metadata) -> Self {
@@ -70,23 +61,27 @@ impl Source {
         facts.is_file() && identity == Ok((facts.dev(), facts.ino()))
     }
 
-    /// The file, if a user other than root and `caller` may write it.
-    pub(crate) fn writable_by_others(&self, caller: Caller) -> Option<WritableByOthers> {
+    /// The problem that a user other than root and `caller` may write the file, if `caller` may kill any process;
+    /// with its `consequence` and a remedy.
+    pub(crate) fn writable_by_others(&self, caller: Caller, consequence: &str) -> Option<String> {
         const GROUP_AND_WORLD: u32 = 0o022;
         let Self::File { owner, mode, .. } = self else {
             return None;
         };
-        let (who, remedy) = if ![0, caller.euid].contains(owner) {
-            let command = format!("chown {} {self}", caller.euid);
-            (format!("belongs to user {owner}"), command)
+        let (who, remedy) = if !caller.may_kill {
+            return None;
+        } else if ![0, caller.euid].contains(owner) {
+            let who = format!("belongs to user {owner}");
+            (who, format!("chown {} {self}", caller.euid))
         } else if mode & GROUP_AND_WORLD != 0 {
             let who = format!("is writable by others (mode {:03o})", mode & 0o7777);
             (who, format!("chmod go-w {self}"))
         } else {
             return None;
         };
-        let message = format!("the manifest \"{self}\" {who}");
-        Some(WritableByOthers { message, remedy })
+        Some(format!(
+            "the manifest \"{self}\" {who}, {consequence}; run \"{remedy}\" to secure it"
+        ))
     }
 }
 
@@ -122,9 +117,21 @@ mod tests {
                 euid,
                 may_kill: true,
             };
-            let found = source.writable_by_others(caller);
-            let found = found.as_ref().map(|found| found.remedy.as_str());
-            assert_eq!(found, remedy, "{source:?} {euid}");
+            let found = source.writable_by_others(caller, "who could do harm");
+            let end =
+                remedy.map(|remedy| format!(", who could do harm; run \"{remedy}\" to secure it"));
+            assert_eq!(found.is_some(), remedy.is_some(), "{source:?} {euid}");
+            assert!(
+                found
+                    .unwrap_or_default()
+                    .ends_with(&end.unwrap_or_default()),
+                "{source:?}"
+            );
+            let caller = Caller {
+                may_kill: false,
+                ..caller
+            };
+            assert_eq!(source.writable_by_others(caller, ""), None, "{source:?}");
         }
     }
 

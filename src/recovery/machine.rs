@@ -232,14 +232,7 @@ pub(super) fn context(
 /// Why another user may have written the manifest from `source`, if that is possible and this process may
 /// kill any process.
 fn manifest_writable(source: &Source) -> Option<String> {
-    let caller = Caller::current();
-    let found = source
-        .writable_by_others(caller)
-        .filter(|_| caller.may_kill)?;
-    Some(format!(
-        "{}, who could have any process killed; run \"{}\" to secure it",
-        found.message, found.remedy
-    ))
+    source.writable_by_others(Caller::current(), "who could have any process killed")
 }
 
 /// The process that serves the private socket of this user's manager, which `systemctl --user` uses.

@@ -323,7 +323,7 @@ fn unit_names_are_those_of_systemd() {
             ),
             (
                 &format!("\"{}.service\"", "x".repeat(248)),
-                "has 256 characters",
+                "is too long; a unit's name has at most 255 characters",
             ),
             ("1", "give a string"),
         ],
