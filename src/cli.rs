@@ -5,14 +5,13 @@ mod generated;
 
 use std::ffi::OsString;
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, StyledStr, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind as Kind};
 use clap::{CommandFactory, Parser, ValueEnum};
 
-use crate::escape::escape;
 use crate::manifest::{BaseUrl, LONGEST_DEADLINE};
 use crate::status::Status;
 use crate::stderr::{Level, log, log_stdout_failed, stderr_is_journal};
@@ -149,11 +148,13 @@ impl Cli {
 }
 
 /// What to write instead of an argument that does not exist: its beginning, and the advice.
-const HINTS: [(&str, &str); 6] = [
+const HINTS: [(&str, &str); 8] = [
     ("--json", "to print JSON, use '--format json'"),
     ("--timeout", "set \"timeout_seconds\" in the manifest"),
     ("--retries", "set \"retries\" in the manifest"),
     ("--config", "to name the manifest, use '--manifest FILE'"),
+    ("routes", "to name the manifest, use '--manifest FILE'"),
+    ("/", "to name the manifest, use '--manifest FILE'"),
     ("--url", "to probe another address, use '--base-url URL'"),
     ("--check", "to check the manifest alone, use '--validate'"),
 ];
@@ -164,25 +165,12 @@ fn with_hint(mut error: clap::Error) -> clap::Error {
         return error;
     };
     let hint = HINTS.iter().find(|(start, _)| typed.starts_with(start));
-    let hint = match hint {
-        _ if error.kind() != Kind::UnknownArgument => None,
-        Some((_, hint)) => Some((*hint).to_owned()),
-        None if !typed.starts_with('-')
-            && Path::new(typed)
-                .extension()
-                .is_some_and(|end| end == "json") =>
-        {
-            Some(format!(
-                "to name the manifest, use '--manifest {}'",
-                escape(typed)
-            ))
-        }
-        None => None,
-    };
-    if let Some(hint) = hint {
+    if let Some((_, hint)) = hint
+        && error.kind() == Kind::UnknownArgument
+    {
         // In the place of an option that is only spelled alike.
         error.remove(ContextKind::SuggestedArg);
-        let hint = vec![StyledStr::from(hint)];
+        let hint = vec![StyledStr::from(*hint)];
         error.insert(ContextKind::Suggested, ContextValue::StyledStrs(hint));
     }
     error
@@ -332,9 +320,9 @@ mod tests {
             ("--url", "'--base-url URL'"),
             (
                 "routes.json",
-                "tip: to name the manifest, use '--manifest routes.json'",
+                "tip: to name the manifest, use '--manifest FILE'",
             ),
-            ("/etc/\u{1b}.json", "'--manifest /etc/\\u{1b}.json'"),
+            ("/etc/\u{1b}.json", "use '--manifest FILE'"),
             ("--manifst", "a similar argument exists: '--manifest'"),
         ] {
             let error = parse(&[typed]).unwrap_err();

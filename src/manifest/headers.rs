@@ -5,8 +5,8 @@ use std::collections::HashSet;
 
 use super::Header;
 use super::json::Json;
-use super::node::Node;
 use super::problems::find_quoted;
+use super::reader::Node;
 use super::secret::Secret;
 
 /// The largest number of headers in one object, and of bytes in their names and values together. Servers

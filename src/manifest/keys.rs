@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use super::json::Json;
 use super::load::LoadOptions;
-use super::node::{Context, Node};
-use super::object::Object;
 use super::problems::Problems;
 use super::proof;
+use super::reader::{Context, Node, Object};
 use super::routes::routes;
 use super::rules::{self, DAY, seconds, whole, word};
 use super::url::{BaseUrl, Scheme};

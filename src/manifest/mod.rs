@@ -5,13 +5,12 @@ mod headers;
 mod json;
 mod keys;
 mod load;
-mod node;
-mod object;
 mod options;
 mod problems;
 mod proof;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod properties;
+mod reader;
 mod routes;
 mod rules;
 mod secret;

@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use super::headers::headers;
 use super::json::Json;
-use super::node::Node;
-use super::object::Object;
+use super::reader::{Node, Object};
 use super::rules::{seconds, whole, word};
 use super::{Expect, Header, Method, Options};
 

@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use super::object::Object;
+use super::reader::Object;
 use super::{LONGEST_DEADLINE, Manifest, Options, Route};
 
 /// The keys that the proof time, or the room for it, depends on.

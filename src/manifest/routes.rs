@@ -5,8 +5,7 @@ use std::collections::HashMap;
 use serde_json::{Map, Value};
 
 use super::json::Json;
-use super::node::Node;
-use super::object::{DUPLICATE_KEY, Object};
+use super::reader::{DUPLICATE_KEY, Node, Object};
 use super::{BodyChecks, Method, Options, Route, rules};
 
 /// The largest number of routes in a manifest.

@@ -6,15 +6,12 @@ use std::time::Duration;
 
 use super::Variables;
 use super::json::Json;
-use super::node::Node;
 use super::problems::{find_quoted, quoted};
+use super::reader::Node;
 use super::url::BaseUrl;
 
 /// A day in seconds: the upper limit of every duration.
 pub(super) const DAY: u32 = 86_400;
-
-/// The largest number of characters in a path. Each is sent as 12 bytes at most, and `http::Uri` allows 65,534.
-const LONGEST_PATH: usize = 4_000;
 
 /// A whole number from `min` to `max`. As in JSON Schema, `2.0` is one.
 pub(super) fn whole<T: TryFrom<u32>>(
@@ -147,8 +144,6 @@ pub(super) fn path(value: &Node<'_>) -> Result<String, String> {
         "has a fragment, which is never sent; remove it from \"#\" on, or write %23 for the character".to_owned()
     } else if let Some(c) = find_quoted(path, |c| c.is_whitespace() || c.is_control()) {
         format!("contains {c}; write spaces and control characters percent-encoded, such as %20")
-    } else if path.chars().count() > LONGEST_PATH {
-        format!("is too long; give at most {LONGEST_PATH} characters")
     } else {
         return Ok(path.to_owned());
     };

@@ -103,8 +103,7 @@ fn good() -> Vec<Value> {
             list.push(route(key, value.clone()));
         }
     }
-    let longest = format!("/{}", "é".repeat(3_999));
-    list.extend(["/a?b=c&d", "/ä", "//", "/%20", &longest].map(|path| route("path", json!(path))));
+    list.extend(["/a?b=c&d", "/ä", "//", "/%20"].map(|path| route("path", json!(path))));
     list.extend([" ", "$ ${A} }"].map(|text| route("body_contains", json!(text))));
     for checks in [
         json!({ "": 1 }),
@@ -181,7 +180,6 @@ fn bad() -> Vec<Value> {
         "http://h:65536",
         "http://ä",
         "http://a*",
-        &format!("http://h/{}", "a".repeat(992)),
     ] {
         list.push(top("base_url", json!(url)));
     }
@@ -209,10 +207,7 @@ fn bad() -> Vec<Value> {
             list.push(route(key, value.clone()));
         }
     }
-    let too_long = format!("/{}", "a".repeat(4_000));
-    list.extend(
-        ["", "a", "/a b", "/a#b", "/\u{7f}", &too_long].map(|path| route("path", json!(path))),
-    );
+    list.extend(["", "a", "/a b", "/a#b", "/\u{7f}"].map(|path| route("path", json!(path))));
     list.extend(
         [json!({}), json!({ "a": 1 }), json!({ "/~2": 1 }), json!([])].map(|j| route("json", j)),
     );
