@@ -5,6 +5,8 @@ use std::cell::RefCell;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
+
 use super::json::Json;
 use super::load::LoadOptions;
 use super::problems::Problems;
@@ -13,7 +15,7 @@ use super::reader::{Context, Node, Object};
 use super::routes::routes;
 use super::rules::{self, DAY, seconds, whole, word};
 use super::url::{BaseUrl, Scheme};
-use super::{DumpSignal, KillSignal, Manifest, Options, Proxy, RecoveryPlan, Scope, Source};
+use super::{KillSignal, Manifest, Options, Proxy, RecoveryPlan, Scope, Source};
 
 const SECOND: Duration = Duration::from_secs(1);
 const USER_AGENT: &str = concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION"));
@@ -131,8 +133,8 @@ fn check_conflicts(keys: &Object<'_, '_>, own_url: Option<&BaseUrl>, proxy: Prox
 fn recovery(keys: &mut Object<'_, '_>) -> RecoveryPlan {
     let scopes = [("system", Scope::System), ("user", Scope::User)];
     let signals = [KillSignal::Kill, KillSignal::Abort].map(|signal| (signal.name(), signal));
-    let dump_signals = [DumpSignal::Usr1, DumpSignal::Usr2, DumpSignal::Quit];
-    let dump_signals = dump_signals.map(|signal| (signal.name(), signal));
+    let dump_signals = [Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGQUIT];
+    let dump_signals = dump_signals.map(|signal| (signal.as_str(), signal));
     RecoveryPlan {
         unit: keys.required("unit", rules::unit).unwrap_or_default(),
         scope: keys.value_or("scope", Scope::System, word(&scopes)),

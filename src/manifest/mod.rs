@@ -25,6 +25,8 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
+
 pub(crate) use load::DEFAULT_PATHS;
 pub use load::LoadOptions;
 pub use problems::Problems;
@@ -171,8 +173,9 @@ pub struct RecoveryPlan {
     pub scope: Scope,
     /// The signal that ends the hung process.
     pub signal: KillSignal,
-    /// The signal that asks the unit's processes for their stacks before the kill, if one is configured.
-    pub dump_signal: Option<DumpSignal>,
+    /// The signal that asks the unit's processes for their stacks before the kill, if one is configured: `SIGUSR1`,
+    /// `SIGUSR2` or `SIGQUIT`. Only processes that catch it get it.
+    pub dump_signal: Option<Signal>,
     /// A main process younger than this is still starting.
     pub min_uptime: Duration,
     /// How long after the core's last silent attempt a parked request may still be answered before the
@@ -197,28 +200,6 @@ impl KillSignal {
         match self {
             Self::Kill => "SIGKILL",
             Self::Abort => "SIGABRT",
-        }
-    }
-}
-
-/// The signal that asks processes for their stacks before the kill; only those that catch it get it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DumpSignal {
-    /// `SIGUSR1`, the usual choice for Python's `faulthandler.register`.
-    Usr1,
-    /// `SIGUSR2`
-    Usr2,
-    /// `SIGQUIT`, on which a JVM and the Go runtime print their stacks.
-    Quit,
-}
-
-impl DumpSignal {
-    /// The signal as signal(7) names it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Usr1 => "SIGUSR1",
-            Self::Usr2 => "SIGUSR2",
-            Self::Quit => "SIGQUIT",
         }
     }
 }

@@ -405,7 +405,7 @@ fn means_what_is_written(manifest: &Manifest, written: &Value) {
         );
         assert_eq!(
             recovery["dump_signal"].as_str(),
-            plan.dump_signal.map(DumpSignal::name)
+            plan.dump_signal.map(|signal| signal.as_str())
         );
         assert_eq!(
             plan.min_uptime,

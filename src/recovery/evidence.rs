@@ -10,6 +10,7 @@ use std::iter;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use serde::{Serialize, Serializer};
 
 use super::facts::{Context, Facts, Group, Sockets, TcpFacts, UnixFacts};
@@ -17,7 +18,6 @@ use super::sockets::owners::Owner;
 use super::sockets::table::{TcpSocket, listeners, server_sides};
 use super::{proc, stacks};
 use crate::clock::Monotonic;
-use crate::manifest::DumpSignal;
 use crate::privileges::{CAP_SYS_PTRACE, has_capability};
 use crate::sweep::{ParkedRequest, Reach};
 
@@ -245,7 +245,7 @@ impl ParkedCounts {
 pub(super) fn processes(
     main: u32,
     group: &Group,
-    dump_signal: Option<DumpSignal>,
+    dump_signal: Option<Signal>,
     until: Monotonic,
 ) -> Vec<ProcessEvidence> {
     let began = Monotonic::now();
@@ -283,7 +283,7 @@ pub(super) fn processes(
     processes.collect()
 }
 
-fn details(pid: u32, dump_signal: Option<DumpSignal>, until: Monotonic) -> ProcessDetails {
+fn details(pid: u32, dump_signal: Option<Signal>, until: Monotonic) -> ProcessDetails {
     let folder = format!("/proc/{pid}");
     let status = read(&format!("{folder}/status"));
     let status = status.and_then(|text| proc::status(&text).into());

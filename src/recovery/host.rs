@@ -15,7 +15,6 @@ use super::sockets::reader::Reading;
 use super::sockets::unix::UnixListener;
 use super::systemd::Unit;
 use crate::clock::Monotonic;
-use crate::manifest::DumpSignal;
 use crate::sweep::ParkedRequest;
 
 /// The machine. Errors are messages.
@@ -65,7 +64,7 @@ pub(super) trait Host {
     fn signal(&self, process: &Self::Process, signal: Option<Signal>) -> Result<(), NotSent>;
     /// Sends `signal` to each process of `group` that catches it and does not block it, and returns their
     /// PIDs.
-    fn ask_for_stacks(&self, group: &Group, path: &ControlGroup, signal: DumpSignal) -> Vec<u32>;
+    fn ask_for_stacks(&self, group: &Group, path: &ControlGroup, signal: Signal) -> Vec<u32>;
     /// Waits for the process to die, and returns whether it did within `at_most`.
     fn died_within(&self, process: &Self::Process, at_most: Duration) -> bool;
     /// Probes every core route once and returns whether all are `ok` or `rate_limited`, by `until` at the

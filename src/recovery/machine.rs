@@ -26,7 +26,7 @@ use super::systemd::{Systemctl, Unit, missing_path};
 use super::{MainPid, RecoveryRequest, processes, stacks};
 use crate::clock::Monotonic;
 use crate::escape::escape;
-use crate::manifest::{DumpSignal, Manifest, RecoveryPlan, Scope, Source};
+use crate::manifest::{Manifest, RecoveryPlan, Scope, Source};
 use crate::privileges::Caller;
 use crate::sweep::{ParkedRequest, UnixPeer};
 
@@ -40,7 +40,7 @@ pub(super) struct Machine<'a> {
     unix_socket: Option<PathBuf>,
     unix_peers: Box<dyn Fn() -> Vec<UnixPeer> + Send + 'a>,
     own_pid: u32,
-    dump_signal: Option<DumpSignal>,
+    dump_signal: Option<Signal>,
     /// The recovery, if the backend hangs.
     hung: Option<&'a RecoveryRequest<'a>>,
 }
@@ -194,7 +194,7 @@ impl Host for Machine<'_> {
         })
     }
 
-    fn ask_for_stacks(&self, group: &Group, path: &ControlGroup, signal: DumpSignal) -> Vec<u32> {
+    fn ask_for_stacks(&self, group: &Group, path: &ControlGroup, signal: Signal) -> Vec<u32> {
         stacks::ask(group, path, signal, self.own_pid)
     }
 

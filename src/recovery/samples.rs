@@ -19,7 +19,7 @@ use super::sockets::table::{TcpSocket, TcpState};
 use super::sockets::unix::UnixListener;
 use super::systemd::Unit;
 use crate::clock::Monotonic;
-use crate::manifest::{DumpSignal, KillSignal, RecoveryPlan, Scope};
+use crate::manifest::{KillSignal, RecoveryPlan, Scope};
 use crate::sweep::{Connection, ParkedRequest, ParkedState, Reach};
 
 /// When the tests' facts are observed.
@@ -375,7 +375,7 @@ impl Host for Still {
         self.may_signal.clone()
     }
 
-    fn ask_for_stacks(&self, _: &Group, _: &ControlGroup, _: DumpSignal) -> Vec<u32> {
+    fn ask_for_stacks(&self, _: &Group, _: &ControlGroup, _: Signal) -> Vec<u32> {
         Vec::new()
     }
 

@@ -27,7 +27,7 @@ use self::watchdog::Watchdog;
 use self::world::{Mode, OnDumpSignal, OnSignal, Restart, World};
 use super::facts::Context;
 use super::{Guard, Outcome, samples};
-use crate::manifest::{DumpSignal, KillSignal};
+use crate::manifest::KillSignal;
 
 /// A change to the machine at a certain moment of a script.
 type Change = Box<dyn FnOnce(&mut Machine) + Send>;
@@ -190,7 +190,7 @@ fn random_world(seed: u64) -> (World, Context) {
     }
     let mut context = context();
     if world.random.chance(300) {
-        context.plan.dump_signal = Some(DumpSignal::Usr1);
+        context.plan.dump_signal = Some(Signal::SIGUSR1);
     }
     if world.random.chance(300) {
         context.plan.signal = KillSignal::Abort;

@@ -9,7 +9,7 @@ use super::cgroup::ControlGroup;
 use super::facts::{Group, Signals};
 use super::pidfd::PidFd;
 use super::processes;
-use crate::manifest::{DumpSignal, Scope};
+use crate::manifest::Scope;
 
 /// The pause after each process, for its output, before the next one gets the signal.
 const GAP: Duration = Duration::from_millis(20);
@@ -22,7 +22,7 @@ const LAG: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stacks {
     /// The signal that asked for them.
-    pub signal: DumpSignal,
+    pub signal: Signal,
     /// The processes that got it.
     pub processes: Vec<u32>,
     /// The moment before the signal.
@@ -65,25 +65,20 @@ pub(super) const fn journalctl(scope: Scope) -> &'static str {
 
 /// Whether a process has a handler for `signal` that would run, so that it does not die of the signal, ignore it,
 /// or leave it pending.
-pub(super) fn catches(signals: Signals, signal: DumpSignal) -> bool {
-    let bit = 1_u64 << (number(signal) as u32 - 1);
+pub(super) fn catches(signals: Signals, signal: Signal) -> bool {
+    let bit = 1_u64 << (signal as u32 - 1);
     signals.caught & bit != 0 && signals.blocked & bit == 0
 }
 
 /// Sends `signal` to every process of `group`, whose path is `path`, that catches it, and returns their PIDs. A
 /// process that cannot be signalled is left out; the kill will report the reason.
-pub(super) fn ask(
-    group: &Group,
-    path: &ControlGroup,
-    signal: DumpSignal,
-    own_pid: u32,
-) -> Vec<u32> {
+pub(super) fn ask(group: &Group, path: &ControlGroup, signal: Signal, own_pid: u32) -> Vec<u32> {
     let send = |pid: u32| {
         let process = PidFd::open(pid).ok()?;
         // Read again, because the PID could have been reused before the descriptor was opened.
         let still = processes::signals(pid).is_some_and(|signals| catches(signals, signal))
             && processes::group_of(pid).is_some_and(|group| path.contains(&group));
-        (still && process.signal(number(signal)).is_ok()).then_some(pid)
+        (still && process.signal(signal).is_ok()).then_some(pid)
     };
     let catching: Vec<u32> = (group.members.iter())
         .filter(|member| member.pid > 1 && member.pid != own_pid)
@@ -102,14 +97,6 @@ pub(super) fn ask(
     asked
 }
 
-const fn number(signal: DumpSignal) -> Signal {
-    match signal {
-        DumpSignal::Usr1 => Signal::SIGUSR1,
-        DumpSignal::Usr2 => Signal::SIGUSR2,
-        DumpSignal::Quit => Signal::SIGQUIT,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,7 +112,7 @@ mod tests {
             (signals(!usr1, 0), false),
             (signals(u64::MAX, !usr1), true),
         ] {
-            assert_eq!(catches(signals, DumpSignal::Usr1), expected, "{signals:?}");
+            assert_eq!(catches(signals, Signal::SIGUSR1), expected, "{signals:?}");
         }
     }
 
@@ -133,7 +120,7 @@ mod tests {
     fn the_command_means_the_same_in_every_time_zone() {
         let at = |millis| UNIX_EPOCH + Duration::from_millis(millis);
         let stacks = Stacks {
-            signal: DumpSignal::Usr1,
+            signal: Signal::SIGUSR1,
             processes: vec![7, 8],
             since: at(1_700_000_000_900),
             until: at(1_700_000_001_950),

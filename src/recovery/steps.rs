@@ -16,7 +16,6 @@ use super::sockets::queue::QueueHistory;
 use super::systemd::Unit;
 use super::{Evidence, Outcome, Recovery, Stacks, UnitReport};
 use crate::escape::escape;
-use crate::manifest::DumpSignal;
 
 /// How long the evidence may delay the signal.
 const EVIDENCE_TIME: Duration = Duration::from_millis(250);
@@ -150,11 +149,7 @@ impl<H: Host> Run<'_, H> {
 
     /// Asks the unit's processes for their stacks, then makes a third observation. Returns whether that ended
     /// the main process, which counts as a kill by this run.
-    fn collect_stacks(
-        &mut self,
-        target: &mut Target<H::Process>,
-        signal: DumpSignal,
-    ) -> Step<bool> {
+    fn collect_stacks(&mut self, target: &mut Target<H::Process>, signal: Signal) -> Step<bool> {
         let (Ok(group), Ok(path)) = (&target.latest.group, target.latest.unit.control_group())
         else {
             return Ok(false);

@@ -8,6 +8,8 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
+
 use super::facts::{Context, Facts, MainProcess};
 use super::gatherer::Gatherer;
 use super::host::{Host, NotSent};
@@ -18,7 +20,7 @@ use super::unit_report::UnitReport;
 use super::{guards, machine, stacks, steps};
 use crate::clock::Monotonic;
 use crate::escape::escape;
-use crate::manifest::{DumpSignal, Manifest, Scope};
+use crate::manifest::{Manifest, Scope};
 use crate::sweep::Prober;
 
 /// How long a cancelled `systemctl` may take to end.
@@ -187,14 +189,13 @@ fn no_stacks(context: &Context, facts: &Facts) -> Option<String> {
     if members.any(|member| stacks::catches(member.signals, signal)) {
         return None;
     }
-    let (name, name_of_signal) = (context.unit(), signal.name());
-    let remedy = match signal {
-        DumpSignal::Quit => "a JVM catches it without configuration".to_owned(),
-        DumpSignal::Usr1 | DumpSignal::Usr2 => {
-            format!(
-                "in Python, faulthandler.register(signal.{name_of_signal}) makes a process catch it; restart the backend after that"
-            )
-        }
+    let (name, name_of_signal) = (context.unit(), signal.as_str());
+    let remedy = if signal == Signal::SIGQUIT {
+        "a JVM catches it without configuration".to_owned()
+    } else {
+        format!(
+            "in Python, faulthandler.register(signal.{name_of_signal}) makes a process catch it; restart the backend after that"
+        )
     };
     Some(format!(
         "dump_signal has no effect on {name}: no process of it catches {name_of_signal}; {remedy}"

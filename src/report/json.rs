@@ -98,7 +98,7 @@ fn recovery(recovery: &Recovery) -> [String; 9] {
 
 fn stacks(stacks: &Stacks) -> String {
     object(&[
-        item("signal", stacks.signal.name()),
+        item("signal", stacks.signal.as_str()),
         item("processes", &stacks.processes),
         item("since", timestamp(stacks.since)),
         item("until", timestamp(stacks.until)),

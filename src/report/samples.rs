@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use nix::sys::signal::Signal;
+
 use super::Report;
 use crate::cause::{Class, ResponseError, SkipReason, TransportError};
-use crate::manifest::{
-    DumpSignal, Expect, LoadOptions, Manifest, Method, Options, Route, Source, Variables,
-};
+use crate::manifest::{Expect, LoadOptions, Manifest, Method, Options, Route, Source, Variables};
 use crate::recovery::{
     self, Cpu, Evidence, Guard, Listener, MainPid, ParkedCounts, ProcessDetails, ProcessEvidence,
     Reading, Recovery, Stacks, ThreadGroup, UnitReport,
@@ -252,7 +252,7 @@ pub(super) fn recovered() -> Recovery {
             },
         }),
         stacks: Some(Stacks {
-            signal: DumpSignal::Usr1,
+            signal: Signal::SIGUSR1,
             processes: vec![4_242, 4_250],
             since: started_at(),
             until: started_at() + Duration::from_millis(1_030),

@@ -285,7 +285,7 @@ pub(super) fn outcome_severity(outcome: &Outcome) -> Severity {
 
 /// The processes that were asked for stacks, and the command that shows them.
 pub(super) fn stacks(stacks: &Stacks) -> String {
-    let (signal, command) = (stacks.signal.name(), &stacks.command);
+    let (signal, command) = (stacks.signal.as_str(), &stacks.command);
     let processes: Vec<_> = stacks.processes.iter().map(ToString::to_string).collect();
     let processes = processes.join(", ");
     format!("stacks: {signal} was sent to {processes} before the kill: {command}")

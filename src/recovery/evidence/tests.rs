@@ -95,7 +95,7 @@ fn processes_sees_this_very_process() {
     assert!((details.threads.known()).is_some_and(|groups| !groups.is_empty()));
     assert_eq!(details.catches_dump_signal, Reading::Unknown);
     let pid = std::process::id();
-    let asked = processes(pid, &group(&[pid]), Some(DumpSignal::Usr2), soon());
+    let asked = processes(pid, &group(&[pid]), Some(Signal::SIGUSR2), soon());
     let details = asked[0].details.as_ref().unwrap();
     assert_eq!(details.catches_dump_signal, Reading::Known(false));
 }

@@ -21,7 +21,6 @@ use super::watchdog::Watchdog;
 use super::world::{Mode, OnDumpSignal};
 use super::{Machine, Moment, Source};
 use crate::clock::Monotonic;
-use crate::manifest::DumpSignal;
 use crate::sweep::ParkedRequest;
 
 /// A pidfd refers to an identity. The PID is for the log.
@@ -66,7 +65,7 @@ impl Machine {
         Ok(())
     }
 
-    fn ask_for_stacks(&mut self, me: usize, group: &Group, signal: DumpSignal) -> Vec<u32> {
+    fn ask_for_stacks(&mut self, me: usize, group: &Group, signal: Signal) -> Vec<u32> {
         let main =
             (self.world.main()).map(|main| (main.identity, main.on_dump_signal, main.zombie));
         let world = &self.world;
@@ -230,7 +229,7 @@ impl Host for Watchdog {
         self.act(|machine| machine.signal(self.me, held, signal))
     }
 
-    fn ask_for_stacks(&self, group: &Group, _: &ControlGroup, signal: DumpSignal) -> Vec<u32> {
+    fn ask_for_stacks(&self, group: &Group, _: &ControlGroup, signal: Signal) -> Vec<u32> {
         self.act(|machine| {
             let asked = machine.ask_for_stacks(self.me, group, signal);
             machine.change_at(Moment::WhileAsking);

@@ -39,7 +39,7 @@ fn abort() -> Context {
 
 pub(super) fn with_dump_signal() -> Context {
     let mut context = context();
-    context.plan.dump_signal = Some(DumpSignal::Usr1);
+    context.plan.dump_signal = Some(Signal::SIGUSR1);
     context
 }
 

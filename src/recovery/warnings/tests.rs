@@ -90,7 +90,7 @@ fn what_would_keep_a_recovery_from_working_is_warned_of() {
 fn a_dump_signal_that_no_process_catches_is_warned_of() {
     let with = |caught: u64| {
         warnings(move |machine, context| {
-            context.plan.dump_signal = Some(DumpSignal::Usr2);
+            context.plan.dump_signal = Some(Signal::SIGUSR2);
             let group = machine.group.as_mut().unwrap();
             let mut worker = member(4_712);
             worker.signals = Signals { caught, blocked: 0 };
