@@ -116,16 +116,12 @@ fn check_conflicts(keys: &Object<'_, '_>, own_url: Option<&BaseUrl>, proxy: Prox
         keys.conflict("unix_socket", https);
     }
     if proxy == Proxy::Env {
-        for (key, why) in [
-            ("unix_socket", "because no proxy reaches a UNIX socket"),
-            (
-                "recovery",
-                "since a proxy's silence proves nothing about the backend",
-            ),
-        ] {
-            let remedy = format!("set \"proxy\" to \"none\", or remove \"{key}\"");
-            keys.conflict(key, &format!("\"proxy\": \"env\", {why}; {remedy}"));
-        }
+        let socket = "\"proxy\": \"env\", because no proxy reaches a UNIX socket; set \"proxy\" to \"none\", or remove \
+            \"unix_socket\"";
+        keys.conflict("unix_socket", socket);
+        let recovery = "\"proxy\": \"env\", since a proxy's silence proves nothing about the backend; set \"proxy\" to \
+            \"none\", or remove \"recovery\"";
+        keys.conflict("recovery", recovery);
     }
 }
 

@@ -6,7 +6,6 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use anyhow::{anyhow, bail};
-use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
 use super::json::MOST_BYTES;
@@ -89,11 +88,8 @@ pub(super) fn open_regular(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     let options = options.read(true).custom_flags(OFlag::O_NONBLOCK.bits());
     let file = options.open(path)?;
-    let kind = file.metadata()?.file_type();
-    if kind.is_file() {
+    if file.metadata()?.is_file() {
         Ok(file)
-    } else if kind.is_dir() {
-        Err(Errno::EISDIR.into())
     } else {
         Err(io::Error::other("is not a regular file"))
     }
@@ -113,7 +109,6 @@ fn read(from: impl io::Read) -> io::Result<Vec<u8>> {
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> anyhow::Error {
-    // Never shortened.
     let (path, reason) = (path.to_string_lossy(), reason(error));
     let path = escape(&path);
     anyhow!(
@@ -123,6 +118,8 @@ fn unreadable(path: &Path, error: &io::Error) -> anyhow::Error {
 
 #[cfg(test)]
 mod tests {
+    use nix::errno::Errno;
+
     use super::*;
 
     const OPTIONS: LoadOptions<'_> = LoadOptions {
@@ -192,6 +189,6 @@ mod tests {
         let error = read_first(&[file, shipped]).expect_err("no directory");
         assert!(error.to_string().contains("routes.json/x\": "), "{error}");
         let error = read_first(&[folder, shipped]).expect_err("a directory");
-        assert!(error.to_string().contains("\"/\": is a directory"));
+        assert!(error.to_string().contains("\"/\": is not a regular file"));
     }
 }

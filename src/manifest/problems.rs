@@ -23,11 +23,11 @@ impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let more = self.lines.len().saturating_sub(SHOWN);
         let more = (more > 0).then(|| format!("and {more} more problems"));
-        for (index, line) in self.lines.iter().take(SHOWN).chain(&more).enumerate() {
-            let separator = if index == 0 { "" } else { "\n" };
-            write!(f, "{separator}{}: {line}", self.source)?;
-        }
-        Ok(())
+        let shown = self.lines.iter().take(SHOWN).chain(&more);
+        let lines: Vec<String> = shown
+            .map(|line| format!("{}: {line}", self.source))
+            .collect();
+        f.write_str(&lines.join("\n"))
     }
 }
 

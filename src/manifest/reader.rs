@@ -65,11 +65,8 @@ impl<'v> Node<'v> {
         let route = route.filter(|path| !message.contains(path.as_str()));
         let route = route.map_or_else(String::new, |path| format!(" (route {path})"));
         let place = self.place.as_str();
-        let root = if place.is_empty() || place.starts_with('[') {
-            "manifest"
-        } else {
-            ""
-        };
+        let is_top = place.is_empty() || place.starts_with('[');
+        let root = if is_top { "manifest" } else { "" };
         let mut problems = self.context.problems.borrow_mut();
         problems.push(format!("{root}{place}: {message}{route}"));
     }
@@ -99,11 +96,10 @@ impl<'v> Object<'v, '_> {
             // Without the value, which may be a secret in the wrong place.
             return Err(format!("is {}; give an object", node.json.kind()));
         };
-        let known = Vec::with_capacity(entries.len());
         let mut object = Object {
             node,
             entries,
-            known,
+            known: Vec::with_capacity(entries.len()),
         };
         let value = read(&mut object);
         object.note_unknown_keys();

@@ -58,10 +58,8 @@ impl Secret {
     /// Everything to search for: what is hidden, also as a server may decode its bytes, and each of those as
     /// JSON and Rust quote it.
     fn spellings(&self) -> impl Iterator<Item = String> {
-        let texts = self
-            .hidden
-            .iter()
-            .map(|text| text.trim_matches([' ', '\t']));
+        let hidden = self.hidden.iter();
+        let texts = hidden.map(|text| text.trim_matches([' ', '\t']));
         let texts = texts.filter(|text| text.chars().count() >= SHORTEST);
         // Many servers decode field values as ISO 8859-1 (RFC 9110, section 5.5).
         let texts =
@@ -81,8 +79,9 @@ impl fmt::Debug for Secret {
 }
 
 impl Options {
-    /// `text`, which may contain what a server sent, with `***` in place of each secret in a header. Values of fewer than 4 characters are not searched for. Call it before the text
-    /// is shortened: a piece of a secret would not be found.
+    /// `text`, which may contain what a server sent, with `***` in place of each secret in a header. Values of
+    /// fewer than 4 characters are not searched for. Call it before the text is shortened: a piece of a secret
+    /// would not be found.
     pub fn redact<'t>(&self, text: &'t str) -> Cow<'t, str> {
         let headers = self.headers.iter();
         let mut found = Vec::new();

@@ -1,10 +1,11 @@
 //! The message about a manifest that is no JSON: where, what was expected, and a guess at the mistake.
 
+const COMMENT: &str = "JSON has no comments; remove it";
+
 /// What serde_json expected at `error`, with line and column, and what to do.
 pub(super) fn message(text: &str, error: &serde_json::Error) -> String {
-    let lines = text
-        .split_inclusive('\n')
-        .take(error.line().saturating_sub(1));
+    let lines_before = error.line().saturating_sub(1);
+    let lines = text.split_inclusive('\n').take(lines_before);
     let mut at = lines.map(str::len).sum::<usize>() + error.column().saturating_sub(1);
     at = at.min(text.len());
     while !text.is_char_boundary(at) {
@@ -96,10 +97,8 @@ fn guess(text: &str, before: &str, rest: &str, what: &str) -> Option<String> {
             return None;
         }
         '\u{feff}' => "this is a byte order mark; save the file as UTF-8 without it",
-        '#' => "JSON has no comments; remove it",
-        '/' if rest.starts_with("//") || rest.starts_with("/*") => {
-            "JSON has no comments; remove it"
-        }
+        '#' => COMMENT,
+        '/' if rest.starts_with("//") || rest.starts_with("/*") => COMMENT,
         '/' | '\'' | '‘' | '’' | '“' | '”' => {
             "put keys and strings into double quotes (\")"
         }

@@ -95,9 +95,7 @@ impl Origin {
 fn host_name(text: &str) -> Result<String, String> {
     let in_name = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
     let is_name = text.len() <= 253 && text.bytes().all(in_name);
-    let address = text
-        .strip_prefix('[')
-        .and_then(|text| text.strip_suffix(']'));
+    let address = text.strip_prefix('[').and_then(|t| t.strip_suffix(']'));
     let wrong = match address.map(str::parse::<Ipv6Addr>) {
         Some(Ok(address)) => return Ok(format!("[{address}]")),
         Some(Err(_)) => "is not an IPv6 address; give one without a zone, such as \"[::1]\"",
@@ -137,13 +135,10 @@ impl FromStr for BaseUrl {
         let (authority, tail) = split_before(rest, &['/', '?', '#']);
         // A password may contain the "/" that seems to end the host, so an "@" anywhere hides a message that
         // would quote it.
-        let origin = Origin::new(scheme, authority).map_err(|message| {
-            if text.contains('@') {
-                USER_INFO.to_owned()
-            } else {
-                message
-            }
-        })?;
+        let origin = match Origin::new(scheme, authority) {
+            Err(_) if text.contains('@') => return Err(USER_INFO.to_owned()),
+            origin => origin?,
+        };
         if tail.contains(['?', '#']) {
             return Err("has a query or a fragment; remove it from \"?\" or \"#\" on, and write queries in the paths of \
                 the routes".to_owned());
