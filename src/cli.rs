@@ -136,11 +136,8 @@ impl Cli {
                 return Status::Unusable;
             }
             let written = match answer.print() {
-                Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-                    log_stdout_failed(&error);
-                    false
-                }
-                Ok(()) | Err(_) => true,
+                Err(error) if error.kind() == ErrorKind::BrokenPipe => true,
+                printed => printed.inspect_err(log_stdout_failed).is_ok(),
             };
             Status::of(true, written)
         })
@@ -178,12 +175,9 @@ fn with_hint(mut error: clap::Error) -> clap::Error {
 
 /// Hides arguments that may contain a password: clap shows invalid arguments.
 fn without_user_info(mut error: clap::Error) -> clap::Error {
-    let typed = [ContextKind::InvalidArg, ContextKind::InvalidValue];
-    for kind in typed {
-        if error
-            .get(kind)
-            .is_some_and(|value| value.to_string().contains('@'))
-        {
+    for kind in [ContextKind::InvalidArg, ContextKind::InvalidValue] {
+        let typed = error.get(kind).map(ToString::to_string);
+        if typed.is_some_and(|typed| typed.contains('@')) {
             error.insert(kind, ContextValue::String("…@…".to_owned()));
         }
     }
@@ -192,15 +186,13 @@ fn without_user_info(mut error: clap::Error) -> clap::Error {
 
 /// Parses a number of seconds, which may be fractional.
 fn seconds(text: &str) -> Result<Duration, String> {
-    let allowed = format!(
-        "give seconds from 0 to {}, such as 30 or 0.5",
-        LONGEST_DEADLINE.as_secs()
-    );
-    let number: f64 = text.parse().map_err(|_| allowed.clone())?;
-    match Duration::try_from_secs_f64(number) {
-        Ok(wait) if wait <= LONGEST_DEADLINE => Ok(wait),
-        _ => Err(allowed),
-    }
+    let number = text.parse().ok();
+    let wait = number.and_then(|number| Duration::try_from_secs_f64(number).ok());
+    wait.filter(|wait| *wait <= LONGEST_DEADLINE)
+        .ok_or_else(|| {
+            let longest = LONGEST_DEADLINE.as_secs();
+            format!("give seconds from 0 to {longest}, such as 30 or 0.5")
+        })
 }
 
 /// Parses the path of a report. `-` is refused: in other programs it means standard output, and a
