@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use scidex_route_health::cli::Cli;
-use scidex_route_health::manifest::{LoadOptions, Manifest, Variables};
+use scidex_route_health::manifest::{Manifest, Variables};
 use scidex_route_health::recovery::warnings::{self, Findings};
 use scidex_route_health::recovery::{self, Permission, QueueWatch, RecoveryRequest};
 use scidex_route_health::report::{self, Outputs, Progress, Report};
@@ -139,11 +139,8 @@ fn load(cli: &Cli) -> anyhow::Result<Manifest> {
     } else {
         Variables::Required(&environment)
     };
-    let options = LoadOptions {
-        base_url: cli.base_url.clone(),
-        variables,
-    };
-    let mut manifest = Manifest::load(cli.manifest.as_deref(), &options)?;
+    let file = cli.manifest.as_deref();
+    let mut manifest = Manifest::load(file, cli.base_url.as_ref(), variables)?;
     if cli.core {
         manifest.routes.retain(|route| route.core);
     }

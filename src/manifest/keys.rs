@@ -8,20 +8,20 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use super::json::Json;
-use super::load::LoadOptions;
 use super::problems::Problems;
 use super::proof;
 use super::reader::{Context, Node, Object};
 use super::routes::routes;
 use super::rules::{self, DAY, seconds, whole, word};
 use super::url::{BaseUrl, Scheme};
-use super::{KillSignal, Manifest, Options, Proxy, RecoveryPlan, Scope, Source};
+use super::{KillSignal, Manifest, Options, Proxy, RecoveryPlan, Scope, Source, Variables};
 
 const SECOND: Duration = Duration::from_secs(1);
 const USER_AGENT: &str = concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION"));
 
 impl Manifest {
-    /// Reads a manifest from its bytes.
+    /// Reads a manifest from its bytes. `base_url`, if given, replaces the manifest's own, which must still be
+    /// valid.
     ///
     /// # Errors
     ///
@@ -29,7 +29,8 @@ impl Manifest {
     pub fn parse(
         bytes: &[u8],
         source: Source,
-        options: &LoadOptions<'_>,
+        base_url: Option<&BaseUrl>,
+        variables: Variables<'_>,
     ) -> Result<Self, Problems> {
         let name = source.to_string();
         let refused = |lines| Problems {
@@ -38,7 +39,7 @@ impl Manifest {
         };
         let json = Json::parse(bytes).map_err(|problem| refused(vec![problem]))?;
         let context = Context {
-            variables: options.variables,
+            variables,
             problems: RefCell::default(),
             invalid: RefCell::default(),
         };
@@ -48,7 +49,6 @@ impl Manifest {
             route: None,
             context: &context,
         };
-        let base_url = options.base_url.clone();
         let manifest = top.check(Object::read(&top, |keys| manifest(keys, base_url, source)));
         let lines = context.problems.take();
         let manifest = manifest.flatten().filter(|_| lines.is_empty());
@@ -56,10 +56,10 @@ impl Manifest {
     }
 }
 
-/// Reads the keys at the top. `base_url`, if given, replaces the manifest's own.
+/// Reads the keys at the top.
 fn manifest(
     keys: &mut Object<'_, '_>,
-    base_url: Option<BaseUrl>,
+    base_url: Option<&BaseUrl>,
     source: Source,
 ) -> Option<Manifest> {
     // For editors; only its type is checked.
@@ -87,7 +87,7 @@ fn manifest(
     }
     // The socket belongs to the manifest's own URL.
     let unix_socket = unix_socket.filter(|_| base_url.is_none());
-    let base_url = base_url.or(own_url)?;
+    let base_url = base_url.cloned().or(own_url)?;
     let name = name.unwrap_or_else(|| match (&recovery, &unix_socket) {
         (Some(RecoveryPlan { unit, .. }), _) => {
             unit.strip_suffix(".service").unwrap_or(unit).to_owned()

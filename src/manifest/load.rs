@@ -16,32 +16,28 @@ use crate::privileges::Caller;
 /// The paths that are tried, in this order, when the command line names no manifest.
 pub(crate) const DEFAULT_PATHS: [&str; 2] = ["routes.json", "/etc/scidex-route-health/routes.json"];
 
-/// What the caller adds to a manifest.
-pub struct LoadOptions<'a> {
-    /// Replaces the manifest's own `base_url`, which must still be valid.
-    pub base_url: Option<BaseUrl>,
-    /// Where `${NAME}` in header values and body checks comes from.
-    pub variables: Variables<'a>,
-}
-
 impl Manifest {
     /// Reads the manifest in `file`, or from standard input if that is `-`. Without a file, it is
     /// `routes.json` in the current directory if that exists, or else
-    /// `/etc/scidex-route-health/routes.json`.
+    /// `/etc/scidex-route-health/routes.json`. For the other arguments, see [`Self::parse`].
     ///
     /// # Errors
     ///
     /// The file cannot be read or is too large; or a privileged run found a default file that other users
     /// may write; or the manifest is invalid. Every problem is listed, without any header's value.
-    pub fn load(file: Option<&Path>, options: &LoadOptions<'_>) -> anyhow::Result<Self> {
+    pub fn load(
+        file: Option<&Path>,
+        base_url: Option<&BaseUrl>,
+        variables: Variables<'_>,
+    ) -> anyhow::Result<Self> {
         let (bytes, source) = if let Some(path) = file {
             read_named(path).map_err(|error| unreadable(path, &error))?
         } else {
             let (bytes, source) = read_first(&DEFAULT_PATHS)?;
-            check_writers(&source, options.variables)?;
+            check_writers(&source, variables)?;
             (bytes, source)
         };
-        Ok(Self::parse(&bytes, source, options)?)
+        Ok(Self::parse(&bytes, source, base_url, variables)?)
     }
 }
 
@@ -122,13 +118,8 @@ mod tests {
 
     use super::*;
 
-    const OPTIONS: LoadOptions<'_> = LoadOptions {
-        base_url: None,
-        variables: Variables::MayBeMissing,
-    };
-
     fn message(path: &Path) -> String {
-        Manifest::load(Some(path), &OPTIONS)
+        Manifest::load(Some(path), None, Variables::MayBeMissing)
             .expect_err("no manifest")
             .to_string()
     }
@@ -136,7 +127,7 @@ mod tests {
     #[test]
     fn the_shipped_manifest_loads() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("routes.json");
-        let manifest = Manifest::load(Some(&path), &OPTIONS).expect("valid");
+        let manifest = Manifest::load(Some(&path), None, Variables::MayBeMissing).expect("valid");
         assert_eq!(manifest.source.to_string(), path.display().to_string());
         let facts = std::fs::metadata(&path).expect("facts");
         assert_eq!(manifest.source, Source::of_file(&path, &facts));

@@ -28,7 +28,6 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 pub(crate) use load::DEFAULT_PATHS;
-pub use load::LoadOptions;
 pub use problems::Problems;
 pub(crate) use proof::in_seconds;
 pub use secret::Secret;

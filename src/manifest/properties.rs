@@ -85,13 +85,10 @@ pub fn manifest_property(data: &[u8]) -> bool {
 /// The program accepts what the schema accepts, except for rules that a schema cannot express. Variables
 /// are not read, since the schema cannot know their values.
 fn agrees_with_the_schema(data: &[u8], written: &Value) {
-    let options = LoadOptions {
-        base_url: None,
-        variables: Variables::MayBeMissing,
-    };
+    let variables = Variables::MayBeMissing;
     match (
         SCHEMA.is_valid(written),
-        Manifest::parse(data, Source::Stdin, &options),
+        Manifest::parse(data, Source::Stdin, None, variables),
     ) {
         (true, Ok(_)) | (false, Err(_)) => {}
         (false, Ok(_)) => {
@@ -119,11 +116,8 @@ fn parse(data: &[u8]) -> Result<Manifest, Problems> {
         "LATIN1" => Some(OsString::from_vec([SECRET.as_bytes(), b"\xe9"].concat())),
         _ => None,
     };
-    let options = LoadOptions {
-        base_url: None,
-        variables: Variables::Required(&environment),
-    };
-    Manifest::parse(data, Source::Stdin, &options)
+    let variables = Variables::Required(&environment);
+    Manifest::parse(data, Source::Stdin, None, variables)
 }
 
 /// The value of `${LINES}`.

@@ -126,7 +126,7 @@ mod tests {
 
     use super::*;
     use crate::clock::Monotonic;
-    use crate::manifest::{LoadOptions, Source, Variables};
+    use crate::manifest::{Source, Variables};
 
     #[test]
     fn a_queue_that_is_full_from_the_begin_was_full_at_the_end_of_a_short_attempt() {
@@ -139,11 +139,8 @@ mod tests {
             r#"{{"base_url": "http://{address}", "defaults": {{"timeout_seconds": 0.12}},
                  "routes": [{{"path": "/", "core": true}}]}}"#
         );
-        let options = LoadOptions {
-            base_url: None,
-            variables: Variables::MayBeMissing,
-        };
-        let manifest = Manifest::parse(text.as_bytes(), Source::Stdin, &options).unwrap();
+        let variables = Variables::MayBeMissing;
+        let manifest = Manifest::parse(text.as_bytes(), Source::Stdin, None, variables).unwrap();
         let watch = QueueWatch::start(&manifest, move || vec![address]).unwrap();
         let was_full = || {
             watch.sweep_begins();

@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 
 use super::Report;
 use crate::cause::{Class, ResponseError, SkipReason, TransportError};
-use crate::manifest::{Expect, LoadOptions, Manifest, Method, Options, Route, Source, Variables};
+use crate::manifest::{Expect, Manifest, Method, Options, Route, Source, Variables};
 use crate::recovery::{
     self, Cpu, Evidence, Guard, Listener, MainPid, ParkedCounts, ProcessDetails, ProcessEvidence,
     Reading, Recovery, Stacks, ThreadGroup, UnitReport,
@@ -117,11 +117,8 @@ fn manifest() -> Manifest {
         device: 0,
         inode: 0,
     };
-    let options = LoadOptions {
-        base_url: None,
-        variables: Variables::MayBeMissing,
-    };
-    Manifest::parse(text, source, &options).unwrap()
+    let variables = Variables::MayBeMissing;
+    Manifest::parse(text, source, None, variables).unwrap()
 }
 
 fn unit() -> Option<String> {

@@ -7,7 +7,7 @@ use nix::sys::time::{TimeVal, TimeValLike};
 
 use super::*;
 use crate::cause::{Class, SkipReason, TransportError};
-use crate::manifest::{LoadOptions, Source, Variables};
+use crate::manifest::{Source, Variables};
 use crate::sweep::http::tests::read_head;
 
 /// A name for 127.0.0.1, read as a number by every resolver (inet_aton(3)), so that no hosts file is needed.
@@ -31,11 +31,8 @@ fn manifest(listener: &TcpListener, method: &str) -> Manifest {
 fn manifest_with(listener: &TcpListener, keys: &str) -> Manifest {
     let port = listener.local_addr().unwrap().port();
     let text = format!(r#"{{"base_url": "http://{NAME}:{port}", {keys}}}"#);
-    let options = LoadOptions {
-        base_url: None,
-        variables: Variables::MayBeMissing,
-    };
-    Manifest::parse(text.as_bytes(), Source::Stdin, &options).unwrap()
+    let variables = Variables::MayBeMissing;
+    Manifest::parse(text.as_bytes(), Source::Stdin, None, variables).unwrap()
 }
 
 /// Accepts and answers one request; returns its method.

@@ -125,11 +125,9 @@ fn missing_variables_are_allowed_where_nothing_is_sent() {
         "routes[0].headers",
         r#"{"X-A": "${NONE}", "X-B": "${TOKEN"}"#,
     );
-    let options = LoadOptions {
-        base_url: None,
-        variables: Variables::MayBeMissing,
-    };
-    let problems = Manifest::parse(text.as_bytes(), Source::Stdin, &options).expect_err("X-B");
+    let variables = Variables::MayBeMissing;
+    let problems =
+        Manifest::parse(text.as_bytes(), Source::Stdin, None, variables).expect_err("X-B");
     assert_eq!(problems.lines.len(), 1);
     assert!(
         problems
@@ -144,11 +142,9 @@ fn secrets_are_in_no_output() {
         {"path": "/", "core": true, "headers": {"A": "hunter2 ${NONE}", "B": 1, "A": "hunter2",
          "C: hunter2": "", "Host": "hunter2\n", "TE": "hunter2", "D": "hunter2 ${"}},
         {"path": "/a", "headers": "hunter2"}, {"path": "/b", "headers": ["hunter2"], "Authorization": "hunter2"} ] }"#;
-    let options = LoadOptions {
-        base_url: None,
-        variables: Variables::MayBeMissing,
-    };
-    let problems = Manifest::parse(bad.as_bytes(), Source::Stdin, &options).expect_err("bad");
+    let variables = Variables::MayBeMissing;
+    let problems =
+        Manifest::parse(bad.as_bytes(), Source::Stdin, None, variables).expect_err("bad");
     assert_eq!(problems.lines.len(), 11, "{problems}");
     assert!(
         !format!("{problems} {problems:?}").contains("hunter2"),
@@ -184,12 +180,9 @@ fn secrets_are_in_no_output() {
 /// The options of a route with these headers, where every variable has the value `token`.
 fn options(headers: &Value, token: &str) -> Options {
     let environment = |_: &str| Some(OsString::from(token));
-    let options = LoadOptions {
-        base_url: None,
-        variables: Variables::Required(&environment),
-    };
+    let variables = Variables::Required(&environment);
     let text = with("routes[0].headers", &headers.to_string());
-    let manifest = Manifest::parse(text.as_bytes(), Source::Stdin, &options).expect("valid");
+    let manifest = Manifest::parse(text.as_bytes(), Source::Stdin, None, variables).expect("valid");
     manifest.routes[0].options.clone()
 }
 
@@ -271,15 +264,12 @@ fn a_variable_may_be_a_credential() {
     };
     write("BOTH", b"from-file");
     let read = |written: &str| {
-        let options = LoadOptions {
-            base_url: None,
-            variables: Variables::Required(&environment),
-        };
+        let variables = Variables::Required(&environment);
         let mut manifest = minimal();
         manifest["routes"][0]["headers"] = json!({ "X": written });
         manifest["routes"][0]["body_contains"] = json!(written);
         let manifest = manifest.to_string();
-        let manifest = Manifest::parse(manifest.as_bytes(), Source::Stdin, &options);
+        let manifest = Manifest::parse(manifest.as_bytes(), Source::Stdin, None, variables);
         let manifest = manifest.map_err(|problems| problems.to_string())?;
         let route = &manifest.routes[0];
         let contains = route

@@ -28,11 +28,9 @@ fn parse_with(text: &str, base_url: Option<&str>) -> Result<Manifest, Problems> 
         "EMPTY" => Some(OsString::new()),
         _ => None,
     };
-    let options = LoadOptions {
-        base_url: base_url.map(|url| url.parse().expect("a base URL")),
-        variables: Variables::Required(&environment),
-    };
-    Manifest::parse(text.as_bytes(), Source::Stdin, &options)
+    let base_url: Option<BaseUrl> = base_url.map(|url| url.parse().expect("a base URL"));
+    let variables = Variables::Required(&environment);
+    Manifest::parse(text.as_bytes(), Source::Stdin, base_url.as_ref(), variables)
 }
 
 /// The problems of a manifest, one line each, without the name of the file that each begins with.

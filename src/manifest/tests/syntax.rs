@@ -102,11 +102,8 @@ fn a_problem_names_the_file_and_the_route() {
         {"path":"/papers","retrys":1,"timeout_seconds":"10s","headers":{"TE":""},"expect":[1]},{"path":1,"retries":-1}]}"#;
     let facts = std::fs::metadata("/").expect("facts");
     let source = Source::of_file(Path::new("etc/routes.json"), &facts);
-    let options = LoadOptions {
-        base_url: None,
-        variables: Variables::MayBeMissing,
-    };
-    let problems = Manifest::parse(text.as_bytes(), source, &options).expect_err("bad");
+    let variables = Variables::MayBeMissing;
+    let problems = Manifest::parse(text.as_bytes(), source, None, variables).expect_err("bad");
     let problems = problems.to_string();
     let problems: Vec<_> = problems.lines().collect();
     assert_eq!(
@@ -269,12 +266,9 @@ fn syntax_errors_have_a_place_and_a_guess() {
 
 #[test]
 fn input_that_is_not_json_text_is_reported() {
-    let options = LoadOptions {
-        base_url: None,
-        variables: Variables::MayBeMissing,
-    };
+    let variables = Variables::MayBeMissing;
     let reported = |bytes: &[u8]| {
-        Manifest::parse(bytes, Source::Stdin, &options)
+        Manifest::parse(bytes, Source::Stdin, None, variables)
             .expect_err("bad")
             .to_string()
     };
@@ -298,7 +292,7 @@ fn input_that_is_not_json_text_is_reported() {
     let spaces = |count: usize| {
         let mut text = minimal().to_string().into_bytes();
         text.resize(count, b' ');
-        Manifest::parse(&text, Source::Stdin, &options)
+        Manifest::parse(&text, Source::Stdin, None, variables)
     };
     assert!(spaces(8 * 1024 * 1024).is_ok());
     let problems = spaces(8 * 1024 * 1024 + 1).expect_err("too long");

@@ -375,13 +375,10 @@ fn body_checks_may_contain_variables() {
     assert_eq!(checks.contains.as_deref(), Some("v=hunter2"));
     assert_eq!(checks.json, [("/a".to_owned(), json!(["hunter2", 1]))]);
     // Nothing is sent, so no variable needs to be set.
-    let options = LoadOptions {
-        base_url: None,
-        variables: Variables::MayBeMissing,
-    };
-    assert!(Manifest::parse(text.as_bytes(), Source::Stdin, &options).is_ok());
+    let variables = Variables::MayBeMissing;
+    assert!(Manifest::parse(text.as_bytes(), Source::Stdin, None, variables).is_ok());
     let text = with("routes[0].body_contains", "\"${NONE}\"");
-    assert!(Manifest::parse(text.as_bytes(), Source::Stdin, &options).is_ok());
+    assert!(Manifest::parse(text.as_bytes(), Source::Stdin, None, variables).is_ok());
     let text = with("routes[0].body_contains", "\"\"");
-    assert!(Manifest::parse(text.as_bytes(), Source::Stdin, &options).is_err());
+    assert!(Manifest::parse(text.as_bytes(), Source::Stdin, None, variables).is_err());
 }

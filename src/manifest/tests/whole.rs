@@ -319,13 +319,10 @@ fn the_documented_examples_are_valid() {
     let examples: Vec<_> = blocks
         .filter_map(|block| block.split("```").next())
         .collect();
-    let options = LoadOptions {
-        base_url: None,
-        variables: Variables::MayBeMissing,
-    };
+    let variables = Variables::MayBeMissing;
     let mut proof_times = Vec::new();
     for example in examples {
-        let manifest = Manifest::parse(example.as_bytes(), Source::Stdin, &options);
+        let manifest = Manifest::parse(example.as_bytes(), Source::Stdin, None, variables);
         let manifest = manifest.unwrap_or_else(|problems| panic!("{problems}"));
         proof_times.push(manifest.proof_time().as_secs_f64());
     }

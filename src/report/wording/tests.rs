@@ -1,5 +1,5 @@
 use super::*;
-use crate::manifest::{LoadOptions, Source, Variables};
+use crate::manifest::{Source, Variables};
 use crate::recovery::UnitReport;
 use crate::report::samples::*;
 
@@ -109,11 +109,8 @@ fn heading_names_the_backend_and_its_socket() {
         let text = format!(
             r#"{{"base_url": "http://127.0.0.1:8000", "routes": [{{"path": "/", "core": true}}]{more}}}"#
         );
-        let options = LoadOptions {
-            base_url: None,
-            variables: Variables::MayBeMissing,
-        };
-        heading(&Manifest::parse(text.as_bytes(), Source::Stdin, &options).unwrap())
+        let variables = Variables::MayBeMissing;
+        heading(&Manifest::parse(text.as_bytes(), Source::Stdin, None, variables).unwrap())
     };
     assert_eq!(of(""), "http://127.0.0.1:8000, 1 route of standard input");
     assert_eq!(
