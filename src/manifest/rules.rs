@@ -154,14 +154,13 @@ pub(super) fn path(value: &Node<'_>) -> Result<String, String> {
 pub(super) fn body_text(value: &Node<'_>) -> Result<String, String> {
     let (written, variables) = (text(value)?, value.context.variables);
     let expanded = variables.expand(written)?.text;
-    let wrong = match variables {
-        _ if written.is_empty() => "is empty",
-        Variables::Required(_) if expanded.is_empty() => "has only empty variables",
-        Variables::Required(_) | Variables::MayBeMissing => return Ok(expanded),
-    };
-    Err(format!(
-        "{wrong}, so every body contains it; give some text, or leave the key out"
-    ))
+    // A variable that may be missing counts as empty.
+    let is_known = written.is_empty() || matches!(variables, Variables::Required(_));
+    if is_known && expanded.is_empty() {
+        return Err("is empty or has only empty variables, so every body contains it; give some text, or leave the key out"
+            .to_owned());
+    }
+    Ok(expanded)
 }
 
 /// A JSON Pointer (RFC 6901, section 3).
