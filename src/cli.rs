@@ -12,6 +12,7 @@ use clap::builder::{OsStringValueParser, StyledStr, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind as Kind};
 use clap::{CommandFactory, Parser, ValueEnum};
 
+use crate::escape::escape;
 use crate::manifest::{BaseUrl, LONGEST_DEADLINE};
 use crate::status::Status;
 use crate::stderr::{Level, log, log_stdout_failed, stderr_is_journal};
@@ -145,13 +146,11 @@ impl Cli {
 }
 
 /// What to write instead of an argument that does not exist: its beginning, and the advice.
-const HINTS: [(&str, &str); 8] = [
+const HINTS: [(&str, &str); 6] = [
     ("--json", "to print JSON, use '--format json'"),
     ("--timeout", "set \"timeout_seconds\" in the manifest"),
     ("--retries", "set \"retries\" in the manifest"),
     ("--config", "to name the manifest, use '--manifest FILE'"),
-    ("routes", "to name the manifest, use '--manifest FILE'"),
-    ("/", "to name the manifest, use '--manifest FILE'"),
     ("--url", "to probe another address, use '--base-url URL'"),
     ("--check", "to check the manifest alone, use '--validate'"),
 ];
@@ -161,13 +160,17 @@ fn with_hint(mut error: clap::Error) -> clap::Error {
     let Some(ContextValue::String(typed)) = error.get(ContextKind::InvalidArg) else {
         return error;
     };
-    let hint = HINTS.iter().find(|(start, _)| typed.starts_with(start));
-    if let Some((_, hint)) = hint
-        && error.kind() == Kind::UnknownArgument
-    {
+    let hint = match HINTS.iter().find(|(start, _)| typed.starts_with(start)) {
+        Some((_, hint)) => (*hint).to_owned(),
+        None if !typed.starts_with('-') && typed.strip_suffix(".json").is_some() => {
+            format!("to name the manifest, use '--manifest {}'", escape(typed))
+        }
+        None => return error,
+    };
+    if error.kind() == Kind::UnknownArgument {
         // In the place of an option that is only spelled alike.
         error.remove(ContextKind::SuggestedArg);
-        let hint = vec![StyledStr::from(*hint)];
+        let hint = vec![StyledStr::from(hint)];
         error.insert(ContextKind::Suggested, ContextValue::StyledStrs(hint));
     }
     error
@@ -312,9 +315,9 @@ mod tests {
             ("--url", "'--base-url URL'"),
             (
                 "routes.json",
-                "tip: to name the manifest, use '--manifest FILE'",
+                "tip: to name the manifest, use '--manifest routes.json'",
             ),
-            ("/etc/\u{1b}.json", "use '--manifest FILE'"),
+            ("/etc/\u{1b}.json", "'--manifest /etc/\\u{1b}.json'"),
             ("--manifst", "a similar argument exists: '--manifest'"),
         ] {
             let error = parse(&[typed]).unwrap_err();
