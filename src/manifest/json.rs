@@ -50,10 +50,10 @@ impl Json {
     /// The first value of a key, if the value is an object with it.
     pub(super) fn get(&self, key: &str) -> Option<&Self> {
         match self {
-            Self::Object(entries) => entries
-                .iter()
-                .find(|(name, _)| name == key)
-                .map(|(_, value)| value),
+            Self::Object(entries) => {
+                let mut entries = entries.iter();
+                entries.find_map(|(name, value)| (name == key).then_some(value))
+            }
             _ => None,
         }
     }

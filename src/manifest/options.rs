@@ -30,7 +30,7 @@ impl Options {
     pub(super) fn read(keys: &mut Object<'_, '_>, inherited: &Self) -> Self {
         let methods = [Method::Get, Method::Head].map(|method| (method.as_str(), method));
         let timeout = seconds(None, 3600);
-        let max_body_bytes = whole(1, 16 * MIB);
+        let body_bytes = inherited.max_body_bytes;
         Self {
             method: keys.value_or("method", inherited.method, word(&methods)),
             expect: keys.value_or("expect", inherited.expect.clone(), expect),
@@ -43,11 +43,7 @@ impl Options {
             ),
             max_redirects: keys.value_or("max_redirects", inherited.max_redirects, whole(0, 20)),
             headers: replace(&inherited.headers, keys.value("headers", headers)),
-            max_body_bytes: keys.value_or(
-                "max_body_bytes",
-                inherited.max_body_bytes,
-                max_body_bytes,
-            ),
+            max_body_bytes: keys.value_or("max_body_bytes", body_bytes, whole(1, 16 * MIB)),
         }
     }
 }

@@ -64,7 +64,6 @@ impl Source {
     /// The problem that a user other than root and `caller` may write the file, if `caller` may kill any process;
     /// with its `consequence` and a remedy.
     pub(crate) fn writable_by_others(&self, caller: Caller, consequence: &str) -> Option<String> {
-        const GROUP_AND_WORLD: u32 = 0o022;
         let Self::File { owner, mode, .. } = self else {
             return None;
         };
@@ -73,7 +72,7 @@ impl Source {
         } else if ![0, caller.euid].contains(owner) {
             let who = format!("belongs to user {owner}");
             (who, format!("chown {} {self}", caller.euid))
-        } else if mode & GROUP_AND_WORLD != 0 {
+        } else if mode & 0o022 != 0 {
             let who = format!("is writable by others (mode {:03o})", mode & 0o7777);
             (who, format!("chmod go-w {self}"))
         } else {

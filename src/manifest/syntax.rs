@@ -83,19 +83,12 @@ fn guess(text: &str, before: &str, rest: &str, what: &str) -> Option<String> {
     let open = innermost_open(before).map(|(_, bracket)| bracket);
     let previous = before.trim_end().chars().next_back();
     let first = rest.chars().next()?;
-    let word: String = rest
-        .chars()
-        .take_while(|c| c.is_alphanumeric() || *c == '_')
-        .collect();
+    let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_');
+    let (word, _) = rest.split_at(end.unwrap_or(rest.len()));
     let remedy = match first {
-        _ if open == Some('"') => {
-            if what.starts_with("control") {
-                return unclosed(before);
-            } else if what.starts_with("invalid escape") {
-                return Some("write \"\\\\\" for a backslash".to_owned());
-            }
-            return None;
-        }
+        _ if what.starts_with("control") => return unclosed(before),
+        _ if what.starts_with("invalid escape") => "write \"\\\\\" for a backslash",
+        _ if open == Some('"') => return None,
         '\u{feff}' => "this is a byte order mark; save the file as UTF-8 without it",
         '#' => COMMENT,
         '/' if rest.starts_with("//") || rest.starts_with("/*") => COMMENT,
@@ -132,9 +125,7 @@ fn is_yaml(text: &str) -> bool {
     let first = lines.find(|line| !line.is_empty() && !line.starts_with('#'));
     let first = first.unwrap_or_default();
     let (key, value) = first.split_once(':').unwrap_or_default();
-    let is_key = !key.is_empty()
-        && key
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"_$".contains(&b));
+    let in_key = |b: u8| b.is_ascii_alphanumeric() || b"_$".contains(&b);
+    let is_key = !key.is_empty() && key.bytes().all(in_key);
     first == "---" || first.starts_with("- ") || (is_key && !value.starts_with("//"))
 }
