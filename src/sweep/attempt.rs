@@ -1,46 +1,43 @@
-//! The state that an attempt shares with the resolver, connectors and transports inside ureq: its end, its
+//! The state that an attempt shares with the resolver, connector and transports inside ureq: its end, its
 //! sockets, what arrived on them, and whether this program was kept from running.
 
-use std::net::{IpAddr, SocketAddr};
-use std::os::fd::AsFd;
+use std::net::TcpStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::poll::{PollFd, ppoll};
 use nix::sys::time::TimeSpec;
 
-use super::client::Client;
-use super::connections::Connection;
+use super::client::{Client, Connection};
 use super::failure::Failure;
-use super::parked::Reach;
-use super::socket::Socket;
 use crate::clock::Monotonic;
 
 /// The longest time between two moments at which an attempt notes that this program runs.
 const SLICE: Duration = Duration::from_millis(250);
 
-/// If this program does not run for longer than this, timeouts of `timeout` prove nothing.
-pub(super) fn starved_after(timeout: Duration) -> Duration {
-    Duration::from_secs(1).min(timeout / 2)
-}
-
 /// One attempt.
 #[derive(Debug)]
 pub(super) struct Attempt {
     pub(super) client: Arc<Client>,
+    pub(super) began: Monotonic,
     /// When it ends.
     pub(super) end: Monotonic,
-    /// After a longer gap this program was starved.
-    starved_after: Duration,
+    /// Its route's timeout, of which the deadline may leave only a part.
+    timeout: Duration,
     state: Mutex<State>,
 }
 
+/// What has happened so far.
 #[derive(Debug)]
-struct State {
-    received: Received,
-    /// The sockets whose connect is pending, or the one that is used.
-    open: Vec<OpenSocket>,
+pub(super) struct State {
+    pub(super) received: Received,
+    /// The TCP sockets whose connect is pending.
+    pub(super) connecting: Vec<(Arc<TcpStream>, Connection)>,
+    /// The socket that is connected, and its two ends; none for a UNIX socket.
+    pub(super) connected: Option<(Arc<TcpStream>, Option<Connection>)>,
+    /// Whether a request (over TLS: the first message of the handshake) has been written to it.
+    pub(super) written: bool,
     /// When the attempt last noted that this program runs.
     awake: Monotonic,
     /// The longest time between two such moments.
@@ -57,153 +54,47 @@ pub(super) enum Received {
     Response,
 }
 
-/// A socket of an attempt.
-#[derive(Clone, Debug)]
-pub(super) struct OpenSocket {
-    pub(super) socket: Arc<Socket>,
-    /// Its two ends; none for a UNIX socket.
-    pub(super) connection: Option<Connection>,
-    /// Whether it is connected; otherwise the connect is pending.
-    established: bool,
-    /// Whether a request (over TLS: the first message of the handshake) has been written to it.
-    sent: bool,
-}
-
-impl OpenSocket {
-    /// How far the request has got.
-    pub(super) fn reach(&self) -> Reach {
-        let acknowledged = || match self.connection {
-            Some(_) => self.sent && self.socket.unacknowledged() == Ok(0),
-            None => true,
-        };
-        if !self.established {
-            Reach::Unconnected
-        } else if acknowledged() {
-            Reach::Acknowledged
-        } else {
-            Reach::Connected
-        }
-    }
-}
-
 impl Attempt {
-    /// An attempt that begins now and ends at `end`, for a route with this timeout.
-    pub(super) fn new(client: &Arc<Client>, end: Monotonic, timeout: Duration) -> Self {
+    /// An attempt that begins now, for a route with this timeout, and ends by `deadline`.
+    pub(super) fn new(client: &Arc<Client>, deadline: Monotonic, timeout: Duration) -> Self {
+        let began = Monotonic::now();
         Self {
             client: Arc::clone(client),
-            end,
-            starved_after: starved_after(timeout),
+            began,
+            end: deadline.min(began + timeout),
+            timeout,
             state: Mutex::new(State {
                 received: Received::Nothing,
-                open: Vec::new(),
-                awake: Monotonic::now(),
+                connecting: Vec::new(),
+                connected: None,
+                written: false,
+                awake: began,
                 longest_gap: Duration::ZERO,
             }),
         }
     }
 
-    /// Records what was received.
-    pub(super) fn note_received(&self, what: Received) {
-        let mut state = self.state();
-        state.received = state.received.max(what);
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the attempt has received so far.
-    pub(super) fn received(&self) -> Received {
-        self.state().received
-    }
-
-    /// Records that all of a message has been written to the connected socket.
-    pub(super) fn note_sent(&self) {
-        for open in &mut self.state().open {
-            open.sent = true;
-        }
-    }
-
-    /// The sockets whose connect is pending, or the connected one. They stay open as long as the result
-    /// lives.
-    pub(super) fn take_sockets(&self) -> Vec<OpenSocket> {
-        std::mem::take(&mut self.state().open)
-    }
-
-    /// The sockets of [`Self::take_sockets`].
-    #[cfg(test)]
-    pub(super) fn sockets(&self) -> Vec<OpenSocket> {
-        self.state().open.clone()
-    }
-
-    /// Records that `socket` has begun to connect to `remote`.
-    pub(super) fn connecting(&self, socket: &Arc<Socket>, remote: SocketAddr) {
-        let Some(local) = socket.local_address() else {
-            return;
-        };
-        self.client.log.lock().remotes.insert(remote);
-        self.state().open.push(OpenSocket {
-            socket: Arc::clone(socket),
-            connection: Some(Connection { local, remote }),
-            established: false,
-            sent: false,
-        });
-    }
-
-    /// Records that the connect of `socket` has failed.
-    pub(super) fn failed(&self, socket: &Arc<Socket>) {
-        let mut state = self.state();
-        state.open.retain(|open| !Arc::ptr_eq(&open.socket, socket));
-    }
-
-    /// Records that `socket`, a TCP socket, is connected and will be used instead of all others.
-    pub(super) fn connected(&self, socket: &Arc<Socket>) {
-        let mut state = self.state();
-        state.open.retain(|open| Arc::ptr_eq(&open.socket, socket));
-        for open in &mut state.open {
-            open.established = true;
-        }
-    }
-
-    /// Records that `socket`, a UNIX socket, is connected.
-    pub(super) fn connected_unix(&self, socket: &Arc<Socket>) {
-        self.state().open = vec![OpenSocket {
-            socket: Arc::clone(socket),
-            connection: None,
-            established: true,
-            sent: false,
-        }];
-    }
-
-    /// The addresses of `host`, by the attempt's end.
-    pub(super) fn resolve(&self, host: &str) -> Result<Vec<IpAddr>, Failure> {
-        let lookup = self.client.dns.look_up(host)?;
-        loop {
-            let slice = self.begin_slice(self.end);
-            match lookup.wait(slice) {
-                Err(failure) if failure.at_end && !self.end.has_passed() => {}
-                answer => {
-                    self.note_awake();
-                    return answer;
-                }
-            }
-        }
-    }
-
-    /// Waits for `events` on `socket` until the attempt ends; returns whether it is ready.
-    pub(super) fn wait_for(&self, socket: &Socket, events: PollFlags) -> Result<bool, Failure> {
-        let mut fds = [PollFd::new(socket.as_fd(), events)];
-        self.wait(&mut fds, self.end).map_err(Failure::of_socket)
+    /// Whether it has its full timeout, not only the rest of the deadline.
+    pub(super) fn is_full(&self) -> bool {
+        self.end == self.began + self.timeout
     }
 
     /// Waits until one of `fds` is ready, `until` has passed or the attempt ends; returns whether one is
     /// ready.
-    pub(super) fn wait(&self, fds: &mut [PollFd<'_>], until: Monotonic) -> Result<bool, Errno> {
+    pub(super) fn wait(&self, fds: &mut [PollFd<'_>], until: Monotonic) -> Result<bool, Failure> {
         loop {
             let slice = self.begin_slice(until);
             let ready = ppoll(fds, Some(TimeSpec::from(slice.remaining())), None);
             self.note_awake();
             match ready {
                 Ok(0) if until.min(self.end).has_passed() => return Ok(false),
-                Ok(0) | Err(Errno::EINTR) => self.client.parked.check(),
+                Ok(0) | Err(Errno::EINTR) => self.client.sweep().check_parked(),
                 Ok(_) => return Ok(true),
-                Err(error) => return Err(error),
+                Err(error) => return Err(Failure::of_socket(&error.into())),
             }
         }
     }
@@ -211,14 +102,14 @@ impl Attempt {
     /// Notes that this program runs, and returns when the caller must do so again: by `until` or the
     /// attempt's end at the latest.
     pub(super) fn begin_slice(&self, until: Monotonic) -> Monotonic {
-        let length = SLICE.min(self.starved_after / 4);
+        let length = SLICE.min(self.starved_after() / 4);
         let now = self.note_awake();
         (now + length.max(Duration::from_millis(1)))
             .min(until)
             .min(self.end)
     }
 
-    fn note_awake(&self) -> Monotonic {
+    pub(super) fn note_awake(&self) -> Monotonic {
         let now = Monotonic::now();
         let mut state = self.state();
         state.longest_gap = state.longest_gap.max(now.since(state.awake));
@@ -226,14 +117,21 @@ impl Attempt {
         now
     }
 
-    /// How long this program was kept from running during the attempt, if that was too long.
-    pub(super) fn starved(&self) -> Option<Duration> {
-        self.note_awake();
-        Some(self.state().longest_gap).filter(|gap| *gap > self.starved_after)
+    /// This program should have begun the attempt at this time.
+    pub(super) fn was_due(&self, due: Monotonic) {
+        self.state().awake = due;
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// How long this program was kept from running, if that was too long: while the attempt was due or under way,
+    /// or so that it ended after its timeout. Its timeout then proves nothing.
+    pub(super) fn starved(&self) -> Option<Duration> {
+        let overran = self.note_awake().since(self.began + self.timeout);
+        let longest = self.state().longest_gap.max(overran);
+        Some(longest).filter(|gap| *gap > self.starved_after())
+    }
+
+    fn starved_after(&self) -> Duration {
+        Duration::from_secs(1).min(self.timeout / 2)
     }
 }
 
@@ -241,10 +139,13 @@ impl Attempt {
 mod tests {
     use std::io::Write;
     use std::net::TcpListener;
+    use std::os::fd::AsFd;
+
+    use nix::poll::PollFlags;
 
     use super::super::connect::connect;
     use super::super::http::tests::settings;
-    use super::super::parked::{ParkedRequest, ParkedRequests, ParkedState};
+    use super::super::parked::{ParkedState, Reach};
     use super::*;
 
     const TIMEOUT: Duration = Duration::from_millis(100);
@@ -282,36 +183,25 @@ mod tests {
     #[test]
     fn a_parked_request_notices_a_byte_and_an_end() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let parked = ParkedRequests::default();
-        let began = Monotonic::now();
-        let template = |route| ParkedRequest {
-            route,
-            round: 1,
-            first_attempt: true,
-            began,
-            timed_out: began,
-            connection: None,
-            reach: Reach::Unconnected,
-            state: ParkedState::Waiting,
-        };
+        let client: Arc<Client> = settings("http://backend.example").into();
         let mut servers = Vec::new();
         for route in 0..3 {
-            let attempt = attempt();
+            let attempt = Attempt::new(&client, Monotonic::now() + TIMEOUT, TIMEOUT);
             let socket = connect(&[listener.local_addr().unwrap()], &attempt).unwrap();
-            socket.send(b"GET").unwrap();
-            attempt.note_sent();
+            (&*socket).write_all(b"GET").unwrap();
+            attempt.state().written = true;
             drop(socket);
-            parked.park(&template(route), attempt.take_sockets());
+            attempt.park(route, 1, true);
             servers.push(listener.accept().unwrap().0);
         }
+        let requests = || client.sweep().parked_requests();
         let states = || -> Vec<ParkedState> {
-            let requests = parked.requests().into_iter();
+            let requests = requests().into_iter();
             requests.map(|request| request.state).collect()
         };
         assert_eq!(states(), [ParkedState::Waiting; 3]);
         assert!(
-            parked
-                .requests()
+            requests()
                 .iter()
                 .all(|request| request.reach == Reach::Acknowledged)
         );
@@ -332,8 +222,8 @@ mod tests {
         };
         assert!(matches!(first, ParkedState::Answered(_)), "{first:?}");
         assert_eq!((second, third), (ParkedState::Waiting, ParkedState::Ended));
-        parked.close();
-        assert!(parked.requests().is_empty());
+        client.begin_sweep();
+        assert!(requests().is_empty());
     }
 
     #[test]
@@ -342,7 +232,7 @@ mod tests {
         let (reader, _writer) = std::io::pipe().unwrap();
         let mut fds = [PollFd::new(reader.as_fd(), PollFlags::POLLIN)];
         let later = Monotonic::now() + Duration::from_secs(60);
-        assert_eq!(attempt.wait(&mut fds, later), Ok(false));
+        assert!(!attempt.wait(&mut fds, later).unwrap());
         assert!(attempt.end.has_passed());
     }
 }

@@ -1,18 +1,19 @@
 //! What all attempts of a run share.
 
+use std::collections::{BTreeSet, HashMap};
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use anyhow::bail;
 use rustls::ClientConfig;
+use ureq::ProxyProtocol;
 use ureq::config::Config;
 
-use super::connections::ConnectionLog;
-use super::dns::DnsCache;
-use super::parked::ParkedRequests;
+use super::parked::Parked;
+use super::transport::{HEAD_MAX, OUTPUT};
 use crate::manifest::BaseUrl;
-
-/// The largest size of a response head.
-pub(super) const HEAD_MAX: usize = 64 * 1024;
 
 /// What all attempts of a run share.
 #[derive(Debug)]
@@ -20,23 +21,59 @@ pub(super) struct Client {
     pub(super) base_url: BaseUrl,
     /// Where to connect instead of the URL's host and port.
     pub(super) unix_socket: Option<PathBuf>,
-    pub(super) user_agent: String,
     /// Built once, because ureq then reads the environment.
     pub(super) config: Config,
     /// With the trusted roots; none if the base URL is not `https`.
     pub(super) tls_config: Option<Arc<ClientConfig>>,
-    pub(super) dns: DnsCache,
-    pub(super) log: ConnectionLog,
-    pub(super) parked: ParkedRequests,
+    sweep: Mutex<SweepState>,
+}
+
+/// What the attempts of one sweep have found.
+#[derive(Debug, Default)]
+pub(super) struct SweepState {
+    /// The names that were found, and their addresses.
+    pub(super) names: HashMap<String, Vec<IpAddr>>,
+    /// The addresses to which connections were made, or tried.
+    pub(super) remotes: BTreeSet<SocketAddr>,
+    /// The peers of the connections to the UNIX socket, each once.
+    pub(super) unix_peers: Vec<UnixPeer>,
+    /// The requests that are kept open.
+    pub(super) parked: Vec<Parked>,
+}
+
+/// One TCP connection that this run made or tried to make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Connection {
+    /// This program's end.
+    pub local: SocketAddr,
+    /// The other end.
+    pub remote: SocketAddr,
+}
+
+/// The process at the other end of connections to a UNIX socket: the one that called listen(2) last
+/// (`SO_PEERCRED`, unix(7)).
+#[derive(Clone, Debug)]
+pub struct UnixPeer {
+    /// Its PID; 0 if it is in a PID namespace that is not visible from here.
+    pub pid: u32,
+    /// A pidfd of that process, if the kernel provides one (`SO_PEERPIDFD`, Linux 6.5).
+    pub pidfd: Option<Arc<OwnedFd>>,
 }
 
 impl Client {
-    pub(super) fn new(base_url: BaseUrl, user_agent: &str, proxy: Option<ureq::Proxy>) -> Self {
+    /// A client whose requests have headers of at most `longest_header` bytes each, besides `user_agent`.
+    pub(super) fn new(
+        base_url: BaseUrl,
+        user_agent: &str,
+        longest_header: usize,
+        proxy: Option<ureq::Proxy>,
+    ) -> Self {
         let config = Config::builder()
             .http_status_as_error(false)
             .max_redirects(0)
             .max_redirects_will_error(false)
             .max_response_header_size(HEAD_MAX)
+            .output_buffer_size(OUTPUT + user_agent.len() + longest_header)
             .max_idle_connections(0)
             .user_agent(user_agent)
             .proxy(proxy)
@@ -44,20 +81,35 @@ impl Client {
         Self {
             base_url,
             unix_socket: None,
-            user_agent: user_agent.to_owned(),
             config,
             tls_config: None,
-            dns: DnsCache::default(),
-            log: ConnectionLog::default(),
-            parked: ParkedRequests::default(),
+            sweep: Mutex::default(),
         }
     }
 
     /// Begins another sweep. Names are looked up again, because they may change between two sweeps, and
     /// the requests that the last one parked are closed.
     pub(super) fn begin_sweep(&self) {
-        self.dns.forget();
-        self.log.clear();
-        self.parked.close();
+        *self.sweep() = SweepState::default();
+    }
+
+    /// What the current or last sweep has found.
+    pub(super) fn sweep(&self) -> MutexGuard<'_, SweepState> {
+        self.sweep.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The proxy that the environment names, if it names one.
+///
+/// # Errors
+///
+/// It is not an HTTP proxy. ureq would connect directly instead of through a SOCKS proxy.
+pub(super) fn proxy_from_environment() -> anyhow::Result<Option<ureq::Proxy>> {
+    match ureq::Proxy::try_from_env() {
+        Some(proxy) if proxy.protocol() != ProxyProtocol::Http => bail!(
+            "the environment names a proxy that is not an HTTP proxy; set ALL_PROXY, HTTPS_PROXY or HTTP_PROXY \
+             (the first of them counts) to http://HOST:PORT"
+        ),
+        proxy => Ok(proxy),
     }
 }

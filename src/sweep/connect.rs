@@ -1,8 +1,9 @@
 //! Connects to one of several addresses (RFC 8305, section 5): in order, each 250 ms after the previous one
 //! or as soon as one fails, while earlier connects stay pending. All share the attempt's time.
 
+use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,8 +13,9 @@ use nix::poll::{PollFd, PollFlags};
 use nix::sys::socket::{AddressFamily, SockaddrStorage};
 
 use super::attempt::Attempt;
+use super::client::Connection;
 use super::failure::{Failure, transport_error};
-use super::socket::Socket;
+use super::socket;
 use crate::cause::TransportError;
 use crate::clock::Monotonic;
 
@@ -25,115 +27,95 @@ const DELAY: Duration = Duration::from_millis(250);
 /// # Errors
 ///
 /// `timeout` if a connect was still pending at the end, otherwise the last failure.
-pub(super) fn connect(addresses: &[SocketAddr], attempt: &Attempt) -> Result<Arc<Socket>, Failure> {
-    let mut race = Race {
-        attempt,
-        pending: Vec::new(),
-        failure: Failure::new(TransportError::Network, "no address to connect to"),
+pub(super) fn connect(
+    addresses: &[SocketAddr],
+    attempt: &Attempt,
+) -> Result<Arc<TcpStream>, Failure> {
+    let mut waiting: VecDeque<SocketAddr> = addresses.iter().copied().collect();
+    let mut failure = Failure::new(TransportError::Network, "no address to connect to");
+    let failed = |address, error: &io::Error| {
+        Failure::new(transport_error(error), format!("{address}: {error}"))
     };
-    let end = attempt.end;
-    for (index, &address) in addresses.iter().enumerate() {
-        race.start(address);
-        let last = index + 1 == addresses.len();
-        let next = match last {
-            true => end,
-            false => end.min(Monotonic::now() + DELAY),
+    loop {
+        match waiting.pop_front() {
+            Some(address) => {
+                if let Err(error) = begin(address, attempt) {
+                    failure = failed(address, &error);
+                    continue;
+                }
+            }
+            None if attempt.state().connecting.is_empty() => return Err(failure),
+            None => {}
+        }
+        let until = match waiting.is_empty() {
+            true => attempt.end,
+            false => attempt.end.min(Monotonic::now() + DELAY),
         };
-        if let Some(socket) = race.wait(next, last)? {
-            return Ok(socket);
-        }
-        if end.has_passed() {
-            break;
-        }
-    }
-    Err(race.failure())
-}
-
-/// Connects that run in parallel.
-struct Race<'a> {
-    attempt: &'a Attempt,
-    pending: Vec<(Arc<Socket>, SocketAddr)>,
-    /// The last failure.
-    failure: Failure,
-}
-
-impl Race<'_> {
-    /// Begins to connect to `address`.
-    fn start(&mut self, address: SocketAddr) {
-        let family = match address {
-            SocketAddr::V4(_) => AddressFamily::Inet,
-            SocketAddr::V6(_) => AddressFamily::Inet6,
-        };
-        let begun = Socket::new(family).and_then(|socket| {
-            match socket.connect(&SockaddrStorage::from(address)) {
-                // After an interruption, the connection is still being established (connect(2)).
-                Ok(()) | Err(Errno::EINPROGRESS | Errno::EINTR) => Ok(socket),
-                Err(error) => Err(error),
-            }
-        });
-        match begun {
-            Ok(socket) => {
-                let socket = Arc::new(socket);
-                self.attempt.connecting(&socket, address);
-                self.pending.push((socket, address));
-            }
-            Err(error) => self.record_failure(address, error),
-        }
-    }
-
-    /// Waits until a connect succeeds, `until` has passed, no connect is pending any more or, unless
-    /// these are the `last` ones, one fails.
-    fn wait(&mut self, until: Monotonic, last: bool) -> Result<Option<Arc<Socket>>, Failure> {
-        while !self.pending.is_empty() {
-            let mut fds: Vec<PollFd> = self
-                .pending
-                .iter()
-                .map(|(socket, _)| PollFd::new(socket.as_fd(), PollFlags::POLLOUT))
-                .collect();
-            if !self
-                .attempt
-                .wait(&mut fds, until)
-                .map_err(Failure::of_socket)?
-            {
-                return Ok(None);
-            }
-            let ready = fds.iter().position(|fd| fd.any().unwrap_or(true));
-            let (socket, address) = self.pending.remove(ready.unwrap_or_default());
-            match socket.take_error() {
-                Ok(()) => {
-                    self.attempt.connected(&socket);
-                    return Ok(Some(socket));
+        match take_ready(attempt, until)? {
+            Some((socket, connection)) => match socket.take_error().unwrap_or_else(Some) {
+                None => {
+                    let mut state = attempt.state();
+                    state.connecting.clear();
+                    state.connected = Some((Arc::clone(&socket), Some(connection)));
+                    return Ok(socket);
                 }
                 // The kernel stopped retransmitting before the attempt's end.
-                Err(Errno::ETIMEDOUT) => {
-                    self.attempt.failed(&socket);
-                    self.start(address);
+                Some(error) if error.kind() == io::ErrorKind::TimedOut => {
+                    waiting.push_front(connection.remote);
                 }
-                Err(error) => {
-                    self.attempt.failed(&socket);
-                    self.record_failure(address, error);
-                    if !last {
-                        return Ok(None);
-                    }
-                }
+                Some(error) => failure = failed(connection.remote, &error),
+            },
+            None if attempt.end.has_passed() => {
+                let pending = &attempt.state().connecting;
+                let to: Vec<String> = pending
+                    .iter()
+                    .map(|(_, at)| at.remote.to_string())
+                    .collect();
+                let to = to.join(" and ");
+                return Err(Failure::timeout(format!("connecting to {to}")));
             }
+            None => {}
         }
-        Ok(None)
     }
+}
 
-    fn record_failure(&mut self, address: SocketAddr, error: Errno) {
-        let detail = format!("{address}: {}", io::Error::from(error));
-        self.failure = Failure::new(transport_error(error), detail);
+/// Begins to connect to `address`.
+fn begin(address: SocketAddr, attempt: &Attempt) -> io::Result<()> {
+    let family = match address {
+        SocketAddr::V4(_) => AddressFamily::Inet,
+        SocketAddr::V6(_) => AddressFamily::Inet6,
+    };
+    let socket = socket::open(family)?;
+    match socket::connect(&socket, &SockaddrStorage::from(address)) {
+        // After an interruption, the connection is still being established (connect(2)).
+        Ok(()) | Err(Errno::EINPROGRESS | Errno::EINTR) => {}
+        Err(error) => return Err(error.into()),
     }
+    let connection = Connection {
+        local: socket.local_addr()?,
+        remote: address,
+    };
+    attempt.client.sweep().remotes.insert(address);
+    (attempt.state().connecting).push((Arc::new(socket), connection));
+    Ok(())
+}
 
-    /// Why there is no connection.
-    fn failure(self) -> Failure {
-        if self.pending.is_empty() {
-            return self.failure;
-        }
-        let addresses: Vec<String> = self.pending.iter().map(|(_, to)| to.to_string()).collect();
-        Failure::timeout(format!("connecting to {}", addresses.join(" and ")))
+/// Waits for the first pending connect that succeeds or fails, and takes it out of the attempt; none if `until` has
+/// passed.
+fn take_ready(
+    attempt: &Attempt,
+    until: Monotonic,
+) -> Result<Option<(Arc<TcpStream>, Connection)>, Failure> {
+    let pending = attempt.state().connecting.clone();
+    let mut fds: Vec<PollFd> = (pending.iter())
+        .map(|(socket, _)| PollFd::new(socket.as_fd(), PollFlags::POLLOUT))
+        .collect();
+    if !attempt.wait(&mut fds, until)? {
+        return Ok(None);
     }
+    let ready = fds.iter().position(|fd| fd.any().unwrap_or(true));
+    let ready = ready.unwrap_or_default();
+    Ok(Some(attempt.state().connecting.remove(ready)))
 }
 
 #[cfg(test)]

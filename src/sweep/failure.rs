@@ -1,9 +1,8 @@
 //! Why an attempt got no complete response: the conversion into ureq's errors and back.
 
 use std::fmt;
-use std::io;
+use std::io::{self, ErrorKind};
 
-use nix::errno::Errno;
 use ureq::Error;
 
 use super::tls;
@@ -53,8 +52,8 @@ impl Failure {
     }
 
     /// A system call on a connection failed.
-    pub(super) fn of_socket(error: Errno) -> Self {
-        Self::new(transport_error(error), io::Error::from(error).to_string())
+    pub(super) fn of_socket(error: &io::Error) -> Self {
+        Self::new(transport_error(error), error.to_string())
     }
 }
 
@@ -68,9 +67,15 @@ impl std::error::Error for Failure {}
 
 /// An error of a kind that ureq passes on unchanged; it would treat `ConnectionReset` as the normal end of a
 /// body.
+impl From<Failure> for io::Error {
+    fn from(failure: Failure) -> Self {
+        Self::other(failure)
+    }
+}
+
 impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
-        Self::Io(io::Error::other(failure))
+        Self::Io(failure.into())
     }
 }
 
@@ -101,7 +106,7 @@ impl From<Error> for Failure {
 fn of_io(error: io::Error) -> Failure {
     match error.downcast::<rustls::Error>() {
         Ok(tls) => Failure::new(TransportError::Tls, tls::explain(&tls)),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
             Failure::new(TransportError::Reset, INCOMPLETE)
         }
         Err(error) => Failure::new(TransportError::Network, error.to_string()),
@@ -109,10 +114,12 @@ fn of_io(error: io::Error) -> Failure {
 }
 
 /// The cause for an error of a socket.
-pub(super) fn transport_error(error: Errno) -> TransportError {
-    match error {
-        Errno::ECONNREFUSED => TransportError::Refused,
-        Errno::ECONNRESET | Errno::ECONNABORTED | Errno::EPIPE => TransportError::Reset,
+pub(super) fn transport_error(error: &io::Error) -> TransportError {
+    match error.kind() {
+        ErrorKind::ConnectionRefused => TransportError::Refused,
+        ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::BrokenPipe => {
+            TransportError::Reset
+        }
         _ => TransportError::Network,
     }
 }

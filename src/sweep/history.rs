@@ -1,15 +1,16 @@
 //! Repeats the sweep until the backend is healthy or the time is up, and keeps earlier errors that a later
-//! round or sweep must not mask.
+//! sweep must not mask.
 
 use std::collections::HashMap;
 use std::thread;
 use std::time::Duration;
 
 use super::probe::keep_http_error;
+use super::round::Results;
 use super::{Prober, Sweep, SweepEvents};
 use crate::cause::{Class, Severity};
 use crate::clock::Monotonic;
-use crate::manifest::{Manifest, Route};
+use crate::manifest::Route;
 use crate::verdict::{self, ProbeResult, Verdict};
 
 /// The pause between two sweeps.
@@ -25,23 +26,6 @@ pub struct SweepOptions {
     pub may_recover: bool,
 }
 
-/// The results of the earlier sweeps.
-#[derive(Debug, Default)]
-pub(super) struct SweepHistory {
-    /// The results of the last sweep, by route.
-    results: Vec<ProbeResult>,
-    /// The last HTTP error of a route, unless it has been OK since.
-    errors: HashMap<usize, ProbeResult>,
-    /// The attempts since a route was last OK, by route.
-    attempts: Vec<u16>,
-}
-
-/// Judges the results of all routes of `manifest`.
-fn judge(manifest: &Manifest, sweep: &Sweep) -> Verdict {
-    let core = manifest.routes.iter().map(|route| route.core);
-    verdict::judge(core.zip(&sweep.results), sweep.backend)
-}
-
 /// Repeats the sweep until one is healthy or the waiting is over, and returns the last one.
 pub fn until_healthy(
     prober: &Prober,
@@ -52,33 +36,32 @@ pub fn until_healthy(
     let mut history = SweepHistory::default();
     loop {
         let sweep = prober.sweep(&mut history, options.may_recover, events);
-        let verdict = judge(prober.manifest, &sweep);
+        let core = prober.manifest.routes.iter().map(|route| route.core);
+        let verdict = verdict::judge(core.zip(&sweep.results), sweep.backend);
         let over = Monotonic::now() + PAUSE > end;
         if verdict.healthy || over || (options.may_recover && verdict.hung()) {
             return (sweep, verdict);
         }
         events.unhealthy(&sweep, &verdict, end.remaining());
         thread::sleep(PAUSE);
-        history.remember(sweep.results);
+        history.results = sweep.results;
     }
 }
 
-/// The result of a core route that was probed in two rounds: that of the second round, unless it would mask
-/// an error. The attempts of both count.
-pub(super) fn merge_rounds(first: &ProbeResult, second: ProbeResult) -> ProbeResult {
-    let attempts = first.attempts + second.attempts;
-    let second = ProbeResult { attempts, ..second };
-    match first.class {
-        Class::HttpError(_) => keep_http_error(second, first),
-        Class::Ok | Class::TimeoutUnreachable(_) | Class::RateLimited | Class::Skipped(_) => second,
-    }
+/// What the earlier sweeps found.
+#[derive(Debug, Default)]
+pub(super) struct SweepHistory {
+    /// The results of the last sweep, by route.
+    results: Vec<ProbeResult>,
+    /// Of each route that has not been OK since: its last HTTP error, or another result, with all attempts.
+    failed: HashMap<usize, ProbeResult>,
 }
 
 impl SweepHistory {
     /// Whether the next sweep probes this route. The first sweep probes all; later ones probe the core
     /// routes, and those that failed hard or were skipped. Probing all of them every second would provoke
     /// rate limits.
-    pub(super) fn due(&self, index: usize, route: &Route) -> bool {
+    pub(super) fn is_due(&self, index: usize, route: &Route) -> bool {
         route.core
             || self.results.get(index).is_none_or(|result| {
                 matches!(result.class, Class::Skipped(_))
@@ -87,46 +70,37 @@ impl SweepHistory {
     }
 
     /// The results of all routes; `probed` are those of the routes that were due, in order.
-    pub(super) fn merge(&mut self, probed: Vec<(usize, ProbeResult)>) -> Vec<ProbeResult> {
+    pub(super) fn merge(&mut self, probed: Results) -> Vec<ProbeResult> {
         let mut results = std::mem::take(&mut self.results);
-        if results.is_empty() {
-            return probed.into_iter().map(|(_, result)| result).collect();
-        }
         for (index, result) in probed {
-            if let Some(place) = results.get_mut(index) {
-                *place = self.add(index, result);
+            let result = self.add(index, result);
+            match results.get_mut(index) {
+                Some(earlier) => *earlier = result,
+                None => results.push(result),
             }
         }
         results
     }
 
-    /// A later sweep's result, merged with the route's earlier ones.
+    /// The result of one sweep, in which a rate limit does not mask an error of an earlier one.
     fn add(&mut self, index: usize, mut result: ProbeResult) -> ProbeResult {
-        if let Some(sum) = self.attempts.get_mut(index) {
-            *sum = sum.saturating_add(result.attempts);
+        if result.class == Class::Ok {
+            self.failed.remove(&index);
+            return result;
         }
-        if let (Class::RateLimited, Some(error)) = (result.class, self.errors.get(&index)) {
-            result.attempts = self.attempts.get(index).copied().unwrap_or(result.attempts);
-            return keep_http_error(result, error);
+        let none_yet = || ProbeResult {
+            attempts: 0,
+            ..result.clone()
+        };
+        let failed = self.failed.entry(index).or_insert_with(none_yet);
+        let attempts = failed.attempts.saturating_add(result.attempts);
+        if let Class::HttpError(_) = result.class {
+            *failed = result.clone();
+        } else if keep_http_error(&mut result, failed) {
+            result.attempts = attempts;
         }
+        failed.attempts = attempts;
         result
-    }
-
-    fn remember(&mut self, results: Vec<ProbeResult>) {
-        if self.attempts.is_empty() {
-            self.attempts = results.iter().map(|result| result.attempts).collect();
-        }
-        for (index, (result, attempts)) in results.iter().zip(&mut self.attempts).enumerate() {
-            match result.class {
-                Class::HttpError(_) => drop(self.errors.insert(index, result.clone())),
-                Class::Ok => {
-                    self.errors.remove(&index);
-                    *attempts = 0;
-                }
-                Class::TimeoutUnreachable(_) | Class::RateLimited | Class::Skipped(_) => {}
-            }
-        }
-        self.results = results;
     }
 }
 
@@ -155,7 +129,7 @@ mod tests {
             };
             let results = history.merge(vec![(0, result)]);
             last = Some((results[0].class, results[0].status, results[0].attempts));
-            history.remember(results);
+            history.results = results;
         }
         last.unwrap()
     }

@@ -1,5 +1,5 @@
 //! One attempt over HTTP, including its redirects: the response, or why there is none. `probe` judges both.
-//! Only this file and failure, transport, tls, dns, proxy and client use ureq.
+//! Only this file and failure, transport, tls, dns and client use ureq.
 
 use std::io::{self, Read};
 use std::net::SocketAddr;
@@ -8,16 +8,13 @@ use std::sync::Arc;
 use ureq::config::Config;
 use ureq::http::{self, Uri};
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::{Connector, NextTimeout};
+use ureq::unversioned::transport::NextTimeout;
 use ureq::{Agent, Body, Error};
 
 use super::attempt::Attempt;
-use super::client::Client;
 use super::dns::bare_host;
 use super::failure::Failure;
-use super::proxy::ProxyConnector;
-use super::tls::TlsConnector;
-use super::transport::SocketConnector;
+use super::transport::Network;
 use crate::cause::ResponseError;
 use crate::manifest::{BaseUrl, Method, Options, Scheme};
 
@@ -54,8 +51,9 @@ impl Attempt {
         let mut url = base_url.url(path);
         let mut redirected = None;
         for _ in 0..=options.max_redirects {
-            let request = request(&self.client, &url, options)?;
-            let response = agent(self, longest_line(&request)).run(request)?;
+            let (config, network) = (self.client.config.clone(), Network(Arc::clone(self)));
+            let agent = Agent::with_parts(config, network.clone(), network);
+            let response = agent.run(request(&url, options)?)?;
             let status = response.status().as_u16();
             if options.max_redirects > 0
                 && let Some(next) = redirect(base_url, &url, &response)
@@ -74,27 +72,8 @@ impl Attempt {
     }
 }
 
-/// The agent for one request of the attempt, whose lines have at most `longest_line` bytes.
-fn agent(attempt: &Arc<Attempt>, longest_line: usize) -> Agent {
-    let socket = SocketConnector {
-        attempt: Arc::clone(attempt),
-        longest_line,
-    };
-    let tls = TlsConnector {
-        config: attempt.client.tls_config.clone(),
-        attempt: Arc::clone(attempt),
-        longest_line,
-    };
-    let connector = ().chain(ProxyConnector::default()).chain(socket).chain(tls);
-    let config = attempt.client.config.clone();
-    Agent::with_parts(config, connector, AttemptResolver(Arc::clone(attempt)))
-}
-
-/// Resolves names by the end of an attempt; resolves nothing if the backend listens on a UNIX socket.
-#[derive(Debug)]
-struct AttemptResolver(Arc<Attempt>);
-
-impl Resolver for AttemptResolver {
+/// Resolves names by the end of the attempt; resolves nothing if the backend listens on a UNIX socket.
+impl Resolver for Network {
     fn resolve(&self, uri: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
         let Self(attempt) = self;
         let mut resolved = self.empty();
@@ -115,7 +94,7 @@ impl Resolver for AttemptResolver {
 }
 
 /// One request: the first one, or one after a redirect.
-fn request(client: &Client, url: &str, options: &Options) -> Result<http::Request<()>, Error> {
+fn request(url: &str, options: &Options) -> Result<http::Request<()>, Error> {
     let method = match options.method {
         Method::Get => http::Method::GET,
         Method::Head => http::Method::HEAD,
@@ -124,14 +103,7 @@ fn request(client: &Client, url: &str, options: &Options) -> Result<http::Reques
     for header in &options.headers {
         request = request.header(&header.name, header.value.reveal().as_bytes());
     }
-    request = request.header(http::header::USER_AGENT, &client.user_agent);
     Ok(request.header(http::header::CONNECTION, "close").body(())?)
-}
-
-fn longest_line(request: &http::Request<()>) -> usize {
-    let headers = request.headers().iter();
-    let lines = headers.map(|(name, value)| name.as_str().len() + value.len());
-    lines.fold(request.uri().to_string().len(), usize::max)
 }
 
 fn is_redirect(status: u16) -> bool {

@@ -5,15 +5,12 @@ mod attempt;
 mod checks;
 mod client;
 mod connect;
-mod connections;
 mod dns;
 mod failure;
 mod history;
 mod http;
 mod parked;
 mod probe;
-mod proxy;
-mod retry;
 mod round;
 mod socket;
 mod tls;
@@ -26,16 +23,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use self::attempt::Attempt;
 use self::client::Client;
 use self::history::SweepHistory;
-use self::probe::Plan;
-use self::round::{Round, Routes, probe_all};
+use self::round::{Results, Round, Routes, apply_late_answers, is_partly_silent, merge};
 use crate::cause::{Severity, SkipReason};
 use crate::clock::Monotonic;
 use crate::manifest::{Manifest, Proxy, Scheme};
-use crate::verdict::{BackendState, ProbeResult, Verdict};
+use crate::verdict::{self, BackendState, ProbeResult, Verdict};
 
-pub use self::connections::{Connection, UnixPeer};
+pub use self::client::{Connection, UnixPeer};
 pub use self::history::{SweepOptions, until_healthy};
 pub use self::parked::{ParkedRequest, ParkedState, Reach};
 
@@ -87,14 +84,6 @@ pub struct Sweep {
     pub backend: BackendState,
 }
 
-/// What the core's rounds brought.
-struct CoreRounds {
-    /// Each route's index in the manifest and its result.
-    results: Vec<(usize, ProbeResult)>,
-    /// What the last round proves.
-    backend: BackendState,
-}
-
 impl<'m> Prober<'m> {
     /// Prepares to probe the routes of `manifest`: reads the trusted roots and chooses the proxy, if
     /// needed.
@@ -110,13 +99,18 @@ impl<'m> Prober<'m> {
         };
         let proxy = match manifest.proxy {
             Proxy::None => None,
-            Proxy::Env => proxy::from_environment()?,
+            Proxy::Env => client::proxy_from_environment()?,
         };
-        let client = Client {
-            unix_socket: manifest.unix_socket.clone(),
-            tls_config,
-            ..Client::new(manifest.base_url.clone(), &manifest.user_agent, proxy)
-        };
+        let headers = manifest
+            .routes
+            .iter()
+            .flat_map(|route| &route.options.headers);
+        let lengths = headers.map(|header| header.name.len() + header.value.reveal().len());
+        let longest_header = lengths.max().unwrap_or_default();
+        let (base_url, user_agent) = (manifest.base_url.clone(), &manifest.user_agent);
+        let mut client = Client::new(base_url, user_agent, longest_header, proxy);
+        client.unix_socket.clone_from(&manifest.unix_socket);
+        client.tls_config = tls_config;
         Ok(Self {
             manifest,
             client: Arc::new(client),
@@ -136,99 +130,92 @@ impl<'m> Prober<'m> {
         let began = Monotonic::now();
         events.sweep_begins();
         self.client.begin_sweep();
-        let due = |core| -> Routes {
-            let routes = self.routes(core).into_iter();
-            let due = routes.filter(|(index, route)| history.due(*index, route));
-            due.collect()
+        let due = |core| {
+            let mut routes = self.routes(core);
+            routes.retain(|(index, route)| history.is_due(*index, route));
+            routes
         };
         let (core, others) = (due(true), due(false));
-        let deadline = Monotonic::now() + self.manifest.deadline;
-        let core_deadline = match self.manifest.recovery {
-            Some(_) => deadline + DEADLINE_SLACK,
-            None => deadline,
-        };
         let (total, done) = (core.len() + others.len(), AtomicUsize::new(0));
         let progress = || {
             let done = done.fetch_add(1, Ordering::Relaxed) + 1;
             events.progress(done, total.max(done));
         };
-        let probe = |routes: &Routes<'_>, park_in_round, deadline| {
-            let concurrency = self.manifest.concurrency;
-            let plan = Plan {
-                once: false,
-                park_in_round,
-            };
-            probe_all(&self.client, routes, concurrency, plan, deadline, progress)
+        let round = Round {
+            progress: &progress,
+            ..self.round(Monotonic::now() + self.manifest.deadline)
         };
-
-        let probe_core = |round| probe(&core, may_recover.then_some(round), core_deadline);
-        let core = self.core_rounds(may_recover, deadline, probe_core, events);
+        let (mut results, backend) = self.core_rounds(&core, round, may_recover, events);
         events.core_ends();
-        let rest = match core.backend {
-            BackendState::Up => probe(&others, None, deadline),
-            BackendState::Hung => Round::skipped(&others, SkipReason::BackendHung),
-            BackendState::Down => Round::skipped(&others, SkipReason::BackendDown),
+        let skip = |reason| -> Results {
+            let skipped = |(index, _): &(usize, _)| (*index, probe::skipped(reason));
+            others.iter().map(skipped).collect()
         };
-        let mut results = rest.results;
-        results.extend(core.results);
+        results.extend(match backend {
+            BackendState::Up => round.probe(&others),
+            BackendState::Hung => skip(SkipReason::BackendHung),
+            BackendState::Down => skip(SkipReason::BackendDown),
+        });
         results.sort_unstable_by_key(|(index, _)| *index);
         Sweep {
             began,
             results: history.merge(results),
-            backend: core.backend,
+            backend,
         }
     }
 
     /// Probes the core routes, a second time if a hang may have begun meanwhile, and gives the parked requests
-    /// their grace period if no route has answered.
+    /// their grace period if no route has answered. Returns the results, and what the last round proves.
     fn core_rounds(
         &self,
+        core: &Routes,
+        round: Round,
         may_recover: bool,
-        deadline: Monotonic,
-        probe: impl Fn(u32) -> Round,
         events: &dyn SweepEvents,
-    ) -> CoreRounds {
-        let probe = |round| {
-            let mut results = probe(round);
-            results.apply_late_answers(&self.client.parked.requests());
+    ) -> (Results, BackendState) {
+        let slack = (self.manifest.recovery.as_ref()).map_or(Duration::ZERO, |_| DEADLINE_SLACK);
+        let probe = |number| {
+            let round = Round {
+                deadline: round.deadline + slack,
+                parks_as: may_recover.then_some(number),
+                ..round
+            };
+            let mut results = round.probe(core);
+            apply_late_answers(&mut results, &self.parked());
             results
         };
-        let mut last = probe(1);
-        let mut earlier = None;
-        let in_time = Monotonic::now() + self.manifest.proof_time() <= deadline;
-        if may_recover && in_time && last.is_partly_silent() {
-            self.client.parked.forget_answered();
-            earlier = Some(std::mem::replace(&mut last, probe(2)));
+        let backend = |results: &Results| {
+            let results = results.iter().map(|(_, result)| result);
+            verdict::backend_state(results)
+        };
+        let mut results = probe(1);
+        let in_time = Monotonic::now() + self.manifest.proof_time() <= round.deadline;
+        if may_recover && in_time && is_partly_silent(&results) {
+            self.client.sweep().forget_answered();
+            let first = std::mem::replace(&mut results, probe(2));
+            merge(&first, &mut results);
         }
-        if let (true, Some(plan), BackendState::Hung) =
-            (may_recover, &self.manifest.recovery, last.backend())
+        if may_recover
+            && let Some(plan) = &self.manifest.recovery
+            && backend(&results) == BackendState::Hung
         {
             events.grace_begins(plan.grace);
             self.await_late_answers(plan.grace);
-            last.apply_late_answers(&self.client.parked.requests());
+            apply_late_answers(&mut results, &self.parked());
         }
-        CoreRounds {
-            backend: last.backend(),
-            results: match earlier {
-                Some(earlier) => earlier.merge(last),
-                None => last.results,
-            },
-        }
+        let backend = backend(&results);
+        (results, backend)
     }
 
-    /// Waits for the first byte on a parked request, for at most `grace`. Time in which this program did not
-    /// run does not count.
+    /// Waits for the first byte on a parked request, for at most `grace`. Counts its steps, not the clock: time in
+    /// which this program did not run is no time in which the backend was silent.
     fn await_late_answers(&self, grace: Duration) {
         let mut left = grace;
-        let mut now = Monotonic::now();
-        while !left.is_zero() {
-            let parked = self.client.parked.requests();
-            if parked.iter().any(|request| request.answered().is_some()) {
-                return;
-            }
-            thread::sleep(GRACE_STEP.min(left));
-            let before = std::mem::replace(&mut now, Monotonic::now());
-            left = left.saturating_sub(counted(now.since(before)));
+        while !left.is_zero() && (self.parked().iter()).all(|request| request.answered().is_none())
+        {
+            let step = GRACE_STEP.min(left);
+            thread::sleep(step);
+            left -= step;
         }
     }
 
@@ -236,34 +223,45 @@ impl<'m> Prober<'m> {
     /// rate-limited. Closes the parked requests.
     pub fn core_answers(&self, until: Monotonic) -> bool {
         self.client.begin_sweep();
-        let (core, concurrency) = (self.routes(true), self.manifest.concurrency);
-        let plan = Plan {
+        let round = Round {
             once: true,
-            park_in_round: None,
+            ..self.round(until)
         };
-        let round = probe_all(&self.client, &core, concurrency, plan, until, || {});
-        let mut results = round.results.iter();
-        results.all(|(_, result)| result.class.severity(true) != Severity::Hard)
+        let results = round.probe(&self.routes(true));
+        let mut classes = results.iter().map(|(_, result)| result.class);
+        classes.all(|class| class.severity(true) != Severity::Hard)
+    }
+
+    /// A round that ends by `deadline`.
+    fn round(&self, deadline: Monotonic) -> Round<'_> {
+        Round {
+            client: &self.client,
+            concurrency: self.manifest.concurrency,
+            deadline,
+            once: false,
+            parks_as: None,
+            progress: &|| {},
+        }
     }
 
     /// The core requests of the last sweep that timed out without a byte, with their present state. They are
     /// open until the next sweep begins.
     pub fn parked(&self) -> Vec<ParkedRequest> {
-        self.client.parked.requests()
+        self.client.sweep().parked_requests()
     }
 
     /// Returns a function that lists the addresses to which the current or last sweep has sent requests so
     /// far, callable from any thread.
     pub fn remotes(&self) -> impl Fn() -> Vec<SocketAddr> + Send + 'static {
         let client = Arc::clone(&self.client);
-        move || client.log.lock().remotes.iter().copied().collect()
+        move || client.sweep().remotes.iter().copied().collect()
     }
 
     /// Returns a function that lists the processes at the other end of the current or last sweep's connections
     /// to the `unix_socket`, each once, callable from any thread.
     pub fn unix_peers(&self) -> impl Fn() -> Vec<UnixPeer> + Send + 'static {
         let client = Arc::clone(&self.client);
-        move || client.log.lock().unix_peers.clone()
+        move || client.sweep().unix_peers.clone()
     }
 
     /// Returns a function that looks up the addresses of the base URL, callable from any thread at any time.
@@ -277,7 +275,8 @@ impl<'m> Prober<'m> {
                 return Ok(Vec::new());
             }
             let (host, port) = (client.base_url.host(), client.base_url.port());
-            let found = client.dns.resolve(host, Monotonic::now() + LIMIT);
+            let attempt = Attempt::new(&client, Monotonic::now() + LIMIT, LIMIT);
+            let found = attempt.resolve(host);
             let addresses =
                 found.map_err(|failure| format!("{host:?} cannot be resolved: {failure}"))?;
             let addresses = addresses.into_iter();
@@ -290,13 +289,6 @@ impl<'m> Prober<'m> {
         let all = self.manifest.routes.iter().enumerate();
         all.filter(|(_, route)| route.core == core).collect()
     }
-}
-
-/// How much of one step of the grace period counts. After a stop, the step alone does, so that the period ends
-/// even if this program is stopped in each of them.
-fn counted(passed: Duration) -> Duration {
-    const STOPPED: Duration = Duration::from_secs(1);
-    if passed > STOPPED { GRACE_STEP } else { passed }
 }
 
 #[cfg(test)]

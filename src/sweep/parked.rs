@@ -1,16 +1,16 @@
 //! Parked requests: core requests that timed out without a byte, kept open until the run has decided. If the
 //! backend ever gets to one of them, a byte arrives.
 
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
 
-use nix::errno::Errno;
 use rustix::process::{Resource, getrlimit};
 
-use super::attempt::OpenSocket;
-use super::connections::Connection;
-use super::socket::Socket;
+use super::attempt::Attempt;
+use super::client::{Connection, SweepState};
+use super::socket::unacknowledged;
 use crate::clock::Monotonic;
 
 /// How many are kept; the oldest ones, which a backend answers first.
@@ -76,83 +76,77 @@ impl ParkedRequest {
     }
 }
 
-/// All parked requests of a sweep.
+/// A parked request and what is kept open.
 #[derive(Debug)]
-pub(super) struct ParkedRequests {
-    requests: Mutex<Vec<Parked>>,
-    /// How many are kept.
-    most: usize,
-}
-
-impl Default for ParkedRequests {
-    fn default() -> Self {
-        // Most descriptors are left to the requests that follow, and to `systemctl`.
-        let limit = getrlimit(Resource::Nofile).current;
-        let part = limit.and_then(|limit| usize::try_from(limit / 4).ok());
-        Self {
-            requests: Mutex::default(),
-            most: part.unwrap_or(REQUESTS_MAX).min(REQUESTS_MAX),
-        }
-    }
-}
-
-#[derive(Debug)]
-struct Parked {
+pub(super) struct Parked {
     request: ParkedRequest,
     /// None if there is nothing to keep open: a full accept queue refuses connections to a UNIX socket.
-    socket: Option<Arc<Socket>>,
+    socket: Option<Arc<TcpStream>>,
 }
 
-impl ParkedRequests {
-    /// Parks `request` with each socket of its attempt, several where connects to several addresses are
-    /// pending. `request` is a template: its connection and reach are those of the sockets.
-    pub(super) fn park(&self, request: &ParkedRequest, sockets: Vec<OpenSocket>) {
-        let mut parked = self.lock();
-        if sockets.is_empty() && parked.len() < self.most {
-            parked.push(Parked {
-                request: request.clone(),
-                socket: None,
-            });
-        }
-        for open in sockets {
-            if parked.len() >= self.most {
-                return;
+impl Attempt {
+    /// Parks the request of this attempt, which has timed out; once for each socket, where connects to several
+    /// addresses are pending.
+    pub(super) fn park(&self, route: usize, round: u32, first_attempt: bool) {
+        let timed_out = Monotonic::now();
+        let mut state = self.state();
+        let sockets: Vec<_> = match state.connected.take() {
+            Some((socket, connection)) => {
+                let acknowledged = || state.written && unacknowledged(&socket) == Ok(0);
+                let reach = match connection.is_none() || acknowledged() {
+                    true => Reach::Acknowledged,
+                    false => Reach::Connected,
+                };
+                vec![(Some(socket), connection, reach)]
             }
-            let request = ParkedRequest {
-                connection: open.connection,
-                reach: open.reach(),
-                ..request.clone()
-            };
-            let socket = Some(open.socket);
-            parked.push(Parked { request, socket });
-        }
+            None if state.connecting.is_empty() => vec![(None, None, Reach::Unconnected)],
+            None => (state.connecting.drain(..))
+                .map(|(socket, connection)| (Some(socket), Some(connection), Reach::Unconnected))
+                .collect(),
+        };
+        drop(state);
+        let request = |(socket, connection, reach)| Parked {
+            socket,
+            request: ParkedRequest {
+                route,
+                round,
+                first_attempt,
+                began: self.began,
+                timed_out,
+                connection,
+                reach,
+                state: ParkedState::Waiting,
+            },
+        };
+        let parked = &mut self.client.sweep().parked;
+        let free = requests_max().saturating_sub(parked.len());
+        parked.extend(sockets.into_iter().map(request).take(free));
+    }
+}
+
+/// How many requests are kept; most descriptors are left to those that follow, and to `systemctl`.
+fn requests_max() -> usize {
+    let limit = getrlimit(Resource::Nofile).current;
+    let part = limit.and_then(|limit| usize::try_from(limit / 4).ok());
+    part.map_or(REQUESTS_MAX, |part| part.min(REQUESTS_MAX))
+}
+
+impl SweepState {
+    /// Checks each parked request for a byte.
+    pub(super) fn check_parked(&mut self) {
+        self.parked.iter_mut().for_each(Parked::check);
     }
 
-    /// Closes all of them.
-    pub(super) fn close(&self) {
-        self.lock().clear();
+    /// Each parked request with its present state.
+    pub(super) fn parked_requests(&mut self) -> Vec<ParkedRequest> {
+        self.check_parked();
+        let requests = self.parked.iter().map(|parked| &parked.request);
+        requests.cloned().collect()
     }
 
-    /// Forgets those that have been answered: they say nothing about the next round.
-    pub(super) fn forget_answered(&self) {
-        let mut parked = self.lock();
-        parked.retain(|parked| parked.request.answered().is_none());
-    }
-
-    /// Checks each for a byte.
-    pub(super) fn check(&self) {
-        self.lock().iter_mut().for_each(Parked::check);
-    }
-
-    /// Each of them with its present state.
-    pub(super) fn requests(&self) -> Vec<ParkedRequest> {
-        let mut parked = self.lock();
-        parked.iter_mut().for_each(Parked::check);
-        parked.iter().map(|parked| parked.request.clone()).collect()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<Parked>> {
-        self.requests.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Forgets the parked requests that have been answered: they say nothing about the next round.
+    pub(super) fn forget_answered(&mut self) {
+        (self.parked).retain(|parked| parked.request.answered().is_none());
     }
 }
 
@@ -163,16 +157,14 @@ impl Parked {
         else {
             return;
         };
-        self.request.state = match socket.peek() {
+        let is_late = || self.request.reach == Reach::Unconnected && socket.peer_addr().is_ok();
+        self.request.state = match socket.peek(&mut [0]).map_err(|error| error.kind()) {
             Ok(0) => ParkedState::Ended,
             Ok(_) => ParkedState::Answered(Monotonic::now().since(self.request.began)),
-            Err(Errno::EAGAIN | Errno::EINTR) => {
-                let late = self.request.reach == Reach::Unconnected && socket.is_connected();
-                if !late {
-                    return;
-                }
+            Err(ErrorKind::WouldBlock | ErrorKind::Interrupted) if is_late() => {
                 ParkedState::ConnectedLate
             }
+            Err(ErrorKind::WouldBlock | ErrorKind::Interrupted) => return,
             Err(_) => ParkedState::Ended,
         };
     }

@@ -1,125 +1,94 @@
-//! The attempts of one route: retries, deadline, and the class of the last attempt. Only [`probe`] waits and
-//! uses the network; the other functions are pure.
+//! The attempts of one route: retries, deadline, and the class of the last attempt.
 
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use super::attempt::{Attempt, Received, starved_after};
+use super::attempt::{Attempt, Received};
 use super::checks::{failed_checks, shortened};
-use super::client::Client;
 use super::failure::Failure;
 use super::http::Response;
-use super::parked::{ParkedRequest, ParkedState, Reach};
-use super::retry::{RetryBudget, is_retried};
+use super::round::Round;
 use crate::cause::{Class, ResponseError, SkipReason, TransportError};
 use crate::clock::Monotonic;
 use crate::manifest::{Expect, Route};
 use crate::verdict::{ProbeResult, Proof};
 
-/// An attempt that ends this much after its timeout shows that this process was kept from
-/// running.
-const OVERRUN: Duration = Duration::from_secs(1);
-
-/// How routes are probed.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Plan {
-    /// Without retries.
-    pub(super) once: bool,
-    /// Parks requests that time out without a byte; the number of this round.
-    pub(super) park_in_round: Option<u32>,
-}
-
-/// Probes `route`, which has this `index` in the manifest, with all attempts within `deadline`. Those that
-/// were silent are parked if the plan says so.
-pub(super) fn probe(
-    client: &Arc<Client>,
-    (index, route): (usize, &Route),
-    plan: Plan,
-    deadline: Monotonic,
-) -> ProbeResult {
+/// Probes `route`, which has this `index` in the manifest, with all attempts within the round's deadline.
+pub(super) fn probe(round: &Round<'_>, index: usize, route: &Route) -> ProbeResult {
     let options = &route.options;
-    let mut error = None;
-    let mut attempts: u16 = 0;
-    let retries = if plan.once { 0 } else { options.retries };
-    let mut budget = RetryBudget::new(retries, options.backoff);
+    let retries = if round.once { 0 } else { options.retries };
+    let mut due = Monotonic::now();
+    if due >= round.deadline {
+        return skipped(SkipReason::Deadline);
+    }
     let mut proof = Proof {
         silent: true,
         ..Proof::default()
     };
+    let (mut attempts, mut pause, mut error) = (0, options.backoff, None);
     loop {
-        let start = Monotonic::now();
-        if start >= deadline && attempts == 0 {
-            return skipped(SkipReason::Deadline);
-        }
-        let full = start + options.timeout <= deadline;
-        let end = deadline.min(start + options.timeout);
-        let attempt = Arc::new(Attempt::new(client, end, options.timeout));
-        let response = attempt.send(&route.path, options, route.checks.is_some());
-        let timed_out = Monotonic::now();
-        let elapsed = timed_out.since(start);
         attempts += 1;
-
-        let status = match &response {
-            Ok(response) => Some(response.status),
-            Err(failure) => failure.status,
-        };
-        let received = attempt.received();
-        let (class, detail) = judge(route, response, full);
-        let silent = class == Class::TimeoutUnreachable(TransportError::Timeout)
-            && received != Received::Response;
-        if let Some(round) = plan.park_in_round.filter(|_| silent) {
-            let of = (index, round, attempts);
-            park(client, of, (start, timed_out), &attempt);
+        let attempt = Arc::new(Attempt::new(round.client, round.deadline, options.timeout));
+        attempt.was_due(due);
+        let mut result = result_of(&attempt, route);
+        if let Some(number) = round.parks_as.filter(|_| result.proof.silent) {
+            attempt.park(index, number, attempts == 1);
         }
-        let overran = elapsed.saturating_sub(options.timeout);
-        proof.silent &= silent;
-        proof.received_any |= received != Received::Nothing;
-        let overran = Some(overran).filter(|by| *by > OVERRUN);
-        proof.starved = proof.starved.max(attempt.starved()).max(overran);
-
-        let result = ProbeResult {
-            class,
-            status,
-            detail,
-            attempts,
-            elapsed,
-            proof,
-        };
-        let retried = is_retried(class, status);
-        let pause = retried.then(|| budget.next_pause(deadline)).flatten();
-        let Some(pause) = pause else {
-            return final_result(result, budget.is_spent(), error);
-        };
-        if let Class::HttpError(_) = class {
+        proof.silent &= result.proof.silent;
+        proof.received_any |= result.proof.received_any;
+        proof.starved = proof.starved.max(result.proof.starved);
+        (result.attempts, result.proof) = (attempts, proof);
+        due = attempt.began + result.elapsed + pause;
+        let budget_is_spent = u32::from(attempts) > retries;
+        if budget_is_spent || due >= round.deadline || !is_retried(result.class, result.status) {
+            result.proof.silent &= budget_is_spent;
+            if let Some(error) = &error {
+                keep_http_error(&mut result, error);
+            }
+            return result;
+        }
+        if let Class::HttpError(_) = result.class {
             error = Some(result);
         }
-        thread::sleep(pause);
-        let late = Monotonic::now().since(timed_out).saturating_sub(pause);
-        let late = Some(late).filter(|late| *late > starved_after(options.timeout));
-        proof.starved = proof.starved.max(late);
+        thread::sleep(due.remaining());
+        pause *= 2;
     }
 }
 
-/// Parks the request of a silent attempt: the route's index, the round and the number of the attempt, and when it
-/// began and timed out.
-fn park(
-    client: &Client,
-    (route, round, number): (usize, u32, u16),
-    (began, timed_out): (Monotonic, Monotonic),
-    attempt: &Attempt,
-) {
-    let request = ParkedRequest {
-        route,
-        round,
-        first_attempt: number == 1,
-        began,
-        timed_out,
-        connection: None,
-        reach: Reach::Unconnected,
-        state: ParkedState::Waiting,
+/// Makes the attempt: its own result and proof.
+fn result_of(attempt: &Arc<Attempt>, route: &Route) -> ProbeResult {
+    let response = attempt.send(&route.path, &route.options, route.checks.is_some());
+    let elapsed = Monotonic::now().since(attempt.began);
+    let status = match &response {
+        Ok(response) => Some(response.status),
+        Err(failure) => failure.status,
     };
-    client.parked.park(&request, attempt.take_sockets());
+    let received = attempt.state().received;
+    let (class, detail) = judge(route, response, attempt.is_full());
+    let timed_out = class == Class::TimeoutUnreachable(TransportError::Timeout);
+    ProbeResult {
+        class,
+        status,
+        detail,
+        attempts: 1,
+        elapsed,
+        proof: Proof {
+            silent: timed_out && received != Received::Response,
+            received_any: received != Received::Nothing,
+            starved: attempt.starved(),
+        },
+    }
+}
+
+/// Whether another attempt may give a better result.
+fn is_retried(class: Class, status: Option<u16>) -> bool {
+    use TransportError::{Deadline, Tls};
+    match class {
+        Class::TimeoutUnreachable(error) => !matches!(error, Tls | Deadline),
+        Class::HttpError(ResponseError::Status) => matches!(status, Some(502..=504)),
+        Class::Ok | Class::RateLimited | Class::HttpError(_) | Class::Skipped(_) => false,
+    }
 }
 
 /// A route that was not probed.
@@ -134,28 +103,16 @@ pub(super) fn skipped(reason: SkipReason) -> ProbeResult {
     }
 }
 
-/// The route's result from its last attempt: `spent` is whether the whole retry budget was used,
-/// `error` is the route's latest HTTP error before this attempt.
-fn final_result(mut last: ProbeResult, spent: bool, error: Option<ProbeResult>) -> ProbeResult {
-    last.proof.silent &= spent;
-    match error {
-        Some(error) => keep_http_error(last, &error),
-        None => last,
-    }
-}
-
-/// `last`, unless it is a rate limit: a 429 caused by our own probes must not mask an earlier HTTP error
-/// of the same route.
-pub(super) fn keep_http_error(last: ProbeResult, error: &ProbeResult) -> ProbeResult {
-    match last.class {
-        Class::RateLimited => ProbeResult {
-            class: error.class,
-            status: error.status,
-            detail: error.detail.clone(),
-            ..last
-        },
-        Class::Ok | Class::TimeoutUnreachable(_) | Class::HttpError(_) | Class::Skipped(_) => last,
-    }
+/// Replaces a rate limit by the `earlier` result of the same route, if that is an HTTP error: a 429 caused by our
+/// own probes must not mask it. Returns whether it does so.
+pub(super) fn keep_http_error(last: &mut ProbeResult, earlier: &ProbeResult) -> bool {
+    let (Class::RateLimited, Class::HttpError(_)) = (last.class, earlier.class) else {
+        return false;
+    };
+    last.class = earlier.class;
+    last.status = earlier.status;
+    last.detail.clone_from(&earlier.detail);
+    true
 }
 
 /// The class and the detail of one attempt. `full` means that the attempt had its full timeout, not only the
@@ -214,7 +171,11 @@ fn unexpected(expect: &Expect, location: Option<String>) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+    use std::num::NonZeroUsize;
+
     use super::super::checks::tests::options;
+    use super::super::http::tests::settings;
     use super::*;
     use crate::manifest::BodyChecks;
 
@@ -291,26 +252,92 @@ mod tests {
     }
 
     #[test]
-    fn final_result_does_not_let_a_rate_limit_mask_an_error() {
+    fn a_rate_limit_does_not_mask_an_earlier_error() {
+        let merged = |mut last: ProbeResult, earlier: &ProbeResult| {
+            keep_http_error(&mut last, earlier);
+            (last.class, last.status, last.attempts)
+        };
         let limited = || probe_result(Class::RateLimited, Some(429), 2);
-        let error = Some(probe_result(BAD_STATUS, Some(503), 1));
-        let merged = final_result(limited(), true, error.clone());
-        assert_eq!(
-            (merged.class, merged.status, merged.attempts),
-            (BAD_STATUS, Some(503), 2)
-        );
-        assert_eq!(
-            final_result(limited(), true, None).class,
-            Class::RateLimited
-        );
-        let merged = final_result(probe_result(Class::Ok, Some(200), 2), true, error);
-        assert_eq!((merged.class, merged.attempts), (Class::Ok, 2));
+        let error = probe_result(BAD_STATUS, Some(503), 1);
+        assert_eq!(merged(limited(), &error), (BAD_STATUS, Some(503), 2));
+        let fine = probe_result(Class::Ok, Some(200), 1);
+        let unchanged = (Class::RateLimited, Some(429), 2);
+        assert_eq!(merged(limited(), &fine), unchanged);
+        assert_eq!(merged(fine.clone(), &error).0, Class::Ok);
+    }
+
+    /// The result of probing `server`, whose connections nobody accepts, within `limit`.
+    fn probed(server: &TcpListener, route: &Route, limit: Duration) -> ProbeResult {
+        let client = settings(&format!("http://{}", server.local_addr().unwrap())).into();
+        let round = Round {
+            client: &client,
+            concurrency: NonZeroUsize::MIN,
+            deadline: Monotonic::now() + limit,
+            once: false,
+            parks_as: None,
+            progress: &|| {},
+        };
+        probe(&round, 0, route)
     }
 
     #[test]
-    fn final_result_is_not_silent_with_an_unused_budget() {
-        let silent = || probe_result(Class::TimeoutUnreachable(TransportError::Timeout), None, 2);
-        assert!(final_result(silent(), true, None).proof.silent);
-        assert!(!final_result(silent(), false, None).proof.silent);
+    fn pauses_double_until_the_budget_is_spent() {
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let millis = Duration::from_millis;
+        let mut route = route(None);
+        (route.options.timeout, route.options.backoff) = (millis(20), millis(200));
+        let began = Monotonic::now();
+        let result = probed(&silent, &route, Duration::from_secs(10));
+        let took = Monotonic::now().since(began);
+        assert_eq!((result.attempts, result.proof.silent), (3, true));
+        assert!(took >= millis(660) && took < millis(1000), "{took:?}");
+    }
+
+    #[test]
+    fn a_retry_beyond_the_deadline_is_not_made_and_leaves_nothing_proved() {
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut route = route(None);
+        (route.options.timeout, route.options.backoff) =
+            (Duration::from_millis(20), Duration::from_secs(10));
+        let result = probed(&silent, &route, Duration::from_secs(5));
+        let timeout = Class::TimeoutUnreachable(TransportError::Timeout);
+        assert_eq!((result.class, result.attempts), (timeout, 1));
+        assert!(!result.proof.silent);
+    }
+
+    #[test]
+    fn only_transient_errors_and_gateway_errors_are_retried() {
+        for error in [
+            TransportError::Timeout,
+            TransportError::Refused,
+            TransportError::Reset,
+            TransportError::Dns,
+            TransportError::Network,
+        ] {
+            assert!(
+                is_retried(Class::TimeoutUnreachable(error), None),
+                "{error:?}"
+            );
+        }
+        for error in [TransportError::Tls, TransportError::Deadline] {
+            assert!(
+                !is_retried(Class::TimeoutUnreachable(error), None),
+                "{error:?}"
+            );
+        }
+        for status in [500, 501, 502, 503, 504, 505] {
+            let expected = (502..=504).contains(&status);
+            assert_eq!(
+                is_retried(Class::HttpError(ResponseError::Status), Some(status)),
+                expected,
+                "{status}"
+            );
+        }
+        assert!(!is_retried(Class::RateLimited, Some(429)));
+        assert!(!is_retried(
+            Class::HttpError(ResponseError::Body),
+            Some(503)
+        ));
+        assert!(!is_retried(Class::Ok, Some(503)));
     }
 }

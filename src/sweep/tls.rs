@@ -1,7 +1,6 @@
 //! TLS over a connection, with the system's trusted roots, which are read once for all connections.
 
-use std::fmt;
-use std::io::{self, Read, Write};
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -14,15 +13,10 @@ use rustls::{
     PeerIncompatible, RootCertStore, StreamOwned,
 };
 use ureq::Error;
-use ureq::unversioned::transport::{
-    Buffers, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout, Transport,
-    TransportAdapter,
-};
+use ureq::unversioned::transport::{ConnectionDetails, Transport, TransportAdapter};
 
-use super::attempt::{Attempt, Received};
 use super::dns::bare_host;
 use super::failure::Failure;
-use super::transport::{free_input, new_buffers};
 use crate::cause::{Class, TransportError};
 
 /// Reads the roots that this system trusts, or those of `SSL_CERT_FILE` and `SSL_CERT_DIR`.
@@ -69,47 +63,23 @@ impl KeyProvider for NoKeys {
     }
 }
 
-/// Wraps connections to `https` addresses.
-#[derive(Debug)]
-pub(super) struct TlsConnector {
-    pub(super) config: Option<Arc<ClientConfig>>,
-    pub(super) attempt: Arc<Attempt>,
-    /// The length of the longest line that is sent.
-    pub(super) longest_line: usize,
-}
-
-impl<In: Transport> Connector<In> for TlsConnector {
-    type Out = Either<In, TlsTransport>;
-
-    fn connect(
-        &self,
-        details: &ConnectionDetails,
-        chained: Option<In>,
-    ) -> Result<Option<Self::Out>, Error> {
-        let Some(transport) = chained else {
-            return Ok(None);
-        };
-        if !details.needs_tls() || transport.is_tls() {
-            return Ok(Some(Either::A(transport)));
-        }
-        let config = self.config.as_ref().ok_or_else(|| {
-            Failure::new(TransportError::Tls, "no trusted root certificate was read")
-        })?;
-        let host = bare_host(details.uri).to_owned();
-        let name = ServerName::try_from(host)
-            .map_err(|error| Failure::new(TransportError::Tls, error.to_string()))?;
-        let connection = ClientConnection::new(Arc::clone(config), name)
-            .map_err(|error| Error::Io(io::Error::other(error)))?;
-        let adapter = TransportAdapter::new(transport.boxed(), details.current_time.clone());
-        let mut stream = StreamOwned::new(connection, adapter);
-        let handshake = stream.conn.complete_io(&mut stream.sock);
-        handshake.map_err(of_handshake)?;
-        Ok(Some(Either::B(TlsTransport {
-            stream,
-            attempt: Arc::clone(&self.attempt),
-            buffers: new_buffers(self.longest_line),
-        })))
-    }
+/// Makes the TLS handshake over `transport`.
+pub(super) fn connect(
+    transport: Box<dyn Transport>,
+    details: &ConnectionDetails,
+    config: Option<&Arc<ClientConfig>>,
+) -> Result<StreamOwned<ClientConnection, TransportAdapter>, Failure> {
+    let failed = |detail: String| Failure::new(TransportError::Tls, detail);
+    let config = config.ok_or_else(|| failed("no trusted root certificate was read".to_owned()))?;
+    let name = ServerName::try_from(bare_host(details.uri).to_owned())
+        .map_err(|error| failed(error.to_string()))?;
+    let connection =
+        ClientConnection::new(Arc::clone(config), name).map_err(|error| failed(explain(&error)))?;
+    let adapter = TransportAdapter::new(transport, Arc::clone(&details.current_time));
+    let mut stream = StreamOwned::new(connection, adapter);
+    let handshake = stream.conn.complete_io(&mut stream.sock);
+    handshake.map_err(of_handshake)?;
+    Ok(stream)
 }
 
 /// The failure of a handshake.
@@ -180,57 +150,5 @@ fn explain_certificate(error: &CertificateError) -> String {
                 .to_owned()
         }
         other => format!("the certificate is not acceptable: {other}"),
-    }
-}
-
-/// A connection inside TLS.
-pub(super) struct TlsTransport {
-    stream: StreamOwned<ClientConnection, TransportAdapter>,
-    attempt: Arc<Attempt>,
-    buffers: LazyBuffers,
-}
-
-impl Transport for TlsTransport {
-    fn buffers(&mut self) -> &mut dyn Buffers {
-        &mut self.buffers
-    }
-
-    fn transmit_output(&mut self, amount: usize, _: NextTimeout) -> Result<(), Error> {
-        let output = self.buffers.output();
-        self.stream
-            .write_all(output.get(..amount).unwrap_or_default())?;
-        Ok(())
-    }
-
-    fn await_input(&mut self, _: NextTimeout) -> Result<bool, Error> {
-        let read = self.stream.read(free_input(&mut self.buffers)?);
-        let count = read.map_err(|error| match error.kind() {
-            // Without close_notify, the end may be forged or a truncation (RFC 8446, section 6.1),
-            // and ureq would treat it as the normal end of a body.
-            io::ErrorKind::UnexpectedEof => {
-                Failure::new(TransportError::Reset, "closed without a TLS close_notify").into()
-            }
-            _ => Error::from(error),
-        })?;
-        if count > 0 {
-            self.attempt.note_received(Received::Response);
-        }
-        self.buffers.input_appended(count);
-        Ok(count > 0)
-    }
-
-    fn is_open(&mut self) -> bool {
-        // Called only before a pooled connection is reused, and none is pooled.
-        false
-    }
-
-    fn is_tls(&self) -> bool {
-        true
-    }
-}
-
-impl fmt::Debug for TlsTransport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TlsTransport").finish_non_exhaustive()
     }
 }

@@ -1,24 +1,28 @@
 //! The connection of one attempt, below ureq, with one absolute deadline, because
 //! ureq's own time limits and errors cannot distinguish a silent backend from a slow one.
 
-use std::io::Read;
+use std::fmt;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use nix::errno::Errno;
-use nix::poll::PollFlags;
+use nix::poll::{PollFd, PollFlags};
 use ureq::Error;
 use ureq::unversioned::transport::{
-    Buffers, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout, Transport,
+    Buffers, ConnectProxyConnector, ConnectionDetails, Connector, LazyBuffers, NextTimeout,
+    Transport,
 };
 
 use super::attempt::{Attempt, Received};
-use super::client::HEAD_MAX;
 use super::connect::connect;
 use super::failure::{Failure, transport_error};
-use super::socket::Socket;
-use super::unix;
-use crate::cause::{ResponseError, TransportError};
+use super::{tls, unix};
+use crate::cause::{Class, ResponseError, TransportError};
 use crate::manifest::Scheme;
+
+/// The largest size of a response head.
+pub(super) const HEAD_MAX: usize = 64 * 1024;
 
 /// Enough for most responses in one read, and small with 64 probes in flight.
 const INPUT: usize = 8 * 1024;
@@ -26,16 +30,202 @@ const INPUT: usize = 8 * 1024;
 /// More than the longest head that is accepted, so that a head never fills it.
 const INPUT_MAX: usize = HEAD_MAX + 1024;
 
-/// Space for a request's lines other than the longest one.
-const OUTPUT: usize = 2 * 1024;
+/// Space for a request's lines other than those whose length a manifest or a redirect chooses.
+pub(super) const OUTPUT: usize = 2 * 1024;
 
-/// The buffers between ureq and a connection, for requests whose lines have at most `longest_line` bytes.
-pub(super) fn new_buffers(longest_line: usize) -> LazyBuffers {
-    LazyBuffers::new(INPUT, OUTPUT + longest_line)
+/// The network as one attempt uses it.
+#[derive(Clone, Debug)]
+pub(super) struct Network(pub(super) Arc<Attempt>);
+
+impl Connector for Network {
+    type Out = Box<dyn Transport>;
+
+    fn connect(
+        &self,
+        details: &ConnectionDetails,
+        _: Option<()>,
+    ) -> Result<Option<Self::Out>, Error> {
+        let Self(attempt) = self;
+        let tunnel = ConnectProxyConnector::default().connect(details, None::<()>);
+        let transport: Self::Out = if let Some(tunnel) = tunnel.map_err(of_proxy)? {
+            Box::new(tunnel)
+        } else {
+            let stream = Stream::connect(attempt, details)?;
+            Box::new(StreamTransport::new(stream, false, attempt, details))
+        };
+        if !details.needs_tls() {
+            return Ok(Some(transport));
+        }
+        let stream = tls::connect(transport, details, attempt.client.tls_config.as_ref())?;
+        let transport = StreamTransport::new(stream, true, attempt, details);
+        Ok(Some(Box::new(transport)))
+    }
 }
 
-/// The free part of the input, which grows if it is full: ureq takes everything out of it but unfinished heads and lines.
-pub(super) fn free_input(buffers: &mut LazyBuffers) -> Result<&mut [u8], Failure> {
+/// A failure of the proxy, which proves nothing about the backend.
+fn of_proxy(error: Error) -> Failure {
+    let mut failure = Failure::from(error);
+    if failure.class != Class::TimeoutUnreachable(TransportError::Timeout) {
+        failure.class = Class::TimeoutUnreachable(TransportError::Network);
+    }
+    failure
+}
+
+/// A connected socket whose calls end when its attempt does.
+struct Stream {
+    attempt: Arc<Attempt>,
+    socket: Arc<TcpStream>,
+}
+
+impl Stream {
+    fn connect(attempt: &Arc<Attempt>, details: &ConnectionDetails) -> Result<Self, Failure> {
+        let socket = match &attempt.client.unix_socket {
+            Some(path) => unix::connect(path.as_path(), attempt)?,
+            None => connect(&details.addrs, attempt)?,
+        };
+        if details.needs_tls() {
+            // The small records of the TLS handshake must not wait for each other's acknowledgement.
+            let set = socket.set_nodelay(true);
+            set.map_err(|error| Failure::of_socket(&error))?;
+        }
+        Ok(Self {
+            attempt: Arc::clone(attempt),
+            socket,
+        })
+    }
+
+    /// Repeats `call`, which needs the socket to be ready for `event`, until it succeeds, fails, or the attempt ends.
+    fn complete(
+        &self,
+        event: PollFlags,
+        mut call: impl FnMut(&TcpStream) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        loop {
+            // Before the clock is checked: bytes that arrived while this process was kept from running count as
+            // received.
+            let error = match call(&self.socket) {
+                Ok(count) => return Ok(count),
+                Err(error) => error,
+            };
+            let mut fds = [PollFd::new(self.socket.as_fd(), event)];
+            match error.kind() {
+                ErrorKind::Interrupted => {}
+                ErrorKind::WouldBlock if self.attempt.wait(&mut fds, self.attempt.end)? => {}
+                ErrorKind::WouldBlock => {
+                    let doing = match self.attempt.state().received {
+                        _ if event == PollFlags::POLLOUT => "sending the request",
+                        Received::Response => "receiving the response",
+                        Received::Nothing | Received::Handshake => "waiting for the response",
+                    };
+                    return Err(Failure::timeout(doing).into());
+                }
+                _ => return Err(Failure::of_socket(&error).into()),
+            }
+        }
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.complete(PollFlags::POLLIN, |mut socket| socket.read(buffer))
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.complete(PollFlags::POLLOUT, |mut socket| match socket.write(bytes) {
+            // The response may have been sent before the connection was closed, so it is read.
+            Err(error) if transport_error(&error) == TransportError::Reset => Ok(bytes.len()),
+            written => written,
+        })
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A connection of an attempt, in clear text or inside TLS, as ureq uses it.
+struct StreamTransport<S> {
+    stream: S,
+    is_tls: bool,
+    attempt: Arc<Attempt>,
+    buffers: LazyBuffers,
+}
+
+impl<S> StreamTransport<S> {
+    fn new(stream: S, is_tls: bool, attempt: &Arc<Attempt>, details: &ConnectionDetails) -> Self {
+        // The longest line must fit into the output: a header, for which the configuration has space, or the URL.
+        let output = details.config.output_buffer_size() + details.uri.to_string().len();
+        Self {
+            stream,
+            is_tls,
+            attempt: Arc::clone(attempt),
+            buffers: LazyBuffers::new(INPUT, output),
+        }
+    }
+}
+
+impl<S: Read + Write + Send + Sync + 'static> Transport for StreamTransport<S> {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        &mut self.buffers
+    }
+
+    fn transmit_output(&mut self, amount: usize, _: NextTimeout) -> Result<(), Error> {
+        let output = self.buffers.output();
+        (self.stream).write_all(output.get(..amount).unwrap_or_default())?;
+        self.attempt.state().written = true;
+        Ok(())
+    }
+
+    fn await_input(&mut self, _: NextTimeout) -> Result<bool, Error> {
+        let read = self.stream.read(free_input(&mut self.buffers)?);
+        let count = read.map_err(|error| match error.kind() {
+            // Without close_notify, the end may be forged or a truncation (RFC 8446, section 6.1),
+            // and ureq would treat it as the normal end of a body.
+            ErrorKind::UnexpectedEof => {
+                Failure::new(TransportError::Reset, "closed without a TLS close_notify").into()
+            }
+            _ => error,
+        })?;
+        self.buffers.input_appended(count);
+        if count == 0 {
+            return Ok(false);
+        }
+        let is_http = self.is_tls || self.attempt.client.base_url.scheme() == Scheme::Http;
+        let received = match is_http {
+            true => Received::Response,
+            // Once decrypted, it may be a response.
+            false => Received::Handshake,
+        };
+        let mut state = self.attempt.state();
+        state.received = state.received.max(received);
+        drop(state);
+        match self.attempt.end.has_passed() {
+            true => Err(Failure::timeout("receiving the response").into()),
+            false => Ok(true),
+        }
+    }
+
+    fn is_open(&mut self) -> bool {
+        // Called only before a pooled connection is reused, and none is pooled.
+        false
+    }
+
+    fn is_tls(&self) -> bool {
+        self.is_tls
+    }
+}
+
+impl<S> fmt::Debug for StreamTransport<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StreamTransport").finish_non_exhaustive()
+    }
+}
+
+/// The free part of the input, which grows if it is full: ureq takes everything out of it but unfinished heads and
+/// lines.
+fn free_input(buffers: &mut LazyBuffers) -> Result<&mut [u8], Failure> {
     if buffers.input_append_buf().is_empty() {
         let held = buffers.input().to_vec();
         *buffers = LazyBuffers::new(INPUT_MAX, buffers.output().len());
@@ -48,117 +238,5 @@ pub(super) fn free_input(buffers: &mut LazyBuffers) -> Result<&mut [u8], Failure
             Err(Failure::response(ResponseError::Protocol, detail))
         }
         free => Ok(free),
-    }
-}
-
-/// Opens the attempt's connection.
-#[derive(Debug)]
-pub(super) struct SocketConnector {
-    pub(super) attempt: Arc<Attempt>,
-    /// The length of the longest line that is sent.
-    pub(super) longest_line: usize,
-}
-
-impl<In: Transport> Connector<In> for SocketConnector {
-    type Out = Either<In, SocketTransport>;
-
-    fn connect(
-        &self,
-        details: &ConnectionDetails,
-        chained: Option<In>,
-    ) -> Result<Option<Self::Out>, Error> {
-        // A tunnel through a proxy already exists, on a connection made here.
-        if let Some(tunnel) = chained {
-            return Ok(Some(Either::A(tunnel)));
-        }
-        let attempt = &self.attempt;
-        let socket = match &attempt.client.unix_socket {
-            Some(path) => unix::connect(path.as_path(), attempt)?,
-            None => connect(&details.addrs, attempt)?,
-        };
-        if details.needs_tls() {
-            // The small records of the TLS handshake must not wait for each other's acknowledgement.
-            socket.send_at_once().map_err(Failure::of_socket)?;
-        }
-        Ok(Some(Either::B(SocketTransport {
-            attempt: Arc::clone(attempt),
-            socket,
-            buffers: new_buffers(self.longest_line),
-        })))
-    }
-}
-
-/// A connection that ends when its attempt does.
-#[derive(Debug)]
-pub(super) struct SocketTransport {
-    attempt: Arc<Attempt>,
-    socket: Arc<Socket>,
-    buffers: LazyBuffers,
-}
-
-impl Transport for SocketTransport {
-    fn buffers(&mut self) -> &mut dyn Buffers {
-        &mut self.buffers
-    }
-
-    fn transmit_output(&mut self, amount: usize, _: NextTimeout) -> Result<(), Error> {
-        let output = self.buffers.output();
-        let mut rest = output.get(..amount).unwrap_or_default();
-        while !rest.is_empty() {
-            match self.socket.send(rest) {
-                Ok(sent) => rest = rest.get(sent..).unwrap_or_default(),
-                Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) => {
-                    if !self.attempt.wait_for(&self.socket, PollFlags::POLLOUT)? {
-                        return Err(Failure::timeout("sending the request").into());
-                    }
-                }
-                // The response may have been sent before the connection was closed, so it is read.
-                Err(error) if transport_error(error) == TransportError::Reset => return Ok(()),
-                Err(error) => return Err(Failure::of_socket(error).into()),
-            }
-        }
-        self.attempt.note_sent();
-        Ok(())
-    }
-
-    fn await_input(&mut self, _: NextTimeout) -> Result<bool, Error> {
-        loop {
-            // Read before the clock is checked: bytes that arrived while this process was kept
-            // from running count as received.
-            match self.socket.receive(free_input(&mut self.buffers)?) {
-                Ok(0) => return Ok(false),
-                Ok(count) => {
-                    self.buffers.input_appended(count);
-                    self.attempt
-                        .note_received(match self.attempt.client.base_url.scheme() {
-                            Scheme::Http => Received::Response,
-                            // Once decrypted, it may be a response.
-                            Scheme::Https => Received::Handshake,
-                        });
-                    if self.attempt.end.has_passed() {
-                        return Err(Failure::timeout("receiving the response").into());
-                    }
-                    return Ok(true);
-                }
-                Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) => {
-                    if !self.attempt.wait_for(&self.socket, PollFlags::POLLIN)? {
-                        let doing = if self.attempt.received() == Received::Response {
-                            "receiving the response"
-                        } else {
-                            "waiting for the response"
-                        };
-                        return Err(Failure::timeout(doing).into());
-                    }
-                }
-                Err(error) => return Err(Failure::of_socket(error).into()),
-            }
-        }
-    }
-
-    fn is_open(&mut self) -> bool {
-        // Called only before a pooled connection is reused, and none is pooled.
-        false
     }
 }

@@ -3,18 +3,20 @@
 
 use std::fs;
 use std::io;
+use std::net::TcpStream;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, UnixAddr};
+use nix::sys::socket::sockopt::{PeerCredentials, PeerPidfd};
+use nix::sys::socket::{AddressFamily, UnixAddr, getsockopt};
 
 use super::attempt::Attempt;
-use super::connections::UnixPeer;
+use super::client::UnixPeer;
 use super::failure::{Failure, transport_error};
-use super::socket::Socket;
+use super::socket;
 use crate::cause::TransportError;
 
 /// Opens a connection to the socket at `path` before the attempt ends.
@@ -23,89 +25,67 @@ use crate::cause::TransportError;
 ///
 /// `timeout` if the queue was full until then; `refused` if no process listens there; `network` for any
 /// other error.
-pub(super) fn connect(path: &Path, attempt: &Attempt) -> Result<Arc<Socket>, Failure> {
-    let failure = |error| failure(path, error);
-    let address = UnixAddr::new(path).map_err(failure)?;
-    let socket = Arc::new(Socket::new(AddressFamily::Unix).map_err(failure)?);
-    match socket.connect(&address) {
-        Ok(()) => {}
-        Err(Errno::EAGAIN) => {
-            if !wait_in_queue(&socket, &address, attempt).map_err(failure)? {
-                return Err(Failure::timeout(format!(
-                    "connecting to {}: its accept queue is full",
-                    path.display()
-                )));
+pub(super) fn connect(path: &Path, attempt: &Attempt) -> Result<Arc<TcpStream>, Failure> {
+    let failure = |error: io::Error| failure(path, &error);
+    let address = UnixAddr::new(path).map_err(|error| failure(error.into()))?;
+    let socket = socket::open(AddressFamily::Unix).map_err(failure)?;
+    socket.set_nonblocking(false).map_err(failure)?;
+    loop {
+        // SO_SNDTIMEO may fire an eighth of its time late (the kernel's timer wheel), so the wait for space in the
+        // queue is split into steps.
+        let step = attempt.begin_slice(attempt.end).remaining().mul_f64(0.85);
+        let step = step.max(Duration::from_millis(1));
+        socket.set_write_timeout(Some(step)).map_err(failure)?;
+        match socket::connect(&socket, &address) {
+            Ok(()) => break,
+            Err(Errno::EAGAIN | Errno::EINTR) if attempt.end.has_passed() => {
+                let path = path.display();
+                let doing = format!("connecting to {path}: its accept queue is full");
+                return Err(Failure::timeout(doing));
             }
+            Err(Errno::EAGAIN | Errno::EINTR) => attempt.client.sweep().check_parked(),
+            Err(error) => return Err(failure(error.into())),
         }
-        Err(error) => return Err(failure(error)),
     }
-    if let Some(peer) = peer(&socket) {
-        attempt.client.log.record_peer(peer);
+    socket.set_nonblocking(true).map_err(failure)?;
+    let socket = Arc::new(socket);
+    if let Ok(peer) = getsockopt(&socket, PeerCredentials) {
+        let pid = u32::try_from(peer.pid()).unwrap_or_default();
+        let peers = &mut attempt.client.sweep().unix_peers;
+        // The pidfd of the first one shows whether that PID has been reused.
+        if peers.iter().all(|known| known.pid != pid) {
+            let pidfd = getsockopt(&socket, PeerPidfd).ok().map(Arc::new);
+            peers.push(UnixPeer { pid, pidfd });
+        }
     }
-    attempt.connected_unix(&socket);
+    attempt.state().connected = Some((Arc::clone(&socket), None));
     Ok(socket)
 }
 
-/// Waits for space in the accept queue until the attempt ends; returns whether there was any.
-fn wait_in_queue(socket: &Socket, address: &UnixAddr, attempt: &Attempt) -> Result<bool, Errno> {
-    socket.set_blocking(true)?;
-    while !attempt.end.has_passed() {
-        // SO_SNDTIMEO may fire an eighth of its time late (the kernel's timer wheel), so the wait is split
-        // into steps.
-        let step = attempt.begin_slice(attempt.end).remaining().mul_f64(0.85);
-        socket.set_send_timeout(step.max(Duration::from_millis(1)))?;
-        match socket.connect(address) {
-            Ok(()) => {
-                socket.set_blocking(false)?;
-                return Ok(true);
-            }
-            Err(Errno::EAGAIN | Errno::EINTR) => attempt.client.parked.check(),
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(false)
-}
-
-fn peer(socket: &Socket) -> Option<UnixPeer> {
-    let pid = socket.peer_pid().ok()?;
-    Some(UnixPeer {
-        pid: u32::try_from(pid).unwrap_or_default(),
-        pidfd: socket.peer_pidfd().ok().map(Arc::new),
-    })
-}
-
 /// The cause for an error of connecting to `path`, and a message with a remedy.
-fn failure(path: &Path, error: Errno) -> Failure {
+fn failure(path: &Path, error: &io::Error) -> Failure {
+    use TransportError::{Network, Refused};
+    let shown = error.to_string();
     let is_socket = || fs::metadata(path).is_ok_and(|found| found.file_type().is_socket());
-    let (meaning, advice) = match error {
+    let (cause, advice) = match Errno::from_raw(error.raw_os_error().unwrap_or_default()) {
         Errno::ENOENT | Errno::ENOTDIR => (
-            TransportError::Refused,
+            Refused,
             "does not exist; start the backend, or correct \"unix_socket\"",
         ),
         // Also returned for a path that is not a socket (`unix_find_bsd` in net/unix/af_unix.c).
-        Errno::ECONNREFUSED if !is_socket() => (
-            TransportError::Refused,
-            "is not a socket; correct \"unix_socket\"",
-        ),
-        Errno::ECONNREFUSED => (
-            TransportError::Refused,
-            "no process listens there; start the backend",
-        ),
-        Errno::EPROTOTYPE => (
-            TransportError::Refused,
-            "is not a stream socket; correct \"unix_socket\"",
-        ),
+        Errno::ECONNREFUSED if !is_socket() => {
+            (Refused, "is not a socket; correct \"unix_socket\"")
+        }
+        Errno::ECONNREFUSED => (Refused, "no process listens there; start the backend"),
+        Errno::EPROTOTYPE => (Refused, "is not a stream socket; correct \"unix_socket\""),
         Errno::EACCES | Errno::EPERM => (
-            TransportError::Network,
+            Network,
             "permission denied; connecting needs write permission on the socket and search permission \
              on its directories",
         ),
-        error => {
-            let detail = format!("{}: {}", path.display(), io::Error::from(error));
-            return Failure::new(transport_error(error), detail);
-        }
+        _ => (transport_error(error), &*shown),
     };
-    Failure::new(meaning, format!("{}: {advice}", path.display()))
+    Failure::new(cause, format!("{}: {advice}", path.display()))
 }
 
 #[cfg(test)]

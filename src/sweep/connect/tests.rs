@@ -1,7 +1,7 @@
 //! Which of several addresses is used, when the others are tried, and how failures are reported.
 
 use std::io::Read;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::os::fd::AsRawFd;
 
 use nix::sys::socket::{Backlog, SockFlag, SockType, bind, listen, socket as new_socket};
@@ -9,7 +9,6 @@ use nix::sys::socket::{Backlog, SockFlag, SockType, bind, listen, socket as new_
 use super::*;
 use crate::cause::Class;
 use crate::sweep::http::tests::settings;
-use crate::sweep::parked::Reach;
 
 const LIMIT: Duration = Duration::from_millis(900);
 
@@ -20,8 +19,7 @@ fn attempt(limit: Duration) -> Attempt {
 
 /// The addresses that were tried.
 fn tried(attempt: &Attempt) -> Vec<SocketAddr> {
-    let log = attempt.client.log.lock();
-    log.remotes.iter().copied().collect()
+    attempt.client.sweep().remotes.iter().copied().collect()
 }
 
 fn listener(address: &str) -> (TcpListener, SocketAddr) {
@@ -78,13 +76,20 @@ pub(in crate::sweep) fn refusing(address: &str) -> (std::os::fd::OwnedFd, Socket
     (fd, address)
 }
 
-/// The addresses of the attempt's sockets, and whether they are connected.
-fn open(attempt: &Attempt) -> Vec<(SocketAddr, bool)> {
-    let sockets = attempt.sockets();
-    let remote = |open: &crate::sweep::attempt::OpenSocket| open.connection.unwrap().remote;
-    sockets
-        .iter()
-        .map(|open| (remote(open), open.reach() != Reach::Unconnected))
+/// The attempt's connections, and whether they are connected.
+fn open(attempt: &Attempt) -> Vec<(Connection, bool)> {
+    let state = attempt.state();
+    let connecting = state.connecting.iter().map(|(_, ends)| (*ends, false));
+    let connected = state.connected.iter();
+    connecting
+        .chain(connected.map(|(_, ends)| (ends.unwrap(), true)))
+        .collect()
+}
+
+/// The addresses of the attempt's connections, and whether they are connected.
+fn open_to(attempt: &Attempt) -> Vec<(SocketAddr, bool)> {
+    let open = open(attempt).into_iter();
+    open.map(|(ends, connected)| (ends.remote, connected))
         .collect()
 }
 
@@ -101,10 +106,10 @@ fn a_pending_connect_outweighs_a_refusal() {
             (Class::TimeoutUnreachable(TransportError::Timeout), true)
         );
         assert_eq!(failure.detail, format!("connecting to {}", full.address));
-        assert_eq!(open(&attempt), [(full.address, false)]);
+        assert_eq!(open_to(&attempt), [(full.address, false)]);
         assert!(Monotonic::now().since(start) >= LIMIT);
         assert!(tried(&attempt).contains(&full.address));
-        let local = attempt.sockets()[0].connection.unwrap().local;
+        let local = open(&attempt)[0].0.local;
         assert!(local.ip().is_loopback() && local.port() != 0, "{local}");
     }
     drop((full.listener, full.waiting));
@@ -120,8 +125,8 @@ fn the_next_address_is_tried_beside_a_pending_one() {
     let took = Monotonic::now().since(start);
     assert!(took >= DELAY && took < DELAY * 2, "{took:?}");
     let (accepted, from) = accepting.accept().unwrap();
-    assert_eq!(open(&attempt), [(address, true)]);
-    assert_eq!(attempt.sockets()[0].connection.unwrap().local, from);
+    assert_eq!(open_to(&attempt), [(address, true)]);
+    assert_eq!(open(&attempt)[0].0.local, from);
     assert_eq!(tried(&attempt).len(), 2, "the pending one as well");
     drop((socket, accepted));
 }
@@ -144,7 +149,7 @@ fn the_first_established_connection_is_used_even_if_it_began_earlier() {
         connecting.join().unwrap()
     });
     drop(socket.unwrap());
-    assert_eq!(open(&attempt), [(full.address, true)]);
+    assert_eq!(open_to(&attempt), [(full.address, true)]);
     full.waiting.clear();
 }
 
@@ -172,7 +177,7 @@ fn the_last_failure_is_reported_if_all_fail() {
         (Class::TimeoutUnreachable(TransportError::Refused), false)
     );
     assert!(failure.detail.starts_with(&second.to_string()), "{failure}");
-    assert_eq!(open(&attempt), []);
+    assert_eq!(open_to(&attempt), []);
 }
 
 #[test]

@@ -69,7 +69,7 @@ fn reset_at_the_end(stream: &TcpStream) {
 
 /// The settings of a client for `base_url`.
 pub(in crate::sweep) fn settings(base_url: &str) -> Client {
-    Client::new(base_url.parse().unwrap(), "tester", None)
+    Client::new(base_url.parse().unwrap(), "tester", 0, None)
 }
 
 /// A client of a server that runs `script` on each connection, after the request's head.
@@ -81,14 +81,14 @@ fn client(script: impl Fn(&mut TcpStream) + Send + 'static) -> Arc<Client> {
 fn proxied(script: impl Fn(&mut TcpStream) + Send + 'static) -> Arc<Client> {
     let proxy = ureq::Proxy::new(&format!("http://{}", server(script))).unwrap();
     let backend = "http://backend.example".parse().unwrap();
-    Client::new(backend, "tester", Some(proxy)).into()
+    Client::new(backend, "tester", 0, Some(proxy)).into()
 }
 
 /// Makes one attempt.
 fn attempt(client: &Arc<Client>, options: &Options, keep_body: bool, end: Monotonic) -> Attempted {
     let attempt = Arc::new(Attempt::new(client, end, end.remaining()));
     let result = attempt.send("/", options, keep_body);
-    (result, attempt.received() != Received::Nothing)
+    (result, attempt.state().received != Received::Nothing)
 }
 
 /// An attempt against a server that sends `text` and closes.
@@ -346,7 +346,7 @@ fn a_user_agent_may_be_of_any_length() {
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\nhi");
     });
     let base_url = format!("http://{address}").parse().unwrap();
-    let client = Client::new(base_url, &"x".repeat(20_000), None).into();
+    let client = Client::new(base_url, &"x".repeat(20_000), 0, None).into();
     let reply = attempt(&client, &options(), true, soon());
     assert_eq!(summary(&reply), "response \"hi\"", "{reply:?}");
 }
@@ -422,7 +422,7 @@ fn nothing_is_sent_in_clear_text_where_tls_is_required() {
     let secured = format!("https://{}", listener.local_addr().unwrap());
     let proxy = ureq::Proxy::new(&secured.replace("//", "//me:secret@")).unwrap();
     let backend = "http://backend.example".parse().unwrap();
-    let by_proxy = Client::new(backend, "tester", Some(proxy));
+    let by_proxy = Client::new(backend, "tester", 0, Some(proxy));
     let direct = settings(&secured);
     for (client, expected) in [(by_proxy, "Network false"), (direct, "Tls false")] {
         let reply = attempt(&client.into(), &options(), true, soon());

@@ -1,5 +1,6 @@
 //! Connecting to a UNIX socket: a connection and its peer, or a failure with a remedy.
 
+use std::io::Read;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::thread;
@@ -42,8 +43,7 @@ fn each_peer_is_recorded_once_per_sweep() {
     let attempt = attempt(Duration::from_secs(5));
     let _first = connect(&path, &attempt).unwrap();
     let _second = connect(&path, &attempt).unwrap();
-    let log = &attempt.client.log;
-    let peers = log.lock().unix_peers.clone();
+    let peers = attempt.client.sweep().unix_peers.clone();
     let [peer] = peers.as_slice() else {
         panic!("{peers:?}");
     };
@@ -55,7 +55,7 @@ fn each_peer_is_recorded_once_per_sweep() {
         assert!(info.contains(&line), "{info}");
     }
     attempt.client.begin_sweep();
-    assert!(log.lock().unix_peers.is_empty());
+    assert!(attempt.client.sweep().unix_peers.is_empty());
 }
 
 #[test]
@@ -77,7 +77,7 @@ fn a_full_queue_is_waited_for_until_the_end_and_no_longer() {
             (Class::TimeoutUnreachable(TransportError::Timeout), true)
         );
         assert!(failure.detail.contains("queue is full"), "{failure}");
-        assert!(attempt.client.log.lock().unix_peers.is_empty());
+        assert!(attempt.client.sweep().unix_peers.is_empty());
         late
     };
     thread::scope(|scope| {
@@ -110,11 +110,8 @@ fn space_in_the_queue_is_used_at_once() {
         let _accepted = listener.accept().unwrap();
         let socket = connecting.join().unwrap().unwrap();
         assert!(Monotonic::now().since(freed) < Duration::from_secs(1));
-        assert_eq!(
-            socket.receive(&mut [0]),
-            Err(Errno::EAGAIN),
-            "it never blocks"
-        );
+        let read = (&*socket).read(&mut [0]).map_err(|error| error.kind());
+        assert_eq!(read, Err(io::ErrorKind::WouldBlock), "it never blocks");
         socket
     });
     drop(connected);
@@ -144,7 +141,7 @@ fn a_failure_has_a_remedy() {
         assert!(failure.detail.contains(part), "{name}: {failure}");
         assert!(failure.detail.contains("; "), "{name}: {failure}");
     }
-    let denied = failure(Path::new("/x"), Errno::EACCES);
+    let denied = failure(Path::new("/x"), &Errno::EACCES.into());
     assert_eq!(
         denied.class,
         Class::TimeoutUnreachable(TransportError::Network)
