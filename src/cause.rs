@@ -100,27 +100,13 @@ impl Class {
         })
     }
 
-    /// Whether the last attempt brought a complete HTTP response.
-    pub const fn is_complete(self) -> bool {
-        match self {
-            Self::Ok | Self::RateLimited | Self::HttpError(_) => true,
-            Self::TimeoutUnreachable(_) | Self::Skipped(_) => false,
-        }
-    }
-
     /// The severity of this class for a core (`core`) or auxiliary route.
     pub const fn severity(self, core: bool) -> Severity {
         match self {
             Self::Ok => Severity::Fine,
-            Self::RateLimited => Severity::Soft,
             Self::HttpError(_) => Severity::Hard,
-            Self::TimeoutUnreachable(_) | Self::Skipped(_) => {
-                if core {
-                    Severity::Hard
-                } else {
-                    Severity::Soft
-                }
-            }
+            Self::TimeoutUnreachable(_) | Self::Skipped(_) if core => Severity::Hard,
+            Self::RateLimited | Self::TimeoutUnreachable(_) | Self::Skipped(_) => Severity::Soft,
         }
     }
 }

@@ -16,7 +16,7 @@ pub struct Proof {
     pub starved: Option<Duration>,
 }
 
-/// The result of probing one route. Small, because there may be 100,000.
+/// The result of probing one route. Small, because there may be 10,000.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProbeResult {
     /// The class of the result.
@@ -49,22 +49,14 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Every class, as machine-readable reports name it, with its count. Destructured, so that a new field
-    /// fails to compile here.
+    /// Every class, as machine-readable reports name it, with its count.
     pub fn by_class(self) -> [(&'static str, usize); 5] {
-        let Self {
-            ok,
-            timeout_unreachable,
-            rate_limited,
-            http_error,
-            skipped,
-        } = self;
         [
-            ("ok", ok),
-            ("timeout_unreachable", timeout_unreachable),
-            ("rate_limited", rate_limited),
-            ("http_error", http_error),
-            ("skipped", skipped),
+            ("ok", self.ok),
+            ("timeout_unreachable", self.timeout_unreachable),
+            ("rate_limited", self.rate_limited),
+            ("http_error", self.http_error),
+            ("skipped", self.skipped),
         ]
     }
 }
@@ -107,32 +99,22 @@ impl Verdict {
 
 /// What the core routes' results prove about the backend.
 pub fn backend_state<'a>(core: impl IntoIterator<Item = &'a ProbeResult>) -> BackendState {
-    let (mut any, mut hung, mut down) = (false, true, true);
-    for result in core {
-        any = true;
-        hung &= result.proof.silent;
-        down &= !result.proof.received_any && unreachable(result.class);
-    }
-    match (any, hung, down) {
-        (true, true, _) => BackendState::Hung,
-        (true, false, true) => BackendState::Down,
-        _ => BackendState::Up,
-    }
-}
-
-/// Whether an attempt got no response because of the other side.
-const fn unreachable(class: Class) -> bool {
-    match class {
-        Class::TimeoutUnreachable(error) => match error {
-            TransportError::Timeout
-            | TransportError::Refused
-            | TransportError::Reset
-            | TransportError::Dns
-            | TransportError::Tls
-            | TransportError::Network => true,
-            TransportError::Deadline => false,
-        },
+    let core: Vec<_> = core.into_iter().collect();
+    let is_down = |result: &&ProbeResult| match result.class {
+        // An attempt that the deadline cut short says nothing about the backend.
+        Class::TimeoutUnreachable(error) => {
+            error != TransportError::Deadline && !result.proof.received_any
+        }
         Class::Ok | Class::RateLimited | Class::HttpError(_) | Class::Skipped(_) => false,
+    };
+    if core.is_empty() {
+        BackendState::Up
+    } else if core.iter().all(|result| result.proof.silent) {
+        BackendState::Hung
+    } else if core.iter().all(is_down) {
+        BackendState::Down
+    } else {
+        BackendState::Up
     }
 }
 

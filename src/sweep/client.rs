@@ -12,8 +12,9 @@ use ureq::ProxyProtocol;
 use ureq::config::Config;
 
 use super::parked::Parked;
+use super::tls::tls_config;
 use super::transport::{HEAD_MAX, OUTPUT};
-use crate::manifest::BaseUrl;
+use crate::manifest::{BaseUrl, Manifest, Proxy, Scheme};
 
 /// What all attempts of a run share.
 #[derive(Debug)]
@@ -61,30 +62,23 @@ pub struct UnixPeer {
 }
 
 impl Client {
-    /// A client whose requests have headers of at most `longest_header` bytes each, besides `user_agent`.
-    pub(super) fn new(
-        base_url: BaseUrl,
-        user_agent: &str,
-        longest_header: usize,
-        proxy: Option<ureq::Proxy>,
-    ) -> Self {
-        let config = Config::builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .max_response_header_size(HEAD_MAX)
-            .output_buffer_size(OUTPUT + user_agent.len() + longest_header)
-            .max_idle_connections(0)
-            .user_agent(user_agent)
-            .proxy(proxy)
-            .build();
-        Self {
-            base_url,
-            unix_socket: None,
-            config,
-            tls_config: None,
+    /// Reads the trusted roots and chooses the proxy, if needed.
+    pub(super) fn new(manifest: &Manifest) -> anyhow::Result<Self> {
+        let tls_config = match manifest.base_url.scheme() {
+            Scheme::Http => None,
+            Scheme::Https => Some(tls_config()?),
+        };
+        let proxy = match manifest.proxy {
+            Proxy::None => None,
+            Proxy::Env => proxy_from_environment()?,
+        };
+        Ok(Self {
+            base_url: manifest.base_url.clone(),
+            unix_socket: manifest.unix_socket.clone(),
+            config: config(manifest, proxy),
+            tls_config,
             sweep: Mutex::default(),
-        }
+        })
     }
 
     /// Begins another sweep. Names are looked up again, because they may change between two sweeps, and
@@ -99,12 +93,29 @@ impl Client {
     }
 }
 
+/// How ureq makes each request.
+pub(super) fn config(manifest: &Manifest, proxy: Option<ureq::Proxy>) -> Config {
+    let headers = (manifest.routes.iter()).flat_map(|route| &route.options.headers);
+    let lengths = headers.map(|header| header.name.len() + header.value.reveal().len());
+    let longest_header = lengths.fold(manifest.user_agent.len(), usize::max);
+    Config::builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .max_response_header_size(HEAD_MAX)
+        .output_buffer_size(OUTPUT + longest_header)
+        .max_idle_connections(0)
+        .user_agent(&manifest.user_agent)
+        .proxy(proxy)
+        .build()
+}
+
 /// The proxy that the environment names, if it names one.
 ///
 /// # Errors
 ///
 /// It is not an HTTP proxy. ureq would connect directly instead of through a SOCKS proxy.
-pub(super) fn proxy_from_environment() -> anyhow::Result<Option<ureq::Proxy>> {
+fn proxy_from_environment() -> anyhow::Result<Option<ureq::Proxy>> {
     match ureq::Proxy::try_from_env() {
         Some(proxy) if proxy.protocol() != ProxyProtocol::Http => bail!(
             "the environment names a proxy that is not an HTTP proxy; set ALL_PROXY, HTTPS_PROXY or HTTP_PROXY \

@@ -29,7 +29,7 @@ use self::history::SweepHistory;
 use self::round::{Results, Round, Routes, apply_late_answers, is_partly_silent, merge};
 use crate::cause::{Severity, SkipReason};
 use crate::clock::Monotonic;
-use crate::manifest::{Manifest, Proxy, Scheme};
+use crate::manifest::Manifest;
 use crate::verdict::{self, BackendState, ProbeResult, Verdict};
 
 pub use self::client::{Connection, UnixPeer};
@@ -93,27 +93,9 @@ impl<'m> Prober<'m> {
     /// `https` routes are to be probed and no root is trusted, or the environment names a proxy that is not
     /// supported.
     pub fn new(manifest: &'m Manifest) -> anyhow::Result<Self> {
-        let tls_config = match manifest.base_url.scheme() {
-            Scheme::Http => None,
-            Scheme::Https => Some(tls::tls_config()?),
-        };
-        let proxy = match manifest.proxy {
-            Proxy::None => None,
-            Proxy::Env => client::proxy_from_environment()?,
-        };
-        let headers = manifest
-            .routes
-            .iter()
-            .flat_map(|route| &route.options.headers);
-        let lengths = headers.map(|header| header.name.len() + header.value.reveal().len());
-        let longest_header = lengths.max().unwrap_or_default();
-        let (base_url, user_agent) = (manifest.base_url.clone(), &manifest.user_agent);
-        let mut client = Client::new(base_url, user_agent, longest_header, proxy);
-        client.unix_socket.clone_from(&manifest.unix_socket);
-        client.tls_config = tls_config;
         Ok(Self {
             manifest,
-            client: Arc::new(client),
+            client: Arc::new(Client::new(manifest)?),
         })
     }
 

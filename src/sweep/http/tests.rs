@@ -8,9 +8,9 @@ use std::time::Duration;
 use super::*;
 use crate::cause::Class;
 use crate::clock::Monotonic;
-use crate::manifest::{Expect, Method};
+use crate::manifest::{Expect, LoadOptions, Manifest, Method, Source, Variables};
 use crate::sweep::attempt::Received;
-use crate::sweep::client::Client;
+use crate::sweep::client::{self, Client};
 use crate::sweep::connect::tests::{FullQueue, refusing};
 
 /// A response or a failure, and whether at least one byte was received.
@@ -67,9 +67,31 @@ fn reset_at_the_end(stream: &TcpStream) {
     nix::sys::socket::setsockopt(stream, nix::sys::socket::sockopt::Linger, &abort).unwrap();
 }
 
+/// A manifest for `base_url`.
+fn manifest(base_url: &str, user_agent: &str) -> Manifest {
+    let text = format!(
+        r#"{{"base_url": "{base_url}", "user_agent": "{user_agent}",
+             "routes": [{{"path": "/", "core": true}}]}}"#
+    );
+    let options = LoadOptions {
+        base_url: None,
+        variables: Variables::MayBeMissing,
+    };
+    Manifest::parse(text.as_bytes(), Source::Stdin, &options).unwrap()
+}
+
 /// The settings of a client for `base_url`.
 pub(in crate::sweep) fn settings(base_url: &str) -> Client {
-    Client::new(base_url.parse().unwrap(), "tester", 0, None)
+    Client::new(&manifest(base_url, "tester")).unwrap()
+}
+
+/// The settings of a client whose proxy is at `url`.
+fn proxied_by(url: &str) -> Client {
+    let backend = "http://backend.example";
+    let proxy = ureq::Proxy::new(url).unwrap();
+    let mut client = settings(backend);
+    client.config = client::config(&manifest(backend, "tester"), Some(proxy));
+    client
 }
 
 /// A client of a server that runs `script` on each connection, after the request's head.
@@ -79,9 +101,7 @@ fn client(script: impl Fn(&mut TcpStream) + Send + 'static) -> Arc<Client> {
 
 /// A client whose proxy runs `script` on each connection, after the CONNECT request.
 fn proxied(script: impl Fn(&mut TcpStream) + Send + 'static) -> Arc<Client> {
-    let proxy = ureq::Proxy::new(&format!("http://{}", server(script))).unwrap();
-    let backend = "http://backend.example".parse().unwrap();
-    Client::new(backend, "tester", 0, Some(proxy)).into()
+    proxied_by(&format!("http://{}", server(script))).into()
 }
 
 /// Makes one attempt.
@@ -345,8 +365,8 @@ fn a_user_agent_may_be_of_any_length() {
     let address = server(|stream| {
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\nhi");
     });
-    let base_url = format!("http://{address}").parse().unwrap();
-    let client = Client::new(base_url, &"x".repeat(20_000), 0, None).into();
+    let manifest = manifest(&format!("http://{address}"), &"x".repeat(20_000));
+    let client = Client::new(&manifest).unwrap().into();
     let reply = attempt(&client, &options(), true, soon());
     assert_eq!(summary(&reply), "response \"hi\"", "{reply:?}");
 }
@@ -420,10 +440,9 @@ fn a_redirect_needs_a_tunnel_of_its_own() {
 fn nothing_is_sent_in_clear_text_where_tls_is_required() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let secured = format!("https://{}", listener.local_addr().unwrap());
-    let proxy = ureq::Proxy::new(&secured.replace("//", "//me:secret@")).unwrap();
-    let backend = "http://backend.example".parse().unwrap();
-    let by_proxy = Client::new(backend, "tester", 0, Some(proxy));
-    let direct = settings(&secured);
+    let by_proxy = proxied_by(&secured.replace("//", "//me:secret@"));
+    let mut direct = settings("http://backend.example");
+    direct.base_url = secured.parse().unwrap();
     for (client, expected) in [(by_proxy, "Network false"), (direct, "Tls false")] {
         let reply = attempt(&client.into(), &options(), true, soon());
         let (mut stream, _) = listener.accept().unwrap();
