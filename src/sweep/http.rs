@@ -1,7 +1,7 @@
 //! One attempt over HTTP, including its redirects: the response, or why there is none. `probe` judges both.
 //! Only this file and failure, transport, tls, dns and client use ureq.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write, sink};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use super::dns::bare_host;
 use super::failure::Failure;
 use super::transport::Network;
 use crate::cause::ResponseError;
-use crate::manifest::{BaseUrl, Method, Options, Scheme};
+use crate::manifest::{BaseUrl, Options, Scheme};
 
 /// The capacity of ureq's list of addresses.
 const ADDRESSES_MAX: usize = 16;
@@ -95,11 +95,7 @@ impl Resolver for Network {
 
 /// One request: the first one, or one after a redirect.
 fn request(url: &str, options: &Options) -> Result<http::Request<()>, Error> {
-    let method = match options.method {
-        Method::Get => http::Method::GET,
-        Method::Head => http::Method::HEAD,
-    };
-    let mut request = http::Request::builder().method(method).uri(url);
+    let mut request = (http::Request::builder().method(options.method.as_str())).uri(url);
     for header in &options.headers {
         request = request.header(&header.name, header.value.reveal().as_bytes());
     }
@@ -136,12 +132,8 @@ fn complete(
     if options.expect.accepts(status) {
         let reader = response.into_body().into_reader();
         let mut reader = reader.take(options.max_body_bytes as u64);
-        let end = if keep_body {
-            reader.read_to_end(&mut body).map(drop)
-        } else {
-            io::copy(&mut reader, &mut io::sink()).map(drop)
-        };
-        end.map_err(|error| {
+        let kept: &mut dyn Write = if keep_body { &mut body } else { &mut sink() };
+        io::copy(&mut reader, kept).map_err(|error| {
             let mut failure = Failure::from(Error::from(error));
             failure.status = Some(status);
             if failure.at_end {

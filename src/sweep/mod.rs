@@ -63,9 +63,6 @@ pub trait SweepEvents: Sync {
     fn unhealthy(&self, _sweep: &Sweep, _verdict: &Verdict, _left: Duration) {}
 }
 
-/// Ignores all events.
-impl SweepEvents for () {}
-
 /// Probes the routes of one manifest.
 #[derive(Debug)]
 pub struct Prober<'m> {

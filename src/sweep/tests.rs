@@ -10,6 +10,9 @@ use crate::cause::{Class, SkipReason, TransportError};
 use crate::manifest::{Source, Variables};
 use crate::sweep::http::tests::read_head;
 
+/// Ignores all events.
+impl SweepEvents for () {}
+
 /// A name for 127.0.0.1, read as a number by every resolver (inet_aton(3)), so that no hosts file is needed.
 const NAME: &str = "0x7f000001";
 
