@@ -123,32 +123,28 @@ fn judge(
     full: bool,
 ) -> (Class, Option<Box<str>>) {
     let options = &route.options;
-    let with = |class, detail: String| (class, Some(options.redact(&detail).into()));
-    let response = match response {
-        Ok(response) => response,
+    let (class, detail) = match response {
         Err(failure) if failure.at_end && !full => {
             let class = Class::TimeoutUnreachable(TransportError::Deadline);
-            return with(class, failure.detail);
+            (class, Some(failure.detail))
         }
-        Err(failure) => return with(failure.class, failure.detail),
+        Err(failure) => (failure.class, Some(failure.detail)),
+        Ok(response) if options.expect.accepts(response.status) => {
+            let checks = route.checks.as_ref();
+            match checks.and_then(|checks| failed_checks(checks, options, &response)) {
+                Some(detail) => (Class::HttpError(ResponseError::Body), Some(detail)),
+                None => (Class::Ok, None),
+            }
+        }
+        Ok(response) if response.status == 429 => (Class::RateLimited, None),
+        Ok(response) => {
+            let location = response.location.as_deref();
+            let location = location.map(|location| shortened(&options.redact(location)));
+            let detail = unexpected(&options.expect, location);
+            (Class::HttpError(ResponseError::Status), detail)
+        }
     };
-    if !options.expect.accepts(response.status) {
-        if response.status == 429 {
-            return (Class::RateLimited, None);
-        }
-        let class = Class::HttpError(ResponseError::Status);
-        let location = response.location.as_deref();
-        let location = location.map(|location| shortened(&options.redact(location)));
-        return match unexpected(&options.expect, location) {
-            Some(detail) => with(class, detail),
-            None => (class, None),
-        };
-    }
-    let checks = route.checks.as_ref();
-    match checks.and_then(|checks| failed_checks(checks, options, &response)) {
-        Some(detail) => with(Class::HttpError(ResponseError::Body), detail),
-        None => (Class::Ok, None),
-    }
+    (class, detail.map(|detail| options.redact(&detail).into()))
 }
 
 /// What was expected instead of an unexpected status, and where a redirect leads.
