@@ -1,16 +1,25 @@
 //! Resolves names within an attempt's time. getaddrinfo(3) has no timeout, so each lookup has its own
 //! thread. A name that was found is not looked up again during a sweep, and numeric addresses never.
 
-use std::net::{IpAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 
+use ureq::Error;
+use ureq::config::Config;
 use ureq::http::Uri;
+use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::NextTimeout;
 
 use super::attempt::Attempt;
 use super::failure::Failure;
+use super::transport::Network;
 use crate::cause::TransportError;
+use crate::manifest::Scheme;
+
+/// The capacity of ureq's list of addresses.
+const ADDRESSES_MAX: usize = 16;
 
 impl Attempt {
     /// The addresses of `host`, a name or a number without brackets, by the attempt's end.
@@ -54,6 +63,27 @@ impl Attempt {
                 Ok(found) => found.map_err(|error| failed(error.to_string())),
             };
         }
+    }
+}
+
+/// Resolves names by the end of the attempt; resolves nothing if the backend listens on a UNIX socket.
+impl Resolver for Network {
+    fn resolve(&self, uri: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
+        let Self(attempt) = self;
+        let mut resolved = self.empty();
+        if attempt.client.unix_socket.is_some() {
+            return Ok(resolved);
+        }
+        let scheme = match uri.scheme_str() {
+            Some("https") => Scheme::Https,
+            Some(_) | None => Scheme::Http,
+        };
+        let port = uri.port_u16().unwrap_or(scheme.port());
+        let addresses = attempt.resolve(bare_host(uri))?;
+        for address in addresses.into_iter().take(ADDRESSES_MAX) {
+            resolved.push(SocketAddr::new(address, port));
+        }
+        Ok(resolved)
     }
 }
 

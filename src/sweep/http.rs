@@ -2,24 +2,16 @@
 //! Only this file and failure, transport, tls, dns and client use ureq.
 
 use std::io::{self, Read, Write, sink};
-use std::net::SocketAddr;
 use std::sync::Arc;
 
-use ureq::config::Config;
-use ureq::http::{self, Uri};
-use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::NextTimeout;
+use ureq::http;
 use ureq::{Agent, Body, Error};
 
 use super::attempt::Attempt;
-use super::dns::bare_host;
 use super::failure::Failure;
 use super::transport::Network;
 use crate::cause::ResponseError;
-use crate::manifest::{BaseUrl, Options, Scheme};
-
-/// The capacity of ureq's list of addresses.
-const ADDRESSES_MAX: usize = 16;
+use crate::manifest::{BaseUrl, Options};
 
 /// A response with any status.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -69,27 +61,6 @@ impl Attempt {
             status: redirected,
             ..Failure::response(ResponseError::Redirects, detail)
         })
-    }
-}
-
-/// Resolves names by the end of the attempt; resolves nothing if the backend listens on a UNIX socket.
-impl Resolver for Network {
-    fn resolve(&self, uri: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
-        let Self(attempt) = self;
-        let mut resolved = self.empty();
-        if attempt.client.unix_socket.is_some() {
-            return Ok(resolved);
-        }
-        let scheme = match uri.scheme_str() {
-            Some("https") => Scheme::Https,
-            Some(_) | None => Scheme::Http,
-        };
-        let port = uri.port_u16().unwrap_or(scheme.port());
-        let addresses = attempt.resolve(bare_host(uri))?;
-        for address in addresses.into_iter().take(ADDRESSES_MAX) {
-            resolved.push(SocketAddr::new(address, port));
-        }
-        Ok(resolved)
     }
 }
 

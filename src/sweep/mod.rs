@@ -43,23 +43,21 @@ const DEADLINE_SLACK: Duration = Duration::from_millis(500);
 /// How often the parked requests are checked during the grace period.
 const GRACE_STEP: Duration = Duration::from_millis(100);
 
-/// Callbacks for the events of the sweeps.
+/// Callbacks for the events of the sweeps, called by the sweeping thread except for [`Self::progress`].
 pub trait SweepEvents: Sync {
-    /// A sweep begins; no request has been sent yet. Called by the sweeping thread.
+    /// A sweep begins; no request has been sent yet.
     fn sweep_begins(&self) {}
 
-    /// Every core route was silent; the parked requests are given this grace period. Called by the sweeping
-    /// thread.
+    /// Every core route was silent; the parked requests are given this grace period.
     fn grace_begins(&self, _grace: Duration) {}
 
-    /// The last round of the sweep's core is over, the grace period included. Called by the sweeping thread.
+    /// The last round of the sweep's core is over, the grace period included.
     fn core_ends(&self) {}
 
     /// `done` of `total` probes are done. Called by every probing thread.
     fn progress(&self, _done: usize, _total: usize) {}
 
-    /// This sweep was unhealthy, and another one follows within the remaining time. Called by the
-    /// sweeping thread.
+    /// This sweep was unhealthy, and another one follows within the remaining time.
     fn unhealthy(&self, _sweep: &Sweep, _verdict: &Verdict, _left: Duration) {}
 }
 
