@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use anyhow::bail;
+use anyhow::ensure;
 use rustls::ClientConfig;
 use ureq::ProxyProtocol;
 use ureq::config::Config;
@@ -62,21 +62,22 @@ pub struct UnixPeer {
 }
 
 impl Client {
-    /// Reads the trusted roots and chooses the proxy, if needed.
+    /// Reads the trusted roots and chooses the proxy, if needed (see [`Prober::new`](super::Prober::new)).
     pub(super) fn new(manifest: &Manifest) -> anyhow::Result<Self> {
-        let tls_config = match manifest.base_url.scheme() {
-            Scheme::Http => None,
-            Scheme::Https => Some(tls_config()?),
-        };
-        let proxy = match manifest.proxy {
-            Proxy::None => None,
-            Proxy::Env => proxy_from_environment()?,
-        };
+        let is_https = manifest.base_url.scheme() == Scheme::Https;
+        let uses_proxy = manifest.proxy == Proxy::Env;
+        let proxy = uses_proxy.then(ureq::Proxy::try_from_env).flatten();
+        // ureq would connect directly instead of through a SOCKS proxy.
+        ensure!(
+            (proxy.as_ref()).is_none_or(|proxy| proxy.protocol() == ProxyProtocol::Http),
+            "the environment names a proxy that is not an HTTP proxy; set ALL_PROXY, HTTPS_PROXY or HTTP_PROXY \
+             (the first of them counts) to http://HOST:PORT"
+        );
         Ok(Self {
             base_url: manifest.base_url.clone(),
             unix_socket: manifest.unix_socket.clone(),
             config: config(manifest, proxy),
-            tls_config,
+            tls_config: is_https.then(tls_config).transpose()?,
             sweep: Mutex::default(),
         })
     }
@@ -108,19 +109,4 @@ pub(super) fn config(manifest: &Manifest, proxy: Option<ureq::Proxy>) -> Config 
         .user_agent(&manifest.user_agent)
         .proxy(proxy)
         .build()
-}
-
-/// The proxy that the environment names, if it names one.
-///
-/// # Errors
-///
-/// It is not an HTTP proxy. ureq would connect directly instead of through a SOCKS proxy.
-fn proxy_from_environment() -> anyhow::Result<Option<ureq::Proxy>> {
-    match ureq::Proxy::try_from_env() {
-        Some(proxy) if proxy.protocol() != ProxyProtocol::Http => bail!(
-            "the environment names a proxy that is not an HTTP proxy; set ALL_PROXY, HTTPS_PROXY or HTTP_PROXY \
-             (the first of them counts) to http://HOST:PORT"
-        ),
-        proxy => Ok(proxy),
-    }
 }

@@ -53,7 +53,8 @@ pub fn until_healthy(
 pub(super) struct SweepHistory {
     /// The results of the last sweep, by route.
     results: Vec<ProbeResult>,
-    /// Of each route that has not been OK since: its last HTTP error, or another result, with all attempts.
+    /// For each route that was not OK when it was last probed: its last HTTP error, else an earlier result, with all
+    /// attempts since it was OK.
     failed: HashMap<usize, ProbeResult>,
 }
 

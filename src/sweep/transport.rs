@@ -103,15 +103,13 @@ impl Stream {
         loop {
             // Before the clock is checked: bytes that arrived while this process was kept from running count as
             // received.
-            let error = match call(&self.socket) {
-                Ok(count) => return Ok(count),
-                Err(error) => error,
-            };
-            let mut fds = [PollFd::new(self.socket.as_fd(), event)];
-            match error.kind() {
-                ErrorKind::Interrupted => {}
-                ErrorKind::WouldBlock if self.attempt.wait(&mut fds, self.attempt.end)? => {}
-                ErrorKind::WouldBlock => {
+            match call(&self.socket) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    let mut fds = [PollFd::new(self.socket.as_fd(), event)];
+                    if self.attempt.wait(&mut fds, self.attempt.end)? {
+                        continue;
+                    }
                     let doing = match self.attempt.state().received {
                         _ if event == PollFlags::POLLOUT => "sending the request",
                         Received::Response => "receiving the response",
@@ -119,7 +117,7 @@ impl Stream {
                     };
                     return Err(Failure::timeout(doing).into());
                 }
-                _ => return Err(Failure::of_socket(&error).into()),
+                done => return done.map_err(|error| Failure::of_socket(&error).into()),
             }
         }
     }
