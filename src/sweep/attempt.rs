@@ -1,6 +1,7 @@
 //! The state that an attempt shares with the resolver, connector and transports inside ureq: its end, its
 //! sockets, what arrived on them, and whether this program was kept from running.
 
+use std::io;
 use std::net::TcpStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -94,7 +95,7 @@ impl Attempt {
                 Ok(0) if until.min(self.end).has_passed() => return Ok(false),
                 Ok(0) | Err(Errno::EINTR) => self.client.sweep().check_parked(),
                 Ok(_) => return Ok(true),
-                Err(error) => return Err(Failure::of_socket(&error.into())),
+                Err(error) => return Err(io::Error::from(error).into()),
             }
         }
     }

@@ -50,11 +50,6 @@ impl Failure {
             ..Self::new(TransportError::Timeout, doing)
         }
     }
-
-    /// A system call on a connection failed.
-    pub(super) fn of_socket(error: &io::Error) -> Self {
-        Self::new(transport_error(error), error.to_string())
-    }
 }
 
 impl fmt::Display for Failure {
@@ -82,7 +77,7 @@ impl From<Failure> for Error {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         match error {
-            Error::Io(error) => error.downcast().unwrap_or_else(of_io),
+            Error::Io(error) => error.into(),
             // The connection was closed in the middle of a chunk size line or a trailer.
             Error::BodyStalled => Self::new(TransportError::Reset, INCOMPLETE),
             Error::Protocol(error) => {
@@ -103,13 +98,20 @@ impl From<Error> for Failure {
     }
 }
 
-fn of_io(error: io::Error) -> Failure {
-    match error.downcast::<rustls::Error>() {
-        Ok(tls) => Failure::new(TransportError::Tls, tls::explain(&tls)),
-        Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
-            Failure::new(TransportError::Reset, INCOMPLETE)
+/// An error of a socket, of rustls, or one that was a [`Failure`] before ureq passed it on.
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        let error = match error.downcast() {
+            Ok(failure) => return failure,
+            Err(error) => error,
+        };
+        match error.downcast::<rustls::Error>() {
+            Ok(tls) => Self::new(TransportError::Tls, tls::explain(&tls)),
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
+                Self::new(TransportError::Reset, INCOMPLETE)
+            }
+            Err(error) => Self::new(transport_error(&error), error.to_string()),
         }
-        Err(error) => Failure::new(TransportError::Network, error.to_string()),
     }
 }
 

@@ -47,14 +47,12 @@ impl Attempt {
             let agent = Agent::with_parts(config, network.clone(), network);
             let response = agent.run(request(&url, options)?)?;
             let status = response.status().as_u16();
-            if options.max_redirects > 0
-                && let Some(next) = redirect(base_url, &url, &response)
-            {
-                url = next;
-                redirected = Some(status);
-                continue;
+            match redirect(base_url, &url, &response) {
+                Some(next) if options.max_redirects > 0 => {
+                    (url, redirected) = (next, Some(status));
+                }
+                _ => return complete(response, options, keep_body),
             }
-            return complete(response, options, keep_body);
         }
         let detail = format!("more than {} redirects", options.max_redirects);
         Err(Failure {

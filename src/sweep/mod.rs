@@ -253,11 +253,10 @@ impl<'m> Prober<'m> {
             }
             let (host, port) = (client.base_url.host(), client.base_url.port());
             let attempt = Attempt::new(&client, Monotonic::now() + LIMIT, LIMIT);
-            let found = attempt.resolve(host);
-            let addresses =
-                found.map_err(|failure| format!("{host:?} cannot be resolved: {failure}"))?;
-            let addresses = addresses.into_iter();
-            Ok(addresses.map(|ip| SocketAddr::new(ip, port)).collect())
+            match attempt.resolve(host) {
+                Ok(found) => Ok((found.into_iter().map(|ip| SocketAddr::new(ip, port))).collect()),
+                Err(failure) => Err(format!("{host:?} cannot be resolved: {failure}")),
+            }
         }
     }
 

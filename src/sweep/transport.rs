@@ -85,8 +85,7 @@ impl Stream {
         };
         if details.needs_tls() {
             // The small records of the TLS handshake must not wait for each other's acknowledgement.
-            let set = socket.set_nodelay(true);
-            set.map_err(|error| Failure::of_socket(&error))?;
+            socket.set_nodelay(true)?;
         }
         Ok(Self {
             attempt: Arc::clone(attempt),
@@ -117,7 +116,7 @@ impl Stream {
                     };
                     return Err(Failure::timeout(doing).into());
                 }
-                done => return done.map_err(|error| Failure::of_socket(&error).into()),
+                done => return done.map_err(|error| Failure::from(error).into()),
             }
         }
     }
