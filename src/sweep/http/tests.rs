@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::*;
 use crate::cause::Class;
 use crate::clock::Monotonic;
-use crate::manifest::{Expect, LoadOptions, Manifest, Method, Source, Variables};
+use crate::manifest::{Expect, Manifest, Method, Source, Variables};
 use crate::sweep::attempt::Received;
 use crate::sweep::client::{self, Client};
 use crate::sweep::connect::tests::{FullQueue, refusing};
@@ -73,11 +73,8 @@ fn manifest(base_url: &str, user_agent: &str) -> Manifest {
         r#"{{"base_url": "{base_url}", "user_agent": "{user_agent}",
              "routes": [{{"path": "/", "core": true}}]}}"#
     );
-    let options = LoadOptions {
-        base_url: None,
-        variables: Variables::MayBeMissing,
-    };
-    Manifest::parse(text.as_bytes(), Source::Stdin, &options).unwrap()
+    let (bytes, variables) = (text.as_bytes(), Variables::MayBeMissing);
+    Manifest::parse(bytes, Source::Stdin, None, variables).unwrap()
 }
 
 /// The settings of a client for `base_url`.
