@@ -34,7 +34,9 @@ impl UnitReport {
             active_state: unit.active_state().ok()?.to_owned(),
             sub_state: unit.sub_state().ok()?.to_owned(),
             since: since.and_then(|since| wall_clock.checked_sub(now.since(since))),
-            restarts: unit.restarts(),
+            restarts: unit
+                .value("NRestarts")
+                .and_then(|number| number.parse().ok()),
         })
     }
 }

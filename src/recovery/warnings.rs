@@ -244,7 +244,7 @@ fn about_timer(name: &str, scope: Scope, timer: &Unit) -> Vec<String> {
 
 /// Also for a timer: a reload is enough to apply its new times.
 fn stale(name: &str, scope: Scope, unit: &Unit) -> Option<String> {
-    (unit.needs_reload() == Ok(true)).then(|| {
+    (unit.flag("NeedDaemonReload") == Ok(true)).then(|| {
         format!(
             "{} is newer on disk than what systemd has loaded: \"{} daemon-reload\" loads it",
             escape(name),

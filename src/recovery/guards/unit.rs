@@ -8,7 +8,7 @@ use crate::manifest::Scope;
 
 pub(super) fn not_loaded(context: &Context, facts: &Facts) -> Answer {
     let (name, typed) = (context.unit(), systemctl(context.plan.scope));
-    match facts.unit.load_state()? {
+    match facts.unit.text("LoadState")? {
         "loaded" => Ok(()),
         "not-found" => refuse(format!(
             "{name} does not exist: correct recovery.unit in the manifest (\"{typed} list-units --type=service\" lists the names)"
@@ -61,7 +61,7 @@ pub(super) fn frozen(context: &Context, facts: &Facts) -> Answer {
     let name = context.unit();
     if let Some(state) = facts
         .unit
-        .freezer_state()
+        .value("FreezerState")
         .filter(|state| *state != "running")
     {
         return refuse(format!(

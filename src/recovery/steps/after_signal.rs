@@ -8,9 +8,7 @@ use nix::sys::signal::Signal;
 use super::super::facts::MainProcess;
 use super::super::host::{Host, NotSent};
 use super::super::stacks::journalctl;
-use super::super::systemd::{
-    Unit, longest_restart, longest_start, runs_start_command, systemctl, units_to_reset,
-};
+use super::super::systemd::{Unit, longest_restart, runs_start_command, systemctl, units_to_reset};
 use super::super::{MainPid, Outcome};
 use super::{Run, Step, Target};
 use crate::escape::escape;
@@ -92,9 +90,7 @@ impl<H: Host> Run<'_, H> {
     pub(super) fn await_restart(&mut self, target: &Target<H::Process>) -> Step<MainPid> {
         let began = self.host.now();
         let cap = began + RESTART_CAP;
-        let bound = |length: Option<Duration>| {
-            length.map_or(cap, |length| (began + length + RESTART_SLACK).min(cap))
-        };
+        let bound = |length| (began + length + RESTART_SLACK).min(cap);
         let restart = longest_restart(&target.latest.unit);
         let mut until = bound(restart);
         let mut pause = Duration::from_millis(50);
@@ -111,8 +107,8 @@ impl<H: Host> Run<'_, H> {
                     return Err(self.not_recovered(None, &self.ended(unit)));
                 }
                 if runs_start_command(unit) {
-                    let both = restart.zip(longest_start(unit));
-                    until = bound(both.map(|(stop, start)| stop.saturating_add(start)));
+                    let start = unit.span("TimeoutStartUSec").unwrap_or(Duration::MAX);
+                    until = bound(restart.saturating_add(start));
                 }
                 let waits = unit.sub_state() == Ok("stop-sigterm");
                 if waits && !logged && self.host.now().since(began) >= SIGTERM_TIME {
@@ -184,7 +180,7 @@ impl<H: Host> Run<'_, H> {
         format!(
             "{name} ended in \"{}\" (Result={}), and systemd does not restart it: \"{typed} reset-failed {units} && {typed} start {units}\" starts it",
             escape(unit.active_state().unwrap_or("failed")),
-            escape(unit.result().unwrap_or("unknown")),
+            escape(unit.text("Result").unwrap_or("unknown")),
         )
     }
 

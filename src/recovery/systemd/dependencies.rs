@@ -36,52 +36,51 @@ const STOPPED_BY: [&str; 5] = [
 const STARTED: [&str; 4] = ["Requires", "BindsTo", "Wants", "Upholds"];
 
 /// The units that [`RestartFacts`] still needs beside the `known` ones: those that depend on `unit`, directly or not,
-/// those that any of them needs, and the `.socket` units. Slices are left out: they are always there.
+/// those that any of them needs, and the `.socket` units.
 pub(super) fn names_to_ask<'a>(unit: &'a Unit, known: &'a [Unit]) -> BTreeSet<&'a str> {
-    let sockets = unit.triggered_by(".socket");
-    let needed = known
-        .iter()
-        .chain([unit])
-        .flat_map(|unit| names(unit, &NEEDED));
+    let all = || known.iter().chain([unit]);
+    let needed = all().flat_map(|unit| names(unit, &NEEDED));
     let dependents = closure(known, names(unit, &STOP_ON_STOP), &STOP_ON_STOP);
-    let mut asked: BTreeSet<_> = needed
-        .chain(sockets)
+    let mut asked: BTreeSet<_> = (needed.chain(unit.triggered_by(".socket")))
         .chain(dependents.into_keys())
+        .filter(|name| !always_there(name))
         .collect();
-    for id in known.iter().chain([unit]).filter_map(Unit::id) {
+    for id in all().filter_map(Unit::id) {
         asked.remove(id);
     }
-    asked.retain(|name| !is_slice(name));
     asked
 }
 
-fn is_slice(name: &str) -> bool {
-    name.strip_suffix(".slice").is_some()
+/// Whether nothing can be wrong with the unit. Slices and `-.mount` never fail, and a machine whose `sysinit.target` is
+/// masked does not boot. Nearly every service needs these, and most need no others: so nothing is asked about them.
+fn always_there(name: &str) -> bool {
+    name.strip_suffix(".slice").is_some() || matches!(name, "sysinit.target" | "-.mount")
 }
 
 /// Why a dependency keeps the unit from starting again, or a dependent stops it for good.
 pub(super) fn no_restart(facts: &RestartFacts<'_>) -> Property<Option<String>> {
-    for name in names(facts.unit, &NEEDED).filter(|name| !is_slice(name)) {
-        find(facts.neighbours, name)?;
-    }
     for list in ["Requires", "Requisite", "BindsTo", "After", "BoundBy"] {
         // Missing, it must not look like an empty list.
-        facts.unit.list(list)?.for_each(drop);
+        facts.unit.parsed(list, Some)?;
+    }
+    for name in names(facts.unit, &NEEDED).chain(names(facts.unit, &STOP_ON_END)) {
+        if !always_there(name) && find(facts.neighbours, name).is_none() {
+            return Err(format!("systemctl did not report {}", escape(name)));
+        }
     }
     let itself = (facts.unit, true, "which it needs");
     // systemd restarts all of them in one transaction, which fails as a whole where a unit is not loaded.
     let others = restarting_with(facts).into_iter();
     let others = others.map(|unit| (unit, false, "which is restarted with it"));
     for (unit, jobs, role) in iter::once(itself).chain(others) {
-        if let Some(obstacle) = Obstacle::of(facts, unit, jobs)? {
+        if let Some(why) = obstacle(facts, unit, jobs, facts.name, role)? {
             return Ok(Some(format!(
-                "systemd would not restart {}: {}",
-                facts.name,
-                obstacle.describe(facts.name, role)
+                "systemd would not restart {}: {why}",
+                facts.name
             )));
         }
     }
-    if let Some(why) = stops_what_it_needs(facts)? {
+    if let Some(why) = stops_what_it_needs(facts) {
         return Ok(Some(why));
     }
     stop_comes_back(facts)
@@ -89,114 +88,74 @@ pub(super) fn no_restart(facts: &RestartFacts<'_>) -> Property<Option<String>> {
 
 /// A unit that must run already for a start, and stops when this one ends: since systemd 254, it does so before the
 /// restart.
-fn stops_what_it_needs(facts: &RestartFacts<'_>) -> Property<Option<String>> {
+fn stops_what_it_needs(facts: &RestartFacts<'_>) -> Option<String> {
     if facts.restarts_directly() {
-        return Ok(None);
+        return None;
     }
-    let stopping = stopping_with(facts)?;
-    let mut needed = facts.unit.list("Requisite")?;
-    Ok(needed.find(|name| stopping.contains_key(name)).map(|name| {
-        format!(
-            "systemd would not restart {0}: its end stops {1} (BindsTo= or PropagatesStopTo=), which must run already at its start (Requisite={1}); use Requires={1}",
-            facts.name,
-            escape(name)
-        )
-    }))
+    let stopping = stopping_with(facts);
+    let name = (facts.unit.list("Requisite")).find(|name| stopping.contains_key(name))?;
+    Some(format!(
+        "systemd would not restart {0}: its end stops {1} (BindsTo= or PropagatesStopTo=), which must run already at its start (Requisite={1}); use Requires={1}",
+        facts.name,
+        escape(name)
+    ))
 }
 
-/// A unit that is needed for a start and is not there.
-struct Obstacle<'a> {
-    /// The unit that needs it.
-    by: &'a str,
-    /// The list in which that unit has it.
-    setting: &'static str,
-    name: &'a str,
-    state: String,
-    remedy: String,
-}
-
-impl<'a> Obstacle<'a> {
-    /// The first obstacle to a start of `unit`, or of those that it needs. `jobs`: not only to the plan of such a
-    /// start, but also to its execution.
-    fn of(facts: &RestartFacts<'a>, unit: &'a Unit, jobs: bool) -> Property<Option<Self>> {
-        Self::search(facts, unit, jobs, &mut BTreeSet::new())
-    }
-
-    fn search(
-        facts: &RestartFacts<'a>,
-        unit: &'a Unit,
-        jobs: bool,
-        visited: &mut BTreeSet<(&'a str, bool)>,
-    ) -> Property<Option<Self>> {
-        let after: BTreeSet<_> = unit.list_or_empty("After").collect();
-        for setting in NEEDED {
-            for name in unit.list_or_empty(setting) {
-                let Ok(other) = find(facts.neighbours, name) else {
-                    continue;
-                };
-                let waits = jobs && after.contains(name) && !is_up(other);
-                if !visited.insert((name, waits)) {
-                    continue;
-                }
-                if let Some((state, remedy)) = missing(other, setting, waits, facts.scope)? {
-                    let by = unit.id().unwrap_or(facts.name);
-                    return Ok(Some(Self {
-                        by,
-                        setting,
-                        name,
-                        state,
-                        remedy,
-                    }));
-                }
-                let deeper = Self::search(facts, other, waits, visited)?;
-                if deeper.is_some() {
-                    return Ok(deeper);
-                }
+/// What is missing for a start of `unit`, or of those that it needs. `jobs`: not only to the plan of such a start, but
+/// also to its execution. `name` is the unit that the sentence is about, and `role` what another one that lacks
+/// something is to it.
+fn obstacle(
+    facts: &RestartFacts<'_>,
+    unit: &Unit,
+    jobs: bool,
+    name: &str,
+    role: &str,
+) -> Property<Option<String>> {
+    let mut visited = BTreeSet::new();
+    let mut next = vec![(unit, jobs)];
+    while let Some((unit, jobs)) = next.pop() {
+        let needs = NEEDED.map(|setting| unit.list(setting).map(move |needed| (setting, needed)));
+        for (setting, needed) in needs.into_iter().flatten() {
+            let Some(other) = find(facts.neighbours, needed) else {
+                continue;
+            };
+            let waits = jobs && !is_up(other) && unit.list("After").any(|after| after == needed);
+            if !visited.insert((needed, waits)) {
+                continue;
             }
+            let Some(why) = why_missing(other, setting, waits, facts.scope)? else {
+                next.push((other, waits));
+                continue;
+            };
+            let (by, needed) = (unit.id().unwrap_or(facts.name), escape(needed));
+            return Ok(Some(if by == name {
+                format!("its {setting}={needed} {why}")
+            } else {
+                format!("{setting}={needed} of {}, {role}, {why}", escape(by))
+            }));
         }
-        Ok(None)
     }
-
-    /// `role`: what another unit than `name` that needs it is to `name`.
-    fn describe(&self, name: &str, role: &str) -> String {
-        let (setting, needed) = (self.setting, escape(self.name));
-        let holder = if self.by == name {
-            format!("its {setting}={needed}")
-        } else {
-            format!("{setting}={needed} of {}, {role},", escape(self.by))
-        };
-        format!("{holder} {}; {}", self.state, self.remedy)
-    }
+    Ok(None)
 }
 
 /// Why `other`, needed by `setting`, prevents a start, and what to do, if it does. `waits`: the start waits for it, and
 /// it does not run.
-fn missing(
-    other: &Unit,
-    setting: &str,
-    waits: bool,
-    scope: Scope,
-) -> Property<Option<(String, String)>> {
+fn why_missing(other: &Unit, setting: &str, waits: bool, scope: Scope) -> Property<Option<String>> {
     let (typed, name) = (systemctl(scope), escape(other.id().unwrap_or_default()));
-    let start = || format!("start it: \"{typed} start {name}\"");
-    let (state, remedy) = match (other.load_state()?, other.active_state()?) {
-        ("not-found", _) => (
-            "does not exist".into(),
-            "install it, or correct the unit".into(),
-        ),
-        ("masked", _) => (
-            "is masked".into(),
-            format!("\"{typed} unmask {name}\" allows it to start"),
-        ),
-        ("loaded", "failed") if waits => ("has failed".into(), start()),
-        ("loaded", _) if waits && setting == "Requisite" => ("is not active".into(), start()),
-        ("loaded", _) => return Ok(None),
-        (load, _) => (
-            format!("is not loaded (LoadState={})", escape(load)),
-            format!("\"{typed} status {name}\" shows why"),
-        ),
-    };
-    Ok(Some((state, remedy)))
+    let start = |state| format!("{state}; start it: \"{typed} start {name}\"");
+    Ok(match (other.text("LoadState")?, other.active_state()?) {
+        ("not-found", _) => Some("does not exist; install it, or correct the unit".to_owned()),
+        ("masked", _) => Some(format!(
+            "is masked; \"{typed} unmask {name}\" allows it to start"
+        )),
+        ("loaded", "failed") if waits => Some(start("has failed")),
+        ("loaded", _) if waits && setting == "Requisite" => Some(start("is not active")),
+        ("loaded", _) => None,
+        (load, _) => Some(format!(
+            "is not loaded (LoadState={}); \"{typed} status {name}\" shows why",
+            escape(load)
+        )),
+    })
 }
 
 /// The cycle: the end of the unit stops another one, whose stop stops this one, while it is still stopping. A unit that
@@ -206,7 +165,7 @@ fn stop_comes_back(facts: &RestartFacts<'_>) -> Property<Option<String>> {
         return Ok(None);
     }
     let stopped_by: BTreeSet<_> = names(facts.unit, &STOPPED_BY).collect();
-    let stopping = stopping_with(facts)?;
+    let stopping = stopping_with(facts);
     let Some((last, first)) = stopping.iter().find(|(name, _)| stopped_by.contains(*name)) else {
         return Ok(None);
     };
@@ -226,12 +185,12 @@ fn stop_comes_back(facts: &RestartFacts<'_>) -> Property<Option<String>> {
 /// Warnings about the units that stop or restart with this one and do not run afterwards.
 pub(super) fn dependents_left(facts: &RestartFacts<'_>) -> Vec<String> {
     let fail = restarting_with(facts).into_iter().filter_map(|unit| {
-        let obstacle = Obstacle::of(facts, unit, true).ok()??;
+        let name = unit.id()?;
+        let why = obstacle(facts, unit, true, name, "which it needs").ok()??;
         Some(format!(
-            "a kill of {} also restarts {}, which then fails: {}",
+            "a kill of {} also restarts {}, which then fails: {why}",
             facts.name,
-            escape(unit.id()?),
-            obstacle.describe(unit.id()?, "which it needs")
+            escape(name)
         ))
     });
     let stay = stopped_for_good(facts).into_iter().map(|name| {
@@ -249,36 +208,39 @@ fn stopped_for_good<'a>(facts: &RestartFacts<'a>) -> Vec<&'a str> {
         return Vec::new();
     }
     let started: BTreeSet<_> = names(facts.unit, &STARTED).collect();
-    let runs = |unit: &Unit| is_up(unit) && unit.list_or_empty("UpheldBy").next().is_none();
-    stopping_with(facts)
-        .unwrap_or_default()
-        .into_keys()
-        .filter(|name| !started.contains(name) && find(facts.neighbours, name).is_ok_and(runs))
-        .collect()
+    let stays = |unit: &Unit| is_up(unit) && !unit.has("UpheldBy");
+    let mut stopped: Vec<_> = stopping_with(facts).into_keys().collect();
+    stopped
+        .retain(|name| !started.contains(name) && find(facts.neighbours, name).is_some_and(stays));
+    stopped
 }
 
 /// The running units that systemd restarts with this one, as far as they are known.
 fn restarting_with<'a>(facts: &RestartFacts<'a>) -> Vec<&'a Unit> {
-    let run = |name: &&str| find(facts.neighbours, name).is_ok_and(is_up);
-    let direct = names(facts.unit, &RESTART_ON_RESTART).filter(run);
-    closure(facts.neighbours, direct, &RESTART_ON_RESTART)
-        .into_keys()
-        .filter_map(|name| find(facts.neighbours, name).ok())
-        .filter(|unit| is_up(unit) && unit.id() != facts.unit.id())
-        .collect()
+    let restarting = following(facts, &RESTART_ON_RESTART, &RESTART_ON_RESTART).into_keys();
+    let units = restarting.filter_map(|name| find(facts.neighbours, name));
+    units.filter(|unit| is_up(unit)).collect()
 }
 
-/// The units that stop when this one does, as far as they are known, each with the one through which it does.
-fn stopping_with<'a>(facts: &RestartFacts<'a>) -> Property<BTreeMap<&'a str, &'a str>> {
-    let mut direct = Vec::new();
-    for name in names(facts.unit, &STOP_ON_END) {
-        if is_up(find(facts.neighbours, name)?) {
-            direct.push(name);
-        }
-    }
-    let mut stopping = closure(facts.neighbours, direct.into_iter(), &STOP_ON_STOP);
-    stopping.retain(|name, _| Some(*name) != facts.unit.id());
-    Ok(stopping)
+/// The units that stop when this one ends, as far as they are known, each with the one through which it does.
+fn stopping_with<'a>(facts: &RestartFacts<'a>) -> BTreeMap<&'a str, &'a str> {
+    following(facts, &STOP_ON_END, &STOP_ON_STOP)
+}
+
+/// The other units that follow, over the lists `then`, from the running ones in the lists `first` of this one.
+fn following<'a>(
+    facts: &RestartFacts<'a>,
+    first: &[&'static str],
+    then: &[&'static str],
+) -> BTreeMap<&'a str, &'a str> {
+    let runs = |name: &&str| find(facts.neighbours, name).is_some_and(is_up);
+    let mut found = closure(
+        facts.neighbours,
+        names(facts.unit, first).filter(runs),
+        then,
+    );
+    found.retain(|name, _| Some(*name) != facts.unit.id());
+    found
 }
 
 /// All units that follow from the `first` ones over these lists of the known units, each with its first one.
@@ -294,7 +256,7 @@ fn closure<'a>(
             continue;
         }
         found.insert(name, first);
-        if let Ok(unit) = find(known, name) {
+        if let Some(unit) = find(known, name) {
             next.extend(names(unit, lists).map(|other| (other, first)));
         }
     }
@@ -308,17 +270,13 @@ fn is_up(unit: &Unit) -> bool {
     )
 }
 
-fn find<'a>(units: &'a [Unit], name: &str) -> Property<&'a Unit> {
-    let unit = units.iter().find(|unit| unit.id() == Some(name));
-    unit.ok_or_else(|| format!("systemctl did not report {}", escape(name)))
+fn find<'a>(units: &'a [Unit], name: &str) -> Option<&'a Unit> {
+    units.iter().find(|unit| unit.id() == Some(name))
 }
 
-fn names<'a>(unit: &'a Unit, lists: &[&'static str]) -> impl Iterator<Item = &'a str> {
-    lists
-        .iter()
-        .flat_map(|list| unit.list_or_empty(list))
-        .collect::<Vec<_>>()
-        .into_iter()
+fn names<'a>(unit: &'a Unit, lists: &[&'static str]) -> impl Iterator<Item = &'a str> + use<'a> {
+    let names = lists.iter().flat_map(|list| unit.list(list));
+    names.collect::<Vec<_>>().into_iter()
 }
 
 #[cfg(test)]

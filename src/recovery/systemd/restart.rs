@@ -6,12 +6,20 @@
 use std::time::Duration;
 
 use super::dependencies;
-use super::settings::{End, KillMode, Restart, Statuses, exits_as_group};
 use super::systemctl::systemctl;
-use super::unit::{Property, Unit, ignores_failure, yes_or_no};
+use super::unit::{Property, Unit, ignores_failure, span};
 use crate::clock::Monotonic;
 use crate::escape::escape;
 use crate::manifest::{KillSignal, Scope};
+
+/// How a recovery with `signal` may end the main process: by which signal, as systemd prints it, and whether with a core
+/// dump. A process that survives SIGABRT gets SIGKILL, and whether it dumps core cannot be known.
+const fn ends(signal: KillSignal) -> &'static [(&'static str, bool)] {
+    match signal {
+        KillSignal::Kill => &[("KILL", false)],
+        KillSignal::Abort => &[("ABRT", false), ("ABRT", true), ("KILL", false)],
+    }
+}
 
 /// What decides whether a kill of the main process ends in a restart.
 #[derive(Clone, Copy, Debug)]
@@ -37,14 +45,15 @@ impl RestartFacts<'_> {
     ///
     /// A property that decides is missing or invalid.
     pub(crate) fn no_restart(&self) -> Property<Option<String>> {
-        for end in End::all(self.signal) {
-            if let Some(why) = self.not_restarted(*end)? {
+        for &(signal, dumps_core) in ends(self.signal) {
+            let success = self.counts_as_success(signal, dumps_core)?;
+            if let Some(why) = self.not_restarted(signal, success.as_deref())? {
                 return Ok(Some(self.edit(&format!(
-                    "systemd would not restart {} after SIG{} ({why}), so a kill would turn a hang into an outage",
-                    self.name, end.signal
+                    "systemd would not restart {} after SIG{signal} ({why}), so a kill would turn a hang into an outage",
+                    self.name
                 ))));
             }
-            if let Some(harm) = self.emergency(*end)? {
+            if let Some(harm) = self.emergency(success.is_some())? {
                 return Ok(Some(self.edit(&harm)));
             }
         }
@@ -75,11 +84,7 @@ impl RestartFacts<'_> {
                 self.limit()
             ));
         }
-        if self
-            .unit
-            .value("ExecCondition")
-            .is_some_and(|command| !command.is_empty())
-        {
+        if self.unit.has("ExecCondition") {
             warnings.push(format!(
                 "systemd checks ExecCondition= of {name} again at a restart: if it no longer holds, a kill is not followed by one"
             ));
@@ -90,8 +95,8 @@ impl RestartFacts<'_> {
     /// Whether the unit stays in a stopping state after the death of its main process. Only then can a stop of
     /// another unit come back to it.
     pub(super) fn stops_slowly(&self) -> Property<bool> {
-        let stopped = || self.kill_mode().map(KillMode::signals_others);
-        Ok(self.runs_a_command_at_stop() || self.others > 0 && stopped()?)
+        Ok(self.unit.has("ExecStopPost")
+            || self.others > 0 && matches!(self.kill_mode()?, "control-group" | "mixed"))
     }
 
     /// `RestartMode=direct`: the restart is invisible to other units.
@@ -107,82 +112,67 @@ impl RestartFacts<'_> {
         )
     }
 
-    fn runs_a_command_at_stop(&self) -> bool {
-        self.unit
-            .value("ExecStopPost")
-            .is_some_and(|command| !command.is_empty())
+    fn kill_mode(&self) -> Property<&str> {
+        let known = "control-group mixed process none";
+        self.unit.parsed("KillMode", one_of(known))
     }
 
-    fn kill_mode(&self) -> Property<KillMode> {
-        self.unit.parsed("KillMode", KillMode::parse)
-    }
-
-    /// Why systemd does not restart the service after `end`, if it does not.
-    fn not_restarted(&self, end: End) -> Property<Option<String>> {
+    /// Why systemd does not restart the service after `signal`, if it does not. `success`: why that counts as a success.
+    fn not_restarted(&self, signal: &str, success: Option<&str>) -> Property<Option<String>> {
         let unit = self.unit;
         // It is unknown which of its processes will be left.
-        if unit.parsed_or("ExitType", false, exits_as_group)? {
+        if unit.parsed_or("ExitType", "main", one_of("main cgroup"))? == "cgroup" {
             return Ok(Some(
                 "ExitType=cgroup waits for all other processes, too".to_owned(),
             ));
         }
-        let restart = unit.parsed("Restart", Restart::parse)?;
+        let known = "no always on-success on-failure on-abnormal on-abort on-watchdog";
+        let restart = unit.parsed("Restart", one_of(known))?;
         if self.others > 0
             && let Some(why) = self.others_block(restart)?
         {
             return Ok(Some(why));
         }
-        let success = self.counts_as_success(end)?;
-        if unit.parsed_or("RemainAfterExit", false, yes_or_no)?
-            && let Some(why) = success
-        {
+        let remains = unit.parsed_or("RemainAfterExit", "no", one_of("yes no"))? == "yes";
+        if remains && let Some(why) = success {
             return Ok(Some(format!("RemainAfterExit=yes, and {why}")));
         }
-        if unit
-            .parsed("RestartPreventExitStatus", Statuses::parse)?
-            .name(end)
-        {
-            return Ok(Some(format!(
-                "RestartPreventExitStatus= names SIG{}",
-                end.signal
-            )));
+        if self.lists("RestartPreventExitStatus", signal)? {
+            return Ok(Some(format!("RestartPreventExitStatus= names SIG{signal}")));
         }
         if unit.value("RestartUSec") == Some("infinity") {
             return Ok(Some("RestartSec=infinity never ends".to_owned()));
         }
-        if unit
-            .parsed("RestartForceExitStatus", Statuses::parse)?
-            .name(end)
-        {
+        if self.lists("RestartForceExitStatus", signal)? {
             return Ok(None);
         }
-        let setting = format!("Restart={}", restart.as_str());
+        let setting = format!("Restart={restart}");
         Ok(match (restart, success) {
-            (Restart::OnSuccess, Some(_)) if self.runs_a_command_at_stop() => Some(format!(
+            ("on-success", Some(_)) if unit.has("ExecStopPost") => Some(format!(
                 "with {setting} the way ExecStopPost= exits decides"
             )),
-            (Restart::Always, _)
-            | (Restart::OnFailure | Restart::OnAbnormal | Restart::OnAbort, None)
-            | (Restart::OnSuccess, Some(_)) => None,
-            (Restart::OnFailure | Restart::OnAbnormal | Restart::OnAbort, Some(why)) => {
+            ("always", _)
+            | ("on-failure" | "on-abnormal" | "on-abort", None)
+            | ("on-success", Some(_)) => None,
+            ("on-failure" | "on-abnormal" | "on-abort", Some(why)) => {
                 Some(format!("{setting}, and {why}"))
             }
-            (Restart::OnSuccess, None) | (Restart::No | Restart::OnWatchdog, _) => Some(setting),
+            _ => Some(setting),
         })
     }
 
     /// Why the processes beside the main one may keep systemd from restarting the unit, if they may:
     /// enter_signal() and unit_kill_context() of src/core/service.c and unit.c.
-    fn others_block(&self, restart: Restart) -> Property<Option<String>> {
+    fn others_block(&self, restart: &str) -> Property<Option<String>> {
         let mode = self.kill_mode()?;
         let forever = self.unit.span("TimeoutStopUSec")? == Duration::MAX;
-        let setting = if !mode.signals_others() {
-            format!("KillMode={} leaves them running", mode.as_str())
+        let setting = if matches!(mode, "process" | "none") {
+            format!("KillMode={mode} leaves them running")
         } else if !self.unit.flag("SendSIGKILL")? {
             "SendSIGKILL=no waits for them as long as they ignore SIGTERM".to_owned()
-        } else if mode == KillMode::ControlGroup && forever {
+        } else if mode == "control-group" && forever {
             "TimeoutStopSec=infinity waits for them as long as they ignore SIGTERM".to_owned()
-        } else if restart == Restart::OnSuccess {
+        } else if restart == "on-success" {
             "with Restart=on-success the way they exit decides".to_owned()
         } else {
             return Ok(None);
@@ -194,43 +184,51 @@ impl RestartFacts<'_> {
         Ok(Some(format!("{left}, and {setting}")))
     }
 
-    /// Why systemd counts `end` as a success, if it does.
-    fn counts_as_success(&self, end: End) -> Property<Option<String>> {
+    /// Why systemd counts an end by `signal` as a success, if it does. A core dump is one only with "-":
+    /// is_clean_exit() in systemd's src/shared/exit-status.c.
+    fn counts_as_success(&self, signal: &str, dumps_core: bool) -> Property<Option<String>> {
         if self.ignores_failure()? {
             return Ok(Some(
                 "the \"-\" in ExecStart= turns every failure into a success".to_owned(),
             ));
         }
-        let listed = self
-            .unit
-            .parsed("SuccessExitStatus", Statuses::parse)?
-            .name(end);
-        Ok((listed && !end.dumped_core)
-            .then(|| format!("SuccessExitStatus= names SIG{}", end.signal)))
+        let listed = self.lists("SuccessExitStatus", signal)?;
+        Ok((listed && !dumps_core).then(|| format!("SuccessExitStatus= names SIG{signal}")))
+    }
+
+    /// Whether the property, a list of exit statuses (numbers) and signals (names), names `signal`. Other text, such as
+    /// the `[unprintable]` of systemctl, is invalid, since it may hide a list that does.
+    fn lists(&self, property: &str, signal: &str) -> Property<bool> {
+        let printed = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || "+- ".contains(c);
+        let is_signal = |word: &str| word.strip_prefix("SIG").unwrap_or(word) == signal;
+        self.unit.parsed(property, |text| {
+            let list = text.chars().all(printed).then_some(text)?;
+            Some(list.split(' ').any(is_signal))
+        })
     }
 
     /// Whether `ExecStart=` begins with `-`. A service with a main process has a command, and systemd prints it.
     /// Only Type=oneshot can have several, and it has no main process once it is active.
     fn ignores_failure(&self) -> Property<bool> {
-        let command = |text: &str| ignores_failure(text.rsplit('\n').next().unwrap_or(text));
-        let ignores = self.unit.parsed_or("ExecStart", false, command)?;
+        let ignores = self.unit.parsed_or("ExecStart", false, ignores_failure)?;
         let commands = self.unit.values("ExecStart");
-        if commands.iter().all(|text| command(text) == Some(ignores)) {
-            Ok(ignores)
-        } else {
-            Err("systemctl reported ExecStart= both with and without \"-\"".to_owned())
+        if commands
+            .iter()
+            .all(|command| ignores_failure(command) == Some(ignores))
+        {
+            return Ok(ignores);
         }
+        Err("systemctl reported ExecStart= both with and without \"-\"".to_owned())
     }
 
-    /// What the failure (or success) itself sets off beside the restart.
-    fn emergency(&self, end: End) -> Property<Option<String>> {
+    /// What the failure, or the `success`, itself sets off beside the restart.
+    fn emergency(&self, success: bool) -> Property<Option<String>> {
         if self.restarts_directly() {
             return Ok(None);
         }
         let unit = self.unit;
-        let success = self.counts_as_success(end)?.is_some();
         // The other processes and ExecStopPost= may still turn a success into a failure.
-        let failure = !success || self.others > 0 || self.runs_a_command_at_stop();
+        let failure = !success || self.others > 0 || unit.has("ExecStopPost");
         // systemd before 254, which has no RestartMode=, does this at every automatic restart.
         let counts = success || unit.value("RestartMode").is_none();
         for (possible, setting) in [(failure, "FailureAction"), (counts, "SuccessAction")] {
@@ -248,7 +246,7 @@ impl RestartFacts<'_> {
             let isolates = unit.value(&format!("{setting}JobMode")) == Some("isolate");
             if possible
                 && isolates
-                && let Some(target) = unit.list_or_empty(setting).next()
+                && let Some(target) = unit.list(setting).next()
             {
                 return Ok(Some(format!(
                     "a kill of {} would start {} ({setting}=) and stop everything else ({setting}JobMode=isolate)",
@@ -305,6 +303,33 @@ fn what_action_does(action: &str) -> &'static str {
 pub(crate) fn units_to_reset<'a>(unit: &'a Unit, name: &'a str) -> Vec<&'a str> {
     let sockets = unit.triggered_by(".socket");
     [name].into_iter().chain(sockets).collect()
+}
+
+/// How long it takes from the death of the main process to the next start: stopping the remaining processes, and the
+/// pause. The longest `Duration` if that may take for ever, or cannot be known.
+pub(crate) fn longest_restart(unit: &Unit) -> Duration {
+    let known = |length: Property<Duration>| length.unwrap_or(Duration::MAX);
+    let optional = |name| known(unit.parsed_or(name, Duration::ZERO, span));
+    // With RestartSteps=, since systemd 254, the next pause may be longer than RestartSec=.
+    let pause = known(unit.span("RestartUSec")).max(optional("RestartUSecNext"));
+    known(unit.span("TimeoutStopUSec"))
+        .saturating_add(pause)
+        .saturating_add(optional("RestartRandomizedDelayUSec"))
+}
+
+/// Whether a command runs that comes before the main process: `ExecCondition=`, `ExecStartPre=`, or the `ExecStart=`
+/// of a unit whose main process is not known yet.
+pub(crate) fn runs_start_command(unit: &Unit) -> bool {
+    unit.active_state() == Ok("activating")
+        && matches!(
+            unit.sub_state(),
+            Ok("condition" | "start-pre" | "start" | "start-post")
+        )
+}
+
+/// Takes only one of these words: an unknown value may mean anything.
+fn one_of(words: &str) -> impl Fn(&str) -> Option<&str> {
+    |text| words.split(' ').any(|word| word == text).then_some(text)
 }
 
 #[cfg(test)]

@@ -363,7 +363,8 @@ mod tests {
             let ids = units.iter().filter_map(Unit::id).map(str::to_owned);
             ids.collect::<Vec<_>>().join(" ")
         };
-        let lonely = demo(&["BoundBy=", "Requires=", "TriggeredBy="]);
+        let common = "Requires=sysinit.target system.slice -.mount";
+        let lonely = demo(&["BoundBy=", common, "TriggeredBy="]);
         assert_eq!(
             (ids(&lonely), fake.file("calls")),
             (String::new(), String::new())

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use super::super::cgroup::ControlGroup;
 use super::properties::UNITS;
-use super::span::span;
 use crate::clock::Monotonic;
 use crate::escape::escape;
 
@@ -30,11 +29,9 @@ impl Unit {
     ///
     /// A message, if that is not a list of `Key=value` lines for exactly one unit.
     pub(crate) fn parse(printed: &[u8]) -> Result<Self, String> {
-        let mut units = blocks(printed)?.into_iter();
-        match (units.next(), units.next()) {
-            (Some(unit), None) => Ok(unit),
-            _ => Err("systemctl printed more than one unit".to_owned()),
-        }
+        let unit: Result<[Self; 1], _> = blocks(printed)?.try_into();
+        unit.map(|[unit]| unit)
+            .map_err(|_| "systemctl printed more than one unit".to_owned())
     }
 
     /// Reads what `systemctl show` printed for several units.
@@ -55,11 +52,6 @@ impl Unit {
         self.value("Id").filter(|id| !id.is_empty())
     }
 
-    /// `loaded`, `not-found`, `masked`, `bad-setting`, …
-    pub(crate) fn load_state(&self) -> Property<&str> {
-        self.text("LoadState")
-    }
-
     /// `active`, `inactive`, `failed`, `activating`, …
     pub(crate) fn active_state(&self) -> Property<&str> {
         self.text("ActiveState")
@@ -68,11 +60,6 @@ impl Unit {
     /// `running`, `auto-restart`, `stop-sigterm`, …
     pub(crate) fn sub_state(&self) -> Property<&str> {
         self.text("SubState")
-    }
-
-    /// `success`, `signal`, `start-limit-hit`, …
-    pub(crate) fn result(&self) -> Property<&str> {
-        self.text("Result")
     }
 
     /// The main process, 0 if there is none.
@@ -113,65 +100,40 @@ impl Unit {
 
     /// The number of the queued job, where there is one.
     pub(crate) fn job(&self) -> Property<Option<&str>> {
-        self.parsed("Job", |text| {
-            Some(Some(text).filter(|text| !matches!(*text, "" | "0")))
-        })
-    }
-
-    /// `running`, `frozen`, …; none from systemd before 246.
-    pub(crate) fn freezer_state(&self) -> Option<&str> {
-        self.value("FreezerState")
-    }
-
-    /// Whether the unit's file on disk is newer than the loaded one.
-    pub(crate) fn needs_reload(&self) -> Property<bool> {
-        self.flag("NeedDaemonReload")
-    }
-
-    /// How often systemd has restarted the unit since it was last started by hand.
-    pub(crate) fn restarts(&self) -> Option<u64> {
-        self.value("NRestarts")?.parse().ok()
+        let job = self.parsed("Job", Some)?;
+        Ok(Some(job).filter(|job| !matches!(*job, "" | "0")))
     }
 
     /// The units of a kind, `.socket` or `.timer`, that trigger the unit.
     pub(crate) fn triggered_by(&self, kind: &'static str) -> impl Iterator<Item = &str> {
-        let units = self.list_or_empty("TriggeredBy");
-        units.filter(move |name| name.ends_with(kind))
+        self.list("TriggeredBy")
+            .filter(move |name| name.ends_with(kind))
     }
 
     /// The addresses and paths of a `.socket`, as in `Listen=[::]:8000 (Stream)`, but without the kind.
     pub(crate) fn listens(&self) -> Vec<&str> {
+        let address = |line| str::rsplit_once(line, " (").map_or(line, |(address, _)| address);
         let lines = self.values(REPEATED).iter();
-        lines
-            .map(|line| {
-                line.rsplit_once(" (")
-                    .map_or(&**line, |(address, _)| address)
-            })
-            .collect()
+        lines.map(|line| address(line)).collect()
     }
 
-    /// The words of a list that every supported systemd prints, if only as empty.
-    pub(super) fn list(&self, name: &str) -> Property<impl Iterator<Item = &str>> {
-        self.parsed(name, |text| Some(text.split_whitespace()))
-    }
-
-    /// The words of a list that older versions of systemd do not have.
-    pub(super) fn list_or_empty(&self, name: &str) -> impl Iterator<Item = &str> {
+    /// The words of a list; none where systemd does not print it.
+    pub(super) fn list(&self, name: &str) -> impl Iterator<Item = &str> {
         self.value(name).unwrap_or_default().split_whitespace()
     }
 
     /// A property that must have a value.
-    pub(super) fn text(&self, name: &str) -> Property<&str> {
+    pub(crate) fn text(&self, name: &str) -> Property<&str> {
         self.parsed(name, |text| (!text.is_empty()).then_some(text))
     }
 
     /// `yes` or `no`.
-    pub(super) fn flag(&self, name: &str) -> Property<bool> {
+    pub(crate) fn flag(&self, name: &str) -> Property<bool> {
         self.parsed(name, yes_or_no)
     }
 
     /// A span of time; `infinity` is the longest `Duration`.
-    pub(super) fn span(&self, name: &str) -> Property<Duration> {
+    pub(crate) fn span(&self, name: &str) -> Property<Duration> {
         self.parsed(name, span)
     }
 
@@ -203,8 +165,13 @@ impl Unit {
         }
     }
 
+    /// Whether the property is there and not empty.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.value(name).is_some_and(|value| !value.is_empty())
+    }
+
     /// The property as printed; the first line of several.
-    pub(super) fn value(&self, name: &str) -> Option<&str> {
+    pub(crate) fn value(&self, name: &str) -> Option<&str> {
         self.values(name).first().map(String::as_str)
     }
 
@@ -219,15 +186,6 @@ impl Unit {
             Some(Monotonic::from_micros(micros))
         })
     }
-
-    fn insert(&mut self, key: &str, value: String, repeated: bool) -> Result<(), String> {
-        let values = self.properties.entry(key.to_owned()).or_default();
-        if !repeated && !values.is_empty() {
-            return Err(format!("systemctl printed {}= twice", shown(key)));
-        }
-        values.push(value);
-        Ok(())
-    }
 }
 
 /// `Key=value` lines, one block for each unit, with an empty line between two.
@@ -238,54 +196,49 @@ fn blocks(printed: &[u8]) -> Result<Vec<Unit>, String> {
     let mut unit = Unit::default();
     let mut lines = text.trim_end_matches('\n').split('\n');
     while let Some(line) = lines.next() {
-        if line.is_empty() && !unit.properties.is_empty() {
+        if line.is_empty() {
+            if unit.properties.is_empty() {
+                return Err("systemctl printed nothing".to_owned());
+            }
             units.push(mem::take(&mut unit));
             continue;
         }
-        let is_command =
-            |key: &str, value: &str| key.starts_with("Exec") && value.starts_with("{ ");
+        let garbage = || format!("systemctl printed garbage: \"{}\"", shown(line));
+        let (key, value) = line.split_once('=').ok_or_else(garbage)?;
+        let is_command = key.starts_with("Exec") && value.starts_with("{ ");
         // Another line that ends a command belongs to one whose arguments looked like its end before.
-        let Some((key, value)) = line
-            .split_once('=')
-            .filter(|_| !line.contains('\0'))
-            .filter(|(key, value)| is_command(key, value) || ignores_failure(line).is_none())
-        else {
-            return Err(if line.is_empty() {
-                "systemctl printed nothing".to_owned()
-            } else {
-                format!("systemctl printed garbage: \"{}\"", shown(line))
-            });
-        };
-        // The arguments may contain newlines, and the text after one may look like another property. If the text
-        // before even looks like the end of the command, that property appears twice.
-        if is_command(key, value) {
-            let mut command = value.to_owned();
-            let mut last = value;
-            while ignores_failure(last).is_none() {
-                last = lines.next().ok_or_else(|| {
+        if line.contains('\0') || !is_command && ignores_failure(line).is_some() {
+            return Err(garbage());
+        }
+        let mut value = value.to_owned();
+        if is_command {
+            // The arguments may contain newlines, and the text after one may look like another property. If the
+            // text before even looks like the end of the command, that property appears twice.
+            while ignores_failure(&value).is_none() {
+                let more = lines.next().ok_or_else(|| {
                     format!("systemctl printed garbage: {}= without an end", shown(key))
                 })?;
-                command.push('\n');
-                command.push_str(last);
+                value.push('\n');
+                value.push_str(more);
             }
-            unit.insert(key, command, true)?;
-        } else {
-            let value = if UNITS.contains(&key) {
-                value.replace('"', "").replace(r"\\", r"\")
-            } else {
-                value.to_owned()
-            };
-            unit.insert(key, value, key == REPEATED)?;
+        } else if UNITS.contains(&key) {
+            value = value.replace('"', "").replace(r"\\", r"\");
         }
+        let values = unit.properties.entry(key.to_owned()).or_default();
+        if !values.is_empty() && !is_command && key != REPEATED {
+            return Err(format!("systemctl printed {}= twice", shown(key)));
+        }
+        values.push(value);
     }
     units.push(unit);
     Ok(units)
 }
 
-/// Whether the failure of a command is ignored, if the line ends a command as systemctl prints it:
+/// Whether the failure of a command is ignored, if its last line ends as systemctl prints it:
 /// `{ path=… ; argv[]=… ; ignore_errors=no ; start_time=[…] ; … }`. The arguments may contain anything, so
 /// the last occurrence counts as systemd's own.
-pub(super) fn ignores_failure(line: &str) -> Option<bool> {
+pub(super) fn ignores_failure(command: &str) -> Option<bool> {
+    let line = command.rsplit('\n').next()?;
     let (_, words) = line.strip_suffix(" }")?.rsplit_once(" ; ignore_errors=")?;
     let (ignores, _) = words.split_once(" ; start_time=[")?;
     yes_or_no(ignores)
@@ -297,6 +250,15 @@ pub(super) fn yes_or_no(text: &str) -> Option<bool> {
         "no" => Some(false),
         _ => None,
     }
+}
+
+/// A span of time such as `1min 30s`, `1.500000s` or `infinity`, the longest `Duration`. humantime's month is 216 s
+/// longer than systemd's; of spans that long only the start limit matters, which then counts for that much longer.
+pub(super) fn span(text: &str) -> Option<Duration> {
+    if text == "infinity" {
+        return Some(Duration::MAX);
+    }
+    humantime::parse_duration(text).ok()
 }
 
 /// The beginning of foreign text, escaped.

@@ -31,7 +31,6 @@ fn names_to_ask_follow_what_is_needed_and_what_depends() {
         "db.service",
         "demo.socket",
         "other.service",
-        "sysinit.target",
         "worker.service",
     ];
     assert_eq!(first, expected);
@@ -55,7 +54,10 @@ fn names_to_ask_follow_what_is_needed_and_what_depends() {
     assert_eq!(
         ask(
             "worker.service",
-            &["Requires=disk.mount x.slice", "Wants=x.service"]
+            &[
+                "Requires=disk.mount x.slice -.mount sysinit.target",
+                "Wants=x.service"
+            ]
         ),
         "disk.mount"
     );

@@ -120,6 +120,7 @@ fn no_restart_knows_what_systemd_counts_as_success() {
                 (&["RemainAfterExit="], Some("reported an invalid")),
                 (&["ExecStart=sh"], Some("reported an invalid")),
                 (&["Restart=sometimes"], Some("reported an invalid")),
+                (&["Restart=sometimes", FORCED], Some("reported an invalid")),
                 (
                     &["RestartForceExitStatus=[unprintable]"],
                     Some("reported an invalid"),
@@ -382,4 +383,41 @@ fn units_to_reset_are_the_unit_and_its_sockets() {
         units_to_reset(&unit, "demo.service"),
         ["demo.service", "demo.socket"]
     );
+}
+
+#[test]
+fn longest_restart_adds_up_what_systemd_waits_for() {
+    for (changes, seconds) in [
+        (&[][..], Some(90.3)),
+        (&["RestartUSecNext=7s"], Some(97.0)),
+        (&["RestartUSecNext=100ms"], Some(90.3)),
+        (&["RestartRandomizedDelayUSec=5s"], Some(95.3)),
+        (&["RestartUSec"], None),
+        (&["RestartUSec=infinity"], None),
+        (&["RestartUSecNext=infinity"], None),
+        (&["TimeoutStopUSec=infinity"], None),
+        (&["TimeoutStopUSec=soon"], None),
+        (&["RestartRandomizedDelayUSec=infinity"], None),
+    ] {
+        let expected = seconds.map_or(Duration::MAX, Duration::from_secs_f64);
+        assert_eq!(longest_restart(&demo(changes)), expected, "{changes:?}");
+    }
+}
+
+#[test]
+fn runs_start_command_while_one_runs() {
+    for (active, sub, expected) in [
+        ("activating", "start-pre", true),
+        ("activating", "condition", true),
+        ("activating", "start", true),
+        ("activating", "auto-restart", false),
+        ("active", "running", false),
+    ] {
+        let (active, sub) = (format!("ActiveState={active}"), format!("SubState={sub}"));
+        assert_eq!(
+            runs_start_command(&demo(&[&active, &sub])),
+            expected,
+            "{sub}"
+        );
+    }
 }

@@ -5,10 +5,10 @@ use crate::recovery::systemd::samples::{DEMO, NEIGHBOURS};
 fn parse_reads_a_running_service() {
     let unit = Unit::parse(DEMO.as_bytes()).unwrap();
     assert_eq!(unit.id(), Some("demo.service"));
-    assert_eq!(unit.load_state(), Ok("loaded"));
+    assert_eq!(unit.text("LoadState"), Ok("loaded"));
     assert_eq!(unit.active_state(), Ok("active"));
     assert_eq!(unit.sub_state(), Ok("running"));
-    assert_eq!(unit.result(), Ok("success"));
+    assert_eq!(unit.text("Result"), Ok("success"));
     assert_eq!(unit.main_pid(), Ok(152));
     assert_eq!(
         unit.control_group().as_ref().map(ControlGroup::as_str),
@@ -24,18 +24,18 @@ fn parse_reads_a_running_service() {
         Ok(Monotonic::from_micros(2_070_920_876))
     );
     assert_eq!(unit.job(), Ok(None));
-    assert_eq!(unit.freezer_state(), Some("running"));
-    assert_eq!(unit.needs_reload(), Ok(false));
-    assert_eq!(unit.restarts(), Some(2));
-    let triggers: Vec<_> = unit.list_or_empty("TriggeredBy").collect();
+    assert_eq!(unit.value("FreezerState"), Some("running"));
+    assert_eq!(unit.flag("NeedDaemonReload"), Ok(false));
+    assert_eq!(unit.value("NRestarts"), Some("2"));
+    let triggers: Vec<_> = unit.list("TriggeredBy").collect();
     assert_eq!(triggers, ["demo.socket"]);
     assert!(unit.triggered_by(".socket").eq(triggers));
     assert_eq!(unit.triggered_by(".timer").count(), 0);
+    assert_eq!(unit.list("BoundBy").collect::<Vec<_>>(), ["worker.service"]);
     assert_eq!(
-        unit.list("BoundBy").unwrap().collect::<Vec<_>>(),
-        ["worker.service"]
+        (unit.value("PartOf"), unit.list("PartOf").count()),
+        (Some(""), 0)
     );
-    assert_eq!(unit.list("PartOf").unwrap().count(), 0);
     assert_eq!(unit.span("TimeoutStopUSec"), Ok(Duration::from_secs(90)));
 }
 
@@ -45,7 +45,7 @@ fn names_with_a_backslash_are_unquoted_in_lists() {
 Requires="app-a\\x2db.slice" basic.target
 "#;
     let unit = Unit::parse(printed).unwrap();
-    let required: Vec<_> = unit.list("Requires").unwrap().collect();
+    let required: Vec<_> = unit.list("Requires").collect();
     assert_eq!(required, [unit.id().unwrap(), "basic.target"]);
 }
 
@@ -57,7 +57,7 @@ fn parse_reads_a_unit_that_does_not_exist() {
     assert!(unit.main_started().is_err(), "0 is no point in time");
     assert!(unit.invocation().is_err());
     assert!(unit.control_group().is_err());
-    assert_eq!(unit.list_or_empty("TriggeredBy").count(), 0);
+    assert_eq!(unit.list("TriggeredBy").count(), 0);
 }
 
 #[test]
@@ -67,7 +67,7 @@ fn parse_names_each_missing_or_invalid_property() {
         empty.main_pid(),
         Err("systemctl did not report MainPID=".to_owned())
     );
-    assert_eq!(empty.freezer_state(), None);
+    assert_eq!(empty.value("FreezerState"), None);
     for (line, name) in [
         ("MainPID=-1", "MainPID"),
         ("MainPID=", "MainPID"),
@@ -88,7 +88,7 @@ fn parse_names_each_missing_or_invalid_property() {
             unit.invocation().err(),
             unit.main_started().err(),
             unit.state_changed().err(),
-            unit.needs_reload().err(),
+            unit.flag("NeedDaemonReload").err(),
             unit.active_state().err(),
             unit.control_group().err(),
             unit.span("TimeoutStopUSec").err(),
@@ -240,4 +240,26 @@ fn parse_all_reads_several_units() {
 fn listens_leaves_out_the_kind_alone() {
     let unit = Unit::parse(b"Listen=[::]:8000 (Stream)\nListen=/run/a b (c) (Stream)\n").unwrap();
     assert_eq!(unit.listens(), ["[::]:8000", "/run/a b (c)"]);
+}
+
+#[test]
+fn span_reads_what_systemd_writes() {
+    for (text, seconds) in [
+        ("0", Some(0.0)),
+        ("100ms", Some(0.1)),
+        ("1.500000s", Some(1.5)),
+        ("2min 5s", Some(125.0)),
+        ("1min 30s", Some(90.0)),
+        ("1h 1us", Some(3_600.000_001)),
+        ("1w 2d", Some(777_600.0)),
+        ("1y 1month", Some(34_187_616.0)),
+        ("", None),
+        ("5 parsecs", None),
+        ("-1s", None),
+        ("1.2.3s", None),
+        ("99999999999999999999999999y", None),
+    ] {
+        assert_eq!(span(text).map(|span| span.as_secs_f64()), seconds, "{text}");
+    }
+    assert_eq!(span("infinity"), Some(Duration::MAX));
 }
