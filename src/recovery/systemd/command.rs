@@ -1,11 +1,12 @@
-//! Runs another program with limits on time and memory. Leaves no process behind.
+//! Runs systemctl with limits on time and memory. Leaves no process behind.
 
 use std::io::{ErrorKind, PipeReader, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
+use anyhow::{Context as _, bail, ensure};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::signal::{Signal, killpg};
@@ -14,21 +15,23 @@ use nix::unistd::Pid;
 
 use super::super::pidfd::{self, PidFd};
 use crate::clock::Monotonic;
+use crate::escape::escape;
 
 /// The largest number of bytes read from each output.
 const OUTPUT: usize = 1 << 20;
 
-/// Runs `command` until it ends, for at most `bound`, or until the other end of `cancelled` is closed.
-/// Its messages are in English and without colour.
+/// Runs `command`, for messages written as `typed`, until it ends, for at most `bound`, or until the other end of
+/// `cancelled` is closed. Returns its output, which is in English and without colour.
 ///
 /// # Errors
 ///
-/// Why there is no whole output.
-pub(crate) fn run(
+/// A message: there is no whole output, or it failed.
+pub(super) fn run(
     command: &mut Command,
+    typed: &str,
     bound: Duration,
     cancelled: Option<&PipeReader>,
-) -> Result<Output, Trouble> {
+) -> Result<Vec<u8>, String> {
     command
         .env("LC_ALL", "C")
         .env("SYSTEMD_COLORS", "0")
@@ -40,33 +43,25 @@ pub(crate) fn run(
         // A separate process group, so that its children can be killed with it.
         .process_group(0);
     pidfd::keep_exit_statuses();
-    let until = Monotonic::now() + bound;
     let child = command.spawn().map_err(|error| match error.kind() {
-        ErrorKind::NotFound => Trouble::Missing,
-        _ => Trouble::Start(error.to_string()),
+        ErrorKind::NotFound => {
+            "systemctl was not found in PATH: recovery requires systemd".to_owned()
+        }
+        _ => format!("systemctl could not be started: {error}"),
     })?;
-    Running(child).collect(until, cancelled)
-}
-
-/// The output of a program that has ended.
-pub(crate) struct Output {
-    pub(crate) status: ExitStatus,
-    pub(crate) answer: Vec<u8>,
-    pub(crate) complaints: Vec<u8>,
-}
-
-/// Why there is no whole output.
-pub(crate) enum Trouble {
-    /// The program was not found in `PATH`.
-    Missing,
-    /// It could not be started; why.
-    Start(String),
-    /// It did not end in time.
-    Slow,
-    /// The caller cancelled it.
-    Cancelled,
-    /// It printed too much.
-    Verbose,
+    let output =
+        (Running(child).collect(bound, cancelled)).map_err(|why| format!("\"{typed}\" {why:#}"))?;
+    if output.status.success() {
+        return Ok(output.stdout);
+    }
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    let mut lines = complaint.lines().map(str::trim);
+    let first = lines.find(|line| !line.is_empty());
+    Err(format!(
+        "\"{typed}\" failed ({}): {}",
+        output.status,
+        escape(first.unwrap_or("it gave no reason"))
+    ))
 }
 
 /// A child process. Dropping it ends its whole process group.
@@ -75,22 +70,24 @@ struct Running(Child);
 impl Running {
     fn collect(
         mut self,
-        until: Monotonic,
+        bound: Duration,
         cancelled: Option<&PipeReader>,
-    ) -> Result<Output, Trouble> {
-        let start = |error: &dyn std::fmt::Display| Trouble::Start(error.to_string());
-        let process = PidFd::open(self.0.id()).map_err(|error| start(&error))?;
-        let mut answer = Stream::new(self.0.stdout.take()).map_err(|error| start(&error))?;
-        let mut complaints = Stream::new(self.0.stderr.take()).map_err(|error| start(&error))?;
+    ) -> anyhow::Result<Output> {
+        const UNSEEN: &str = "could not be watched";
+        let until = Monotonic::now() + bound;
+        let process = PidFd::open(self.0.id()).context(UNSEEN)?;
+        let mut stdout = Stream::new(self.0.stdout.take()).context(UNSEEN)?;
+        let mut stderr = Stream::new(self.0.stderr.take()).context(UNSEEN)?;
         loop {
             let ended = process.died_within(Duration::ZERO);
-            answer.drain()?;
-            complaints.drain()?;
-            // If this program was stopped meanwhile (Ctrl-Z), the answer may be as old as that
-            // pause.
-            if until.has_passed() {
-                return Err(Trouble::Slow);
-            }
+            stdout.drain()?;
+            stderr.drain()?;
+            // If this program was stopped meanwhile (Ctrl-Z), the answer may be as old as that pause.
+            ensure!(
+                !until.has_passed(),
+                "did not end within {} s: the service manager or D-Bus is stuck",
+                bound.as_secs_f64()
+            );
             // The output ends when the program exits, not when the pipe closes: a child of it may
             // keep the pipe open indefinitely.
             if ended {
@@ -99,26 +96,22 @@ impl Running {
             let sources = [
                 cancelled.map(AsFd::as_fd),
                 Some(process.as_fd()),
-                answer.open(),
-                complaints.open(),
+                stdout.open(),
+                stderr.open(),
             ];
-            let mut fds: Vec<PollFd> = sources
-                .into_iter()
-                .flatten()
-                .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
-                .collect();
+            let open = sources.into_iter().flatten();
+            let mut fds: Vec<_> = open.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
             // Whatever the result of the wait, the loop checks everything again.
             let _ = ppoll(&mut fds, Some(TimeSpec::from(until.remaining())), None);
             let hung_up = |fd: &PollFd| fd.revents() == Some(PollFlags::POLLHUP);
             if cancelled.is_some() && fds.first().is_some_and(hung_up) {
-                return Err(Trouble::Cancelled);
+                bail!("did not end in time");
             }
         }
-        let status = self.0.wait().map_err(|error| start(&error))?;
         Ok(Output {
-            status,
-            answer: answer.bytes,
-            complaints: complaints.bytes,
+            status: self.0.wait().context(UNSEEN)?,
+            stdout: stdout.bytes,
+            stderr: stderr.bytes,
         })
     }
 }
@@ -150,10 +143,8 @@ impl<R: Read + AsFd> Stream<R> {
         if let Some(pipe) = &pipe {
             fcntl(pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
         }
-        Ok(Self {
-            pipe,
-            bytes: Vec::new(),
-        })
+        let bytes = Vec::new();
+        Ok(Self { pipe, bytes })
     }
 
     fn open(&self) -> Option<BorrowedFd<'_>> {
@@ -161,18 +152,12 @@ impl<R: Read + AsFd> Stream<R> {
     }
 
     /// Reads everything that has arrived so far.
-    fn drain(&mut self) -> Result<(), Trouble> {
-        let mut buffer = [0; 4_096];
-        while let Some(pipe) = &mut self.pipe {
-            match pipe.read(&mut buffer) {
-                Ok(0) => self.pipe = None,
-                Ok(count) => self.bytes.extend(buffer.iter().take(count)),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(_) => self.pipe = None,
-            }
-            if self.bytes.len() > OUTPUT {
-                return Err(Trouble::Verbose);
+    fn drain(&mut self) -> anyhow::Result<()> {
+        if let Some(pipe) = &mut self.pipe {
+            let end = pipe.take(OUTPUT as u64 + 1).read_to_end(&mut self.bytes);
+            ensure!(self.bytes.len() <= OUTPUT, "printed endless garbage");
+            if !end.is_err_and(|error| error.kind() == ErrorKind::WouldBlock) {
+                self.pipe = None;
             }
         }
         Ok(())
@@ -192,7 +177,10 @@ mod tests {
             .unwrap();
         let process = PidFd::open(child.id()).unwrap();
         assert!(process.died_within(Duration::from_secs(30)));
-        let collected = Running(child).collect(Monotonic::now(), None);
-        assert!(matches!(collected, Err(Trouble::Slow)));
+        let why = Running(child).collect(Duration::ZERO, None).unwrap_err();
+        assert!(
+            why.to_string().starts_with("did not end within 0 s"),
+            "{why}"
+        );
     }
 }

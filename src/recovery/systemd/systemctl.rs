@@ -9,11 +9,10 @@ use std::time::Duration;
 
 use nix::unistd::geteuid;
 
-use super::command::{self, Output, Trouble};
+use super::command;
 use super::dependencies::names_to_ask;
 use super::properties::{NEIGHBOUR, of_service};
 use super::unit::Unit;
-use crate::escape::escape;
 use crate::manifest::Scope;
 
 /// The bound on one call.
@@ -83,60 +82,20 @@ impl Systemctl {
     }
 
     fn ask(&self, units: &[&str], properties: &[&str]) -> Result<Vec<u8>, String> {
-        let typed = match units {
-            [unit] => format!("{} show {unit}", systemctl(self.scope)),
-            _ => format!(
-                "{} show {} …",
-                systemctl(self.scope),
-                units.first().unwrap_or(&"")
-            ),
-        };
-        let folder = self.runtime_folder.clone()?;
-        let output = self
-            .run(units, properties, folder)
-            .map_err(|why| match why {
-                Trouble::Missing => {
-                    "systemctl was not found in PATH: recovery requires systemd".to_owned()
-                }
-                Trouble::Start(error) => format!("systemctl could not be started: {error}"),
-                Trouble::Slow => format!(
-                    "\"{typed}\" did not end within {} s: the service manager or D-Bus is stuck",
-                    self.bound.as_secs_f64()
-                ),
-                Trouble::Cancelled => format!("\"{typed}\" did not end in time"),
-                Trouble::Verbose => format!("\"{typed}\" printed endless garbage"),
-            })?;
-        if output.status.success() {
-            return Ok(output.answer);
-        }
-        let complaint = String::from_utf8_lossy(&output.complaints);
-        let first = complaint.lines().find(|line| !line.trim().is_empty());
-        Err(format!(
-            "\"{typed}\" failed ({}): {}",
-            output.status,
-            first.map_or("it gave no reason".into(), |line| escape(line.trim()))
-        ))
-    }
-
-    fn run(
-        &self,
-        units: &[&str],
-        properties: &[&str],
-        runtime_folder: Option<PathBuf>,
-    ) -> Result<Output, Trouble> {
         let mut command = Command::new(&self.program);
         if self.scope == Scope::User {
             command.arg("--user");
         }
-        if let Some(folder) = runtime_folder {
+        if let Some(folder) = self.runtime_folder.clone()? {
             command.env(RUNTIME_FOLDER, folder);
         }
         command.args(["show", "--no-pager"]);
-        for property in properties {
-            command.args(["-p", property]);
-        }
+        command.args(properties.iter().flat_map(|property| ["-p", property]));
         command.arg("--").args(units);
-        command::run(&mut command, self.bound, self.cancelled.as_deref())
+        let first = units.first().unwrap_or(&"");
+        let more = if units.len() > 1 { " …" } else { "" };
+        let typed = format!("{} show {first}{more}", systemctl(self.scope));
+        command::run(&mut command, &typed, self.bound, self.cancelled.as_deref())
     }
 }
 
