@@ -3,9 +3,10 @@
 
 mod summary;
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
-use std::fs::{self, File, ReadDir};
-use std::io::Read;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read};
 use std::iter;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -19,7 +20,7 @@ use super::sockets::table::{TcpSocket, listeners, server_sides};
 use super::{proc, stacks};
 use crate::clock::Monotonic;
 use crate::privileges::{CAP_SYS_PTRACE, has_capability};
-use crate::sweep::{ParkedRequest, Reach};
+use crate::sweep::Reach;
 
 /// How many processes are read.
 const PROCESSES: usize = 64;
@@ -30,64 +31,34 @@ const THREADS: usize = 512;
 /// How many bytes of a file about one process are read.
 const FILE: u64 = 64 * 1_024;
 
-/// A value, or why there is none. In JSON: the value itself, `"not permitted"`, or `null`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Reading<T> {
-    /// What was read.
-    Known(T),
+/// A value, or why there is none.
+pub type Reading<T> = Result<T, Unread>;
+
+/// Why there is no value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unread {
     /// This user may not read it.
     NotPermitted,
-    /// Not read: there was no time, or nothing to read.
+    /// There was no time, or nothing to read.
     Unknown,
 }
 
-impl<T> Reading<T> {
-    /// The value.
-    pub const fn known(&self) -> Option<&T> {
-        match self {
-            Self::Known(value) => Some(value),
-            Self::NotPermitted | Self::Unknown => None,
-        }
-    }
-
-    fn map<U>(self, change: impl FnOnce(T) -> U) -> Reading<U> {
-        self.and_then(|value| Reading::Known(change(value)))
-    }
-
-    fn and_then<U>(self, next: impl FnOnce(T) -> Reading<U>) -> Reading<U> {
-        match self {
-            Self::Known(value) => next(value),
-            Self::NotPermitted => Reading::NotPermitted,
-            Self::Unknown => Reading::Unknown,
+impl From<io::Error> for Unread {
+    fn from(error: io::Error) -> Self {
+        if error.kind() == ErrorKind::PermissionDenied {
+            Self::NotPermitted
+        } else {
+            Self::Unknown
         }
     }
 }
 
-impl<T> From<Option<T>> for Reading<T> {
-    fn from(value: Option<T>) -> Self {
-        value.map_or(Self::Unknown, Self::Known)
-    }
-}
-
-impl<T> From<std::io::Result<T>> for Reading<T> {
-    fn from(result: std::io::Result<T>) -> Self {
-        match result {
-            Ok(value) => Self::Known(value),
-            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-                Self::NotPermitted
-            }
-            Err(_) => Self::Unknown,
-        }
-    }
-}
-
-impl<T: Serialize> Serialize for Reading<T> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Known(value) => value.serialize(serializer),
-            Self::NotPermitted => serializer.serialize_str("not permitted"),
-            Self::Unknown => serializer.serialize_none(),
-        }
+/// In JSON: the value itself, `"not permitted"`, or `null`.
+fn plain<T: Serialize, S: Serializer>(value: &Reading<T>, json: S) -> Result<S::Ok, S::Error> {
+    match value {
+        Ok(value) => value.serialize(json),
+        Err(Unread::NotPermitted) => json.serialize_str("not permitted"),
+        Err(Unread::Unknown) => json.serialize_none(),
     }
 }
 
@@ -108,10 +79,13 @@ pub struct ProcessEvidence {
     /// Its PID.
     pub pid: u32,
     /// Its command name, at most 15 bytes, chosen by the process itself.
+    #[serde(serialize_with = "plain")]
     pub name: Reading<String>,
     /// Its state as one letter, proc(5).
+    #[serde(serialize_with = "plain")]
     pub state: Reading<char>,
     /// CPU time used between two samples.
+    #[serde(serialize_with = "plain")]
     pub cpu: Reading<Cpu>,
     /// More about the main process; none for the others.
     #[serde(flatten)]
@@ -122,32 +96,25 @@ pub struct ProcessEvidence {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ProcessDetails {
     /// Its threads, the largest group first.
+    #[serde(serialize_with = "plain")]
     pub threads: Reading<Vec<ThreadGroup>>,
     /// Resident memory in bytes.
+    #[serde(serialize_with = "plain")]
     pub resident_bytes: Reading<u64>,
     /// Whether it catches `dump_signal`; unknown if none is configured.
+    #[serde(serialize_with = "plain")]
     pub catches_dump_signal: Reading<bool>,
 }
 
-/// What was observed of the socket at which the requests waited.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+/// What was observed of the socket at which the requests waited, as far as that is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Listener {
     /// Connections waiting in the accept queue.
-    pub accept_queue: Reading<u64>,
+    pub accept_queue: Option<u64>,
     /// The accept queue's limit; one more than this fills it.
-    pub accept_queue_limit: Reading<u64>,
+    pub accept_queue_limit: Option<u64>,
     /// The unit, or the control group, that owns the socket.
-    pub listener_owner: Reading<String>,
-}
-
-impl Default for Listener {
-    fn default() -> Self {
-        Self {
-            accept_queue: Reading::Unknown,
-            accept_queue_limit: Reading::Unknown,
-            listener_owner: Reading::Unknown,
-        }
-    }
+    pub listener_owner: Option<String>,
 }
 
 /// How far the parked requests have got. Over a UNIX socket the kernel does not show which are accepted.
@@ -190,6 +157,7 @@ pub struct ThreadGroup {
     /// Their state as one letter, proc(5).
     pub state: char,
     /// The kernel function in which they sleep; `0` for threads that do not.
+    #[serde(serialize_with = "plain")]
     pub wait_channel: Reading<String>,
     /// How many threads.
     pub count: usize,
@@ -207,37 +175,29 @@ pub struct Cpu {
 impl Evidence {
     /// The evidence of these processes and of the first observation.
     pub(super) fn new(processes: Vec<ProcessEvidence>, context: &Context, facts: &Facts) -> Self {
-        let (listener, rows) = match &facts.sockets {
-            Ok(Sockets::Tcp(tcp)) => (
-                tcp_listener(tcp, &context.addresses, context.unit()),
-                Some(&tcp.rows[..]),
-            ),
-            Ok(Sockets::Unix(unix)) => (unix_listener(unix, context.unit()), None),
-            Err(_) => (Listener::default(), None),
-        };
-        Self {
+        let parked = &facts.parked;
+        let unconnected = parked.iter().filter(|it| it.reach == Reach::Unconnected);
+        let mut evidence = Self {
             processes,
-            listener,
-            parked: ParkedCounts::of(&facts.parked, rows),
-        }
-    }
-}
-
-impl ParkedCounts {
-    fn of(parked: &[ParkedRequest], rows: Option<&[TcpSocket]>) -> Self {
-        let unconnected = |request: &&ParkedRequest| request.reach == Reach::Unconnected;
-        let count = |accepted: bool| {
-            rows.map(|rows| {
-                server_sides(rows, parked)
-                    .filter(|row| row.is_open() && row.accepted() == accepted)
-                    .count()
-            })
+            listener: Listener::default(),
+            parked: ParkedCounts {
+                accepted: None,
+                unaccepted: None,
+                unconnected: unconnected.count(),
+            },
         };
-        Self {
-            accepted: count(true),
-            unaccepted: count(false),
-            unconnected: parked.iter().filter(unconnected).count(),
+        match &facts.sockets {
+            Ok(Sockets::Tcp(tcp)) => {
+                let open = || server_sides(&tcp.rows, parked).filter(|row| row.is_open());
+                let accepted = open().filter(|row| row.accepted()).count();
+                evidence.parked.accepted = Some(accepted);
+                evidence.parked.unaccepted = Some(open().count() - accepted);
+                evidence.listener = tcp_listener(tcp, &context.addresses, context.unit());
+            }
+            Ok(Sockets::Unix(unix)) => evidence.listener = unix_listener(unix, context.unit()),
+            Err(_) => {}
         }
+        evidence
     }
 }
 
@@ -258,27 +218,26 @@ pub(super) fn processes(
         .map(|pid| (pid, stat(&format!("/proc/{pid}"))))
         .collect();
     let sampled = Monotonic::now();
-    let details = details(main, dump_signal, until);
+    let mut details = Some(details(main, dump_signal, until));
     let wait = SAMPLE.saturating_sub(Monotonic::now().since(began));
     std::thread::sleep(wait.min(until.remaining()));
-    let processes = first.into_iter().map(|(pid, first)| {
-        let used = |first: &proc::Stat| {
-            if until.has_passed() {
-                return Reading::Unknown;
-            }
-            stat(&format!("/proc/{pid}")).map(|second| Cpu {
-                ticks: second.ticks.saturating_sub(first.ticks),
-                interval_ms: u64::try_from(Monotonic::now().since(sampled).as_millis())
-                    .unwrap_or(u64::MAX),
-            })
-        };
-        ProcessEvidence {
-            pid,
-            cpu: first.known().map_or(Reading::Unknown, used),
-            name: first.clone().map(|stat| stat.name),
-            state: first.map(|stat| stat.state),
-            details: (pid == main).then(|| details.clone()),
+    let cpu = |pid: u32, first: u64| {
+        if until.has_passed() {
+            return Err(Unread::Unknown);
         }
+        let second = stat(&format!("/proc/{pid}"))?.ticks;
+        Ok(Cpu {
+            ticks: second.saturating_sub(first),
+            interval_ms: Monotonic::now().since(sampled).as_millis() as u64,
+        })
+    };
+    let processes = first.into_iter().map(|(pid, first)| ProcessEvidence {
+        pid,
+        cpu: first.clone().and_then(|stat| cpu(pid, stat.ticks)),
+        name: first.clone().map(|stat| stat.name),
+        state: first.map(|stat| stat.state),
+        // The main process comes first.
+        details: details.take(),
     });
     processes.collect()
 }
@@ -286,18 +245,12 @@ pub(super) fn processes(
 fn details(pid: u32, dump_signal: Option<Signal>, until: Monotonic) -> ProcessDetails {
     let folder = format!("/proc/{pid}");
     let status = read(&format!("{folder}/status"));
-    let status = status.and_then(|text| proc::status(&text).into());
-    // Only who may list the descriptors, or may trace, is shown wait channels.
-    let trusted = has_capability(CAP_SYS_PTRACE) == Some(true)
-        || fs::read_dir(format!("{folder}/fd")).is_ok();
+    let status = status.and_then(|text| proc::status(&text).ok_or(Unread::Unknown));
+    let catches = |signal| Ok(stacks::catches(status?.signals, signal));
     ProcessDetails {
-        threads: Reading::from(fs::read_dir(format!("{folder}/task")))
-            .and_then(|tasks| threads(tasks, trusted, until)),
-        resident_bytes: status.clone().and_then(|status| status.resident.into()),
-        catches_dump_signal: match dump_signal {
-            Some(signal) => status.map(|status| stacks::catches(status.signals, signal)),
-            None => Reading::Unknown,
-        },
+        threads: threads(&folder, until),
+        resident_bytes: status.and_then(|status| status.resident.ok_or(Unread::Unknown)),
+        catches_dump_signal: dump_signal.map_or(Err(Unread::Unknown), catches),
     }
 }
 
@@ -312,22 +265,22 @@ fn tcp_listener(facts: &TcpFacts, addresses: &[SocketAddr], unit: &str) -> Liste
     };
     let sum = |queue: fn(&TcpSocket) -> u32| {
         let queues = listeners.values().map(|socket| u64::from(queue(socket)));
-        Reading::Known(queues.sum())
+        Some(queues.sum())
     };
     let owner = first.group.and_then(|group| facts.owners.get(&group));
     Listener {
         accept_queue: sum(|socket| socket.receive_queue),
         accept_queue_limit: sum(|socket| socket.send_queue),
-        listener_owner: owner.and_then(|owner| owner_name(owner, unit)).into(),
+        listener_owner: owner.and_then(|owner| owner_name(owner, unit)),
     }
 }
 
 fn unix_listener(facts: &UnixFacts, unit: &str) -> Listener {
     let queue = facts.listeners.first().and_then(|listener| listener.queue);
     Listener {
-        accept_queue: queue.map(|(waiting, _)| u64::from(waiting)).into(),
-        accept_queue_limit: queue.map(|(_, limit)| u64::from(limit)).into(),
-        listener_owner: owner_name(&facts.owner, unit).into(),
+        accept_queue: queue.map(|(waiting, _)| waiting.into()),
+        accept_queue_limit: queue.map(|(_, limit)| limit.into()),
+        listener_owner: owner_name(&facts.owner, unit),
     }
 }
 
@@ -341,52 +294,54 @@ fn owner_name(owner: &Owner, unit: &str) -> Option<String> {
     }
 }
 
-/// The threads, grouped. Without permission (not `trusted`), the kernel reports every wait channel as `0`
-/// instead of an error.
-fn threads(tasks: ReadDir, trusted: bool, until: Monotonic) -> Reading<Vec<ThreadGroup>> {
-    let mut groups: BTreeMap<(char, Reading<String>), usize> = BTreeMap::new();
-    for task in tasks.flatten().take(THREADS) {
+/// The threads of a process, grouped.
+fn threads(folder: &str, until: Monotonic) -> Reading<Vec<ThreadGroup>> {
+    // To others than who may list the descriptors, or may trace, the kernel reports every wait channel as `0`.
+    let trusted = has_capability(CAP_SYS_PTRACE) == Some(true)
+        || fs::read_dir(format!("{folder}/fd")).is_ok();
+    let mut groups: Vec<ThreadGroup> = Vec::new();
+    for task in fs::read_dir(format!("{folder}/task"))?
+        .flatten()
+        .take(THREADS)
+    {
         if until.has_passed() {
             break;
         }
-        let task = task.path();
-        let task = task.to_string_lossy();
-        let Reading::Known(stat) = stat(&task) else {
+        let task = task.path().display().to_string();
+        let Ok(proc::Stat { state, .. }) = stat(&task) else {
             continue;
         };
-        let place = match read(&format!("{task}/wchan")) {
-            Reading::Known(place) if !trusted && place == "0" => Reading::NotPermitted,
+        let wait_channel = match read(&format!("{task}/wchan")) {
+            Ok(place) if !trusted && place == "0" => Err(Unread::NotPermitted),
             place => place,
         };
-        *groups.entry((stat.state, place)).or_default() += 1;
+        let like =
+            |group: &&mut ThreadGroup| (group.state, &group.wait_channel) == (state, &wait_channel);
+        if let Some(group) = groups.iter_mut().find(like) {
+            group.count += 1;
+        } else {
+            groups.push(ThreadGroup {
+                state,
+                wait_channel,
+                count: 1,
+            });
+        }
     }
-    if groups.is_empty() {
-        return Reading::Unknown;
-    }
-    let mut groups: Vec<_> = groups
-        .into_iter()
-        .map(|((state, wait_channel), count)| ThreadGroup {
-            state,
-            wait_channel,
-            count,
-        })
-        .collect();
-    groups.sort_by_key(|group| std::cmp::Reverse(group.count));
-    Reading::Known(groups)
+    groups.sort_by_key(|group| Reverse(group.count));
+    Some(groups)
+        .filter(|groups| !groups.is_empty())
+        .ok_or(Unread::Unknown)
 }
 
 fn stat(folder: &str) -> Reading<proc::Stat> {
-    read(&format!("{folder}/stat")).and_then(|text| proc::stat(&text).into())
+    proc::stat(&read(&format!("{folder}/stat"))?).ok_or(Unread::Unknown)
 }
 
 /// The beginning of a file; a process name in it may not be UTF-8.
 fn read(path: &str) -> Reading<String> {
-    let read = || {
-        let mut bytes = Vec::new();
-        File::open(path)?.take(FILE).read_to_end(&mut bytes)?;
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
-    };
-    Reading::from(read())
+    let mut bytes = Vec::new();
+    File::open(path)?.take(FILE).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 #[cfg(test)]

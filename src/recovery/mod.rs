@@ -31,6 +31,7 @@ use std::time::Duration;
 
 pub use self::evidence::{
     Cpu, Evidence, Listener, ParkedCounts, ProcessDetails, ProcessEvidence, Reading, ThreadGroup,
+    Unread,
 };
 use self::facts::Context;
 pub use self::guards::Guard;

@@ -10,7 +10,7 @@ use crate::cause::{Class, ResponseError, SkipReason, TransportError};
 use crate::manifest::{Expect, Manifest, Method, Options, Route, Source, Variables};
 use crate::recovery::{
     self, Cpu, Evidence, Guard, Listener, MainPid, ParkedCounts, ProcessDetails, ProcessEvidence,
-    Reading, Recovery, Stacks, ThreadGroup, UnitReport,
+    Recovery, Stacks, ThreadGroup, UnitReport,
 };
 use crate::verdict::{self, ProbeResult, Proof};
 
@@ -209,20 +209,20 @@ pub(super) fn hung() -> Vec<Case> {
 fn process(pid: u32) -> ProcessEvidence {
     ProcessEvidence {
         pid,
-        name: Reading::Known("uvicorn".to_owned()),
-        state: Reading::Known('S'),
-        cpu: Reading::Known(Cpu {
+        name: Ok("uvicorn".to_owned()),
+        state: Ok('S'),
+        cpu: Ok(Cpu {
             ticks: 0,
             interval_ms: 100,
         }),
         details: (pid == 4_242).then(|| ProcessDetails {
-            threads: Reading::Known(vec![ThreadGroup {
+            threads: Ok(vec![ThreadGroup {
                 state: 'S',
-                wait_channel: Reading::Known("futex_wait".to_owned()),
+                wait_channel: Ok("futex_wait".to_owned()),
                 count: 1,
             }]),
-            resident_bytes: Reading::Known(90_177_536),
-            catches_dump_signal: Reading::Known(true),
+            resident_bytes: Ok(90_177_536),
+            catches_dump_signal: Ok(true),
         }),
     }
 }
@@ -238,9 +238,9 @@ pub(super) fn recovered() -> Recovery {
         evidence: Some(Evidence {
             processes: vec![process(4_242), process(4_250)],
             listener: Listener {
-                accept_queue: Reading::Known(129),
-                accept_queue_limit: Reading::Known(128),
-                listener_owner: Reading::Known("scidex-api.service".to_owned()),
+                accept_queue: Some(129),
+                accept_queue_limit: Some(128),
+                listener_owner: Some("scidex-api.service".to_owned()),
             },
             parked: ParkedCounts {
                 accepted: Some(6),

@@ -8,10 +8,8 @@ impl Evidence {
     pub fn summary(&self) -> String {
         let listener = self.listener.summary();
         let main = self.processes.first().and_then(|main| {
-            let interval = main
-                .cpu
-                .known()
-                .map(|cpu| format!(" in {} ms", cpu.interval_ms));
+            let cpu = main.cpu.ok();
+            let interval = cpu.map(|cpu| format!(" in {} ms", cpu.interval_ms));
             Some(main.summary()? + &interval.unwrap_or_default())
         });
         let parts: Vec<_> = [listener, self.parked.summary(), main]
@@ -55,12 +53,11 @@ impl Evidence {
 
 impl Listener {
     fn summary(&self) -> Option<String> {
-        let &waiting = self.accept_queue.known()?;
-        let limit = match self.accept_queue_limit.known() {
-            Some(limit) => format!(" (limit {limit})"),
-            None => String::new(),
-        };
-        let connections = count(waiting, "connection");
+        let connections = count(self.accept_queue?, "connection");
+        let limit = self
+            .accept_queue_limit
+            .map(|limit| format!(" (limit {limit})"));
+        let limit = limit.unwrap_or_default();
         Some(format!("{connections} in the accept queue{limit}"))
     }
 }
@@ -86,12 +83,12 @@ impl ProcessEvidence {
     fn summary(&self) -> Option<String> {
         let details = self.details.as_ref();
         let threads = details.and_then(|details| {
-            let groups = details.threads.known()?;
+            let groups = details.threads.as_ref().ok()?;
             let shown: Vec<_> = groups.iter().take(3).map(ThreadGroup::summary).collect();
             let more = if groups.len() > 3 { ", …" } else { "" };
             (!shown.is_empty()).then(|| shown.join(", ") + more)
         });
-        let cpu = self.cpu.known().map(|cpu| count(cpu.ticks, "CPU tick"));
+        let cpu = self.cpu.ok().map(|cpu| count(cpu.ticks, "CPU tick"));
         let parts: Vec<_> = [threads, cpu].into_iter().flatten().collect();
         (!parts.is_empty()).then(|| parts.join(", "))
     }
@@ -109,8 +106,8 @@ impl ThreadGroup {
             _ => "in an unknown state",
         };
         let threads = count(self.count as u64, "thread");
-        match self.wait_channel.known() {
-            Some(place) if place != "0" => format!("{threads} {state} in {}", escape(place)),
+        match &self.wait_channel {
+            Ok(place) if place != "0" => format!("{threads} {state} in {}", escape(place)),
             _ => format!("{threads} {state}"),
         }
     }

@@ -47,10 +47,10 @@ fn listener_adds_up_the_queues_and_names_the_owner() {
             ..TcpFacts::default()
         };
         let seen = tcp_listener(&facts, &[server, server], "demo.service");
-        assert_eq!(seen.accept_queue, Reading::Known(129));
-        assert_eq!(seen.accept_queue_limit, Reading::Known(256));
+        assert_eq!(seen.accept_queue, Some(129));
+        assert_eq!(seen.accept_queue_limit, Some(256));
         let name = name.map(str::to_owned);
-        assert_eq!(seen.listener_owner, Reading::from(name));
+        assert_eq!(seen.listener_owner, name);
     }
     let none = tcp_listener(&TcpFacts::default(), &[server], "demo.service");
     assert_eq!(none, Listener::default());
@@ -80,24 +80,24 @@ fn parked_requests_are_counted_by_how_far_they_got() {
         unconnected: 1,
     };
     assert_eq!(evidence.parked, counts);
-    assert_eq!(evidence.listener.accept_queue, Reading::Known(1));
+    assert_eq!(evidence.listener.accept_queue, Some(1));
 }
 
 #[test]
 fn processes_sees_this_very_process() {
     let process = own();
     assert_eq!(process.pid, std::process::id());
-    assert!(process.name.known().is_some_and(|name| !name.is_empty()));
-    assert!(process.state.known().is_some());
-    assert!((process.cpu.known()).is_some_and(|cpu| cpu.interval_ms >= 100));
+    assert!(process.name.is_ok_and(|name| !name.is_empty()));
+    assert!(process.state.is_ok());
+    assert!(process.cpu.is_ok_and(|cpu| cpu.interval_ms >= 100));
     let details = process.details.unwrap();
-    assert!((details.resident_bytes.known()).is_some_and(|&bytes| bytes > 100_000));
-    assert!((details.threads.known()).is_some_and(|groups| !groups.is_empty()));
-    assert_eq!(details.catches_dump_signal, Reading::Unknown);
+    assert!(details.resident_bytes.is_ok_and(|bytes| bytes > 100_000));
+    assert!(details.threads.is_ok_and(|groups| !groups.is_empty()));
+    assert_eq!(details.catches_dump_signal, Err(Unread::Unknown));
     let pid = std::process::id();
     let asked = processes(pid, &group(&[pid]), Some(Signal::SIGUSR2), soon());
     let details = asked[0].details.as_ref().unwrap();
-    assert_eq!(details.catches_dump_signal, Reading::Known(false));
+    assert_eq!(details.catches_dump_signal, Ok(false));
 }
 
 #[test]
@@ -126,7 +126,7 @@ fn processes_keeps_its_time_limit_and_tolerates_a_process_that_is_gone() {
     assert_eq!(seen.len(), 1);
     assert_eq!(
         (&seen[0].name, &seen[0].cpu),
-        (&Reading::Unknown, &Reading::Unknown)
+        (&Err(Unread::Unknown), &Err(Unread::Unknown))
     );
     let evidence = Evidence {
         processes: seen,
@@ -141,36 +141,36 @@ fn processes_keeps_its_time_limit_and_tolerates_a_process_that_is_gone() {
 fn main_process() -> ProcessEvidence {
     ProcessEvidence {
         pid: 4_711,
-        name: Reading::Known("uvicorn".to_owned()),
-        state: Reading::Known('S'),
-        cpu: Reading::Known(Cpu {
+        name: Ok("uvicorn".to_owned()),
+        state: Ok('S'),
+        cpu: Ok(Cpu {
             ticks: 0,
             interval_ms: 100,
         }),
         details: Some(ProcessDetails {
-            threads: Reading::Known(vec![
+            threads: Ok(vec![
                 ThreadGroup {
                     state: 'S',
-                    wait_channel: Reading::Known("futex_wait".to_owned()),
+                    wait_channel: Ok("futex_wait".to_owned()),
                     count: 2,
                 },
                 ThreadGroup {
                     state: 'R',
-                    wait_channel: Reading::NotPermitted,
+                    wait_channel: Err(Unread::NotPermitted),
                     count: 1,
                 },
             ]),
-            resident_bytes: Reading::Known(1_024),
-            catches_dump_signal: Reading::Known(true),
+            resident_bytes: Ok(1_024),
+            catches_dump_signal: Ok(true),
         }),
     }
 }
 
 fn full_queue() -> Listener {
     Listener {
-        accept_queue: Reading::Known(129),
-        accept_queue_limit: Reading::Known(128),
-        listener_owner: Reading::Known("demo.service".to_owned()),
+        accept_queue: Some(129),
+        accept_queue_limit: Some(128),
+        listener_owner: Some("demo.service".to_owned()),
     }
 }
 
@@ -210,14 +210,14 @@ fn summary_is_one_line_with_like_processes_together() {
     let worker = |pid, ticks| ProcessEvidence {
         pid,
         details: None,
-        cpu: Reading::Known(Cpu {
+        cpu: Ok(Cpu {
             ticks,
             interval_ms: 100,
         }),
         ..main_process()
     };
     let unseen = ProcessEvidence {
-        cpu: Reading::NotPermitted,
+        cpu: Err(Unread::NotPermitted),
         ..worker(9, 0)
     };
     let evidence = |others: Vec<ProcessEvidence>| Evidence {
