@@ -22,12 +22,11 @@ mod sockets;
 mod stacks;
 mod steps;
 mod systemd;
-mod unit_report;
 pub mod warnings;
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 pub use self::evidence::{
     Cpu, Evidence, Listener, ParkedCounts, ProcessDetails, ProcessEvidence, Reading, ThreadGroup,
@@ -35,12 +34,11 @@ pub use self::evidence::{
 };
 use self::facts::Context;
 pub use self::guards::Guard;
+use self::host::Host;
 use self::machine::Machine;
 pub use self::queue_watch::QueueWatch;
 pub use self::stacks::Stacks;
-use self::systemd::Systemctl;
-pub use self::unit_report::UnitReport;
-use crate::clock::Monotonic;
+use self::systemd::{Systemctl, Unit};
 use crate::manifest::{Manifest, Scheme};
 use crate::sweep::{ParkedRequest, Prober, Sweep};
 use crate::verdict::Verdict;
@@ -87,7 +85,6 @@ pub fn attempt(request: &RecoveryRequest<'_>, permission: Permission) -> Recover
         Permission::DryRun => true,
         Permission::Act => false,
     };
-    let began = Monotonic::now();
     let prober = request.prober;
     let over_tcp = request.manifest.unix_socket.is_none();
     let over_https = request.manifest.base_url.scheme() == Scheme::Https;
@@ -108,15 +105,7 @@ pub fn attempt(request: &RecoveryRequest<'_>, permission: Permission) -> Recover
     let peers = prober.unix_peers();
     let machine = Machine::new(request.manifest, systemctl, peers, Some(request));
     let queues = request.queues.as_ref().map(QueueWatch::history);
-    let mut recovery = steps::run(&context, &machine, queues.unwrap_or_default());
-    if let Some(stacks) = &mut recovery.stacks {
-        stacks.command = stacks.command_for(context.unit(), context.plan.scope);
-    }
-    Recovery {
-        unit: Some(plan.unit.clone()),
-        elapsed: Monotonic::now().since(began),
-        ..recovery
-    }
+    steps::run(&context, &machine, queues.unwrap_or_default())
 }
 
 /// A process that may be signalled: never 0, 1 or this process.
@@ -200,6 +189,38 @@ impl Recovery {
     }
 }
 
+/// What systemd says of the recovery unit at the time of the run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnitReport {
+    /// Its name.
+    pub name: String,
+    /// `ActiveState=`.
+    pub active_state: String,
+    /// `SubState=`.
+    pub sub_state: String,
+    /// When it entered this state, where known.
+    pub since: Option<SystemTime>,
+    /// `NRestarts=`: automatic restarts since the last manual start, where known.
+    pub restarts: Option<u64>,
+}
+
+impl UnitReport {
+    /// The state of the unit called `name`; none if systemd does not say it.
+    fn of(name: &str, unit: &Unit, host: &impl Host) -> Option<Self> {
+        let since = unit.state_changed().ok();
+        let ago = since.map(|since| host.now().since(since));
+        Some(Self {
+            name: name.to_owned(),
+            active_state: unit.active_state().ok()?.to_owned(),
+            sub_state: unit.sub_state().ok()?.to_owned(),
+            since: ago.and_then(|ago| host.wall_clock().checked_sub(ago)),
+            restarts: unit
+                .value("NRestarts")
+                .and_then(|number| number.parse().ok()),
+        })
+    }
+}
+
 impl Outcome {
     /// Every outcome's name in reports, in the order of the documentation.
     pub const NAMES: [&'static str; 8] = [
@@ -239,16 +260,10 @@ impl Outcome {
 
     /// The guard that refused.
     pub const fn guard(&self) -> Option<Guard> {
-        match self {
-            Self::Refused(guard, _) => Some(*guard),
-            Self::NotConfigured
-            | Self::NotNeeded
-            | Self::Disabled(_)
-            | Self::WouldKill
-            | Self::Failed(_)
-            | Self::Recovered { .. }
-            | Self::NotRecovered { .. } => None,
-        }
+        let Self::Refused(guard, _) = self else {
+            return None;
+        };
+        Some(*guard)
     }
 
     /// The new main process, where there is one.

@@ -9,14 +9,14 @@ use super::cgroup::ControlGroup;
 use super::facts::{Group, Signals};
 use super::pidfd::PidFd;
 use super::processes;
-use crate::manifest::Scope;
+use crate::manifest::{RecoveryPlan, Scope};
 
 /// The pause after each process, for its output, before the next one gets the signal.
 const GAP: Duration = Duration::from_millis(20);
 /// The limit on the sum of these pauses.
 const GAPS: Duration = Duration::from_millis(400);
-/// How late a line may reach the journal, which timestamps it on receipt.
-const LAG: Duration = Duration::from_secs(1);
+/// How many seconds late a line may reach the journal, which timestamps it on receipt; one of them for the fraction.
+const LAG: u64 = 2;
 
 /// A request for stacks. The processes decide whether and where they print them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,26 +33,27 @@ pub struct Stacks {
     pub command: String,
 }
 
-impl Stacks {
-    /// The command with which a person reads the stacks from the journal of `unit`.
-    pub(super) fn command_for(&self, unit: &str, scope: Scope) -> String {
-        // Seconds since 1970 mean the same in every time zone (systemd.time(7)).
-        let seconds = |time: SystemTime| {
-            time.duration_since(UNIX_EPOCH)
-                .unwrap_or_default()
-                .as_secs()
-        };
-        let until = self.until.checked_add(LAG).unwrap_or(self.until);
-        let processes: String = (self.processes.iter())
-            .map(|pid| format!(" _PID={pid}"))
-            .collect();
-        format!(
-            "{} -u {unit}{processes} --since=@{} --until=@{}",
-            journalctl(scope),
-            seconds(self.since),
-            seconds(until) + 1
-        )
-    }
+/// The command with which a person reads the stacks from the unit's journal.
+pub(super) fn command(
+    plan: &RecoveryPlan,
+    processes: &[u32],
+    since: SystemTime,
+    until: SystemTime,
+) -> String {
+    // Seconds since 1970 mean the same in every time zone (systemd.time(7)).
+    let seconds = |time: SystemTime| {
+        time.duration_since(UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_secs()
+    };
+    let processes: String = processes.iter().map(|pid| format!(" _PID={pid}")).collect();
+    format!(
+        "{} -u {}{processes} --since=@{} --until=@{}",
+        journalctl(plan.scope),
+        plan.unit.as_str(),
+        seconds(since),
+        seconds(until) + LAG
+    )
 }
 
 /// How a person types `journalctl` for this manager.
@@ -100,6 +101,7 @@ pub(super) fn ask(group: &Group, path: &ControlGroup, signal: Signal, own_pid: u
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::recovery::samples::context;
 
     #[test]
     fn catches_requires_a_handler_that_is_not_blocked() {
@@ -119,15 +121,13 @@ mod tests {
     #[test]
     fn the_command_means_the_same_in_every_time_zone() {
         let at = |millis| UNIX_EPOCH + Duration::from_millis(millis);
-        let stacks = Stacks {
-            signal: Signal::SIGUSR1,
-            processes: vec![7, 8],
-            since: at(1_700_000_000_900),
-            until: at(1_700_000_001_950),
-            command: String::new(),
+        let plan = RecoveryPlan {
+            scope: Scope::User,
+            ..context().plan
         };
+        let (since, until) = (at(1_700_000_000_900), at(1_700_000_001_950));
         assert_eq!(
-            stacks.command_for("demo.service", Scope::User),
+            command(&plan, &[7, 8], since, until),
             "journalctl --user -u demo.service _PID=7 _PID=8 --since=@1700000000 --until=@1700000003"
         );
     }

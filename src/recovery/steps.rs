@@ -14,7 +14,7 @@ use super::guards::{self, Guard, Refusal};
 use super::host::{Host, NotSent};
 use super::sockets::queue::QueueHistory;
 use super::systemd::Unit;
-use super::{Evidence, Outcome, Recovery, Stacks, UnitReport};
+use super::{Evidence, Outcome, Recovery, Stacks, UnitReport, stacks};
 use crate::escape::escape;
 
 /// How long the evidence may delay the signal.
@@ -27,17 +27,19 @@ const FRESH_OBSERVATIONS: usize = 3;
 const STACKS_TIME: Duration = Duration::from_secs(1);
 
 /// Recovers a hung backend, or returns the reason why not. `queues` are the accept queues as read during the
-/// sweep. The caller adds the unit's name and the elapsed time.
+/// sweep.
 pub(super) fn run<H: Host>(context: &Context, host: &H, queues: QueueHistory) -> Recovery {
+    let began = host.now();
     let mut run = Run {
         context,
         host,
         gatherer: Gatherer::new(context, host, queues),
-        recovery: Recovery::idle(Outcome::NotNeeded, None),
+        recovery: Recovery::idle(Outcome::NotNeeded, Some(context.plan.unit.clone())),
     };
     let (Ok(outcome) | Err(outcome)) = run.recover();
     Recovery {
         outcome,
+        elapsed: host.now().since(began),
         ..run.recovery
     }
 }
@@ -118,8 +120,7 @@ impl<H: Host> Run<'_, H> {
     }
 
     fn record_state(&mut self, unit: &Unit) {
-        let (now, wall_clock) = (self.host.now(), self.host.wall_clock());
-        self.recovery.unit_report = UnitReport::of(self.context.unit(), unit, now, wall_clock);
+        self.recovery.unit_report = UnitReport::of(self.context.unit(), unit, self.host);
     }
 
     /// Logs the signal before it is sent.
@@ -168,12 +169,13 @@ impl<H: Host> Run<'_, H> {
                 break;
             }
         }
+        let until = self.host.wall_clock();
         self.recovery.stacks = Some(Stacks {
             signal,
+            command: stacks::command(&self.context.plan, &processes, since, until),
             processes,
             since,
-            until: self.host.wall_clock(),
-            command: String::new(),
+            until,
         });
         if asked && died {
             return Ok(true);

@@ -16,8 +16,7 @@ use super::host::{Host, NotSent};
 use super::machine::Machine;
 use super::sockets::queue::QueueHistory;
 use super::systemd::{Systemctl, Unit, systemctl};
-use super::unit_report::UnitReport;
-use super::{guards, machine, stacks, steps};
+use super::{UnitReport, guards, machine, stacks, steps};
 use crate::clock::Monotonic;
 use crate::escape::escape;
 use crate::manifest::{Manifest, Scope};
@@ -29,18 +28,10 @@ const GIVE_UP: Duration = Duration::from_millis(500);
 /// The check of the units, running in the background.
 #[derive(Debug)]
 pub struct PendingWarnings {
-    findings: Receiver<Finding>,
+    findings: Receiver<Findings>,
     units: String,
     /// Closed to cancel a running `systemctl`.
     cancel: Option<PipeWriter>,
-}
-
-/// What the check finds.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Finding {
-    Warning(String),
-    /// The state of the recovery unit.
-    State(UnitReport),
 }
 
 /// What the check has found.
@@ -52,81 +43,79 @@ pub struct Findings {
     pub unit: Option<UnitReport>,
 }
 
+impl From<Vec<String>> for Findings {
+    fn from(warnings: Vec<String>) -> Self {
+        let unit = None;
+        Self { warnings, unit }
+    }
+}
+
 /// Starts checking the units that matter to `manifest` and to this program.
 pub fn start(manifest: &Manifest, prober: &Prober<'_>) -> PendingWarnings {
     let own = own_service();
-    let backend = manifest.recovery.clone();
-    let names: Vec<_> = (backend.iter())
-        .map(|plan| escape(plan.unit.as_str()).into_owned())
-        .chain(own.iter().map(|own| escape(&own.name).into_owned()))
+    let plan = manifest.recovery.clone();
+    let names: Vec<_> = (plan.iter().map(|plan| plan.unit.as_str()))
+        .chain(own.iter().map(|own| &*own.name))
+        .map(|name| escape(name).into_owned())
         .collect();
+    let units = names.join(" and ");
     let (sender, findings) = mpsc::channel();
-    let mut pending = PendingWarnings {
-        findings,
-        units: names.join(" and "),
-        cancel: None,
-    };
-    if names.is_empty() {
-        return pending;
-    }
     let complaint = sender.clone();
-    // The receiver is gone once the report is written.
-    let send = move |finding| drop(sender.send(finding));
     let begin = || {
         let (cancelled, cancel) = io::pipe()?;
         let cancelled = Arc::new(cancelled);
         let ask = move |scope| Systemctl::new(scope).cancelled_by(&cancelled);
-        let check = backend.map(|plan| {
+        let backend = plan.map(|plan| {
             let machine = Machine::new(manifest, ask(plan.scope), prober.unix_peers(), None);
             (plan, machine)
         });
         let source = manifest.source.clone();
         let over_tcp = manifest.unix_socket.is_none();
         let resolve = prober.lookup();
+        // The receiver is gone once the report is written.
+        let send = move |findings| drop(sender.send(findings));
         // Not joined: a call that cannot be cancelled must not delay the report.
         thread::Builder::new().spawn(move || {
             if let Some(own) = own {
-                about_own(&own, |name| ask(own.scope).show(name))
-                    .into_iter()
-                    .map(Finding::Warning)
-                    .for_each(&send);
+                send(about_own(&own, |name| ask(own.scope).show(name)).into());
             }
-            if let Some((plan, machine)) = check {
-                let addresses = over_tcp.then(resolve);
-                let context = machine::context(plan, &source, addresses);
-                about_backend(&context, &machine)
-                    .into_iter()
-                    .for_each(&send);
+            if let Some((plan, machine)) = backend {
+                let context = machine::context(plan, &source, over_tcp.then(resolve));
+                send(about_backend(&context, &machine));
             }
         })?;
-        Ok(cancel)
+        Ok::<_, io::Error>(cancel)
     };
-    match begin() {
-        Ok(cancel) => pending.cancel = Some(cancel),
-        Err::<_, io::Error>(error) => {
-            let warning = format!("{} could not be checked: {error}", pending.units);
-            drop(complaint.send(Finding::Warning(warning)));
+    let mut cancel = None;
+    if !units.is_empty() {
+        match begin() {
+            Ok(writer) => cancel = Some(writer),
+            Err(error) => {
+                let warning = format!("{units} could not be checked: {error}");
+                drop(complaint.send(vec![warning].into()));
+            }
         }
     }
-    pending
+    PendingWarnings {
+        findings,
+        units,
+        cancel,
+    }
 }
 
 impl PendingWarnings {
     /// Waits for the findings, for at most `at_most`.
     pub fn finish(mut self, at_most: Duration) -> Findings {
         let mut findings = Findings::default();
-        if self.collect(at_most, &mut findings) {
-            return findings;
+        if !self.collect(at_most, &mut findings) {
+            drop(self.cancel.take());
+            // A cancelled call causes warnings about the cancellation.
+            self.collect(GIVE_UP, &mut Findings::default());
+            findings.warnings.push(format!(
+                "{} could not be checked in time: systemctl, or the lookup of base_url's name, is slow",
+                self.units
+            ));
         }
-        drop(self.cancel.take());
-        let known = findings.warnings.len();
-        self.collect(GIVE_UP, &mut findings);
-        // A cancelled call causes warnings about the cancellation.
-        findings.warnings.truncate(known);
-        findings.warnings.push(format!(
-            "{} could not be checked in time: systemctl, or the lookup of base_url's name, is slow",
-            self.units
-        ));
         findings
     }
 
@@ -135,48 +124,43 @@ impl PendingWarnings {
         let until = Monotonic::now() + at_most;
         loop {
             match self.findings.recv_timeout(until.remaining()) {
-                Ok(Finding::Warning(warning)) => findings.warnings.push(warning),
-                Ok(Finding::State(unit)) => findings.unit = Some(unit),
-                Err(RecvTimeoutError::Disconnected) => return true,
-                Err(RecvTimeoutError::Timeout) => return false,
+                Ok(more) => {
+                    findings.warnings.extend(more.warnings);
+                    findings.unit = findings.unit.take().or(more.unit);
+                }
+                Err(why) => return why == RecvTimeoutError::Disconnected,
             }
         }
     }
 }
 
 /// What would prevent the recovery of the backend, or take something else along.
-fn about_backend<H: Host>(context: &Context, host: &H) -> Vec<Finding> {
+fn about_backend<H: Host>(context: &Context, host: &H) -> Findings {
     let unit = context.unit();
-    let (facts, held) = match Gatherer::new(context, host, QueueHistory::default()).observe() {
+    let mut gatherer = Gatherer::new(context, host, QueueHistory::default());
+    let (facts, held) = match gatherer.observe() {
         Ok(observation) => observation,
-        Err(why) => {
-            let warning = format!("recovery of {unit} would fail: {why}");
-            return vec![Finding::Warning(warning)];
-        }
+        Err(why) => return vec![format!("recovery of {unit} would fail: {why}")].into(),
     };
-    let refusals = guards::lasting_refusals(context, &facts).into_iter();
-    let refusals = refusals.map(|why| format!("recovery of {unit} would be refused: {why}"));
-    let not_permitted = held.and_then(|held| match host.signal(&held.process, None) {
-        Err(NotSent::Refused(why)) => {
-            let why = steps::not_permitted(held.pid.get(), &why);
-            Some(format!("recovery of {unit} would fail: {why}"))
-        }
-        Ok(()) | Err(NotSent::Gone) => None,
-    });
-    let taken_along = match facts.restart(context) {
-        Ok(restart) => restart.restart_warnings(),
-        // A refusal says so.
-        Err(_) => Vec::new(),
-    };
-    let warnings = stale(unit, context.plan.scope, &facts.unit)
-        .into_iter()
-        .chain(refusals)
-        .chain(not_permitted)
-        .chain(no_stacks(context, &facts))
-        .chain(taken_along)
-        .map(Finding::Warning);
-    let state = UnitReport::of(unit, &facts.unit, host.now(), host.wall_clock());
-    warnings.chain(state.map(Finding::State)).collect()
+    let mut warnings = Vec::from_iter(stale(unit, context.plan.scope, &facts.unit));
+    for why in guards::lasting_refusals(context, &facts) {
+        warnings.push(format!("recovery of {unit} would be refused: {why}"));
+    }
+    if let Some(held) = held
+        && let Err(NotSent::Refused(why)) = host.signal(&held.process, None)
+    {
+        let why = steps::not_permitted(held.pid.get(), &why);
+        warnings.push(format!("recovery of {unit} would fail: {why}"));
+    }
+    warnings.extend(no_stacks(context, &facts));
+    // If facts are missing, a refusal says so.
+    if let Ok(restart) = facts.restart(context) {
+        warnings.extend(restart.restart_warnings());
+    }
+    Findings {
+        warnings,
+        unit: UnitReport::of(unit, &facts.unit, host),
+    }
 }
 
 /// A `dump_signal` that no process of the unit catches.
@@ -215,7 +199,7 @@ fn about_own(own: &OwnService, show: impl Fn(&str) -> Result<Unit, String>) -> V
         Ok(unit) => unit,
         Err(why) => return vec![not_seen(&own.name, &why)],
     };
-    let mut warnings: Vec<_> = stale(&own.name, own.scope, &unit).into_iter().collect();
+    let mut warnings = Vec::from_iter(stale(&own.name, own.scope, &unit));
     for name in unit.triggered_by(".timer") {
         match show(name) {
             Ok(timer) => warnings.extend(about_timer(name, own.scope, &timer)),

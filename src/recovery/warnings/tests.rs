@@ -13,12 +13,7 @@ fn warnings(change: impl Fn(&mut Still, &mut Context)) -> Vec<String> {
         ..context()
     };
     change(&mut machine, &mut context);
-    let findings = about_backend(&context, &machine).into_iter();
-    let warnings = findings.filter_map(|finding| match finding {
-        Finding::Warning(warning) => Some(warning),
-        Finding::State(_) => None,
-    });
-    warnings.collect()
+    about_backend(&context, &machine).warnings
 }
 
 #[track_caller]
@@ -39,9 +34,8 @@ fn a_healthy_backend_gives_no_warning() {
 fn the_state_of_the_unit_is_reported() {
     let machine = Still::hung();
     let findings = about_backend(&context(), &machine);
-    let [Finding::State(state)] = &findings[..] else {
-        panic!("{findings:?}");
-    };
+    assert_eq!(findings.warnings, [""; 0]);
+    let state = findings.unit.unwrap();
     let words = [&state.name, &state.active_state, &state.sub_state];
     assert_eq!(words, ["demo.service", "active", "running"]);
     // 9,000 s before the machine's time.
@@ -191,7 +185,7 @@ fn service_of_reads_the_control_group() {
     }
 }
 
-fn pending() -> (Sender<Finding>, PendingWarnings) {
+fn pending() -> (Sender<Findings>, PendingWarnings) {
     let (sender, findings) = mpsc::channel();
     let pending = PendingWarnings {
         findings,
@@ -201,23 +195,21 @@ fn pending() -> (Sender<Finding>, PendingWarnings) {
     (sender, pending)
 }
 
-fn warning(text: &str) -> Finding {
-    Finding::Warning(text.to_owned())
+fn warning(text: &str) -> Findings {
+    vec![text.to_owned()].into()
 }
 
 #[test]
 fn finish_waits_for_the_end_but_not_indefinitely() {
     let (sender, done) = pending();
     sender.send(warning("one")).unwrap();
-    let unit = unit(&[]);
-    let state = UnitReport::of(
-        "api.service",
-        &unit,
-        Monotonic::now(),
-        std::time::UNIX_EPOCH,
-    );
-    sender.send(Finding::State(state.unwrap())).unwrap();
-    sender.send(warning("two")).unwrap();
+    let unit = UnitReport::of("api.service", &unit(&[]), &Still::hung());
+    sender
+        .send(Findings {
+            unit,
+            ..warning("two")
+        })
+        .unwrap();
     drop(sender);
     let findings = done.finish(Duration::ZERO);
     assert_eq!(findings.warnings, ["one", "two"]);
