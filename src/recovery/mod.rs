@@ -74,9 +74,13 @@ pub enum Permission {
 /// restart and its verification, which can take minutes.
 pub fn attempt(request: &RecoveryRequest<'_>, permission: Permission) -> Recovery {
     let Some(plan) = &request.manifest.recovery else {
-        return Recovery::idle(Outcome::NotConfigured, None);
+        return Recovery::default();
     };
-    let idle = |outcome| Recovery::idle(outcome, Some(plan.unit.clone()));
+    let idle = |outcome| Recovery {
+        outcome,
+        unit: Some(plan.unit.clone()),
+        ..Recovery::default()
+    };
     if !request.verdict.hung() {
         return idle(Outcome::NotNeeded);
     }
@@ -101,7 +105,7 @@ pub fn attempt(request: &RecoveryRequest<'_>, permission: Permission) -> Recover
         starved: request.verdict.starved,
         ..machine::context(plan.clone(), &request.manifest.source, resolved)
     };
-    let systemctl = Systemctl::new(plan.scope);
+    let systemctl = Systemctl::new(plan.scope, None);
     let peers = prober.unix_peers();
     let machine = Machine::new(request.manifest, systemctl, peers, Some(request));
     let queues = request.queues.as_ref().map(QueueWatch::history);
@@ -127,9 +131,10 @@ impl MainPid {
 }
 
 /// The outcome of a recovery.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Outcome {
     /// The manifest has no `recovery`.
+    #[default]
     NotConfigured,
     /// The backend is not hung.
     NotNeeded,
@@ -156,7 +161,7 @@ pub enum Outcome {
 }
 
 /// One recovery from the first question to systemd to the end of the verification.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Recovery {
     /// Its outcome.
     pub outcome: Outcome,
@@ -172,21 +177,6 @@ pub struct Recovery {
     pub unit_report: Option<UnitReport>,
     /// From the first question to systemd to the end of the verification.
     pub elapsed: Duration,
-}
-
-impl Recovery {
-    /// A recovery that did nothing.
-    pub(crate) fn idle(outcome: Outcome, unit: Option<String>) -> Self {
-        Self {
-            outcome,
-            unit,
-            pid: None,
-            evidence: None,
-            stacks: None,
-            unit_report: None,
-            elapsed: Duration::ZERO,
-        }
-    }
 }
 
 /// What systemd says of the recovery unit at the time of the run.
@@ -207,12 +197,12 @@ pub struct UnitReport {
 impl UnitReport {
     /// The state of the unit called `name`; none if systemd does not say it.
     fn of(name: &str, unit: &Unit, host: &impl Host) -> Option<Self> {
-        let since = unit.state_changed().ok();
+        let since = unit.moment("StateChangeTimestampMonotonic").ok();
         let ago = since.map(|since| host.now().since(since));
         Some(Self {
             name: name.to_owned(),
-            active_state: unit.active_state().ok()?.to_owned(),
-            sub_state: unit.sub_state().ok()?.to_owned(),
+            active_state: unit.text("ActiveState").ok()?.to_owned(),
+            sub_state: unit.text("SubState").ok()?.to_owned(),
             since: ago.and_then(|ago| host.wall_clock().checked_sub(ago)),
             restarts: unit
                 .value("NRestarts")

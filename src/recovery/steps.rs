@@ -34,11 +34,12 @@ pub(super) fn run<H: Host>(context: &Context, host: &H, queues: QueueHistory) ->
         context,
         host,
         gatherer: Gatherer::new(context, host, queues),
-        recovery: Recovery::idle(Outcome::NotNeeded, Some(context.plan.unit.clone())),
+        recovery: Recovery::default(),
     };
     let (Ok(outcome) | Err(outcome)) = run.recover();
     Recovery {
         outcome,
+        unit: Some(context.plan.unit.clone()),
         elapsed: host.now().since(began),
         ..run.recovery
     }

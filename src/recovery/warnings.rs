@@ -64,7 +64,7 @@ pub fn start(manifest: &Manifest, prober: &Prober<'_>) -> PendingWarnings {
     let begin = || {
         let (cancelled, cancel) = io::pipe()?;
         let cancelled = Arc::new(cancelled);
-        let ask = move |scope| Systemctl::new(scope).cancelled_by(&cancelled);
+        let ask = move |scope| Systemctl::new(scope, Some(Arc::clone(&cancelled)));
         let backend = plan.map(|plan| {
             let machine = Machine::new(manifest, ask(plan.scope), prober.unix_peers(), None);
             (plan, machine)
@@ -213,7 +213,7 @@ fn about_timer(name: &str, scope: Scope, timer: &Unit) -> Vec<String> {
     let (shown, typed) = (escape(name), systemctl(scope));
     // The next elapse time cannot be used: while the service runs, as it does now, it is `infinity` even
     // for a correct timer.
-    let over = match (timer.active_state(), timer.sub_state()) {
+    let over = match (timer.text("ActiveState"), timer.text("SubState")) {
         (Ok("active"), Ok("elapsed")) => Some(format!(
             "{shown} has elapsed and will not start this program again: give it a recurring time (OnCalendar=), then \"{typed} daemon-reload && {typed} restart {shown}\""
         )),

@@ -97,7 +97,11 @@ pub(super) fn with_report<T>(cases: Vec<Case>, test: impl FnOnce(&mut Report) ->
         core_only: false,
         results,
         verdict,
-        recovery: Recovery::idle(recovery::Outcome::NotNeeded, unit()),
+        recovery: Recovery {
+            outcome: recovery::Outcome::NotNeeded,
+            unit: unit(),
+            ..Recovery::default()
+        },
         unit: None,
         warnings: vec![],
     })

@@ -11,7 +11,7 @@ use crate::escape::escape;
 pub(super) fn main_pid(context: &Context, facts: &Facts) -> Answer {
     let name = context.unit();
     let pid = facts.unit.main_pid()?;
-    let stopped = facts.unit.active_state() != Ok("active");
+    let stopped = facts.unit.text("ActiveState") != Ok("active");
     if pid == 0 && stopped && context.hung_since.is_none() {
         // It gets a main process when it is started.
         return Ok(());
@@ -63,7 +63,9 @@ pub(super) fn too_young(context: &Context, facts: &Facts) -> Answer {
     }
     let same = facts.unit.invocation() == facts.first().unit.invocation();
     let judged = if same { facts } else { facts.first() };
-    let age = judged.at.since(judged.unit.state_changed()?);
+    let age = judged
+        .at
+        .since(judged.unit.moment("StateChangeTimestampMonotonic")?);
     if age < min_uptime {
         return refuse(format!(
             "{} was reloaded {} s ago, less than min_uptime_seconds ({}): its processes may still be starting",
@@ -172,5 +174,8 @@ pub(super) fn starved(context: &Context, _: &Facts) -> Answer {
 
 /// The start of the main process of the first observation.
 fn started(facts: &Facts) -> Result<Monotonic, Objection> {
-    Ok(facts.first().unit.main_started()?)
+    Ok(facts
+        .first()
+        .unit
+        .moment("ExecMainStartTimestampMonotonic")?)
 }

@@ -24,7 +24,7 @@ pub(super) fn not_loaded(context: &Context, facts: &Facts) -> Answer {
 }
 
 pub(super) fn not_active(context: &Context, facts: &Facts) -> Answer {
-    let state = facts.unit.active_state()?;
+    let state = facts.unit.text("ActiveState")?;
     if state == "active" {
         return Ok(());
     }
@@ -36,7 +36,7 @@ pub(super) fn not_active(context: &Context, facts: &Facts) -> Answer {
         "failed" => "it has failed",
         _ => "it does not run normally",
     };
-    let sub = facts.unit.sub_state().unwrap_or("unknown");
+    let sub = facts.unit.text("SubState").unwrap_or("unknown");
     refuse(format!(
         "{} is not active: {meaning} (ActiveState={}, SubState={})",
         context.unit(),

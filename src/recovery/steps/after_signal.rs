@@ -38,15 +38,13 @@ impl<H: Host> Run<'_, H> {
                 if self.dies_of_abort(process) {
                     return Ok(());
                 }
-                match self.host.signal(process, Some(Signal::SIGKILL)) {
-                    Ok(()) | Err(NotSent::Gone) => {}
-                    Err(NotSent::Refused(why)) => {
-                        return Err(Outcome::Failed(format!(
-                            "process {} did not end after SIGABRT, and sending SIGKILL failed: {}",
-                            target.main.pid.get(),
-                            escape(&why)
-                        )));
-                    }
+                let killed = self.host.signal(process, Some(Signal::SIGKILL));
+                if let Err(NotSent::Refused(why)) = killed {
+                    return Err(Outcome::Failed(format!(
+                        "process {} did not end after SIGABRT, and sending SIGKILL failed: {}",
+                        target.main.pid.get(),
+                        escape(&why)
+                    )));
                 }
             }
         }
@@ -58,17 +56,13 @@ impl<H: Host> Run<'_, H> {
 
     fn dies_of_abort(&self, process: &H::Process) -> bool {
         let core_dump_end = self.host.now() + CORE_DUMP;
-        if self.host.died_within(process, ABORT) {
-            return true;
-        }
         let dumps =
             || matches!(self.host.inspect(process), MainProcess::Alive(vitals) if vitals.dumping);
-        while self.host.now() < core_dump_end && dumps() {
-            if self.host.died_within(process, Duration::from_millis(250)) {
-                return true;
-            }
+        let mut died = self.host.died_within(process, ABORT);
+        while !died && self.host.now() < core_dump_end && dumps() {
+            died = self.host.died_within(process, Duration::from_millis(250));
         }
-        self.host.died_within(process, Duration::ZERO)
+        died || self.host.died_within(process, Duration::ZERO)
     }
 
     fn survived(&self, target: &Target<H::Process>) -> String {
@@ -110,7 +104,7 @@ impl<H: Host> Run<'_, H> {
                     let start = unit.span("TimeoutStartUSec").unwrap_or(Duration::MAX);
                     until = bound(restart.saturating_add(start));
                 }
-                let waits = unit.sub_state() == Ok("stop-sigterm");
+                let waits = unit.text("SubState") == Ok("stop-sigterm");
                 if waits && !logged && self.host.now().since(began) >= SIGTERM_TIME {
                     self.host.log(&self.children_left());
                     logged = true;
@@ -179,7 +173,7 @@ impl<H: Host> Run<'_, H> {
         let units = units_to_reset(unit, name).join(" ");
         format!(
             "{name} ended in \"{}\" (Result={}), and systemd does not restart it: \"{typed} reset-failed {units} && {typed} start {units}\" starts it",
-            escape(unit.active_state().unwrap_or("failed")),
+            escape(unit.text("ActiveState").unwrap_or("failed")),
             escape(unit.text("Result").unwrap_or("unknown")),
         )
     }
@@ -195,11 +189,11 @@ impl<H: Host> Run<'_, H> {
 
 /// Whether the unit has failed and no queued job will start it.
 fn has_failed(unit: &Unit) -> bool {
-    matches!(unit.active_state(), Ok("failed" | "inactive")) && unit.job() == Ok(None)
+    matches!(unit.text("ActiveState"), Ok("failed" | "inactive")) && unit.job() == Ok(None)
 }
 
 fn state(unit: &Unit) -> String {
-    let active = unit.active_state().unwrap_or("unknown");
-    let sub = unit.sub_state().unwrap_or("unknown");
+    let active = unit.text("ActiveState").unwrap_or("unknown");
+    let sub = unit.text("SubState").unwrap_or("unknown");
     format!("ActiveState={}, SubState={}", escape(active), escape(sub))
 }

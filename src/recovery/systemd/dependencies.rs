@@ -11,36 +11,24 @@ use crate::escape::escape;
 use crate::manifest::Scope;
 
 /// The lists of units that a start needs.
-const NEEDED: [&str; 3] = ["Requires", "Requisite", "BindsTo"];
+const NEEDED: &str = "Requires Requisite BindsTo";
 /// The lists of units that stop with a unit whose process ends.
-const STOP_ON_END: [&str; 2] = ["BoundBy", "PropagatesStopTo"];
+const STOP_ON_END: &str = "BoundBy PropagatesStopTo";
 /// The lists of units that a restart of a unit restarts, too, if they run.
-const RESTART_ON_RESTART: [&str; 4] = ["RequiredBy", "RequisiteOf", "BoundBy", "ConsistsOf"];
+const RESTART_ON_RESTART: &str = "RequiredBy RequisiteOf BoundBy ConsistsOf";
 /// The lists of units that a stop of a unit stops, too.
-const STOP_ON_STOP: [&str; 5] = [
-    "RequiredBy",
-    "RequisiteOf",
-    "BoundBy",
-    "ConsistsOf",
-    "PropagatesStopTo",
-];
+const STOP_ON_STOP: &str = "RequiredBy RequisiteOf BoundBy ConsistsOf PropagatesStopTo";
 /// The same seen from the other end: the lists of units whose stop stops a unit.
-const STOPPED_BY: [&str; 5] = [
-    "Requires",
-    "Requisite",
-    "BindsTo",
-    "PartOf",
-    "StopPropagatedFrom",
-];
+const STOPPED_BY: &str = "Requires Requisite BindsTo PartOf StopPropagatedFrom";
 /// The lists of units that a start of a unit starts again.
-const STARTED: [&str; 4] = ["Requires", "BindsTo", "Wants", "Upholds"];
+const STARTED: &str = "Requires BindsTo Wants Upholds";
 
 /// The units that [`RestartFacts`] still needs beside the `known` ones: those that depend on `unit`, directly or not,
 /// those that any of them needs, and the `.socket` units.
 pub(super) fn names_to_ask<'a>(unit: &'a Unit, known: &'a [Unit]) -> BTreeSet<&'a str> {
     let all = || known.iter().chain([unit]);
-    let needed = all().flat_map(|unit| names(unit, &NEEDED));
-    let dependents = closure(known, names(unit, &STOP_ON_STOP), &STOP_ON_STOP);
+    let needed = all().flat_map(|unit| names(unit, NEEDED));
+    let dependents = closure(known, names(unit, STOP_ON_STOP), STOP_ON_STOP);
     let mut asked: BTreeSet<_> = (needed.chain(unit.triggered_by(".socket")))
         .chain(dependents.into_keys())
         .filter(|name| !always_there(name))
@@ -63,7 +51,7 @@ pub(super) fn no_restart(facts: &RestartFacts<'_>) -> Property<Option<String>> {
         // Missing, it must not look like an empty list.
         facts.unit.parsed(list, Some)?;
     }
-    for name in names(facts.unit, &NEEDED).chain(names(facts.unit, &STOP_ON_END)) {
+    for name in names(facts.unit, NEEDED).chain(names(facts.unit, STOP_ON_END)) {
         if !always_there(name) && find(facts.neighbours, name).is_none() {
             return Err(format!("systemctl did not report {}", escape(name)));
         }
@@ -80,25 +68,7 @@ pub(super) fn no_restart(facts: &RestartFacts<'_>) -> Property<Option<String>> {
             )));
         }
     }
-    if let Some(why) = stops_what_it_needs(facts) {
-        return Ok(Some(why));
-    }
-    stop_comes_back(facts)
-}
-
-/// A unit that must run already for a start, and stops when this one ends: since systemd 254, it does so before the
-/// restart.
-fn stops_what_it_needs(facts: &RestartFacts<'_>) -> Option<String> {
-    if facts.restarts_directly() {
-        return None;
-    }
-    let stopping = stopping_with(facts);
-    let name = (facts.unit.list("Requisite")).find(|name| stopping.contains_key(name))?;
-    Some(format!(
-        "systemd would not restart {0}: its end stops {1} (BindsTo= or PropagatesStopTo=), which must run already at its start (Requisite={1}); use Requires={1}",
-        facts.name,
-        escape(name)
-    ))
+    stopped_itself(facts)
 }
 
 /// What is missing for a start of `unit`, or of those that it needs. `jobs`: not only to the plan of such a start, but
@@ -114,8 +84,8 @@ fn obstacle(
     let mut visited = BTreeSet::new();
     let mut next = vec![(unit, jobs)];
     while let Some((unit, jobs)) = next.pop() {
-        let needs = NEEDED.map(|setting| unit.list(setting).map(move |needed| (setting, needed)));
-        for (setting, needed) in needs.into_iter().flatten() {
+        let lists = NEEDED.split(' ');
+        for (setting, needed) in lists.flat_map(|list| unit.list(list).map(move |it| (list, it))) {
             let Some(other) = find(facts.neighbours, needed) else {
                 continue;
             };
@@ -143,7 +113,8 @@ fn obstacle(
 fn why_missing(other: &Unit, setting: &str, waits: bool, scope: Scope) -> Property<Option<String>> {
     let (typed, name) = (systemctl(scope), escape(other.id().unwrap_or_default()));
     let start = |state| format!("{state}; start it: \"{typed} start {name}\"");
-    Ok(match (other.text("LoadState")?, other.active_state()?) {
+    let (load, active) = (other.text("LoadState")?, other.text("ActiveState")?);
+    Ok(match (load, active) {
         ("not-found", _) => Some("does not exist; install it, or correct the unit".to_owned()),
         ("masked", _) => Some(format!(
             "is masked; \"{typed} unmask {name}\" allows it to start"
@@ -151,34 +122,44 @@ fn why_missing(other: &Unit, setting: &str, waits: bool, scope: Scope) -> Proper
         ("loaded", "failed") if waits => Some(start("has failed")),
         ("loaded", _) if waits && setting == "Requisite" => Some(start("is not active")),
         ("loaded", _) => None,
-        (load, _) => Some(format!(
+        _ => Some(format!(
             "is not loaded (LoadState={}); \"{typed} status {name}\" shows why",
             escape(load)
         )),
     })
 }
 
-/// The cycle: the end of the unit stops another one, whose stop stops this one, while it is still stopping. A unit that
-/// ends at once is already on its way up again, and systemd drops that stop.
-fn stop_comes_back(facts: &RestartFacts<'_>) -> Property<Option<String>> {
+/// Why the units that stop when this one ends keep it from running again.
+fn stopped_itself(facts: &RestartFacts<'_>) -> Property<Option<String>> {
+    let (name, stopping) = (facts.name, stopping_with(facts));
+    let mut must_run = facts.unit.list("Requisite");
+    // Since systemd 254, they stop before the restart.
+    if !facts.restarts_directly()
+        && let Some(stopped) = must_run.find(|name| stopping.contains_key(name))
+    {
+        return Ok(Some(format!(
+            "systemd would not restart {name}: its end stops {0} (BindsTo= or PropagatesStopTo=), which must run already at its start (Requisite={0}); use Requires={0}",
+            escape(stopped)
+        )));
+    }
+    // The cycle: their stop stops this one, while it is still stopping. A unit that ends at once is already on its way
+    // up again, and systemd drops that stop.
+    let mut stopped_by = names(facts.unit, STOPPED_BY);
+    let Some((last, first)) = stopped_by.find_map(|name| stopping.get_key_value(name)) else {
+        return Ok(None);
+    };
     if !facts.stops_slowly()? {
         return Ok(None);
     }
-    let stopped_by: BTreeSet<_> = names(facts.unit, &STOPPED_BY).collect();
-    let stopping = stopping_with(facts);
-    let Some((last, first)) = stopping.iter().find(|(name, _)| stopped_by.contains(*name)) else {
-        return Ok(None);
-    };
     let over = if last == first {
         String::new()
     } else {
         format!(" over {}", escape(last))
     };
     Ok(Some(format!(
-        "{0} would stay stopped: its end stops {1} (BindsTo= or PropagatesStopTo=), and that stop comes back to {0}{over} (one of {2}=) before it has ended; remove one of these dependencies",
-        facts.name,
+        "{name} would stay stopped: its end stops {} (BindsTo= or PropagatesStopTo=), and that stop comes back to {name}{over} (one of {}=) before it has ended; remove one of these dependencies",
         escape(first),
-        STOPPED_BY.join("=, ")
+        STOPPED_BY.replace(' ', "=, ")
     )))
 }
 
@@ -193,45 +174,42 @@ pub(super) fn dependents_left(facts: &RestartFacts<'_>) -> Vec<String> {
             escape(name)
         ))
     });
-    let stay = stopped_for_good(facts).into_iter().map(|name| {
-        format!(
-            "a kill of {0} also stops {1}, which is not started again with it: add \"Wants={1}\" to {0}, or use PartOf= in place of BindsTo= in {1}",
-            facts.name,
-            escape(name)
-        )
-    });
-    fail.chain(stay).collect()
-}
-
-fn stopped_for_good<'a>(facts: &RestartFacts<'a>) -> Vec<&'a str> {
-    if facts.restarts_directly() {
-        return Vec::new();
-    }
-    let started: BTreeSet<_> = names(facts.unit, &STARTED).collect();
+    let started: BTreeSet<_> = names(facts.unit, STARTED).collect();
     let stays = |unit: &Unit| is_up(unit) && !unit.has("UpheldBy");
-    let mut stopped: Vec<_> = stopping_with(facts).into_keys().collect();
-    stopped
-        .retain(|name| !started.contains(name) && find(facts.neighbours, name).is_some_and(stays));
-    stopped
+    let stopping = stopping_with(facts).into_keys();
+    let stay = stopping
+        .filter(|name| {
+            !facts.restarts_directly()
+                && !started.contains(name)
+                && find(facts.neighbours, name).is_some_and(stays)
+        })
+        .map(|name| {
+            format!(
+                "a kill of {0} also stops {1}, which is not started again with it: add \"Wants={1}\" to {0}, or use PartOf= in place of BindsTo= in {1}",
+                facts.name,
+                escape(name)
+            )
+        });
+    fail.chain(stay).collect()
 }
 
 /// The running units that systemd restarts with this one, as far as they are known.
 fn restarting_with<'a>(facts: &RestartFacts<'a>) -> Vec<&'a Unit> {
-    let restarting = following(facts, &RESTART_ON_RESTART, &RESTART_ON_RESTART).into_keys();
+    let restarting = following(facts, RESTART_ON_RESTART, RESTART_ON_RESTART).into_keys();
     let units = restarting.filter_map(|name| find(facts.neighbours, name));
     units.filter(|unit| is_up(unit)).collect()
 }
 
 /// The units that stop when this one ends, as far as they are known, each with the one through which it does.
 fn stopping_with<'a>(facts: &RestartFacts<'a>) -> BTreeMap<&'a str, &'a str> {
-    following(facts, &STOP_ON_END, &STOP_ON_STOP)
+    following(facts, STOP_ON_END, STOP_ON_STOP)
 }
 
 /// The other units that follow, over the lists `then`, from the running ones in the lists `first` of this one.
 fn following<'a>(
     facts: &RestartFacts<'a>,
-    first: &[&'static str],
-    then: &[&'static str],
+    first: &'static str,
+    then: &'static str,
 ) -> BTreeMap<&'a str, &'a str> {
     let runs = |name: &&str| find(facts.neighbours, name).is_some_and(is_up);
     let mut found = closure(
@@ -247,7 +225,7 @@ fn following<'a>(
 fn closure<'a>(
     known: &'a [Unit],
     first: impl Iterator<Item = &'a str>,
-    lists: &[&'static str],
+    lists: &'static str,
 ) -> BTreeMap<&'a str, &'a str> {
     let mut found = BTreeMap::new();
     let mut next: Vec<_> = first.map(|name| (name, name)).collect();
@@ -265,7 +243,7 @@ fn closure<'a>(
 
 fn is_up(unit: &Unit) -> bool {
     matches!(
-        unit.active_state(),
+        unit.text("ActiveState"),
         Ok("active" | "reloading" | "activating" | "refreshing")
     )
 }
@@ -274,9 +252,8 @@ fn find<'a>(units: &'a [Unit], name: &str) -> Option<&'a Unit> {
     units.iter().find(|unit| unit.id() == Some(name))
 }
 
-fn names<'a>(unit: &'a Unit, lists: &[&'static str]) -> impl Iterator<Item = &'a str> + use<'a> {
-    let names = lists.iter().flat_map(|list| unit.list(list));
-    names.collect::<Vec<_>>().into_iter()
+fn names<'a>(unit: &'a Unit, lists: &'static str) -> impl Iterator<Item = &'a str> {
+    lists.split(' ').flat_map(|list| unit.list(list))
 }
 
 #[cfg(test)]

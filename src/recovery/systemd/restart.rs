@@ -267,7 +267,9 @@ impl RestartFacts<'_> {
         if burst != 1 || interval.is_zero() {
             return Ok(None);
         }
-        let age = self.now.since(self.unit.main_started()?);
+        let age = self
+            .now
+            .since(self.unit.moment("ExecMainStartTimestampMonotonic")?);
         Ok((age < interval).then(|| {
             format!(
                 "systemd would not restart {}: {}, and the last start was {} s ago",
@@ -320,9 +322,9 @@ pub(crate) fn longest_restart(unit: &Unit) -> Duration {
 /// Whether a command runs that comes before the main process: `ExecCondition=`, `ExecStartPre=`, or the `ExecStart=`
 /// of a unit whose main process is not known yet.
 pub(crate) fn runs_start_command(unit: &Unit) -> bool {
-    unit.active_state() == Ok("activating")
+    unit.text("ActiveState") == Ok("activating")
         && matches!(
-            unit.sub_state(),
+            unit.text("SubState"),
             Ok("condition" | "start-pre" | "start" | "start-post")
         )
 }

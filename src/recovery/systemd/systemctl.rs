@@ -32,25 +32,17 @@ pub(crate) struct Systemctl {
 }
 
 impl Systemctl {
-    /// The `systemctl` found in `PATH`.
-    pub(crate) fn new(scope: Scope) -> Self {
+    /// The `systemctl` found in `PATH`. A running call is cancelled once the other end of `cancelled` is closed.
+    pub(crate) fn new(scope: Scope, cancelled: Option<Arc<PipeReader>>) -> Self {
         Self {
             program: "systemctl".into(),
             scope,
             bound: BOUND,
-            cancelled: None,
+            cancelled,
             runtime_folder: match scope {
                 Scope::System => Ok(None),
                 Scope::User => user_runtime_folder(|name| std::env::var_os(name), Path::is_dir),
             },
-        }
-    }
-
-    /// The same, but a running call is cancelled once the other end of `pipe` is closed.
-    pub(crate) fn cancelled_by(self, pipe: &Arc<PipeReader>) -> Self {
-        Self {
-            cancelled: Some(Arc::clone(pipe)),
-            ..self
         }
     }
 
@@ -268,7 +260,7 @@ mod tests {
         let (reader, writer) = std::io::pipe().unwrap();
         let systemctl = Systemctl {
             program: fake.0.path().join("systemctl").into(),
-            ..Systemctl::new(Scope::System).cancelled_by(&Arc::new(reader))
+            ..Systemctl::new(Scope::System, Some(Arc::new(reader)))
         };
         std::thread::scope(|scope| {
             let call = scope.spawn(|| systemctl.show("demo.service"));
@@ -359,7 +351,7 @@ mod tests {
         );
         let systemctl = Systemctl {
             runtime_folder: Err(error.clone()),
-            ..Systemctl::new(Scope::User)
+            ..Systemctl::new(Scope::User, None)
         };
         assert_eq!(systemctl.show("demo.service"), Err(error));
     }

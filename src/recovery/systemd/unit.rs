@@ -52,16 +52,6 @@ impl Unit {
         self.value("Id").filter(|id| !id.is_empty())
     }
 
-    /// `active`, `inactive`, `failed`, `activating`, …
-    pub(crate) fn active_state(&self) -> Property<&str> {
-        self.text("ActiveState")
-    }
-
-    /// `running`, `auto-restart`, `stop-sigterm`, …
-    pub(crate) fn sub_state(&self) -> Property<&str> {
-        self.text("SubState")
-    }
-
     /// The main process, 0 if there is none.
     pub(crate) fn main_pid(&self) -> Property<u32> {
         self.parsed("MainPID", |text| text.parse().ok())
@@ -86,16 +76,6 @@ impl Unit {
             let whole = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
             whole.then_some(text)
         })
-    }
-
-    /// When the main process started.
-    pub(crate) fn main_started(&self) -> Property<Monotonic> {
-        self.moment("ExecMainStartTimestampMonotonic")
-    }
-
-    /// When the unit last changed its state; of an active one, also its last reload.
-    pub(crate) fn state_changed(&self) -> Property<Monotonic> {
-        self.moment("StateChangeTimestampMonotonic")
     }
 
     /// The number of the queued job, where there is one.
@@ -135,6 +115,14 @@ impl Unit {
     /// A span of time; `infinity` is the longest `Duration`.
     pub(crate) fn span(&self, name: &str) -> Property<Duration> {
         self.parsed(name, span)
+    }
+
+    /// A point in time; `0` is none.
+    pub(crate) fn moment(&self, name: &str) -> Property<Monotonic> {
+        self.parsed(name, |text| {
+            let micros = text.parse().ok().filter(|&micros| micros > 0)?;
+            Some(Monotonic::from_micros(micros))
+        })
     }
 
     /// A property, read by `parse`, which returns none for a value that is not valid.
@@ -178,13 +166,6 @@ impl Unit {
     /// All lines of the property; one for each command.
     pub(super) fn values(&self, name: &str) -> &[String] {
         self.properties.get(name).map_or(&[], Vec::as_slice)
-    }
-
-    fn moment(&self, name: &str) -> Property<Monotonic> {
-        self.parsed(name, |text| {
-            let micros = text.parse().ok().filter(|&micros| micros > 0)?;
-            Some(Monotonic::from_micros(micros))
-        })
     }
 }
 

@@ -226,7 +226,7 @@ fn recovery_names_every_fact_it_has() {
         "recovery: refused (scidex-api.service, PID 4242, guard too_young): the main process \
          is 30 s old, less than min_uptime_seconds (120)"
     );
-    let not_configured = Recovery::idle(Outcome::NotConfigured, None);
+    let not_configured = Recovery::default();
     assert_eq!(
         recovery(&not_configured),
         "recovery: not_configured: the manifest has no \"recovery\""

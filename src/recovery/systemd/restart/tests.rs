@@ -13,7 +13,10 @@ fn judge(unit: &Unit, signal: KillSignal, others: usize) -> String {
         signal,
         others,
         neighbours: &neighbours,
-        now: unit.main_started().unwrap_or(Monotonic::from_micros(0)) + Duration::from_secs(600),
+        now: unit
+            .moment("ExecMainStartTimestampMonotonic")
+            .unwrap_or(Monotonic::from_micros(0))
+            + Duration::from_secs(600),
         missing: None,
     };
     facts

@@ -6,8 +6,8 @@ fn parse_reads_a_running_service() {
     let unit = Unit::parse(DEMO.as_bytes()).unwrap();
     assert_eq!(unit.id(), Some("demo.service"));
     assert_eq!(unit.text("LoadState"), Ok("loaded"));
-    assert_eq!(unit.active_state(), Ok("active"));
-    assert_eq!(unit.sub_state(), Ok("running"));
+    assert_eq!(unit.text("ActiveState"), Ok("active"));
+    assert_eq!(unit.text("SubState"), Ok("running"));
     assert_eq!(unit.text("Result"), Ok("success"));
     assert_eq!(unit.main_pid(), Ok(152));
     assert_eq!(
@@ -16,11 +16,11 @@ fn parse_reads_a_running_service() {
     );
     assert_eq!(unit.invocation(), Ok("461583f6b7404f0aad540c48a8c09c4d"));
     assert_eq!(
-        unit.main_started(),
+        unit.moment("ExecMainStartTimestampMonotonic"),
         Ok(Monotonic::from_micros(2_070_920_720))
     );
     assert_eq!(
-        unit.state_changed(),
+        unit.moment("StateChangeTimestampMonotonic"),
         Ok(Monotonic::from_micros(2_070_920_876))
     );
     assert_eq!(unit.job(), Ok(None));
@@ -54,7 +54,10 @@ fn parse_reads_a_unit_that_does_not_exist() {
     let lines = b"MainPID=0\nInvocationID=\nExecMainStartTimestampMonotonic=0\nTriggeredBy=\nControlGroup=\n";
     let unit = Unit::parse(lines).unwrap();
     assert_eq!(unit.main_pid(), Ok(0));
-    assert!(unit.main_started().is_err(), "0 is no point in time");
+    assert!(
+        unit.moment("ExecMainStartTimestampMonotonic").is_err(),
+        "0 is no point in time"
+    );
     assert!(unit.invocation().is_err());
     assert!(unit.control_group().is_err());
     assert_eq!(unit.list("TriggeredBy").count(), 0);
@@ -86,10 +89,10 @@ fn parse_names_each_missing_or_invalid_property() {
         let complaints = [
             unit.main_pid().err(),
             unit.invocation().err(),
-            unit.main_started().err(),
-            unit.state_changed().err(),
+            unit.moment("ExecMainStartTimestampMonotonic").err(),
+            unit.moment("StateChangeTimestampMonotonic").err(),
             unit.flag("NeedDaemonReload").err(),
-            unit.active_state().err(),
+            unit.text("ActiveState").err(),
             unit.control_group().err(),
             unit.span("TimeoutStopUSec").err(),
         ];
