@@ -42,11 +42,11 @@ impl Guard {
 }
 
 /// What a guard says: it passes, or why not.
-type Answer = Result<(), Objection>;
+pub(crate) type Answer = Result<(), Objection>;
 
 /// Why a guard does not pass.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Objection {
+pub(crate) enum Objection {
     /// It refuses; its message.
     Refuses(String),
     /// It lacks a fact; which one, and what to do.
@@ -60,7 +60,7 @@ impl From<String> for Objection {
     }
 }
 
-fn refuse(why: String) -> Answer {
+pub(crate) fn refuse(why: String) -> Answer {
     Err(Objection::Refuses(why))
 }
 

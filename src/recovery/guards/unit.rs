@@ -80,10 +80,8 @@ pub(super) fn frozen(context: &Context, facts: &Facts) -> Answer {
 }
 
 pub(super) fn no_restart(context: &Context, facts: &Facts) -> Answer {
-    match facts.restart(context)?.no_restart()? {
-        Some(why) => refuse(why),
-        None => child_of_manager(context, facts),
-    }
+    facts.restart(context)?.no_restart()?;
+    child_of_manager(context, facts)
 }
 
 /// A manager notices the death only of its own children (wait(2)). The manager is PID 1, or the user manager,

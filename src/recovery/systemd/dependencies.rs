@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::iter;
 
+use super::super::guards::{Answer, refuse};
 use super::restart::RestartFacts;
 use super::systemctl::systemctl;
 use super::unit::{Property, Unit};
@@ -45,15 +46,15 @@ fn always_there(name: &str) -> bool {
     name.strip_suffix(".slice").is_some() || matches!(name, "sysinit.target" | "-.mount")
 }
 
-/// Why a dependency keeps the unit from starting again, or a dependent stops it for good.
-pub(super) fn no_restart(facts: &RestartFacts<'_>) -> Property<Option<String>> {
+/// Refuses if a dependency keeps the unit from starting again, or a dependent stops it for good.
+pub(super) fn no_restart(facts: &RestartFacts<'_>) -> Answer {
     for list in ["Requires", "Requisite", "BindsTo", "After", "BoundBy"] {
         // Missing, it must not look like an empty list.
         facts.unit.parsed(list, Some)?;
     }
     for name in names(facts.unit, NEEDED).chain(names(facts.unit, STOP_ON_END)) {
         if !always_there(name) && find(facts.neighbours, name).is_none() {
-            return Err(format!("systemctl did not report {}", escape(name)));
+            return Err(format!("systemctl did not report {}", escape(name)).into());
         }
     }
     let itself = (facts.unit, true, "which it needs");
@@ -62,10 +63,7 @@ pub(super) fn no_restart(facts: &RestartFacts<'_>) -> Property<Option<String>> {
     let others = others.map(|unit| (unit, false, "which is restarted with it"));
     for (unit, jobs, role) in iter::once(itself).chain(others) {
         if let Some(why) = obstacle(facts, unit, jobs, facts.name, role)? {
-            return Ok(Some(format!(
-                "systemd would not restart {}: {why}",
-                facts.name
-            )));
+            return refuse(format!("systemd would not restart {}: {why}", facts.name));
         }
     }
     stopped_itself(facts)
@@ -129,38 +127,38 @@ fn why_missing(other: &Unit, setting: &str, waits: bool, scope: Scope) -> Proper
     })
 }
 
-/// Why the units that stop when this one ends keep it from running again.
-fn stopped_itself(facts: &RestartFacts<'_>) -> Property<Option<String>> {
+/// Refuses if the units that stop when this one ends keep it from running again.
+fn stopped_itself(facts: &RestartFacts<'_>) -> Answer {
     let (name, stopping) = (facts.name, stopping_with(facts));
     let mut must_run = facts.unit.list("Requisite");
     // Since systemd 254, they stop before the restart.
     if !facts.restarts_directly()
         && let Some(stopped) = must_run.find(|name| stopping.contains_key(name))
     {
-        return Ok(Some(format!(
+        return refuse(format!(
             "systemd would not restart {name}: its end stops {0} (BindsTo= or PropagatesStopTo=), which must run already at its start (Requisite={0}); use Requires={0}",
             escape(stopped)
-        )));
+        ));
     }
     // The cycle: their stop stops this one, while it is still stopping. A unit that ends at once is already on its way
     // up again, and systemd drops that stop.
     let mut stopped_by = names(facts.unit, STOPPED_BY);
     let Some((last, first)) = stopped_by.find_map(|name| stopping.get_key_value(name)) else {
-        return Ok(None);
+        return Ok(());
     };
     if !facts.stops_slowly()? {
-        return Ok(None);
+        return Ok(());
     }
     let over = if last == first {
         String::new()
     } else {
         format!(" over {}", escape(last))
     };
-    Ok(Some(format!(
+    refuse(format!(
         "{name} would stay stopped: its end stops {} (BindsTo= or PropagatesStopTo=), and that stop comes back to {name}{over} (one of {}=) before it has ended; remove one of these dependencies",
         escape(first),
         STOPPED_BY.replace(' ', "=, ")
-    )))
+    ))
 }
 
 /// Warnings about the units that stop or restart with this one and do not run afterwards.

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use super::super::guards::{Answer, refuse};
 use super::dependencies;
 use super::systemctl::systemctl;
 use super::unit::{Property, Unit, ignores_failure, span};
@@ -39,36 +40,26 @@ pub(crate) struct RestartFacts<'a> {
 }
 
 impl RestartFacts<'_> {
-    /// Why a kill would not end in a restart, or what it would take down; none if neither.
+    /// Refuses where a kill would not end in a restart, or would take down something else.
     ///
     /// # Errors
     ///
-    /// A property that decides is missing or invalid.
-    pub(crate) fn no_restart(&self) -> Property<Option<String>> {
+    /// The refusal; or a property that decides is missing or invalid.
+    pub(crate) fn no_restart(&self) -> Answer {
         for &(signal, dumps_core) in ends(self.signal) {
             let success = self.counts_as_success(signal, dumps_core)?;
-            if let Some(why) = self.not_restarted(signal, success.as_deref())? {
-                return Ok(Some(self.edit(&format!(
-                    "systemd would not restart {} after SIG{signal} ({why}), so a kill would turn a hang into an outage",
-                    self.name
-                ))));
-            }
-            if let Some(harm) = self.emergency(success.is_some())? {
-                return Ok(Some(self.edit(&harm)));
-            }
+            self.not_restarted(signal, success.as_deref())?;
+            self.emergency(success.is_some())?;
         }
-        if let Some(why) = dependencies::no_restart(self)? {
-            return Ok(Some(why));
-        }
-        if let Some(why) = self.start_limit()? {
-            return Ok(Some(self.edit(&why)));
-        }
-        Ok(self.missing.map(|what| {
-            format!(
-                "systemd could not restart {}: {what}; restore it, or correct the unit",
-                self.name
-            )
-        }))
+        dependencies::no_restart(self)?;
+        self.start_limit()?;
+        let Some(what) = self.missing else {
+            return Ok(());
+        };
+        refuse(format!(
+            "systemd could not restart {}: {what}; restore it, or correct the unit",
+            self.name
+        ))
     }
 
     /// What a kill takes along, or what nobody can foresee, although systemd restarts the unit.
@@ -104,12 +95,12 @@ impl RestartFacts<'_> {
         self.unit.value("RestartMode") == Some("direct")
     }
 
-    fn edit(&self, why: &str) -> String {
-        format!(
+    fn refuse_setting(&self, why: &str) -> Answer {
+        refuse(format!(
             "{why}: correct it with \"{} edit {}\"",
             systemctl(self.scope),
             self.name
-        )
+        ))
     }
 
     fn kill_mode(&self) -> Property<&str> {
@@ -117,48 +108,52 @@ impl RestartFacts<'_> {
         self.unit.parsed("KillMode", one_of(known))
     }
 
-    /// Why systemd does not restart the service after `signal`, if it does not. `success`: why that counts as a success.
-    fn not_restarted(&self, signal: &str, success: Option<&str>) -> Property<Option<String>> {
+    /// Whether systemd restarts the service after `signal`. `success`: why that counts as a success, if it does.
+    fn not_restarted(&self, signal: &str, success: Option<&str>) -> Answer {
         let unit = self.unit;
+        let refuse = |why: &str| {
+            self.refuse_setting(&format!(
+                "systemd would not restart {} after SIG{signal} ({why}), so a kill would turn a hang into an outage",
+                self.name
+            ))
+        };
         // It is unknown which of its processes will be left.
         if unit.parsed_or("ExitType", "main", one_of("main cgroup"))? == "cgroup" {
-            return Ok(Some(
-                "ExitType=cgroup waits for all other processes, too".to_owned(),
-            ));
+            return refuse("ExitType=cgroup waits for all other processes, too");
         }
         let known = "no always on-success on-failure on-abnormal on-abort on-watchdog";
         let restart = unit.parsed("Restart", one_of(known))?;
         if self.others > 0
             && let Some(why) = self.others_block(restart)?
         {
-            return Ok(Some(why));
+            return refuse(&why);
         }
         let remains = unit.parsed_or("RemainAfterExit", "no", one_of("yes no"))? == "yes";
         if remains && let Some(why) = success {
-            return Ok(Some(format!("RemainAfterExit=yes, and {why}")));
+            return refuse(&format!("RemainAfterExit=yes, and {why}"));
         }
         if self.lists("RestartPreventExitStatus", signal)? {
-            return Ok(Some(format!("RestartPreventExitStatus= names SIG{signal}")));
+            return refuse(&format!("RestartPreventExitStatus= names SIG{signal}"));
         }
         if unit.value("RestartUSec") == Some("infinity") {
-            return Ok(Some("RestartSec=infinity never ends".to_owned()));
+            return refuse("RestartSec=infinity never ends");
         }
         if self.lists("RestartForceExitStatus", signal)? {
-            return Ok(None);
+            return Ok(());
         }
         let setting = format!("Restart={restart}");
-        Ok(match (restart, success) {
-            ("on-success", Some(_)) if unit.has("ExecStopPost") => Some(format!(
+        match (restart, success) {
+            ("on-success", Some(_)) if unit.has("ExecStopPost") => refuse(&format!(
                 "with {setting} the way ExecStopPost= exits decides"
             )),
             ("always", _)
             | ("on-failure" | "on-abnormal" | "on-abort", None)
-            | ("on-success", Some(_)) => None,
+            | ("on-success", Some(_)) => Ok(()),
             ("on-failure" | "on-abnormal" | "on-abort", Some(why)) => {
-                Some(format!("{setting}, and {why}"))
+                refuse(&format!("{setting}, and {why}"))
             }
-            _ => Some(setting),
-        })
+            _ => refuse(&setting),
+        }
     }
 
     /// Why the processes beside the main one may keep systemd from restarting the unit, if they may:
@@ -221,12 +216,12 @@ impl RestartFacts<'_> {
         Err("systemctl reported ExecStart= both with and without \"-\"".to_owned())
     }
 
-    /// What the failure, or the `success`, itself sets off beside the restart.
-    fn emergency(&self, success: bool) -> Property<Option<String>> {
+    /// Refuses if the failure, or the `success`, itself sets off more than the restart.
+    fn emergency(&self, success: bool) -> Answer {
         if self.restarts_directly() {
-            return Ok(None);
+            return Ok(());
         }
-        let unit = self.unit;
+        let (unit, name) = (self.unit, self.name);
         // The other processes and ExecStopPost= may still turn a success into a failure.
         let failure = !success || self.others > 0 || unit.has("ExecStopPost");
         // systemd before 254, which has no RestartMode=, does this at every automatic restart.
@@ -234,12 +229,11 @@ impl RestartFacts<'_> {
         for (possible, setting) in [(failure, "FailureAction"), (counts, "SuccessAction")] {
             let action = unit.text(setting)?;
             if possible && action != "none" {
-                return Ok(Some(format!(
-                    "{setting}={} of {} {}, although systemd would restart the unit",
+                return self.refuse_setting(&format!(
+                    "{setting}={} of {name} {}, although systemd would restart the unit",
                     escape(action),
-                    self.name,
                     what_action_does(action)
-                )));
+                ));
             }
         }
         for (possible, setting) in [(failure, "OnFailure"), (success, "OnSuccess")] {
@@ -248,36 +242,34 @@ impl RestartFacts<'_> {
                 && isolates
                 && let Some(target) = unit.list(setting).next()
             {
-                return Ok(Some(format!(
-                    "a kill of {} would start {} ({setting}=) and stop everything else ({setting}JobMode=isolate)",
-                    self.name,
+                return self.refuse_setting(&format!(
+                    "a kill of {name} would start {} ({setting}=) and stop everything else ({setting}JobMode=isolate)",
                     escape(target)
-                )));
+                ));
             }
         }
-        Ok(None)
+        Ok(())
     }
 
-    /// Why the start limit forbids the restart, if that is certain.
-    fn start_limit(&self) -> Property<Option<String>> {
-        let interval = self.unit.span("StartLimitIntervalUSec")?;
-        let burst = self
-            .unit
-            .parsed("StartLimitBurst", |text| text.parse::<u32>().ok())?;
+    /// Refuses if the start limit certainly forbids the restart.
+    fn start_limit(&self) -> Answer {
+        let unit = self.unit;
+        let interval = unit.span("StartLimitIntervalUSec")?;
+        let burst: u32 = unit.parsed("StartLimitBurst", |text| text.parse().ok())?;
         if burst != 1 || interval.is_zero() {
-            return Ok(None);
+            return Ok(());
         }
-        let age = self
-            .now
-            .since(self.unit.moment("ExecMainStartTimestampMonotonic")?);
-        Ok((age < interval).then(|| {
-            format!(
-                "systemd would not restart {}: {}, and the last start was {} s ago",
-                self.name,
-                self.limit(),
-                age.as_secs()
-            )
-        }))
+        let started = unit.moment("ExecMainStartTimestampMonotonic")?;
+        let age = self.now.since(started);
+        if age >= interval {
+            return Ok(());
+        }
+        self.refuse_setting(&format!(
+            "systemd would not restart {}: {}, and the last start was {} s ago",
+            self.name,
+            self.limit(),
+            age.as_secs()
+        ))
     }
 
     fn limit(&self) -> String {

@@ -1,6 +1,7 @@
 //! What systemd 252 prints, for tests.
 
 use super::Unit;
+use crate::recovery::guards::{Answer, Objection};
 
 /// A running service that needs `db.service`; `worker.service` is bound to it.
 pub(crate) const DEMO: &str = "\
@@ -121,6 +122,14 @@ PropagatesStopTo=
 LoadState=loaded
 ActiveState=active
 ";
+
+/// The message of an answer; empty if it passes.
+pub(super) fn said(answer: Answer) -> String {
+    match answer {
+        Ok(()) => String::new(),
+        Err(Objection::Refuses(why) | Objection::Unreadable(why)) => why,
+    }
+}
 
 /// [`DEMO`] with some properties changed: `Name=value`, or `Name` for one that systemd does not print.
 pub(crate) fn demo(changes: &[&str]) -> Unit {
