@@ -41,18 +41,14 @@ pub(super) fn command(
     until: SystemTime,
 ) -> String {
     // Seconds since 1970 mean the same in every time zone (systemd.time(7)).
-    let seconds = |time: SystemTime| {
-        time.duration_since(UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_secs()
-    };
+    let since_1970 = |time: SystemTime| time.duration_since(UNIX_EPOCH).unwrap_or_default();
     let processes: String = processes.iter().map(|pid| format!(" _PID={pid}")).collect();
     format!(
         "{} -u {}{processes} --since=@{} --until=@{}",
         journalctl(plan.scope),
         plan.unit.as_str(),
-        seconds(since),
-        seconds(until) + LAG
+        since_1970(since).as_secs(),
+        since_1970(until).as_secs() + LAG
     )
 }
 
@@ -74,27 +70,26 @@ pub(super) fn catches(signals: Signals, signal: Signal) -> bool {
 /// Sends `signal` to every process of `group`, whose path is `path`, that catches it, and returns their PIDs. A
 /// process that cannot be signalled is left out; the kill will report the reason.
 pub(super) fn ask(group: &Group, path: &ControlGroup, signal: Signal, own_pid: u32) -> Vec<u32> {
-    let send = |pid: u32| {
-        let process = PidFd::open(pid).ok()?;
-        // Read again, because the PID could have been reused before the descriptor was opened.
-        let still = processes::signals(pid).is_some_and(|signals| catches(signals, signal))
-            && processes::group_of(pid).is_some_and(|group| path.contains(&group));
-        (still && process.signal(signal).is_ok()).then_some(pid)
+    // Read again, because the PID could have been reused before the descriptor was opened.
+    let still_catches = |pid| {
+        processes::signals(pid).is_some_and(|signals| catches(signals, signal))
+            && processes::group_of(pid).is_some_and(|group| path.contains(&group))
     };
-    let catching: Vec<u32> = (group.members.iter())
+    let mut asked: Vec<u32> = (group.members.iter())
         .filter(|member| member.pid > 1 && member.pid != own_pid)
         .filter(|member| catches(member.signals, signal))
         .map(|member| member.pid)
         .collect();
     // One after the other, so that their output stays readable if they share a pipe.
-    let gap = GAPS / u32::try_from(catching.len()).unwrap_or(u32::MAX).max(1);
-    let mut asked = Vec::new();
-    for pid in catching {
-        if let Some(pid) = send(pid) {
-            asked.push(pid);
+    let gap = GAPS / u32::try_from(asked.len()).unwrap_or(u32::MAX).max(1);
+    asked.retain(|&pid| {
+        let sent = PidFd::open(pid)
+            .is_ok_and(|process| still_catches(pid) && process.signal(signal).is_ok());
+        if sent {
             thread::sleep(gap.min(GAP));
         }
-    }
+        sent
+    });
     asked
 }
 

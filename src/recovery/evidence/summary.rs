@@ -6,17 +6,12 @@ use crate::escape::escape;
 impl Evidence {
     /// One line for people.
     pub fn summary(&self) -> String {
-        let listener = self.listener.summary();
         let main = self.processes.first().and_then(|main| {
-            let cpu = main.cpu.ok();
-            let interval = cpu.map(|cpu| format!(" in {} ms", cpu.interval_ms));
+            let interval = main.cpu.map(|cpu| format!(" in {} ms", cpu.interval_ms));
             Some(main.summary()? + &interval.unwrap_or_default())
         });
-        let parts: Vec<_> = [listener, self.parked.summary(), main]
-            .into_iter()
-            .flatten()
-            .chain(self.others())
-            .collect();
+        let parts = [self.listener.summary(), self.parked.summary(), main];
+        let parts: Vec<_> = parts.into_iter().flatten().chain(self.others()).collect();
         if parts.is_empty() {
             return "no evidence of the process could be read".to_owned();
         }
@@ -26,24 +21,23 @@ impl Evidence {
     /// The processes beside the main one; those with the same summary are grouped.
     fn others(&self) -> Vec<String> {
         const SHOWN: usize = 3;
-        let mut alike: Vec<(String, &ProcessEvidence, usize)> = Vec::new();
+        let mut alike: Vec<(String, u32, usize)> = Vec::new();
         for process in self.processes.iter().skip(1) {
             let Some(summary) = process.summary() else {
                 continue;
             };
             match alike.iter_mut().find(|(known, ..)| *known == summary) {
                 Some((.., more)) => *more += 1,
-                None => alike.push((summary, process, 0)),
+                None => alike.push((summary, process.pid, 0)),
             }
         }
-        let line = |(summary, process, more): &(String, &ProcessEvidence, usize)| {
-            let alike = match more {
-                0 => String::new(),
-                more => format!(" (and {more} more alike)"),
-            };
-            format!("process {}: {summary}{alike}", process.pid)
-        };
-        let mut lines: Vec<_> = alike.iter().take(SHOWN).map(line).collect();
+        let shown = alike.iter().take(SHOWN);
+        let mut lines: Vec<_> = shown
+            .map(|(summary, pid, more)| match more {
+                0 => format!("process {pid}: {summary}"),
+                _ => format!("process {pid}: {summary} (and {more} more alike)"),
+            })
+            .collect();
         if alike.len() > SHOWN {
             lines.push("…".to_owned());
         }
@@ -53,12 +47,11 @@ impl Evidence {
 
 impl Listener {
     fn summary(&self) -> Option<String> {
-        let connections = count(self.accept_queue?, "connection");
-        let limit = self
-            .accept_queue_limit
-            .map(|limit| format!(" (limit {limit})"));
-        let limit = limit.unwrap_or_default();
-        Some(format!("{connections} in the accept queue{limit}"))
+        let waiting = count(self.accept_queue?, "connection") + " in the accept queue";
+        Some(match self.accept_queue_limit {
+            Some(limit) => format!("{waiting} (limit {limit})"),
+            None => waiting,
+        })
     }
 }
 
@@ -66,12 +59,12 @@ impl ParkedCounts {
     /// None if nothing is parked.
     fn summary(&self) -> Option<String> {
         let states = [
-            (self.accepted, "accepted"),
-            (self.unaccepted, "not accepted"),
-            (Some(self.unconnected), "not connected"),
+            (self.accepted.unwrap_or(0), "accepted"),
+            (self.unaccepted.unwrap_or(0), "not accepted"),
+            (self.unconnected, "not connected"),
         ];
         let parts: Vec<_> = (states.into_iter())
-            .filter_map(|(number, state)| Some((number.filter(|number| *number > 0)?, state)))
+            .filter(|(number, _)| *number > 0)
             .map(|(number, state)| format!("{number} {state}"))
             .collect();
         (!parts.is_empty()).then(|| format!("requests left open: {}", parts.join(", ")))

@@ -38,8 +38,7 @@ pub(crate) fn missing_path(unit: &Unit) -> Option<String> {
 
 /// The absolute paths among the two.
 fn needed_paths(unit: &Unit) -> Vec<String> {
-    let elsewhere = |name: &&str| unit.value(name).is_some_and(|value| !value.is_empty());
-    if OTHER_ROOT.iter().any(elsewhere) {
+    if OTHER_ROOT.iter().any(|name| unit.has(name)) {
         return Vec::new();
     }
     let program = unit.value("ExecStart").and_then(|command| {
@@ -56,22 +55,16 @@ fn needed_paths(unit: &Unit) -> Vec<String> {
 /// Whether `path` certainly does not exist. A permission error is no proof, and neither is a folder that systemd may
 /// have hidden from this program: `PrivateTmp=`, `ProtectHome=`, `InaccessiblePaths=`.
 fn is_gone(path: &Path) -> bool {
-    let private = ["/tmp", "/var/tmp"];
-    if !path.is_absolute() || private.iter().any(|folder| path.starts_with(folder)) {
+    let private = path.starts_with("/tmp") || path.starts_with("/var/tmp");
+    if private || !matches!(path.try_exists(), Ok(false)) {
         return false;
     }
-    if !matches!(path.try_exists(), Ok(false)) {
-        return false;
-    }
-    let exists = |folder: &&Path| folder.symlink_metadata().is_ok();
-    let Some(above) = path.ancestors().skip(1).find(exists) else {
-        return false;
-    };
-    let hidden = above
-        .symlink_metadata()
-        .map_or(true, |meta| meta.permissions().mode() % 0o1000 == 0);
-    let replaced = statfs(above).map_or(true, |system| system.filesystem_type() == TMPFS_MAGIC);
-    !hidden && !replaced
+    let mut folders = path.ancestors().skip(1);
+    let nearest = folders.find_map(|folder| Some((folder, folder.symlink_metadata().ok()?)));
+    nearest.is_some_and(|(folder, meta)| {
+        let hidden = meta.permissions().mode() % 0o1000 == 0;
+        !hidden && statfs(folder).is_ok_and(|system| system.filesystem_type() != TMPFS_MAGIC)
+    })
 }
 
 #[cfg(test)]
