@@ -20,7 +20,7 @@ use super::sockets::table::{TcpSocket, listeners, server_sides};
 use super::{proc, stacks};
 use crate::clock::Monotonic;
 use crate::privileges::{CAP_SYS_PTRACE, has_capability};
-use crate::sweep::Reach;
+use crate::sweep::{ParkedRequest, Reach};
 
 /// How many processes are read.
 const PROCESSES: usize = 64;
@@ -175,29 +175,28 @@ pub struct Cpu {
 impl Evidence {
     /// The evidence of these processes and of the first observation.
     pub(super) fn new(processes: Vec<ProcessEvidence>, context: &Context, facts: &Facts) -> Self {
-        let parked = &facts.parked;
-        let unconnected = parked.iter().filter(|it| it.reach == Reach::Unconnected);
-        let mut evidence = Self {
-            processes,
-            listener: Listener::default(),
-            parked: ParkedCounts {
-                accepted: None,
-                unaccepted: None,
-                unconnected: unconnected.count(),
-            },
+        let unconnected = |request: &&ParkedRequest| request.reach == Reach::Unconnected;
+        let mut parked = ParkedCounts {
+            unconnected: facts.parked.iter().filter(unconnected).count(),
+            ..ParkedCounts::default()
         };
-        match &facts.sockets {
+        let listener = match &facts.sockets {
             Ok(Sockets::Tcp(tcp)) => {
-                let open = || server_sides(&tcp.rows, parked).filter(|row| row.is_open());
-                let accepted = open().filter(|row| row.accepted()).count();
-                evidence.parked.accepted = Some(accepted);
-                evidence.parked.unaccepted = Some(open().count() - accepted);
-                evidence.listener = tcp_listener(tcp, &context.addresses, context.unit());
+                let rows = server_sides(&tcp.rows, &facts.parked);
+                let open: Vec<_> = rows.filter(|row| row.is_open()).collect();
+                let accepted = open.iter().filter(|row| row.accepted()).count();
+                parked.accepted = Some(accepted);
+                parked.unaccepted = Some(open.len() - accepted);
+                tcp_listener(tcp, &context.addresses, context.unit())
             }
-            Ok(Sockets::Unix(unix)) => evidence.listener = unix_listener(unix, context.unit()),
-            Err(_) => {}
+            Ok(Sockets::Unix(unix)) => unix_listener(unix, context.unit()),
+            Err(_) => Listener::default(),
+        };
+        Self {
+            processes,
+            listener,
+            parked,
         }
-        evidence
     }
 }
 
