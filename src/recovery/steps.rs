@@ -97,11 +97,8 @@ impl<H: Host> Run<'_, H> {
             return Err(Outcome::Refused(Guard::UNREADABLE, why));
         };
         let until = self.host.now() + EVIDENCE_TIME;
-        self.recovery.evidence = Some(Evidence::new(
-            self.host.processes(main.pid, group, until),
-            self.context,
-            &first,
-        ));
+        let processes = self.host.processes(main.pid, group, until);
+        self.recovery.evidence = Some(Evidence::new(processes, self.context, &first));
         let first = Rc::new(first);
         let mut target = Target {
             main,
@@ -113,9 +110,8 @@ impl<H: Host> Run<'_, H> {
     }
 
     fn observe_again(&mut self, target: &mut Target<H::Process>) -> Step<()> {
-        let facts = self
-            .gatherer
-            .observe_again(&target.main.process, &target.first);
+        let process = &target.main.process;
+        let facts = self.gatherer.observe_again(process, &target.first);
         target.latest = Rc::new(facts.map_err(Outcome::Failed)?);
         guards::judge(self.context, &target.latest).map_err(refused)
     }
@@ -181,10 +177,8 @@ impl<H: Host> Run<'_, H> {
         if asked && died {
             return Ok(true);
         }
-        match self
-            .observe_again(target)
-            .and_then(|()| self.refresh(target))
-        {
+        let again = self.observe_again(target);
+        match again.and_then(|()| self.refresh(target)) {
             Ok(()) => Ok(false),
             // It closes its connections, and systemd notices its end, before its death is complete.
             Err(_) if asked && self.host.died_within(&target.main.process, STACKS_TIME) => Ok(true),
@@ -195,15 +189,14 @@ impl<H: Host> Run<'_, H> {
     /// Sends the first signal; with none, only checks whether it would be permitted.
     fn send(&self, target: &Target<H::Process>, signal: Option<Signal>) -> Step<()> {
         let pid = target.main.pid.get();
-        self.host
-            .signal(&target.main.process, signal)
-            .map_err(|why| match why {
-                NotSent::Gone => Outcome::Refused(
-                    Guard::GONE,
-                    format!("the main process {pid} was gone before the signal"),
-                ),
-                NotSent::Refused(why) => Outcome::Failed(not_permitted(pid, &why)),
-            })
+        match self.host.signal(&target.main.process, signal) {
+            Ok(()) => Ok(()),
+            Err(NotSent::Gone) => {
+                let why = format!("the main process {pid} was gone before the signal");
+                Err(Outcome::Refused(Guard::GONE, why))
+            }
+            Err(NotSent::Refused(why)) => Err(Outcome::Failed(not_permitted(pid, &why))),
+        }
     }
 }
 

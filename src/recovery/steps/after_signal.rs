@@ -112,14 +112,12 @@ impl<H: Host> Run<'_, H> {
             }
             let now = self.host.now();
             if now >= until {
-                return Err(self.not_recovered(
-                    None,
-                    &format!(
-                        "systemd ran no new main process within {} s ({})",
-                        until.since(began).as_secs(),
-                        answer.map_or_else(|why| why, |unit| state(&unit))
-                    ),
-                ));
+                let why = format!(
+                    "systemd ran no new main process within {} s ({})",
+                    until.since(began).as_secs(),
+                    answer.map_or_else(|why| why, |unit| state(&unit))
+                );
+                return Err(self.not_recovered(None, &why));
             }
             self.host.pause(pause.min(until.since(now)));
             pause = (pause * 2).min(Duration::from_secs(1));

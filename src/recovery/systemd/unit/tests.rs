@@ -223,16 +223,7 @@ fn parse_refuses_garbage() {
 fn parse_all_reads_several_units() {
     let units = Unit::parse_all(NEIGHBOURS.as_bytes()).unwrap();
     let ids: Vec<_> = units.iter().filter_map(Unit::id).collect();
-    assert_eq!(
-        ids,
-        [
-            "db.service",
-            "worker.service",
-            "demo.socket",
-            "sysinit.target",
-            "system.slice"
-        ]
-    );
+    assert_eq!(ids, ["db.service", "worker.service", "demo.socket"]);
     assert_eq!(units[2].listens(), ["127.0.0.1:8123", "/run/b c.sock"]);
     assert!(units[0].listens().is_empty());
     let error = Unit::parse_all(b"Id=a.service\n\nActiveState=active\n").unwrap_err();
@@ -253,6 +244,7 @@ fn span_reads_what_systemd_writes() {
         ("1.500000s", Some(1.5)),
         ("2min 5s", Some(125.0)),
         ("1min 30s", Some(90.0)),
+        ("1min 30.5s", Some(90.5)),
         ("1h 1us", Some(3_600.000_001)),
         ("1w 2d", Some(777_600.0)),
         ("1y 1month", Some(34_187_616.0)),
