@@ -5,8 +5,8 @@ mod summary;
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, ErrorKind, Read};
+use std::fs;
+use std::io::{self, ErrorKind};
 use std::iter;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -15,6 +15,7 @@ use nix::sys::signal::Signal;
 use serde::{Serialize, Serializer};
 
 use super::facts::{Context, Facts, Group, Sockets, TcpFacts, UnixFacts};
+use super::processes::read;
 use super::sockets::owners::Owner;
 use super::sockets::table::{TcpSocket, listeners, server_sides};
 use super::{proc, stacks};
@@ -28,8 +29,6 @@ const PROCESSES: usize = 64;
 const SAMPLE: Duration = Duration::from_millis(100);
 /// How many threads of the main process are read; the first ones are typical enough.
 const THREADS: usize = 512;
-/// How many bytes of a file about one process are read.
-const FILE: u64 = 64 * 1_024;
 
 /// A value, or why there is none.
 pub type Reading<T> = Result<T, Unread>;
@@ -214,7 +213,7 @@ pub(super) fn processes(
         .chain(others.filter(|&pid| pid != main))
         .take(PROCESSES)
         .take_while(|pid| *pid == main || !until.has_passed())
-        .map(|pid| (pid, stat(&format!("/proc/{pid}"))))
+        .map(|pid| (pid, stat(pid, "")))
         .collect();
     let sampled = Monotonic::now();
     let mut details = Some(details(main, dump_signal, until));
@@ -224,7 +223,7 @@ pub(super) fn processes(
         if until.has_passed() {
             return Err(Unread::Unknown);
         }
-        let second = stat(&format!("/proc/{pid}"))?.ticks;
+        let second = stat(pid, "")?.ticks;
         Ok(Cpu {
             ticks: second.saturating_sub(first),
             interval_ms: Monotonic::now().since(sampled).as_millis() as u64,
@@ -242,12 +241,11 @@ pub(super) fn processes(
 }
 
 fn details(pid: u32, dump_signal: Option<Signal>, until: Monotonic) -> ProcessDetails {
-    let folder = format!("/proc/{pid}");
-    let status = read(&format!("{folder}/status"));
+    let status = read(pid, "status").map_err(Unread::from);
     let status = status.and_then(|text| proc::status(&text).ok_or(Unread::Unknown));
     let catches = |signal| Ok(stacks::catches(status?.signals, signal));
     ProcessDetails {
-        threads: threads(&folder, until),
+        threads: threads(pid, until),
         resident_bytes: status.and_then(|status| status.resident.ok_or(Unread::Unknown)),
         catches_dump_signal: dump_signal.map_or(Err(Unread::Unknown), catches),
     }
@@ -294,25 +292,23 @@ fn owner_name(owner: &Owner, unit: &str) -> Option<String> {
 }
 
 /// The threads of a process, grouped.
-fn threads(folder: &str, until: Monotonic) -> Reading<Vec<ThreadGroup>> {
+fn threads(pid: u32, until: Monotonic) -> Reading<Vec<ThreadGroup>> {
     // To others than who may list the descriptors, or may trace, the kernel reports every wait channel as `0`.
     let trusted = has_capability(CAP_SYS_PTRACE) == Some(true)
-        || fs::read_dir(format!("{folder}/fd")).is_ok();
+        || fs::read_dir(format!("/proc/{pid}/fd")).is_ok();
+    let tasks = fs::read_dir(format!("/proc/{pid}/task"))?;
     let mut groups: Vec<ThreadGroup> = Vec::new();
-    for task in fs::read_dir(format!("{folder}/task"))?
-        .flatten()
-        .take(THREADS)
-    {
+    for task in tasks.flatten().take(THREADS) {
         if until.has_passed() {
             break;
         }
-        let task = task.path().display().to_string();
-        let Ok(proc::Stat { state, .. }) = stat(&task) else {
+        let task = format!("task/{}/", task.file_name().display());
+        let Ok(proc::Stat { state, .. }) = stat(pid, &task) else {
             continue;
         };
-        let wait_channel = match read(&format!("{task}/wchan")) {
+        let wait_channel = match read(pid, &format!("{task}wchan")) {
             Ok(place) if !trusted && place == "0" => Err(Unread::NotPermitted),
-            place => place,
+            place => place.map_err(Unread::from),
         };
         let like =
             |group: &&mut ThreadGroup| (group.state, &group.wait_channel) == (state, &wait_channel);
@@ -332,15 +328,9 @@ fn threads(folder: &str, until: Monotonic) -> Reading<Vec<ThreadGroup>> {
         .ok_or(Unread::Unknown)
 }
 
-fn stat(folder: &str) -> Reading<proc::Stat> {
-    proc::stat(&read(&format!("{folder}/stat"))?).ok_or(Unread::Unknown)
-}
-
-/// The beginning of a file; a process name in it may not be UTF-8.
-fn read(path: &str) -> Reading<String> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(FILE).read_to_end(&mut bytes)?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+/// The `stat` of a process, or of the thread whose folder in its own is `folder`.
+fn stat(pid: u32, folder: &str) -> Reading<proc::Stat> {
+    proc::stat(&read(pid, &format!("{folder}stat"))?).ok_or(Unread::Unknown)
 }
 
 #[cfg(test)]

@@ -130,7 +130,7 @@ fn has_ended(pid: u32, error: &io::Error) -> bool {
             .is_ok_and(|pid| kill(Pid::from_raw(pid), None) == Err(nix::errno::Errno::ESRCH))
 }
 
-fn read(pid: u32, file: &str) -> io::Result<String> {
+pub(super) fn read(pid: u32, file: &str) -> io::Result<String> {
     let bytes = fs::read(format!("/proc/{pid}/{file}"))?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }

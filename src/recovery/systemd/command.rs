@@ -21,11 +21,8 @@ use crate::escape::escape;
 const OUTPUT: usize = 1 << 20;
 
 /// Runs `command`, for messages written as `typed`, until it ends, for at most `bound`, or until the other end of
-/// `cancelled` is closed. Returns its output, which is in English and without colour.
-///
-/// # Errors
-///
-/// A message: there is no whole output, or it failed.
+/// `cancelled` is closed. Returns its output, which is in English and without colour, or a message: there is no whole
+/// output, or it failed.
 pub(super) fn run(
     command: &mut Command,
     typed: &str,

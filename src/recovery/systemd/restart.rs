@@ -41,10 +41,6 @@ pub(crate) struct RestartFacts<'a> {
 
 impl RestartFacts<'_> {
     /// Refuses where a kill would not end in a restart, or would take down something else.
-    ///
-    /// # Errors
-    ///
-    /// The refusal; or a property that decides is missing or invalid.
     pub(crate) fn no_restart(&self) -> Answer {
         for &(signal, dumps_core) in ends(self.signal) {
             let success = self.counts_as_success(signal, dumps_core)?;

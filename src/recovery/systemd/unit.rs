@@ -23,22 +23,14 @@ pub(crate) struct Unit {
 }
 
 impl Unit {
-    /// Reads what `systemctl show` printed for one unit.
-    ///
-    /// # Errors
-    ///
-    /// A message, if that is not a list of `Key=value` lines for exactly one unit.
+    /// Reads what `systemctl show` printed: `Key=value` lines for exactly one unit. Errors are messages.
     pub(crate) fn parse(printed: &[u8]) -> Result<Self, String> {
         let unit: Result<[Self; 1], _> = blocks(printed)?.try_into();
         unit.map(|[unit]| unit)
             .map_err(|_| "systemctl printed more than one unit".to_owned())
     }
 
-    /// Reads what `systemctl show` printed for several units.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::parse`], or a unit does not say which one it is.
+    /// As [`Self::parse`], for several units, each of which says which one it is.
     pub(crate) fn parse_all(printed: &[u8]) -> Result<Vec<Self>, String> {
         let units = blocks(printed)?;
         for unit in &units {
