@@ -53,7 +53,10 @@ impl From<io::Error> for Unread {
 }
 
 /// In JSON: the value itself, `"not permitted"`, or `null`.
-fn plain<T: Serialize, S: Serializer>(value: &Reading<T>, json: S) -> Result<S::Ok, S::Error> {
+fn serialize_reading<T: Serialize, S: Serializer>(
+    value: &Reading<T>,
+    json: S,
+) -> Result<S::Ok, S::Error> {
     match value {
         Ok(value) => value.serialize(json),
         Err(Unread::NotPermitted) => json.serialize_str("not permitted"),
@@ -78,13 +81,13 @@ pub struct ProcessEvidence {
     /// Its PID.
     pub pid: u32,
     /// Its command name, at most 15 bytes, chosen by the process itself.
-    #[serde(serialize_with = "plain")]
+    #[serde(serialize_with = "serialize_reading")]
     pub name: Reading<String>,
     /// Its state as one letter, proc(5).
-    #[serde(serialize_with = "plain")]
+    #[serde(serialize_with = "serialize_reading")]
     pub state: Reading<char>,
     /// CPU time used between two samples.
-    #[serde(serialize_with = "plain")]
+    #[serde(serialize_with = "serialize_reading")]
     pub cpu: Reading<Cpu>,
     /// More about the main process; none for the others.
     #[serde(flatten)]
@@ -95,13 +98,13 @@ pub struct ProcessEvidence {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ProcessDetails {
     /// Its threads, the largest group first.
-    #[serde(serialize_with = "plain")]
+    #[serde(serialize_with = "serialize_reading")]
     pub threads: Reading<Vec<ThreadGroup>>,
     /// Resident memory in bytes.
-    #[serde(serialize_with = "plain")]
+    #[serde(serialize_with = "serialize_reading")]
     pub resident_bytes: Reading<u64>,
     /// Whether it catches `dump_signal`; unknown if none is configured.
-    #[serde(serialize_with = "plain")]
+    #[serde(serialize_with = "serialize_reading")]
     pub catches_dump_signal: Reading<bool>,
 }
 
@@ -156,7 +159,7 @@ pub struct ThreadGroup {
     /// Their state as one letter, proc(5).
     pub state: char,
     /// The kernel function in which they sleep; `0` for threads that do not.
-    #[serde(serialize_with = "plain")]
+    #[serde(serialize_with = "serialize_reading")]
     pub wait_channel: Reading<String>,
     /// How many threads.
     pub count: usize,

@@ -66,7 +66,7 @@ pub(super) fn no_restart(facts: &RestartFacts<'_>) -> Answer {
             return refuse(format!("systemd would not restart {}: {why}", facts.name));
         }
     }
-    stopped_itself(facts)
+    stops_prevent_restart(facts)
 }
 
 /// What is missing for a start of `unit`, or of those that it needs. `jobs`: not only to the plan of such a start, but
@@ -128,7 +128,7 @@ fn why_missing(other: &Unit, setting: &str, waits: bool, scope: Scope) -> Proper
 }
 
 /// Refuses if the units that stop when this one ends keep it from running again.
-fn stopped_itself(facts: &RestartFacts<'_>) -> Answer {
+fn stops_prevent_restart(facts: &RestartFacts<'_>) -> Answer {
     let (name, stopping) = (facts.name, stopping_with(facts));
     let mut must_run = facts.unit.list("Requisite");
     // Since systemd 254, they stop before the restart.
@@ -173,7 +173,7 @@ pub(super) fn dependents_left(facts: &RestartFacts<'_>) -> Vec<String> {
         ))
     });
     let started: BTreeSet<_> = names(facts.unit, STARTED).collect();
-    let stays = |unit: &Unit| is_up(unit) && !unit.has("UpheldBy");
+    let stays = |unit: &Unit| is_up(unit) && !unit.is_set("UpheldBy");
     let stopping = stopping_with(facts).into_keys();
     let stay = stopping
         .filter(|name| {

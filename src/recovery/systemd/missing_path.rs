@@ -38,7 +38,7 @@ pub(crate) fn missing_path(unit: &Unit) -> Option<String> {
 
 /// The absolute paths among the two.
 fn needed_paths(unit: &Unit) -> Vec<String> {
-    if OTHER_ROOT.iter().any(|name| unit.has(name)) {
+    if OTHER_ROOT.iter().any(|name| unit.is_set(name)) {
         return Vec::new();
     }
     let program = unit.value("ExecStart").and_then(|command| {

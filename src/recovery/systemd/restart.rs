@@ -15,7 +15,7 @@ use crate::manifest::{KillSignal, Scope};
 
 /// How a recovery with `signal` may end the main process: by which signal, as systemd prints it, and whether with a core
 /// dump. A process that survives SIGABRT gets SIGKILL, and whether it dumps core cannot be known.
-const fn ends(signal: KillSignal) -> &'static [(&'static str, bool)] {
+const fn possible_ends(signal: KillSignal) -> &'static [(&'static str, bool)] {
     match signal {
         KillSignal::Kill => &[("KILL", false)],
         KillSignal::Abort => &[("ABRT", false), ("ABRT", true), ("KILL", false)],
@@ -42,7 +42,7 @@ pub(crate) struct RestartFacts<'a> {
 impl RestartFacts<'_> {
     /// Refuses where a kill would not end in a restart, or would take down something else.
     pub(crate) fn no_restart(&self) -> Answer {
-        for &(signal, dumps_core) in ends(self.signal) {
+        for &(signal, dumps_core) in possible_ends(self.signal) {
             let success = self.counts_as_success(signal, dumps_core)?;
             self.not_restarted(signal, success.as_deref())?;
             self.emergency(success.is_some())?;
@@ -71,7 +71,7 @@ impl RestartFacts<'_> {
                 self.limit()
             ));
         }
-        if self.unit.has("ExecCondition") {
+        if self.unit.is_set("ExecCondition") {
             warnings.push(format!(
                 "systemd checks ExecCondition= of {name} again at a restart: if it no longer holds, a kill is not followed by one"
             ));
@@ -82,7 +82,7 @@ impl RestartFacts<'_> {
     /// Whether the unit stays in a stopping state after the death of its main process. Only then can a stop of
     /// another unit come back to it.
     pub(super) fn stops_slowly(&self) -> Property<bool> {
-        Ok(self.unit.has("ExecStopPost")
+        Ok(self.unit.is_set("ExecStopPost")
             || self.others > 0 && matches!(self.kill_mode()?, "control-group" | "mixed"))
     }
 
@@ -128,18 +128,18 @@ impl RestartFacts<'_> {
         if remains && let Some(why) = success {
             return refuse(&format!("RemainAfterExit=yes, and {why}"));
         }
-        if self.lists("RestartPreventExitStatus", signal)? {
+        if self.list_names("RestartPreventExitStatus", signal)? {
             return refuse(&format!("RestartPreventExitStatus= names SIG{signal}"));
         }
         if unit.value("RestartUSec") == Some("infinity") {
             return refuse("RestartSec=infinity never ends");
         }
-        if self.lists("RestartForceExitStatus", signal)? {
+        if self.list_names("RestartForceExitStatus", signal)? {
             return Ok(());
         }
         let setting = format!("Restart={restart}");
         match (restart, success) {
-            ("on-success", Some(_)) if unit.has("ExecStopPost") => refuse(&format!(
+            ("on-success", Some(_)) if unit.is_set("ExecStopPost") => refuse(&format!(
                 "with {setting} the way ExecStopPost= exits decides"
             )),
             ("always", _)
@@ -183,13 +183,13 @@ impl RestartFacts<'_> {
                 "the \"-\" in ExecStart= turns every failure into a success".to_owned(),
             ));
         }
-        let listed = self.lists("SuccessExitStatus", signal)?;
+        let listed = self.list_names("SuccessExitStatus", signal)?;
         Ok((listed && !dumps_core).then(|| format!("SuccessExitStatus= names SIG{signal}")))
     }
 
     /// Whether the property, a list of exit statuses (numbers) and signals (names), names `signal`. Other text, such as
     /// the `[unprintable]` of systemctl, is invalid, since it may hide a list that does.
-    fn lists(&self, property: &str, signal: &str) -> Property<bool> {
+    fn list_names(&self, property: &str, signal: &str) -> Property<bool> {
         let printed = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || "+- ".contains(c);
         let is_signal = |word: &str| word.strip_prefix("SIG").unwrap_or(word) == signal;
         self.unit.parsed(property, |text| {
@@ -219,7 +219,7 @@ impl RestartFacts<'_> {
         }
         let (unit, name) = (self.unit, self.name);
         // The other processes and ExecStopPost= may still turn a success into a failure.
-        let failure = !success || self.others > 0 || unit.has("ExecStopPost");
+        let failure = !success || self.others > 0 || unit.is_set("ExecStopPost");
         // systemd before 254, which has no RestartMode=, does this at every automatic restart.
         let counts = success || unit.value("RestartMode").is_none();
         for (possible, setting) in [(failure, "FailureAction"), (counts, "SuccessAction")] {

@@ -103,7 +103,7 @@ ActiveState=active
 ";
 
 /// The message of an answer; empty if it passes.
-pub(super) fn said(answer: Answer) -> String {
+pub(super) fn message_of(answer: Answer) -> String {
     match answer {
         Ok(()) => String::new(),
         Err(Objection::Refuses(why) | Objection::Unreadable(why)) => why,

@@ -146,7 +146,7 @@ impl Unit {
     }
 
     /// Whether the property is there and not empty.
-    pub(super) fn has(&self, name: &str) -> bool {
+    pub(super) fn is_set(&self, name: &str) -> bool {
         self.value(name).is_some_and(|value| !value.is_empty())
     }
 

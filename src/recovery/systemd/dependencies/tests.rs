@@ -1,7 +1,7 @@
 use super::*;
 use crate::clock::Monotonic;
 use crate::manifest::{KillSignal, Scope};
-use crate::recovery::systemd::samples::{demo, neighbours, said};
+use crate::recovery::systemd::samples::{demo, message_of, neighbours};
 
 fn facts<'a>(unit: &'a Unit, neighbours: &'a [Unit], others: usize) -> RestartFacts<'a> {
     RestartFacts {
@@ -19,7 +19,7 @@ fn facts<'a>(unit: &'a Unit, neighbours: &'a [Unit], others: usize) -> RestartFa
 /// What `no_restart` says, if the backend has `others` processes beside the main one.
 fn judge(unit: &[&str], neighbours: &[Unit], others: usize) -> String {
     let unit = demo(unit);
-    said(facts(&unit, neighbours, others).no_restart())
+    message_of(facts(&unit, neighbours, others).no_restart())
 }
 
 #[test]

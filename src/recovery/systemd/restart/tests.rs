@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::recovery::systemd::samples::{demo, neighbours, said};
+use crate::recovery::systemd::samples::{demo, message_of, neighbours};
 
 /// What `no_restart` says about `unit`; empty if it says nothing, the error if a property is missing.
 fn judge(unit: &Unit, signal: KillSignal, others: usize) -> String {
@@ -19,7 +19,7 @@ fn judge(unit: &Unit, signal: KillSignal, others: usize) -> String {
             + Duration::from_secs(600),
         missing: None,
     };
-    said(facts.no_restart())
+    message_of(facts.no_restart())
 }
 
 /// Each change, with its message; none if the unit restarts.
@@ -335,7 +335,7 @@ fn no_restart_names_a_path_that_is_gone() {
         now: Monotonic::from_micros(3_000_000_000),
         missing: Some("/srv/app is gone"),
     };
-    let why = said(facts.no_restart());
+    let why = message_of(facts.no_restart());
     assert!(why.contains("/srv/app is gone; restore it"), "{why}");
 }
 
