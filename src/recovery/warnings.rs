@@ -55,7 +55,7 @@ pub fn start(manifest: &Manifest, prober: &Prober<'_>) -> PendingWarnings {
     let own = own_service();
     let plan = manifest.recovery.clone();
     let names: Vec<_> = (plan.iter().map(|plan| plan.unit.as_str()))
-        .chain(own.iter().map(|own| &*own.name))
+        .chain(own.iter().map(|(name, _)| &**name))
         .map(|name| escape(name).into_owned())
         .collect();
     let units = names.join(" and ");
@@ -76,8 +76,8 @@ pub fn start(manifest: &Manifest, prober: &Prober<'_>) -> PendingWarnings {
         let send = move |findings| drop(sender.send(findings));
         // Not joined: a call that cannot be cancelled must not delay the report.
         thread::Builder::new().spawn(move || {
-            if let Some(own) = own {
-                send(about_own(&own, |name| ask(own.scope).show(name)).into());
+            if let Some((name, scope)) = own {
+                send(about_own(&name, scope, |unit| ask(scope).show(unit)).into());
             }
             if let Some((plan, machine)) = backend {
                 let context = machine::context(plan, &source, over_tcp.then(resolve));
@@ -186,24 +186,18 @@ fn no_stacks(context: &Context, facts: &Facts) -> Option<String> {
     ))
 }
 
-/// The service in which this program runs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct OwnService {
-    pub(super) name: String,
-    pub(super) scope: Scope,
-}
-
-fn about_own(own: &OwnService, show: impl Fn(&str) -> Result<Unit, String>) -> Vec<String> {
-    let not_seen = |name: &str, why: &str| format!("{} could not be checked: {why}", escape(name));
-    let unit = match show(&own.name) {
+/// What is wrong with the service `own`, in which this program runs, and with its timers.
+fn about_own(own: &str, scope: Scope, show: impl Fn(&str) -> Result<Unit, String>) -> Vec<String> {
+    let not_seen = |name, why| format!("{} could not be checked: {why}", escape(name));
+    let unit = match show(own) {
         Ok(unit) => unit,
-        Err(why) => return vec![not_seen(&own.name, &why)],
+        Err(why) => return vec![not_seen(own, why)],
     };
-    let mut warnings = Vec::from_iter(stale(&own.name, own.scope, &unit));
+    let mut warnings = Vec::from_iter(stale(own, scope, &unit));
     for name in unit.triggered_by(".timer") {
         match show(name) {
-            Ok(timer) => warnings.extend(about_timer(name, own.scope, &timer)),
-            Err(why) => warnings.push(not_seen(name, &why)),
+            Ok(timer) => warnings.extend(about_timer(name, scope, &timer)),
+            Err(why) => warnings.push(not_seen(name, why)),
         }
     }
     warnings
@@ -237,8 +231,8 @@ fn stale(name: &str, scope: Scope, unit: &Unit) -> Option<String> {
     })
 }
 
-/// The service in which this process runs, if systemd started it.
-fn own_service() -> Option<OwnService> {
+/// The service in which this process runs, if systemd started it, and its manager.
+fn own_service() -> Option<(String, Scope)> {
     // systemd sets it for every process that it starts, systemd.exec(5).
     std::env::var_os("INVOCATION_ID")?;
     service_of(&fs::read_to_string("/proc/self/cgroup").ok()?)
@@ -246,7 +240,7 @@ fn own_service() -> Option<OwnService> {
 
 /// The service in which a process with this `/proc/self/cgroup` runs; none in a session, a scope, or a
 /// container.
-pub(super) fn service_of(cgroup: &str) -> Option<OwnService> {
+pub(super) fn service_of(cgroup: &str) -> Option<(String, Scope)> {
     let path = cgroup.lines().find_map(|line| line.strip_prefix("0::"))?;
     let (above, name) = path.rsplit_once('/')?;
     let manager = |part: &str| part.starts_with("user@") && part.ends_with(".service");
@@ -255,10 +249,7 @@ pub(super) fn service_of(cgroup: &str) -> Option<OwnService> {
     } else {
         Scope::System
     };
-    name.ends_with(".service").then(|| OwnService {
-        name: name.to_owned(),
-        scope,
-    })
+    name.ends_with(".service").then(|| (name.to_owned(), scope))
 }
 
 #[cfg(test)]

@@ -112,11 +112,7 @@ fn stale_units_are_named_with_the_remedy() {
         stale,
         "demo.service is newer on disk than what systemd has loaded: \"systemctl daemon-reload\" loads it"
     );
-    let own = OwnService {
-        name: "check.service".to_owned(),
-        scope: Scope::User,
-    };
-    let warnings = about_own(&own, |name| {
+    let warnings = about_own("check.service", Scope::User, |name| {
         let triggers = ("TriggeredBy", "check.timer check.path");
         Ok(unit(&[("Id", name), ("NeedDaemonReload", "yes"), triggers]))
     });
@@ -128,7 +124,7 @@ fn stale_units_are_named_with_the_remedy() {
             format!("check.timer {reload}")
         ]
     );
-    let unseen = about_own(&own, |_| Err("why".to_owned()));
+    let unseen = about_own("check.service", Scope::User, |_| Err("why".to_owned()));
     assert_eq!(unseen, ["check.service could not be checked: why"]);
 }
 
@@ -153,12 +149,7 @@ fn a_timer_that_will_not_elapse_again_is_named() {
 
 #[test]
 fn service_of_reads_the_control_group() {
-    let service = |name: &str, scope| {
-        Some(OwnService {
-            name: name.to_owned(),
-            scope,
-        })
-    };
+    let service = |name: &str, scope| Some((name.to_owned(), scope));
     for (cgroup, expected) in [
         (
             "0::/system.slice/check.service\n",
