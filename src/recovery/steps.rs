@@ -13,7 +13,6 @@ use super::gatherer::{Gatherer, Held};
 use super::guards::{self, Guard, Refusal};
 use super::host::{Host, NotSent};
 use super::sockets::queue::QueueHistory;
-use super::systemd::Unit;
 use super::{Evidence, Outcome, Recovery, Stacks, UnitReport, stacks};
 use crate::escape::escape;
 
@@ -89,7 +88,7 @@ impl<H: Host> Run<'_, H> {
         let (first, held) = self.gatherer.observe().map_err(Outcome::Failed)?;
         let pid = first.unit.main_pid().unwrap_or(0);
         self.recovery.pid = (pid != 0).then_some(pid);
-        self.record_state(&first.unit);
+        self.recovery.unit_report = UnitReport::of(self.context.unit(), &first.unit, self.host);
         guards::judge(self.context, &first).map_err(refused)?;
         let (Some(main), Ok(group)) = (held, &first.group) else {
             // The guards refuse any observation that lacks one of the two.
@@ -114,10 +113,6 @@ impl<H: Host> Run<'_, H> {
         let facts = self.gatherer.observe_again(process, &target.first);
         target.latest = Rc::new(facts.map_err(Outcome::Failed)?);
         guards::judge(self.context, &target.latest).map_err(refused)
-    }
-
-    fn record_state(&mut self, unit: &Unit) {
-        self.recovery.unit_report = UnitReport::of(self.context.unit(), unit, self.host);
     }
 
     /// Logs the signal before it is sent.

@@ -9,7 +9,7 @@ use super::super::facts::MainProcess;
 use super::super::host::{Host, NotSent};
 use super::super::stacks::journalctl;
 use super::super::systemd::{Unit, longest_restart, runs_start_command, systemctl, units_to_reset};
-use super::super::{MainPid, Outcome};
+use super::super::{MainPid, Outcome, UnitReport};
 use super::{Run, Step, Target};
 use crate::escape::escape;
 use crate::manifest::KillSignal;
@@ -92,7 +92,7 @@ impl<H: Host> Run<'_, H> {
         loop {
             let answer = self.host.show(self.context.unit());
             if let Ok(unit) = &answer {
-                self.record_state(unit);
+                self.recovery.unit_report = UnitReport::of(self.context.unit(), unit, self.host);
                 // The latest observation may show the new process already, where the stacks ended the old one.
                 if let Some(new_pid) = self.successor(&target.first.unit, unit) {
                     return Ok(new_pid);

@@ -138,11 +138,8 @@ impl Unit {
         default: T,
         parse: impl FnOnce(&'a str) -> Option<T>,
     ) -> Property<T> {
-        if self.properties.contains_key(name) {
-            self.parsed(name, parse)
-        } else {
-            Ok(default)
-        }
+        self.value(name)
+            .map_or(Ok(default), |_| self.parsed(name, parse))
     }
 
     /// Whether the property is there and not empty.
