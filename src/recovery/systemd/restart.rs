@@ -13,8 +13,8 @@ use crate::clock::Monotonic;
 use crate::escape::escape;
 use crate::manifest::{KillSignal, Scope};
 
-/// How a recovery with `signal` may end the main process: by which signal, as systemd prints it, and whether with a core
-/// dump. A process that survives SIGABRT gets SIGKILL, and whether it dumps core cannot be known.
+/// How a recovery with `signal` may end the main process: the last signal, as systemd prints it, and whether there is a
+/// core dump, which cannot be known. A process that survives SIGABRT gets SIGKILL.
 const fn possible_ends(signal: KillSignal) -> &'static [(&'static str, bool)] {
     match signal {
         KillSignal::Kill => &[("KILL", false)],
@@ -202,14 +202,11 @@ impl RestartFacts<'_> {
     /// Only Type=oneshot can have several, and it has no main process once it is active.
     fn ignores_failure(&self) -> Property<bool> {
         let ignores = self.unit.parsed_or("ExecStart", false, ignores_failure)?;
-        let commands = self.unit.values("ExecStart");
-        if commands
-            .iter()
-            .all(|command| ignores_failure(command) == Some(ignores))
-        {
-            return Ok(ignores);
+        let differs = |command: &String| ignores_failure(command) != Some(ignores);
+        if self.unit.values("ExecStart").iter().any(differs) {
+            return Err("systemctl reported ExecStart= both with and without \"-\"".to_owned());
         }
-        Err("systemctl reported ExecStart= both with and without \"-\"".to_owned())
+        Ok(ignores)
     }
 
     /// Refuses if the failure, or the `success`, itself sets off more than the restart.

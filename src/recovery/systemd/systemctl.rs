@@ -46,14 +46,14 @@ impl Systemctl {
         }
     }
 
-    /// The manager's state of the service or timer `unit`; a message, if `systemctl` is missing, fails, prints garbage, or
-    /// does not end in time.
+    /// The manager's state of the service or timer `unit`. A message, if `systemctl` is missing, fails, prints garbage,
+    /// or does not end in time.
     pub(crate) fn show(&self, unit: &str) -> Result<Unit, String> {
         Unit::parse(&self.ask(&[unit], &of_service())?)
     }
 
-    /// The units that decide what a kill of `unit` sets off. Most units need no call or one, and each further call is about
-    /// those that the answer before it named. Errors are those of [`Self::show`].
+    /// The units that decide what a kill of `unit` sets off. Most units need one call or none, and each further call is
+    /// about those that the answer before it named. Errors are those of [`Self::show`].
     pub(crate) fn neighbours(&self, unit: &Unit) -> Result<Vec<Unit>, String> {
         let mut neighbours = Vec::new();
         for _ in 0..NEIGHBOUR_CALLS {
