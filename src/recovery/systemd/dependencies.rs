@@ -40,10 +40,12 @@ pub(super) fn names_to_ask<'a>(unit: &'a Unit, known: &'a [Unit]) -> BTreeSet<&'
     asked
 }
 
-/// Whether nothing can be wrong with the unit. Slices and `-.mount` never fail, and a machine whose `sysinit.target` is
-/// masked does not boot. Nearly every service needs these, and most need no others: so nothing is asked about them.
+/// Whether nothing can be wrong with the unit. Slices, targets and `-.mount` never fail, and a manager whose
+/// `sysinit.target` or `basic.target` is masked does not start. Nearly every service needs these (systemd.service(5),
+/// "Default Dependencies"), and most need no others: so nothing is asked about them.
 fn always_there(name: &str) -> bool {
-    name.strip_suffix(".slice").is_some() || matches!(name, "sysinit.target" | "-.mount")
+    let common = ["sysinit.target", "basic.target", "-.mount"];
+    name.strip_suffix(".slice").is_some() || common.contains(&name)
 }
 
 /// Refuses if a dependency keeps the unit from starting again, or a dependent stops it for good.

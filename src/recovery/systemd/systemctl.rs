@@ -307,7 +307,7 @@ mod tests {
             let ids = units.iter().filter_map(Unit::id).map(str::to_owned);
             ids.collect::<Vec<_>>().join(" ")
         };
-        let common = "Requires=sysinit.target system.slice -.mount";
+        let common = "Requires=sysinit.target basic.target system.slice -.mount";
         let lonely = demo(&["BoundBy=", common, "TriggeredBy="]);
         assert_eq!(
             (ids(&lonely), fake.file("calls")),

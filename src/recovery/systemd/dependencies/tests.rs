@@ -54,7 +54,7 @@ fn names_to_ask_follow_what_is_needed_and_what_depends() {
         ask(
             "worker.service",
             &[
-                "Requires=disk.mount x.slice -.mount sysinit.target",
+                "Requires=disk.mount x.slice -.mount sysinit.target basic.target",
                 "Wants=x.service"
             ]
         ),
