@@ -19,21 +19,6 @@ pub enum TransportError {
     Deadline,
 }
 
-impl TransportError {
-    /// The error as reports name it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Timeout => "timeout",
-            Self::Refused => "refused",
-            Self::Reset => "reset",
-            Self::Dns => "dns",
-            Self::Tls => "tls",
-            Self::Network => "network",
-            Self::Deadline => "deadline",
-        }
-    }
-}
-
 /// Why a response is not acceptable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResponseError {
@@ -74,14 +59,24 @@ pub enum Class {
 }
 
 impl Class {
+    /// The name of every class, in the order of the tally.
+    pub const NAMES: [&'static str; 5] = [
+        "ok",
+        "timeout_unreachable",
+        "rate_limited",
+        "http_error",
+        "skipped",
+    ];
+
     /// The class as machine-readable reports name it.
     pub const fn name(self) -> &'static str {
+        let [ok, timeout_unreachable, rate_limited, http_error, skipped] = Self::NAMES;
         match self {
-            Self::Ok => "ok",
-            Self::TimeoutUnreachable(_) => "timeout_unreachable",
-            Self::RateLimited => "rate_limited",
-            Self::HttpError(_) => "http_error",
-            Self::Skipped(_) => "skipped",
+            Self::Ok => ok,
+            Self::TimeoutUnreachable(_) => timeout_unreachable,
+            Self::RateLimited => rate_limited,
+            Self::HttpError(_) => http_error,
+            Self::Skipped(_) => skipped,
         }
     }
 
@@ -93,8 +88,14 @@ impl Class {
             Self::HttpError(ResponseError::Body) => "body",
             Self::HttpError(ResponseError::Protocol) => "protocol",
             Self::HttpError(ResponseError::Redirects) => "redirects",
-            Self::TimeoutUnreachable(error) => error.name(),
-            Self::Skipped(SkipReason::Deadline) => "deadline",
+            Self::TimeoutUnreachable(TransportError::Timeout) => "timeout",
+            Self::TimeoutUnreachable(TransportError::Refused) => "refused",
+            Self::TimeoutUnreachable(TransportError::Reset) => "reset",
+            Self::TimeoutUnreachable(TransportError::Dns) => "dns",
+            Self::TimeoutUnreachable(TransportError::Tls) => "tls",
+            Self::TimeoutUnreachable(TransportError::Network) => "network",
+            Self::TimeoutUnreachable(TransportError::Deadline)
+            | Self::Skipped(SkipReason::Deadline) => "deadline",
             Self::Skipped(SkipReason::BackendHung) => "backend_hung",
             Self::Skipped(SkipReason::BackendDown) => "backend_down",
         })

@@ -6,16 +6,15 @@ use std::process::ExitCode;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
     /// Every core route is OK or rate-limited, and no route gave an HTTP error.
-    Healthy,
+    Healthy = 0,
     /// The probes found the backend unhealthy, even where this run then recovered it.
-    Unhealthy,
+    Unhealthy = 1,
     /// The check itself could not run or report.
-    Unusable,
+    Unusable = 2,
 }
 
 impl Status {
-    /// The status of a run that probed: an unhealthy verdict outranks a report that was not
-    /// written.
+    /// The status of a run that probed: an unhealthy verdict outranks a report that was not written.
     pub const fn of(healthy: bool, reported: bool) -> Self {
         match (healthy, reported) {
             (false, _) => Self::Unhealthy,
@@ -27,11 +26,7 @@ impl Status {
 
 impl From<Status> for ExitCode {
     fn from(status: Status) -> Self {
-        Self::from(match status {
-            Status::Healthy => 0,
-            Status::Unhealthy => 1,
-            Status::Unusable => 2,
-        })
+        Self::from(status as u8)
     }
 }
 

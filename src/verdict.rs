@@ -33,33 +33,8 @@ pub struct ProbeResult {
     pub proof: Proof,
 }
 
-/// How many routes are in each class; always counted from the results.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Routes that are OK.
-    pub ok: usize,
-    /// Routes without a complete response.
-    pub timeout_unreachable: usize,
-    /// Routes that answered 429.
-    pub rate_limited: usize,
-    /// Routes with any other response.
-    pub http_error: usize,
-    /// Routes that were not probed.
-    pub skipped: usize,
-}
-
-impl Tally {
-    /// Every class, as machine-readable reports name it, with its count.
-    pub fn by_class(self) -> [(&'static str, usize); 5] {
-        [
-            ("ok", self.ok),
-            ("timeout_unreachable", self.timeout_unreachable),
-            ("rate_limited", self.rate_limited),
-            ("http_error", self.http_error),
-            ("skipped", self.skipped),
-        ]
-    }
-}
+/// How many routes are in each class, by the names of [`Class::NAMES`].
+pub type Tally = [(&'static str, usize); 5];
 
 /// The state of the backend, as the core routes prove it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +56,7 @@ pub struct Verdict {
     pub backend: BackendState,
     /// How long this program was kept from running while it probed a core route, if that was too long.
     pub starved: Option<Duration>,
-    /// Routes by class.
+    /// Routes by class; always counted from the results.
     pub tally: Tally,
 }
 
@@ -99,22 +74,18 @@ impl Verdict {
 
 /// What the core routes' results prove about the backend.
 pub fn backend_state<'a>(core: impl IntoIterator<Item = &'a ProbeResult>) -> BackendState {
-    let core: Vec<_> = core.into_iter().collect();
-    let is_down = |result: &&ProbeResult| match result.class {
-        // An attempt that the deadline cut short says nothing about the backend.
-        Class::TimeoutUnreachable(error) => {
-            error != TransportError::Deadline && !result.proof.received_any
-        }
-        Class::Ok | Class::RateLimited | Class::HttpError(_) | Class::Skipped(_) => false,
-    };
-    if core.is_empty() {
-        BackendState::Up
-    } else if core.iter().all(|result| result.proof.silent) {
-        BackendState::Hung
-    } else if core.iter().all(is_down) {
-        BackendState::Down
-    } else {
-        BackendState::Up
+    let (mut any, mut hung, mut down) = (false, true, true);
+    for result in core {
+        any = true;
+        hung &= result.proof.silent;
+        let unreachable = matches!(result.class, Class::TimeoutUnreachable(_));
+        let cut_short = result.class == Class::TimeoutUnreachable(TransportError::Deadline);
+        down &= unreachable && !cut_short && !result.proof.received_any;
+    }
+    match (any, hung, down) {
+        (true, true, _) => BackendState::Hung,
+        (true, false, true) => BackendState::Down,
+        _ => BackendState::Up,
     }
 }
 
@@ -123,16 +94,12 @@ pub fn judge<'a>(
     results: impl IntoIterator<Item = (bool, &'a ProbeResult)>,
     backend: BackendState,
 ) -> Verdict {
-    let mut tally = Tally::default();
+    let mut tally = Class::NAMES.map(|name| (name, 0));
     let (mut healthy, mut starved) = (true, None);
     for (core, result) in results {
-        *match result.class {
-            Class::Ok => &mut tally.ok,
-            Class::TimeoutUnreachable(_) => &mut tally.timeout_unreachable,
-            Class::RateLimited => &mut tally.rate_limited,
-            Class::HttpError(_) => &mut tally.http_error,
-            Class::Skipped(_) => &mut tally.skipped,
-        } += 1;
+        for (name, count) in &mut tally {
+            *count += usize::from(*name == result.class.name());
+        }
         healthy &= result.class.severity(core) != Severity::Hard;
         if core {
             starved = starved.max(result.proof.starved);
@@ -248,13 +215,13 @@ mod tests {
             results.iter().map(|(core, result)| (*core, result)),
             BackendState::Up,
         );
-        let tally = Tally {
-            ok: 1,
-            timeout_unreachable: 1,
-            rate_limited: 2,
-            http_error: 1,
-            skipped: 1,
-        };
+        let tally = [
+            ("ok", 1),
+            ("timeout_unreachable", 1),
+            ("rate_limited", 2),
+            ("http_error", 1),
+            ("skipped", 1),
+        ];
         assert_eq!(verdict.tally, tally);
         assert_eq!(verdict.starved, None);
     }

@@ -83,7 +83,7 @@ fn end(report: &Report, appearance: Appearance) -> String {
     for note in stacks.into_iter().chain(wording::unit(report)) {
         line(Severity::Soft, "", &note);
     }
-    line(Severity::Fine, "", &wording::tally(&report.verdict.tally));
+    line(Severity::Fine, "", &wording::tally(report.verdict.tally));
     let worst = report.by_route().map(severity).max();
     let (word, rest) = wording::verdict(report);
     line(worst.unwrap_or(Severity::Fine), word, &rest);

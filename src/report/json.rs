@@ -23,12 +23,9 @@ pub(super) fn render(report: &Report) -> String {
         Source::Stdin => "-".to_owned(),
         Source::File { path, .. } => path.display().to_string(),
     };
-    let socket = manifest
-        .unix_socket
-        .as_ref()
-        .map(|path| path.display().to_string());
-    let tally = verdict.tally.by_class();
-    let tally = tally.map(|(class, count)| item(class, count));
+    let socket = manifest.unix_socket.as_ref();
+    let socket = socket.map(|path| path.display().to_string());
+    let tally = verdict.tally.map(|(class, count)| item(class, count));
     let routes = report.by_route().map(route);
     let unit = report.unit.as_ref().map_or("null".to_owned(), unit);
     let items = [

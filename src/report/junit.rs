@@ -21,7 +21,7 @@ pub(super) fn render(report: &Report) -> String {
     let cases: String = report.by_route().map(case).collect();
     let (word, rest) = wording::verdict(report);
     let mut summary = vec![
-        wording::tally(&report.verdict.tally),
+        wording::tally(report.verdict.tally),
         word.to_owned() + &rest,
     ];
     if report.verdict.hung() {

@@ -33,7 +33,7 @@ pub(super) fn render(report: &Report) -> String {
     metrics.single("healthy", help, u8::from(verdict.healthy));
     let help = "Whether every core route was silent.";
     metrics.single("hung", help, u8::from(verdict.hung()));
-    let classes = verdict.tally.by_class();
+    let classes = verdict.tally;
     let classes = classes.map(|(class, count)| (format!(",class=\"{class}\""), count));
     metrics.gauge("routes", "Routes by class.", classes);
 

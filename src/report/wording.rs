@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod tests;
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{Report, Row, severity, timestamp};
@@ -16,15 +18,17 @@ use crate::verdict::{BackendState, ProbeResult, Tally, Verdict};
 /// How many routes are named in a sentence.
 const NAMED: usize = 3;
 
-/// What happened to the routes whose results are that severe, the core routes first; with their names if
-/// they fail the run.
-fn phrases(report: &Report, wanted: Severity) -> String {
+/// What happened to the routes that are not OK, the worst first, and the core routes before the others; with
+/// their names if they fail the run.
+fn phrases(report: &Report) -> String {
     let core = report.by_route().filter(|row| row.0.core).count();
-    let key = |(route, result): &Row| (!route.core, happened(result.class));
-    let mut rows: Vec<Row> = report.rows_of(wanted).collect();
-    rows.sort_by_key(key);
-    let phrase = |rows: &[Row]| {
-        let (is_other, happened) = rows.first().map(key).unwrap_or_default();
+    let mut groups: BTreeMap<_, Vec<Row>> = BTreeMap::new();
+    let reported = |row: &Row| severity(*row) != Severity::Fine;
+    for row in report.by_route().filter(reported) {
+        let key = (Reverse(severity(row)), !row.0.core, happened(row.1.class));
+        groups.entry(key).or_default().push(row);
+    }
+    let phrase = |((Reverse(severity), is_other, happened), rows): (_, Vec<Row>)| {
         let subject = if is_other {
             count(rows.len(), "other route")
         } else {
@@ -34,13 +38,16 @@ fn phrases(report: &Report, wanted: Severity) -> String {
         if rows.len() > NAMED {
             names.push(format!("{} more", rows.len() - NAMED));
         }
-        match wanted {
+        match severity {
             Severity::Hard => format!("{subject} {happened} ({})", names.join(", ")),
             Severity::Soft | Severity::Fine => format!("{subject} {happened}"),
         }
     };
-    let groups = rows.chunk_by(|one, other| key(one) == key(other));
-    groups.map(phrase).collect::<Vec<_>>().join("; ")
+    groups
+        .into_iter()
+        .map(phrase)
+        .collect::<Vec<_>>()
+        .join("; ")
 }
 
 fn happened(class: Class) -> &'static str {
@@ -77,12 +84,12 @@ pub(super) fn count(number: usize, what: &str) -> String {
 }
 
 /// The tally line, which timers and dashboards parse.
-pub(super) fn tally(tally: &Tally) -> String {
+pub(super) fn tally(tally: Tally) -> String {
+    let [ok, unreachable, limited, errors, skipped] = tally.map(|(_, count)| count);
     let line = format!(
-        "{} OK, {} timeout/unreachable, {} rate-limited, {} HTTP error",
-        tally.ok, tally.timeout_unreachable, tally.rate_limited, tally.http_error
+        "{ok} OK, {unreachable} timeout/unreachable, {limited} rate-limited, {errors} HTTP error"
     );
-    match tally.skipped {
+    match skipped {
         0 => line,
         skipped => format!("{line}, {skipped} skipped"),
     }
@@ -110,14 +117,11 @@ pub(super) fn heading(manifest: &Manifest) -> String {
 
 /// The verdict's first word, and the text after it.
 pub(super) fn verdict(report: &Report) -> (&'static str, String) {
-    let soft = phrases(report, Severity::Soft);
-    let hard = phrases(report, Severity::Hard);
-    let state = state(&report.verdict);
-    match (report.verdict.healthy, soft.is_empty()) {
-        (true, true) => ("healthy", ": all routes are OK".to_owned()),
-        (true, false) => ("healthy", format!(", but {soft}")),
-        (false, true) => ("unhealthy", format!(": {state}{hard}")),
-        (false, false) => ("unhealthy", format!(": {state}{hard}; {soft}")),
+    let (phrases, state) = (phrases(report), state(&report.verdict));
+    match (report.verdict.healthy, phrases.as_str()) {
+        (true, "") => ("healthy", ": all routes are OK".to_owned()),
+        (true, _) => ("healthy", format!(", but {phrases}")),
+        (false, _) => ("unhealthy", format!(": {state}{phrases}")),
     }
 }
 
@@ -206,7 +210,7 @@ fn silence(manifest: &Manifest) -> String {
 pub(super) fn class(class: Class) -> &'static str {
     match class {
         Class::Ok => "OK",
-        Class::TimeoutUnreachable(error) => error.name(),
+        Class::TimeoutUnreachable(_) => class.cause().unwrap_or_default(),
         Class::RateLimited => "rate-limited",
         Class::HttpError(ResponseError::Body) => "wrong body",
         Class::HttpError(_) => "HTTP error",

@@ -119,7 +119,7 @@ impl SweepEvents for Calls {
     }
 
     fn unhealthy(&self, sweep: &Sweep, verdict: &Verdict, left: Duration) {
-        let (class, tally) = (sweep.results[0].class.name(), verdict.tally.ok);
+        let (class, tally) = (sweep.results[0].class.name(), verdict.tally[0].1);
         let in_time = left <= Duration::from_secs(20);
         self.note(format!(
             "unhealthy: {class}, {tally} ok, in time: {in_time}"
