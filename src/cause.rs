@@ -112,7 +112,7 @@ impl Class {
     }
 }
 
-/// How severe a route's result is.
+/// How severe a route's result or a message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
     /// No problem.

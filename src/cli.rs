@@ -12,10 +12,11 @@ use clap::builder::{OsStringValueParser, StyledStr, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind as Kind};
 use clap::{CommandFactory, Parser, ValueEnum};
 
+use crate::cause::Severity;
 use crate::escape::escape;
 use crate::manifest::{BaseUrl, LONGEST_DEADLINE};
 use crate::status::Status;
-use crate::stderr::{Level, log, log_stdout_failed, stderr_is_journal};
+use crate::stderr::{log, log_stdout_failed, stderr_is_journal};
 
 const EXIT_STATUS: &str = "\
 Exit status:
@@ -129,7 +130,7 @@ impl Cli {
             if answer.use_stderr() {
                 // clap does not know the journal's prefixes.
                 if stderr_is_journal() {
-                    log(Level::Failure, answer.render().to_string().trim_end());
+                    log(Severity::Hard, answer.render().to_string().trim_end());
                 } else {
                     // A closed stderr cannot be reported anywhere.
                     let _ = answer.print();

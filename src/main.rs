@@ -4,13 +4,14 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
+use scidex_route_health::cause::Severity;
 use scidex_route_health::cli::Cli;
 use scidex_route_health::manifest::{Manifest, Variables};
 use scidex_route_health::recovery::warnings::{self, Findings};
 use scidex_route_health::recovery::{self, Permission, QueueWatch, RecoveryRequest};
 use scidex_route_health::report::{self, Outputs, Progress, Report};
 use scidex_route_health::status::Status;
-use scidex_route_health::stderr::{Level, log, log_nonblocking};
+use scidex_route_health::stderr::{log, log_nonblocking};
 use scidex_route_health::sweep::{self, Prober, Sweep, SweepEvents, SweepOptions};
 use scidex_route_health::verdict::Verdict;
 
@@ -24,7 +25,7 @@ fn main() -> ExitCode {
     };
     run(&cli)
         .unwrap_or_else(|error| {
-            log(Level::Failure, &format!("{error:#}"));
+            log(Severity::Hard, &format!("{error:#}"));
             Status::Unusable
         })
         .into()
@@ -43,7 +44,7 @@ fn run(cli: &Cli) -> anyhow::Result<Status> {
     if permission == Permission::DryRun
         && let Some(line) = report::dry_run(&manifest)
     {
-        log_nonblocking(Level::Info, &line);
+        log_nonblocking(Severity::Fine, &line);
     }
     let may_recover = !matches!(permission, Permission::Forbidden(_));
     let may_kill = may_recover && manifest.recovery.is_some();
@@ -72,7 +73,7 @@ fn run(cli: &Cli) -> anyhow::Result<Status> {
         sweep: &sweep,
         prober: &prober,
         queues,
-        log: &|line| log_nonblocking(Level::Warning, line),
+        log: &|line| log_nonblocking(Severity::Soft, line),
     };
     let recovery = recovery::attempt(&request, permission);
     let findings = warnings.map_or_else(Findings::default, |warnings| warnings.finish(MAX_WAIT));
@@ -128,7 +129,7 @@ impl SweepEvents for Events<'_> {
         let number = self.sweeps.fetch_add(1, Ordering::Relaxed) + 1;
         let line = report::unhealthy_sweep(number, self.manifest, &sweep.results, verdict, left);
         self.progress.clear();
-        log_nonblocking(Level::Warning, &line);
+        log_nonblocking(Severity::Soft, &line);
     }
 }
 

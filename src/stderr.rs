@@ -4,33 +4,19 @@
 use std::env;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::sync::OnceLock;
-use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::fstat;
 
+use crate::cause::Severity;
 use crate::escape::reason;
 
-/// The severity of a line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Level {
-    /// Something failed.
-    Failure,
-    /// A problem that does not fail the run.
-    Warning,
-    /// For information.
-    Info,
-}
-
-impl Level {
-    /// The journal's prefix for the level (sd-daemon(3)).
-    pub(crate) const fn prefix(self) -> &'static str {
-        match self {
-            Self::Failure => "<3>",
-            Self::Warning => "<4>",
-            Self::Info => "<6>",
-        }
+/// The journal's prefix for a line of this severity (sd-daemon(3)).
+pub(crate) const fn prefix(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Hard => "<3>",
+        Severity::Soft => "<4>",
+        Severity::Fine => "<6>",
     }
 }
 
@@ -41,42 +27,33 @@ pub(crate) fn is_journal(stream: &impl AsFd) -> bool {
 
 /// Whether `stream` is the file with the given `device:inode` (systemd.exec(5)).
 fn is_file(stream: &impl AsFd, named: &str) -> bool {
-    let Some((device, inode)) = named.split_once(':') else {
-        return false;
-    };
-    let Ok(stat) = fstat(stream) else {
-        return false;
-    };
-    device.parse() == Ok(stat.st_dev) && inode.parse() == Ok(stat.st_ino)
+    fstat(stream).is_ok_and(|stat| named == format!("{}:{}", stat.st_dev, stat.st_ino))
 }
 
 /// Whether standard error is connected to the journal.
 pub(crate) fn stderr_is_journal() -> bool {
-    static JOURNAL: OnceLock<bool> = OnceLock::new();
-    *JOURNAL.get_or_init(|| is_journal(&io::stderr()))
+    is_journal(&io::stderr())
 }
 
 /// Writes `text`, one or more lines, to standard error in a single write, so that the output of other
 /// processes does not interleave. Errors are ignored.
-pub fn log(level: Level, text: &str) {
-    let lines = lines(level, text, stderr_is_journal());
+pub fn log(severity: Severity, text: &str) {
+    let lines = lines(severity, text, stderr_is_journal());
     let _ = io::stderr().write_all(lines.as_bytes());
 }
 
 /// Like [`log`], but drops the line if standard error accepts nothing for a second: a stopped terminal or
 /// a blocked reader must not delay a recovery.
-pub fn log_nonblocking(level: Level, text: &str) {
-    const MAX_WAIT: Duration = Duration::from_secs(1);
-    if takes_text(io::stderr(), MAX_WAIT) {
-        log(level, text);
+pub fn log_nonblocking(severity: Severity, text: &str) {
+    if takes_text(io::stderr(), 1_000_u16.into()) {
+        log(severity, text);
     }
 }
 
-/// Whether `stream` takes at least one short line within `max_wait`: a pipe is writable only where
-/// it has room for `PIPE_BUF` bytes (pipe(7)).
-pub(crate) fn takes_text(stream: impl AsFd, max_wait: Duration) -> bool {
+/// Whether `stream` takes at least one short line before the timeout: a pipe is writable only where it has
+/// room for `PIPE_BUF` bytes (pipe(7)).
+pub(crate) fn takes_text(stream: impl AsFd, timeout: PollTimeout) -> bool {
     let mut fds = [PollFd::new(stream.as_fd(), PollFlags::POLLOUT)];
-    let timeout = PollTimeout::try_from(max_wait).unwrap_or(PollTimeout::ZERO);
     matches!(poll(&mut fds, timeout), Ok(1..))
 }
 
@@ -84,11 +61,11 @@ pub(crate) fn takes_text(stream: impl AsFd, max_wait: Duration) -> bool {
 pub(crate) fn log_stdout_failed(error: &io::Error) {
     let reason = reason(error);
     let text = format!("cannot write to standard output: {reason}");
-    log(Level::Failure, &text);
+    log(Severity::Hard, &text);
 }
 
-fn lines(level: Level, text: &str, journal: bool) -> String {
-    let prefix = if journal { level.prefix() } else { "" };
+fn lines(severity: Severity, text: &str, journal: bool) -> String {
+    let prefix = if journal { prefix(severity) } else { "" };
     // In the journal, an empty line would become an entry without a message.
     let shown = text.lines().filter(|line| !(journal && line.is_empty()));
     shown.map(|line| format!("{prefix}{line}\n")).collect()
@@ -105,10 +82,10 @@ mod tests {
     #[test]
     fn takes_text_waits_for_no_reader() {
         let (_reader, mut writer) = io::pipe().unwrap();
-        assert!(takes_text(&writer, Duration::ZERO));
+        assert!(takes_text(&writer, PollTimeout::ZERO));
         fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
         while writer.write(&[0; 4_096]).is_ok() {}
-        assert!(!takes_text(&writer, Duration::from_millis(10)));
+        assert!(!takes_text(&writer, 10_u16.into()));
     }
 
     #[test]
@@ -124,10 +101,10 @@ mod tests {
     #[test]
     fn lines_have_levels_only_in_the_journal() {
         assert_eq!(
-            lines(Level::Failure, "one\n\ntwo", true),
+            lines(Severity::Hard, "one\n\ntwo", true),
             "<3>one\n<3>two\n"
         );
-        assert_eq!(lines(Level::Warning, "one", true), "<4>one\n");
-        assert_eq!(lines(Level::Info, "one\n", false), "one\n");
+        assert_eq!(lines(Severity::Soft, "one", true), "<4>one\n");
+        assert_eq!(lines(Severity::Fine, "one\n", false), "one\n");
     }
 }

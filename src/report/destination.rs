@@ -11,11 +11,11 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::PollTimeout;
 use nix::unistd::{AccessFlags, eaccess};
 
 use crate::escape::reason;
-use crate::stderr::log_stdout_failed;
+use crate::stderr::{log_stdout_failed, takes_text};
 
 /// How long a pipe may stay full without its reader reading anything, in milliseconds.
 const MAX_STANDSTILL: u16 = 5_000;
@@ -25,75 +25,71 @@ const MAX_STANDSTILL: u16 = 5_000;
 pub(super) struct Destination {
     what: &'static str,
     path: PathBuf,
-    opened: Option<File>,
+    target: Target,
+}
+
+/// How a file is written.
+#[derive(Debug)]
+enum Target {
+    /// In place; opened early, because closing a pipe would signal its end to the reader.
+    InPlace(File),
+    /// By renaming another file to this path, which has no symbolic links.
+    Replaced(PathBuf),
 }
 
 impl Destination {
-    /// The file at `path` for the report called `what`, and whether it can work at all: if not, a line that
-    /// says what to do. Does not change the disk. A file that is written in place is opened and kept open,
-    /// because closing a pipe would signal its end to the reader.
-    pub(super) fn prepare(what: &'static str, path: &Path) -> (Self, Result<(), String>) {
-        let (path, flags) = (path.to_owned(), AccessFlags::W_OK | AccessFlags::X_OK);
-        let (opened, checked) = match open_in_place(&path) {
-            Ok(Some(file)) => (Some(file), Ok(())),
-            Ok(None) => (
-                None,
-                resolve(&path).and_then(|path| Ok(eaccess(directory(&path), flags)?)),
-            ),
-            Err(error) => (None, Err(error)),
-        };
-        let destination = Self { what, path, opened };
-        let checked = checked.map_err(|error| destination.complaint(&error));
-        (destination, checked)
+    /// The file at `path` for the report called `what`; if it cannot work, a line that says what to do.
+    pub(super) fn prepare(what: &'static str, path: &Path) -> Result<Self, String> {
+        let path = path.to_owned();
+        match Target::at(&path) {
+            Ok(target) => Ok(Self { what, path, target }),
+            Err(error) => Err(complaint(what, &path, &error)),
+        }
     }
 
     /// Writes the file, or returns a line that says what to do.
-    pub(super) fn write(mut self, text: &str) -> Result<(), String> {
-        let file = match self.opened.take() {
-            None => open_in_place(&self.path),
-            opened => Ok(opened),
+    pub(super) fn write(self, text: &str) -> Result<(), String> {
+        let written = match self.target {
+            Target::InPlace(file) => write_in_place(file, MAX_STANDSTILL.into(), text),
+            Target::Replaced(path) => replace(&path, text),
         };
-        let written = file.and_then(|file| match file {
-            Some(file) => write_in_place(file, MAX_STANDSTILL.into(), text),
-            None => replace(&resolve(&self.path)?, text),
-        });
-        written.map_err(|error| self.complaint(&error))
-    }
-
-    fn complaint(&self, error: &io::Error) -> String {
-        let Self { what, path, .. } = self;
-        let remedy = match error.raw_os_error().map(Errno::from_raw) {
-            Some(Errno::ENOENT) => "; create its directory first",
-            Some(Errno::EACCES | Errno::EPERM) => "; let this user write in its directory",
-            Some(Errno::EROFS) => "; use a writable path (in a unit: ReadWritePaths=)",
-            Some(Errno::ENXIO) => "; start its reader first",
-            Some(Errno::EISDIR) => "; give a file's name",
-            Some(Errno::ENOSPC | Errno::EDQUOT) => "; free some space",
-            _ => "",
-        };
-        let reason = reason(error);
-        format!("cannot write the {what} {path:?}: {reason}{remedy}")
+        written.map_err(|error| complaint(self.what, &self.path, &error))
     }
 }
 
-/// Opens what is written in place: a device, a pipe, or one of our own standard streams.
-fn open_in_place(path: &Path) -> io::Result<Option<File>> {
-    match path.to_str() {
-        // These may refer to a socket, which cannot be opened, or to a log file, which must not be replaced.
-        Some("/dev/stdout") => return duplicate(&io::stdout()).map(Some),
-        Some("/dev/stderr") => return duplicate(&io::stderr()).map(Some),
-        _ => {}
-    }
-    match path.metadata() {
-        Ok(facts) if facts.is_dir() => Err(Errno::EISDIR.into()),
-        Ok(facts) if !facts.is_file() => {
-            let mut options = OpenOptions::new();
-            let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
-            let file = options.write(true).custom_flags(flags).open(path);
-            file.map(Some)
+impl Target {
+    /// The target at `path`. Does not change the disk.
+    fn at(path: &Path) -> io::Result<Self> {
+        match path.to_str() {
+            // These may refer to a socket, which cannot be opened, or to a log file, which must not be replaced.
+            Some("/dev/stdout") => return duplicate(&io::stdout()).map(Self::InPlace),
+            Some("/dev/stderr") => return duplicate(&io::stderr()).map(Self::InPlace),
+            _ => {}
         }
-        _ => Ok(None),
+        if path.metadata().is_ok_and(|facts| !facts.is_file()) {
+            let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+            let mut options = OpenOptions::new();
+            let file = options.write(true).custom_flags(flags).open(path)?;
+            return Ok(Self::InPlace(file));
+        }
+        let path = resolve(path)?;
+        eaccess(directory(&path), AccessFlags::W_OK | AccessFlags::X_OK)?;
+        Ok(Self::Replaced(path))
     }
+}
+
+fn complaint(what: &str, path: &Path, error: &io::Error) -> String {
+    let remedy = match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::ENOENT) => "; create its directory first",
+        Some(Errno::EACCES | Errno::EPERM) => "; let this user write in its directory",
+        Some(Errno::EROFS) => "; use a writable path (in a unit: ReadWritePaths=)",
+        Some(Errno::ENXIO) => "; start its reader first",
+        Some(Errno::EISDIR) => "; give a file's name",
+        Some(Errno::ENOSPC | Errno::EDQUOT) => "; free some space",
+        _ => "",
+    };
+    let reason = reason(error);
+    format!("cannot write the {what} {path:?}: {reason}{remedy}")
 }
 
 /// The path without symbolic links. The file itself may not exist yet.
@@ -117,12 +113,12 @@ fn resolve(path: &Path) -> io::Result<PathBuf> {
 
 /// Whether two paths refer to the same file, which may not exist yet.
 pub(super) fn is_same(one: &Path, other: &Path) -> bool {
-    if let (Ok(one), Ok(other)) = (one.metadata(), other.metadata()) {
-        return (one.dev(), one.ino()) == (other.dev(), other.ino());
-    }
-    match (resolve(one), resolve(other)) {
-        (Ok(one), Ok(other)) => one == other,
-        _ => one == other,
+    match (one.metadata(), other.metadata()) {
+        (Ok(one), Ok(other)) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
+        _ => {
+            one == other
+                || resolve(one).is_ok_and(|one| resolve(other).is_ok_and(|other| one == other))
+        }
     }
 }
 
@@ -166,8 +162,7 @@ fn write_in_place(mut file: File, limit: PollTimeout, text: &str) -> io::Result<
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(written) => rest = rest.get(written..).unwrap_or_default(),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                let mut polled = [PollFd::new(file.as_fd(), PollFlags::POLLOUT)];
-                if poll(&mut polled, limit) == Ok(0) {
+                if !takes_text(&file, limit) {
                     return Err(io::Error::other("its reader does not read"));
                 }
             }

@@ -13,7 +13,7 @@ use super::terminal::{Appearance, Stream};
 use super::{Report, severity, wording};
 use crate::cause::{Class, Severity};
 use crate::escape::escape;
-use crate::stderr::Level;
+use crate::stderr::prefix;
 use crate::verdict::ProbeResult;
 
 /// The other routes that were skipped and are shown where only routes that are not OK are.
@@ -40,14 +40,14 @@ pub(super) fn render(report: &Report, appearance: Appearance, quiet: bool) -> St
             continue;
         }
         if journal {
-            let prefix = level(severity(row)).prefix();
+            let prefix = prefix(severity(row));
             text += &format!("{prefix}{}\n", escape(&wording::message(row)));
         } else {
             text += &table.row(row);
         }
     }
     if compact && skipped > SKIPPED {
-        let prefix = if journal { Level::Warning.prefix() } else { "" };
+        let prefix = if journal { prefix(Severity::Soft) } else { "" };
         text += &format!("{prefix}({} more skipped)\n", skipped - SKIPPED);
     }
     if !compact {
@@ -65,7 +65,7 @@ fn end(report: &Report, appearance: Appearance) -> String {
     let mut text = String::new();
     let mut line = |severity, first: &str, rest: &str| {
         if appearance.stream == Stream::Journal {
-            text += level(severity).prefix();
+            text += prefix(severity);
         }
         let style = style(appearance, severity);
         if !first.is_empty() {
@@ -93,14 +93,6 @@ fn end(report: &Report, appearance: Appearance) -> String {
         line(severity, &outcome, &rest);
     }
     text
-}
-
-fn level(severity: Severity) -> Level {
-    match severity {
-        Severity::Fine => Level::Info,
-        Severity::Soft => Level::Warning,
-        Severity::Hard => Level::Failure,
-    }
 }
 
 fn style(appearance: Appearance, severity: Severity) -> Style {

@@ -12,18 +12,18 @@ mod samples;
 mod terminal;
 mod wording;
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use self::destination::Destination;
-use self::terminal::{Appearance, Stream};
+use self::destination::{Destination, is_same, write_stdout};
+use self::terminal::Appearance;
 use crate::cause::Severity;
 use crate::cli::{Cli, Format};
 use crate::escape::escape;
 use crate::manifest::{DEFAULT_PATHS, Manifest, Route};
 use crate::recovery::{Recovery, UnitReport};
-use crate::stderr::{Level, log, log_nonblocking};
+use crate::stderr::{log, log_nonblocking, stderr_is_journal};
 use crate::verdict::{ProbeResult, Verdict};
 
 pub use self::progress::Progress;
@@ -78,10 +78,11 @@ pub struct Outputs {
     format: Format,
     quiet: bool,
     appearance: Appearance,
-    files: Vec<(Destination, Render)>,
+    /// Each file, or why it cannot work, and its format.
+    files: Vec<(Result<Destination, String>, Render)>,
 }
 
-/// A report file's format.
+/// Turns a report into a file's text.
 type Render = fn(&Report) -> String;
 
 impl Outputs {
@@ -92,17 +93,27 @@ impl Outputs {
     ///
     /// A report would replace the manifest or the other report.
     pub fn prepare(cli: &Cli) -> anyhow::Result<Self> {
-        check_distinct(cli)?;
-        let formats: [(_, _, Render); 2] = [
-            ("JUnit report", &cli.junit, junit::render),
-            ("metrics", &cli.metrics, metrics::render),
+        let mut paths = match cli.manifest.as_deref() {
+            Some(path) if path.as_os_str() == "-" => vec![Path::new("/dev/stdin")],
+            Some(path) => vec![path],
+            None => DEFAULT_PATHS.map(Path::new).into(),
+        };
+        let formats: [(_, _, _, Render); 2] = [
+            ("--junit", "JUnit report", &cli.junit, junit::render),
+            ("--metrics", "metrics", &cli.metrics, metrics::render),
         ];
-        let mut files = Vec::new();
-        for (what, path, render) in formats {
+        let mut files = vec![];
+        for (option, what, path, render) in formats {
             let Some(path) = path else { continue };
-            let (file, checked) = Destination::prepare(what, path);
-            if let Err(complaint) = checked {
-                log_nonblocking(Level::Failure, &complaint);
+            if let Some(other) = paths.iter().find(|other| is_same(path, other)) {
+                anyhow::bail!(
+                    "{option} {path:?} and {other:?} are the same file; give each its own file"
+                );
+            }
+            paths.push(path);
+            let file = Destination::prepare(what, path);
+            if let Err(complaint) = &file {
+                log_nonblocking(Severity::Hard, complaint);
             }
             files.push((file, render));
         }
@@ -115,54 +126,37 @@ impl Outputs {
     }
 }
 
-fn check_distinct(cli: &Cli) -> anyhow::Result<()> {
-    let mut files = match cli.manifest.as_deref() {
-        Some(path) if path.as_os_str() == "-" => vec![Path::new("/dev/stdin")],
-        Some(path) => vec![path],
-        None => DEFAULT_PATHS.map(Path::new).into(),
-    };
-    for (option, path) in [("--junit", &cli.junit), ("--metrics", &cli.metrics)] {
-        let Some(path) = path else { continue };
-        if let Some(other) = files.iter().find(|other| destination::is_same(path, other)) {
-            anyhow::bail!(
-                "{option} {path:?} and {other:?} are the same file; give each its own file"
-            );
-        }
-        files.push(path);
-    }
-    Ok(())
-}
-
 /// Writes the report to all its destinations, and returns whether all writes succeeded. Failures are
 /// reported on standard error.
 pub fn write_all(report: &Report, outputs: Outputs) -> bool {
     let (format, quiet) = (outputs.format, outputs.quiet);
     // The files first, because a reader of the streams may be slow.
     let files = outputs.files.into_iter();
-    let complaints = files.filter_map(|(file, render)| file.write(&render(report)).err());
-    let complaints: Vec<String> = complaints.collect();
+    let files = files.map(|(file, render)| file?.write(&render(report)));
+    let complaints: Vec<String> = files.filter_map(Result::err).collect();
     // cron would mail the same warnings after every healthy run. The JSON report contains them itself.
-    let mailed = quiet && report.verdict.healthy && Stream::of(&io::stderr()) == Stream::Plain;
+    let is_watched = io::stderr().is_terminal() || stderr_is_journal();
+    let mailed = quiet && report.verdict.healthy && !is_watched;
     if format == Format::Human && !mailed {
         for warning in &report.warnings {
-            log(Level::Warning, &format!("warning: {}", escape(warning)));
+            log(Severity::Soft, &format!("warning: {}", escape(warning)));
         }
     }
     let stdout = match format {
         Format::Human => human::render(report, outputs.appearance, quiet),
         Format::Json => json::render(report),
     };
-    let stdout = destination::write_stdout(&stdout);
+    let written = write_stdout(&stdout);
     for complaint in &complaints {
-        log(Level::Failure, complaint);
+        log(Severity::Hard, complaint);
     }
-    stdout && complaints.is_empty()
+    written && complaints.is_empty()
 }
 
 /// Prints one line about a valid manifest, and returns whether it could be written.
 pub fn write_summary(manifest: &Manifest) -> bool {
     let line = wording::valid_manifest(manifest);
-    destination::write_stdout(&format!("{}\n", escape(&line)))
+    write_stdout(&format!("{}\n", escape(&line)))
 }
 
 /// A point in time as RFC 3339 writes it, in UTC with milliseconds. A time outside of the range of the format

@@ -1,10 +1,11 @@
 //! The progress of a sweep, on one line of a terminal that is erased at the end. The probing threads
 //! update it, and no terminal blocks them.
 
-use std::io::{self, Write};
-use std::time::Duration;
+use std::env;
+use std::io::{self, IsTerminal, Write};
 
-use super::terminal::Stream;
+use nix::poll::PollTimeout;
+
 use crate::manifest::Manifest;
 use crate::stderr::takes_text;
 
@@ -12,7 +13,7 @@ use crate::stderr::takes_text;
 const ERASE: &str = "\r\x1b[K";
 
 /// The progress line on standard error; erased when dropped. Draws nothing if standard error is not
-/// a terminal.
+/// a terminal that can erase text.
 #[derive(Debug)]
 pub struct Progress {
     core: usize,
@@ -24,7 +25,7 @@ impl Progress {
     pub fn new(manifest: &Manifest) -> Self {
         let progress = Self {
             core: manifest.routes.iter().filter(|route| route.core).count(),
-            is_drawn: Stream::of(&io::stderr()).erases(),
+            is_drawn: io::stderr().is_terminal() && env::var("TERM").as_deref() != Ok("dumb"),
         };
         progress.update(0, manifest.routes.len());
         progress
@@ -43,7 +44,7 @@ impl Progress {
     pub fn show(&self, text: &str) {
         let stderr = io::stderr();
         // A terminal that accepts nothing at the moment (Ctrl-S) must not delay the sweep.
-        if self.is_drawn && takes_text(&stderr, Duration::ZERO) {
+        if self.is_drawn && takes_text(&stderr, PollTimeout::ZERO) {
             let _ = stderr.lock().write_all(format!("{ERASE}{text}").as_bytes());
         }
     }

@@ -1,8 +1,8 @@
 //! What standard output and standard error are connected to, which determines how text is written there:
 //! prefixes for the journal, color and columns for a terminal, plain lines otherwise.
 
+use std::env;
 use std::io::{self, IsTerminal};
-use std::os::fd::AsFd;
 
 use anstream::{AutoStream, ColorChoice};
 use terminal_size::Width;
@@ -38,20 +38,18 @@ pub(super) struct Appearance {
 }
 
 impl Stream {
-    /// What a standard stream is connected to.
-    pub(super) fn of(stream: &(impl AsFd + IsTerminal)) -> Self {
-        if is_journal(stream) {
-            return Self::Journal;
+    /// What standard output is connected to.
+    fn of_stdout() -> Self {
+        let stdout = io::stdout();
+        if is_journal(&stdout) {
+            Self::Journal
+        } else if stdout.is_terminal() {
+            let size = terminal_size::terminal_size_of(&stdout);
+            let columns = size.map_or(80, |(Width(columns), _)| columns.into());
+            Self::Terminal { columns }
+        } else {
+            Self::Plain
         }
-        if !stream.is_terminal() {
-            return Self::Plain;
-        }
-        let columns = match terminal_size::terminal_size_of(stream) {
-            Some((Width(columns @ 1..), _)) => columns.into(),
-            // It does not report its width.
-            _ => 80,
-        };
-        Self::Terminal { columns }
     }
 
     /// The width of lines; `usize::MAX` if they may be of any length.
@@ -61,23 +59,18 @@ impl Stream {
             Self::Journal | Self::Plain => usize::MAX,
         }
     }
-
-    /// Whether this is a terminal that can erase text.
-    pub(super) fn erases(self) -> bool {
-        matches!(self, Self::Terminal { .. }) && variable("TERM").is_none_or(|term| term != "dumb")
-    }
 }
 
 impl Appearance {
     /// How lines on standard output are to be shown.
     pub(super) fn of_stdout(choice: Color) -> Self {
-        let stream = Stream::of(&io::stdout());
-        let locale = ["LC_ALL", "LC_CTYPE", "LANG"].map(variable);
+        let stream = Stream::of_stdout();
+        let locale = ["LC_ALL", "LC_CTYPE", "LANG"];
         Self {
             stream,
             color: colored(choice, stream),
-            unicode: is_utf8(locale.each_ref().map(Option::as_deref)),
-            github: variable("GITHUB_ACTIONS").is_some_and(|value| value == "true"),
+            unicode: is_utf8(locale.map(|name| env::var(name).unwrap_or_default())),
+            github: env::var("GITHUB_ACTIONS").as_deref() == Ok("true"),
         }
     }
 }
@@ -89,19 +82,15 @@ fn colored(choice: Color, stream: Stream) -> bool {
         (_, Stream::Journal) | (Color::Never, _) => false,
         (Color::Always, _) => true,
         // anstream would treat 0 as a request for color.
-        (Color::Auto, Stream::Plain) if variable("CLICOLOR_FORCE").as_deref() == Some("0") => false,
+        (Color::Auto, Stream::Plain) if env::var("CLICOLOR_FORCE").as_deref() == Ok("0") => false,
         (Color::Auto, _) => AutoStream::choice(&io::stdout()) != ColorChoice::Never,
     }
 }
 
 /// Whether the first of these locale names that is set means UTF-8 (locale(7)).
-fn is_utf8(names: [Option<&str>; 3]) -> bool {
-    let name = names.into_iter().flatten().find(|name| !name.is_empty());
+fn is_utf8(names: [String; 3]) -> bool {
+    let name = names.into_iter().find(|name| !name.is_empty());
     name.is_some_and(|name| name.to_ascii_lowercase().contains("utf"))
-}
-
-fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok()
 }
 
 #[cfg(test)]
@@ -124,9 +113,10 @@ mod tests {
 
     #[test]
     fn is_utf8_asks_the_first_name_that_is_set() {
-        assert!(is_utf8([None, None, Some("en_GB.UTF-8")]));
-        assert!(is_utf8([Some(""), Some("C.utf8"), Some("C")]));
-        assert!(!is_utf8([Some("C"), None, Some("C.UTF-8")]));
-        assert!(!is_utf8([None, None, None]));
+        let is_utf8 = |names: [&str; 3]| is_utf8(names.map(str::to_owned));
+        assert!(is_utf8(["", "", "en_GB.UTF-8"]));
+        assert!(is_utf8(["", "C.utf8", "C"]));
+        assert!(!is_utf8(["C", "", "C.UTF-8"]));
+        assert!(!is_utf8(["", "", ""]));
     }
 }

@@ -23,31 +23,29 @@ const NAMED: usize = 3;
 fn phrases(report: &Report) -> String {
     let core = report.by_route().filter(|row| row.0.core).count();
     let mut groups: BTreeMap<_, Vec<Row>> = BTreeMap::new();
-    let reported = |row: &Row| severity(*row) != Severity::Fine;
-    for row in report.by_route().filter(reported) {
+    for row in report.by_route() {
         let key = (Reverse(severity(row)), !row.0.core, happened(row.1.class));
         groups.entry(key).or_default().push(row);
     }
+    groups.retain(|(Reverse(severity), ..), _| *severity != Severity::Fine);
     let phrase = |((Reverse(severity), is_other, happened), rows): (_, Vec<Row>)| {
+        let number = rows.len();
         let subject = if is_other {
-            count(rows.len(), "other route")
+            count(number, "other route")
         } else {
-            format!("{} of {core} core routes", rows.len())
+            format!("{number} of {core} core routes")
         };
-        let mut names: Vec<String> = rows.iter().take(NAMED).map(|row| name(*row)).collect();
-        if rows.len() > NAMED {
-            names.push(format!("{} more", rows.len() - NAMED));
+        if severity == Severity::Soft {
+            return format!("{subject} {happened}");
         }
-        match severity {
-            Severity::Hard => format!("{subject} {happened} ({})", names.join(", ")),
-            Severity::Soft | Severity::Fine => format!("{subject} {happened}"),
+        let mut names: Vec<String> = rows.into_iter().take(NAMED).map(name).collect();
+        if number > NAMED {
+            names.push(format!("{} more", number - NAMED));
         }
+        format!("{subject} {happened} ({})", names.join(", "))
     };
-    groups
-        .into_iter()
-        .map(phrase)
-        .collect::<Vec<_>>()
-        .join("; ")
+    let phrases: Vec<String> = groups.into_iter().map(phrase).collect();
+    phrases.join("; ")
 }
 
 fn happened(class: Class) -> &'static str {

@@ -19,11 +19,11 @@ fn folder() -> TempDir {
 }
 
 fn write(path: &Path, text: &str) -> Result<(), String> {
-    Destination::prepare("metrics", path).0.write(text)
+    Destination::prepare("metrics", path)?.write(text)
 }
 
 fn prepare(path: &Path) -> Result<(), String> {
-    Destination::prepare("metrics", path).1
+    Destination::prepare("metrics", path).map(|_| ())
 }
 
 fn names(folder: &TempDir) -> Vec<String> {
@@ -140,8 +140,7 @@ fn a_pipe_is_kept_open_from_the_check_to_the_report() {
         .custom_flags(libc::O_NONBLOCK)
         .open(&path)
         .unwrap();
-    let (destination, checked) = Destination::prepare("metrics", &path);
-    checked.unwrap();
+    let destination = Destination::prepare("metrics", &path).unwrap();
     // While a writer exists, an empty pipe is empty rather than at its end.
     let error = (&reader).read(&mut [0]).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
@@ -163,9 +162,9 @@ fn a_pipe_may_hold_less_than_the_report_while_its_reader_reads() {
     // Until the reader has opened the pipe, it cannot be used.
     let began = Instant::now();
     let destination = loop {
-        let (destination, checked) = Destination::prepare("metrics", &path);
-        if checked.is_ok() || began.elapsed() > Duration::from_secs(5) {
-            break destination;
+        match Destination::prepare("metrics", &path) {
+            Ok(destination) => break destination,
+            Err(complaint) => assert!(began.elapsed() < Duration::from_secs(5), "{complaint}"),
         }
         thread::yield_now();
     };
