@@ -162,18 +162,17 @@ fn with_hint(mut error: clap::Error) -> clap::Error {
         return error;
     };
     let hint = match HINTS.iter().find(|(start, _)| typed.starts_with(start)) {
+        _ if error.kind() != Kind::UnknownArgument => return error,
         Some((_, hint)) => (*hint).to_owned(),
-        None if !typed.starts_with('-') && typed.strip_suffix(".json").is_some() => {
+        None if Path::new(typed).extension() == Some("json".as_ref()) => {
             format!("to name the manifest, use '--manifest {}'", escape(typed))
         }
         None => return error,
     };
-    if error.kind() == Kind::UnknownArgument {
-        // In the place of an option that is only spelled alike.
-        error.remove(ContextKind::SuggestedArg);
-        let hint = vec![StyledStr::from(hint)];
-        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(hint));
-    }
+    // In the place of an option that is only spelled alike.
+    error.remove(ContextKind::SuggestedArg);
+    let hint = ContextValue::StyledStrs(vec![StyledStr::from(hint)]);
+    error.insert(ContextKind::Suggested, hint);
     error
 }
 
@@ -192,11 +191,9 @@ fn without_user_info(mut error: clap::Error) -> clap::Error {
 fn seconds(text: &str) -> Result<Duration, String> {
     let number = text.parse().ok();
     let wait = number.and_then(|number| Duration::try_from_secs_f64(number).ok());
+    let longest = LONGEST_DEADLINE.as_secs();
     wait.filter(|wait| *wait <= LONGEST_DEADLINE)
-        .ok_or_else(|| {
-            let longest = LONGEST_DEADLINE.as_secs();
-            format!("give seconds from 0 to {longest}, such as 30 or 0.5")
-        })
+        .ok_or_else(|| format!("give seconds from 0 to {longest}, such as 30 or 0.5"))
 }
 
 /// Parses the path of a report. `-` is refused: in other programs it means standard output, and a

@@ -14,7 +14,6 @@ use super::{Report, severity, wording};
 use crate::cause::{Class, Severity};
 use crate::escape::escape;
 use crate::stderr::prefix;
-use crate::verdict::ProbeResult;
 
 /// The other routes that were skipped and are shown where only routes that are not OK are.
 const SKIPPED: usize = 2;
@@ -33,10 +32,10 @@ pub(super) fn render(report: &Report, appearance: Appearance, quiet: bool) -> St
     }
     let mut skipped = 0;
     for row in report.by_route() {
-        let (route, ProbeResult { class, .. }) = row;
-        let is_skipped = !route.core && matches!(class, Class::Skipped(_));
+        let (core, class) = (row.0.core, row.1.class);
+        let is_skipped = !core && matches!(class, Class::Skipped(_));
         skipped += usize::from(is_skipped);
-        if compact && (*class == Class::Ok || is_skipped && skipped > SKIPPED) {
+        if compact && (class == Class::Ok || is_skipped && skipped > SKIPPED) {
             continue;
         }
         if journal {
@@ -46,12 +45,11 @@ pub(super) fn render(report: &Report, appearance: Appearance, quiet: bool) -> St
             text += &table.row(row);
         }
     }
-    if compact && skipped > SKIPPED {
-        let prefix = if journal { prefix(Severity::Soft) } else { "" };
-        text += &format!("{prefix}({} more skipped)\n", skipped - SKIPPED);
-    }
     if !compact {
         text += "\n";
+    } else if skipped > SKIPPED {
+        let prefix = if journal { prefix(Severity::Soft) } else { "" };
+        text += &format!("{prefix}({} more skipped)\n", skipped - SKIPPED);
     }
     if appearance.github && !journal {
         text += &github::annotations(report);

@@ -127,19 +127,17 @@ fn item(key: &str, value: impl Serialize) -> String {
 fn json(value: impl Serialize) -> String {
     // Fails for maps whose keys are no strings; there are none.
     let text = serde_json::to_string(&value).unwrap_or_else(|_| "null".to_owned());
-    if !text.contains(deceives) {
-        return text;
-    }
-    let escaped = |character: char| {
-        let units = character.encode_utf16(&mut [0; 2]).to_vec();
-        let escaped = units.iter().map(|unit| format!("\\u{unit:04x}"));
-        if deceives(character) {
-            escaped.collect()
-        } else {
-            character.to_string()
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        if !deceives(character) {
+            escaped.push(character);
+            continue;
         }
-    };
-    text.chars().map(escaped).collect()
+        for unit in character.encode_utf16(&mut [0; 2]) {
+            escaped += &format!("\\u{unit:04x}");
+        }
+    }
+    escaped
 }
 
 /// Seconds, to the microsecond.

@@ -15,18 +15,15 @@ pub(super) fn annotations(report: &Report) -> String {
     for (command, wanted) in [("error", Severity::Hard), ("warning", Severity::Soft)] {
         let mut rows: Vec<Row> = report.rows_of(wanted).collect();
         rows.sort_by_key(|(route, _)| !route.core);
-        let more = match rows.len() {
-            0..=MOST => 0,
-            all => all - MOST + 1,
-        };
-        rows.truncate(rows.len() - more);
-        for row in rows {
+        // The last annotation counts the rest.
+        let shown = if rows.len() > MOST { MOST - 1 } else { MOST };
+        for row in rows.iter().copied().take(shown) {
             let title = property(&escape(&wording::target(row.0)));
             let message = data(&escape(&wording::message(row)));
             text += &format!("::{command} title={title}::{message}\n");
         }
-        if more > 0 {
-            let more = wording::count(more, "more route");
+        if rows.len() > MOST {
+            let more = wording::count(rows.len() - shown, "more route");
             text += &format!("::{command} title={more}::the report names all that are not OK\n");
         }
     }

@@ -43,12 +43,12 @@ pub(super) struct Table {
 impl Table {
     pub(super) fn new(report: &Report, appearance: Appearance) -> Self {
         let columns = appearance.stream.columns();
-        let (narrow, plain) = (columns < WIDE, columns == usize::MAX);
-        let gap = if narrow { " " } else { "  " };
-        let drawn = !plain && !narrow && appearance.unicode;
+        let gap = if columns < WIDE { " " } else { "  " };
+        let drawn = appearance.unicode && (WIDE..usize::MAX).contains(&columns);
         let timeouts = report.by_route().map(|(route, _)| route.options.timeout);
-        let scale = timeouts.filter(|timeout| drawn && *timeout > SCALE_BEGINS);
-        let scale = scale.max();
+        let scale = timeouts
+            .max()
+            .filter(|longest| drawn && *longest > SCALE_BEGINS);
         let scale_columns = scale.map_or(0, |_| SCALE + gap.len());
         let lead = "rate-limited".len() + "core".len() + 3 + 7 + 4 * gap.len() + scale_columns;
         let rest = columns.saturating_sub(lead).max(NARROWEST);
@@ -86,19 +86,17 @@ impl Table {
         let gap = self.gap;
         let style = style(self.appearance, severity((route, result)));
         let core = if route.core { "core" } else { "" };
-        let attempted = result.attempts > 0;
-        let status = result.status.map(|status| status.to_string());
-        let time = attempted.then(|| wording::time(result.elapsed));
-        let mut text = format!(
-            "{style}{:<12}{style:#}{gap}{core:<4}{gap}{:>3}{gap}{:>7}{gap}",
-            wording::class(result.class),
-            status.as_deref().unwrap_or("-"),
-            time.as_deref().unwrap_or("-"),
-        );
+        let none = || "-".to_owned();
+        let status = result.status.map_or_else(none, |status| status.to_string());
+        let attempted = (result.attempts > 0).then_some(result.elapsed);
+        let time = attempted.map_or_else(none, wording::time);
+        let class = wording::class(result.class);
+        let mut text =
+            format!("{style}{class:<12}{style:#}{gap}{core:<4}{gap}{status:>3}{gap}{time:>7}{gap}");
         if let Some(longest) = self.scale {
-            let bar = attempted.then(|| bar(result.elapsed, longest));
-            let (bar, dim) = (bar.unwrap_or_default(), self.dim);
-            let rest = if attempted { "─" } else { " " }.repeat(SCALE - bar.width());
+            let bar = attempted.map_or_else(String::new, |elapsed| bar(elapsed, longest));
+            let rest = if bar.is_empty() { " " } else { "─" }.repeat(SCALE - bar.width());
+            let dim = self.dim;
             text += &format!("{style}{bar}{style:#}{dim}{rest}{dim:#}{gap}");
         }
         let (path, note) = (wording::target(route), note(result));
@@ -158,12 +156,10 @@ pub(super) fn shorten(text: &str, columns: usize, unicode: bool) -> String {
         return text.to_owned();
     }
     let mark = if unicode { "…" } else { "..." };
-    let path_width = columns.saturating_sub(mark.width());
-    let head = fitting(text.chars(), path_width.div_ceil(2));
-    let tail: String = fitting(text.chars().rev(), path_width / 2)
-        .chars()
-        .rev()
-        .collect();
+    let columns = columns.saturating_sub(mark.width());
+    let head = fitting(text.chars(), columns.div_ceil(2));
+    let tail = fitting(text.chars().rev(), columns / 2);
+    let tail: String = tail.chars().rev().collect();
     format!("{head}{mark}{tail}")
 }
 
