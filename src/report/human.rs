@@ -9,7 +9,7 @@ mod tests;
 use anstyle::{AnsiColor, Style};
 
 use self::table::{Table, wrap};
-use super::terminal::{Appearance, Stream};
+use super::terminal::Appearance;
 use super::{Report, severity, wording};
 use crate::cause::{Class, Severity};
 use crate::escape::escape;
@@ -23,7 +23,7 @@ pub(super) fn render(report: &Report, appearance: Appearance, quiet: bool) -> St
     if quiet && report.verdict.healthy {
         return String::new();
     }
-    let journal = appearance.stream == Stream::Journal;
+    let journal = appearance.journal;
     let compact = quiet || journal;
     let table = Table::new(report, appearance);
     let mut text = String::new();
@@ -51,7 +51,7 @@ pub(super) fn render(report: &Report, appearance: Appearance, quiet: bool) -> St
         let prefix = if journal { prefix(Severity::Soft) } else { "" };
         text += &format!("{prefix}({} more skipped)\n", skipped - SKIPPED);
     }
-    if appearance.github && !journal {
+    if appearance.github {
         text += &github::annotations(report);
     }
     text + &end(report, appearance)
@@ -62,7 +62,7 @@ fn end(report: &Report, appearance: Appearance) -> String {
     let recovery = &report.recovery;
     let mut text = String::new();
     let mut line = |severity, first: &str, rest: &str| {
-        if appearance.stream == Stream::Journal {
+        if appearance.journal {
             text += prefix(severity);
         }
         let style = style(appearance, severity);
@@ -73,7 +73,7 @@ fn end(report: &Report, appearance: Appearance) -> String {
     };
     if let Some(evidence) = &recovery.evidence {
         let evidence = format!("evidence: {}", evidence.summary());
-        for part in wrap(&evidence, appearance.stream.columns()) {
+        for part in wrap(&evidence, appearance.columns) {
             line(Severity::Soft, "", &part);
         }
     }

@@ -1,5 +1,5 @@
-//! What standard output and standard error are connected to, which determines how text is written there:
-//! prefixes for the journal, color and columns for a terminal, plain lines otherwise.
+//! How text is written to standard output: with prefixes to the journal, with color and in columns to a
+//! terminal, as plain lines otherwise.
 
 use std::env;
 use std::io::{self, IsTerminal};
@@ -10,25 +10,13 @@ use terminal_size::Width;
 use crate::cli::Color;
 use crate::stderr::is_journal;
 
-/// What a stream is connected to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stream {
-    /// The journal, which takes a line's level from a prefix (sd-daemon(3)).
-    Journal,
-    /// A terminal.
-    Terminal {
-        /// The width in columns.
-        columns: usize,
-    },
-    /// A file, a pipe, or anything else.
-    Plain,
-}
-
 /// How lines of text are to be shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Appearance {
-    /// What the lines are written to.
-    pub(super) stream: Stream,
+    /// Whether the journal reads them, which takes a line's level from a prefix (sd-daemon(3)).
+    pub(super) journal: bool,
+    /// The terminal's width; `usize::MAX` if lines may be of any length.
+    pub(super) columns: usize,
     /// Whether they are colored.
     pub(super) color: bool,
     /// Whether characters beyond ASCII may be used.
@@ -37,53 +25,36 @@ pub(super) struct Appearance {
     pub(super) github: bool,
 }
 
-impl Stream {
-    /// What standard output is connected to.
-    fn of_stdout() -> Self {
-        let stdout = io::stdout();
-        if is_journal(&stdout) {
-            Self::Journal
-        } else if stdout.is_terminal() {
-            let size = terminal_size::terminal_size_of(&stdout);
-            let columns = size.map_or(80, |(Width(columns), _)| columns.into());
-            Self::Terminal { columns }
-        } else {
-            Self::Plain
-        }
-    }
-
-    /// The width of lines; `usize::MAX` if they may be of any length.
-    pub(super) const fn columns(self) -> usize {
-        match self {
-            Self::Terminal { columns } => columns,
-            Self::Journal | Self::Plain => usize::MAX,
-        }
-    }
-}
-
 impl Appearance {
     /// How lines on standard output are to be shown.
     pub(super) fn of_stdout(choice: Color) -> Self {
-        let stream = Stream::of_stdout();
-        let locale = ["LC_ALL", "LC_CTYPE", "LANG"];
+        let (stdout, locale) = (io::stdout(), ["LC_ALL", "LC_CTYPE", "LANG"]);
+        let (journal, is_terminal) = (is_journal(&stdout), stdout.is_terminal());
+        let columns = match terminal_size::terminal_size_of(&stdout) {
+            _ if !is_terminal => usize::MAX,
+            Some((Width(columns), _)) => columns.into(),
+            None => 80,
+        };
         Self {
-            stream,
-            color: colored(choice, stream),
+            journal,
+            columns,
+            color: colored(choice, journal, is_terminal),
             unicode: is_utf8(locale.map(|name| env::var(name).unwrap_or_default())),
-            github: env::var("GITHUB_ACTIONS").as_deref() == Ok("true"),
+            github: !journal && env::var("GITHUB_ACTIONS").as_deref() == Ok("true"),
         }
     }
 }
 
-/// Whether text on standard output, which is `stream`, is colored, by the same rules as the help.
-fn colored(choice: Color, stream: Stream) -> bool {
-    match (choice, stream) {
+/// Whether text on standard output is colored, by the same rules as the help.
+fn colored(choice: Color, journal: bool, is_terminal: bool) -> bool {
+    match choice {
         // Other readers of the journal would see the escape sequences.
-        (_, Stream::Journal) | (Color::Never, _) => false,
-        (Color::Always, _) => true,
+        _ if journal => false,
+        Color::Always => true,
+        Color::Never => false,
         // anstream would treat 0 as a request for color.
-        (Color::Auto, Stream::Plain) if env::var("CLICOLOR_FORCE").as_deref() == Ok("0") => false,
-        (Color::Auto, _) => AutoStream::choice(&io::stdout()) != ColorChoice::Never,
+        Color::Auto if !is_terminal && env::var("CLICOLOR_FORCE").as_deref() == Ok("0") => false,
+        Color::Auto => AutoStream::choice(&io::stdout()) != ColorChoice::Never,
     }
 }
 
@@ -99,15 +70,11 @@ mod tests {
 
     #[test]
     fn colored_follows_the_choice_but_never_in_the_journal() {
-        for (choice, stream, expected) in [
-            (Color::Always, Stream::Terminal { columns: 80 }, true),
-            (Color::Always, Stream::Plain, true),
-            (Color::Always, Stream::Journal, false),
-            (Color::Never, Stream::Terminal { columns: 80 }, false),
-            (Color::Never, Stream::Plain, false),
-            (Color::Auto, Stream::Journal, false),
-        ] {
-            assert_eq!(colored(choice, stream), expected, "{choice:?} {stream:?}");
+        for is_terminal in [true, false] {
+            assert!(colored(Color::Always, false, is_terminal));
+            assert!(!colored(Color::Never, false, is_terminal));
+            assert!(!colored(Color::Always, true, is_terminal));
+            assert!(!colored(Color::Auto, true, is_terminal));
         }
     }
 

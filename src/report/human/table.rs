@@ -42,7 +42,7 @@ pub(super) struct Table {
 
 impl Table {
     pub(super) fn new(report: &Report, appearance: Appearance) -> Self {
-        let columns = appearance.stream.columns();
+        let columns = appearance.columns;
         let gap = if columns < WIDE { " " } else { "  " };
         let drawn = appearance.unicode && (WIDE..usize::MAX).contains(&columns);
         let timeouts = report.by_route().map(|(route, _)| route.options.timeout);
@@ -71,7 +71,7 @@ impl Table {
 
     pub(super) fn heading(&self, report: &Report) -> String {
         let heading = wording::heading(report.manifest);
-        let lines = wrap(&escape(&heading), self.appearance.stream.columns());
+        let lines = wrap(&escape(&heading), self.appearance.columns);
         let text = lines.join("\n") + "\n";
         let Some(longest) = self.scale else {
             return text + "\n";
@@ -113,7 +113,7 @@ impl Table {
             return format!("{path}{:padding$}{note}\n", "");
         }
         let mut text = shorten(path, self.rest, self.appearance.unicode) + "\n";
-        let columns = self.appearance.stream.columns();
+        let columns = self.appearance.columns;
         let indent = if columns < WIDE { 0 } else { self.lead } + INDENT;
         let dim = self.dim;
         for line in wrap(note, columns.saturating_sub(indent)) {

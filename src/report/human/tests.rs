@@ -8,17 +8,19 @@ use crate::cause::{ResponseError, SkipReason};
 use crate::report::samples::*;
 
 const WIDE_TERMINAL: Appearance = Appearance {
-    stream: Stream::Terminal { columns: 120 },
+    journal: false,
+    columns: 120,
     color: false,
     unicode: true,
     github: false,
 };
 const NARROW_TERMINAL: Appearance = Appearance {
-    stream: Stream::Terminal { columns: 60 },
+    columns: 60,
     ..WIDE_TERMINAL
 };
 const PLAIN: Appearance = Appearance {
-    stream: Stream::Plain,
+    journal: false,
+    columns: usize::MAX,
     color: false,
     unicode: false,
     github: false,
@@ -28,7 +30,7 @@ const GITHUB: Appearance = Appearance {
     ..PLAIN
 };
 const JOURNAL: Appearance = Appearance {
-    stream: Stream::Journal,
+    journal: true,
     ..PLAIN
 };
 
