@@ -4,8 +4,8 @@
 mod generated;
 
 use std::ffi::OsString;
-use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, StyledStr, TypedValueParser};
@@ -16,7 +16,7 @@ use crate::cause::Severity;
 use crate::escape::escape;
 use crate::manifest::{BaseUrl, LONGEST_DEADLINE};
 use crate::status::Status;
-use crate::stderr::{log, log_stdout_failed, stderr_is_journal};
+use crate::stderr::{is_journal, log, stdout_is_written};
 
 const EXIT_STATUS: &str = "\
 Exit status:
@@ -129,7 +129,7 @@ impl Cli {
         Self::parse_arguments(arguments).map_err(|answer| {
             if answer.use_stderr() {
                 // clap does not know the journal's prefixes.
-                if stderr_is_journal() {
+                if is_journal(&io::stderr()) {
                     log(Severity::Hard, answer.render().to_string().trim_end());
                 } else {
                     // A closed stderr cannot be reported anywhere.
@@ -137,11 +137,7 @@ impl Cli {
                 }
                 return Status::Unusable;
             }
-            let written = match answer.print() {
-                Err(error) if error.kind() == ErrorKind::BrokenPipe => true,
-                printed => printed.inspect_err(log_stdout_failed).is_ok(),
-            };
-            Status::of(true, written)
+            Status::of(true, stdout_is_written(answer.print()))
         })
     }
 }

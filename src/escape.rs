@@ -50,10 +50,8 @@ pub(crate) fn reason(error: &io::Error) -> String {
         None => error.to_string(),
     };
     let mut characters = text.chars();
-    match characters.next() {
-        Some(first) => first.to_lowercase().chain(characters).collect(),
-        None => text,
-    }
+    let first = characters.next().map(char::to_lowercase);
+    first.into_iter().flatten().chain(characters).collect()
 }
 
 #[cfg(test)]

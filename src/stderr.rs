@@ -30,15 +30,10 @@ fn is_file(stream: &impl AsFd, named: &str) -> bool {
     fstat(stream).is_ok_and(|stat| named == format!("{}:{}", stat.st_dev, stat.st_ino))
 }
 
-/// Whether standard error is connected to the journal.
-pub(crate) fn stderr_is_journal() -> bool {
-    is_journal(&io::stderr())
-}
-
 /// Writes `text`, one or more lines, to standard error in a single write, so that the output of other
 /// processes does not interleave. Errors are ignored.
 pub fn log(severity: Severity, text: &str) {
-    let lines = lines(severity, text, stderr_is_journal());
+    let lines = lines(severity, text, is_journal(&io::stderr()));
     let _ = io::stderr().write_all(lines.as_bytes());
 }
 
@@ -57,11 +52,17 @@ pub(crate) fn takes_text(stream: impl AsFd, timeout: PollTimeout) -> bool {
     matches!(poll(&mut fds, timeout), Ok(1..))
 }
 
-/// Logs that standard output cannot be written.
-pub(crate) fn log_stdout_failed(error: &io::Error) {
-    let reason = reason(error);
-    let text = format!("cannot write to standard output: {reason}");
-    log(Severity::Hard, &text);
+/// Whether standard output was written; a failure is logged. A reader that has closed it is none.
+pub(crate) fn stdout_is_written(result: io::Result<()>) -> bool {
+    match result {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            let reason = reason(&error);
+            let text = format!("cannot write to standard output: {reason}");
+            log(Severity::Hard, &text);
+            false
+        }
+        Ok(()) | Err(_) => true,
+    }
 }
 
 fn lines(severity: Severity, text: &str, journal: bool) -> String {

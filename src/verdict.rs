@@ -65,11 +65,6 @@ impl Verdict {
     pub fn hung(&self) -> bool {
         self.backend == BackendState::Hung
     }
-
-    /// Whether the backend is down.
-    pub fn down(&self) -> bool {
-        self.backend == BackendState::Down
-    }
 }
 
 /// What the core routes' results prove about the backend.

@@ -38,6 +38,7 @@ use self::host::Host;
 use self::machine::Machine;
 pub use self::queue_watch::QueueWatch;
 pub use self::stacks::Stacks;
+pub(crate) use self::systemd::systemctl;
 use self::systemd::{Systemctl, Unit};
 use crate::manifest::{Manifest, Scheme};
 use crate::sweep::{ParkedRequest, Prober, Sweep};

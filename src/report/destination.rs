@@ -15,7 +15,7 @@ use nix::poll::PollTimeout;
 use nix::unistd::{AccessFlags, eaccess};
 
 use crate::escape::reason;
-use crate::stderr::{log_stdout_failed, takes_text};
+use crate::stderr::{stdout_is_written, takes_text};
 
 /// How long a pipe may stay full without its reader reading anything, in milliseconds.
 const MAX_STANDSTILL: u16 = 5_000;
@@ -144,14 +144,11 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes to standard output, and returns whether it succeeded; a failure is reported on standard error. A
-/// reader that has closed it is none.
+/// Writes to standard output, and returns whether it succeeded; a failure is reported on standard error.
 pub(super) fn write_stdout(text: &str) -> bool {
     let stdout = duplicate(&io::stdout());
-    match stdout.and_then(|stdout| write_in_place(stdout, PollTimeout::NONE, text)) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => true,
-        written => written.inspect_err(log_stdout_failed).is_ok(),
-    }
+    let written = stdout.and_then(|stdout| write_in_place(stdout, PollTimeout::NONE, text));
+    stdout_is_written(written)
 }
 
 /// Writes to a file that may be full for a while, but not for longer than `limit` at a time.

@@ -12,6 +12,7 @@ use super::{Report, Row, timestamp};
 use crate::escape::deceives;
 use crate::manifest::Source;
 use crate::recovery::{Recovery, Stacks, UnitReport};
+use crate::verdict::BackendState;
 
 /// Incremented if a key is renamed or removed, which needs a good reason.
 const SCHEMA_VERSION: u32 = 1;
@@ -39,7 +40,7 @@ pub(super) fn render(report: &Report) -> String {
         item("unix_socket", socket),
         item("healthy", verdict.healthy),
         item("hung", verdict.hung()),
-        item("down", verdict.down()),
+        item("down", verdict.backend == BackendState::Down),
         format!("\"tally\": {{{}\n  }}", lines(4, tally)),
         format!("\"routes\": [{}\n  ]", lines(4, routes)),
         format!(

@@ -23,7 +23,7 @@ use crate::cli::{Cli, Format};
 use crate::escape::escape;
 use crate::manifest::{DEFAULT_PATHS, Manifest, Route};
 use crate::recovery::{Recovery, UnitReport};
-use crate::stderr::{log, log_nonblocking, stderr_is_journal};
+use crate::stderr::{is_journal, log, log_nonblocking};
 use crate::verdict::{ProbeResult, Verdict};
 
 pub use self::progress::Progress;
@@ -135,7 +135,7 @@ pub fn write_all(report: &Report, outputs: Outputs) -> bool {
     let files = files.map(|(file, render)| file?.write(&render(report)));
     let complaints: Vec<String> = files.filter_map(Result::err).collect();
     // cron would mail the same warnings after every healthy run. The JSON report contains them itself.
-    let is_watched = io::stderr().is_terminal() || stderr_is_journal();
+    let is_watched = io::stderr().is_terminal() || is_journal(&io::stderr());
     let mailed = quiet && report.verdict.healthy && !is_watched;
     if format == Format::Human && !mailed {
         for warning in &report.warnings {

@@ -11,8 +11,8 @@ use std::time::Duration;
 use super::{Report, Row, severity, timestamp};
 use crate::cause::{Class, ResponseError, Severity, SkipReason, TransportError};
 use crate::escape::escape;
-use crate::manifest::{Manifest, Method, Route, Scope, in_seconds};
-use crate::recovery::{Outcome, Recovery, Stacks};
+use crate::manifest::{Manifest, Method, Route, in_seconds};
+use crate::recovery::{Outcome, Recovery, Stacks, systemctl};
 use crate::verdict::{BackendState, ProbeResult, Tally, Verdict};
 
 /// How many routes are named in a sentence.
@@ -171,11 +171,8 @@ pub(super) fn unit(report: &Report) -> Option<String> {
         }
         _ => "status",
     };
-    let manager = match report.manifest.recovery.as_ref()?.scope {
-        Scope::System => "",
-        Scope::User => " --user",
-    };
-    Some(format!("{line}; next: systemctl{manager} {next} {name}"))
+    let systemctl = systemctl(report.manifest.recovery.as_ref()?.scope);
+    Some(format!("{line}; next: {systemctl} {next} {name}"))
 }
 
 /// One line about a manifest that is valid.
