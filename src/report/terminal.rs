@@ -19,8 +19,6 @@ pub(super) struct Appearance {
     pub(super) columns: usize,
     /// Whether they are colored.
     pub(super) color: bool,
-    /// Whether characters beyond ASCII may be used.
-    pub(super) unicode: bool,
     /// Whether GitHub Actions reads the lines and turns workflow commands into annotations.
     pub(super) github: bool,
 }
@@ -28,7 +26,7 @@ pub(super) struct Appearance {
 impl Appearance {
     /// How lines on standard output are to be shown.
     pub(super) fn of_stdout(choice: Color) -> Self {
-        let (stdout, locale) = (io::stdout(), ["LC_ALL", "LC_CTYPE", "LANG"]);
+        let stdout = io::stdout();
         let (journal, is_terminal) = (is_journal(&stdout), stdout.is_terminal());
         let columns = match terminal_size::terminal_size_of(&stdout) {
             _ if !is_terminal => usize::MAX,
@@ -39,7 +37,6 @@ impl Appearance {
             journal,
             columns,
             color: colored(choice, journal, is_terminal),
-            unicode: is_utf8(locale.map(|name| env::var(name).unwrap_or_default())),
             github: !journal && env::var("GITHUB_ACTIONS").as_deref() == Ok("true"),
         }
     }
@@ -58,12 +55,6 @@ fn colored(choice: Color, journal: bool, is_terminal: bool) -> bool {
     }
 }
 
-/// Whether the first of these locale names that is set means UTF-8 (locale(7)).
-fn is_utf8(names: [String; 3]) -> bool {
-    let name = names.into_iter().find(|name| !name.is_empty());
-    name.is_some_and(|name| name.to_ascii_lowercase().contains("utf"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -76,14 +67,5 @@ mod tests {
             assert!(!colored(Color::Always, true, is_terminal));
             assert!(!colored(Color::Auto, true, is_terminal));
         }
-    }
-
-    #[test]
-    fn is_utf8_asks_the_first_name_that_is_set() {
-        let is_utf8 = |names: [&str; 3]| is_utf8(names.map(str::to_owned));
-        assert!(is_utf8(["", "", "en_GB.UTF-8"]));
-        assert!(is_utf8(["", "C.utf8", "C"]));
-        assert!(!is_utf8(["C", "", "C.UTF-8"]));
-        assert!(!is_utf8(["", "", ""]));
     }
 }

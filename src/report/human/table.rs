@@ -44,11 +44,9 @@ impl Table {
     pub(super) fn new(report: &Report, appearance: Appearance) -> Self {
         let columns = appearance.columns;
         let gap = if columns < WIDE { " " } else { "  " };
-        let drawn = appearance.unicode && (WIDE..usize::MAX).contains(&columns);
         let timeouts = report.by_route().map(|(route, _)| route.options.timeout);
-        let scale = timeouts
-            .max()
-            .filter(|longest| drawn && *longest > SCALE_BEGINS);
+        let drawn = (WIDE..usize::MAX).contains(&columns);
+        let scale = timeouts.max().filter(|_| drawn);
         let scale_columns = scale.map_or(0, |_| SCALE + gap.len());
         let lead = "rate-limited".len() + "core".len() + 3 + 7 + 4 * gap.len() + scale_columns;
         let rest = columns.saturating_sub(lead).max(NARROWEST);
@@ -112,7 +110,7 @@ impl Table {
         if path.width() + padding + note.width() <= self.rest {
             return format!("{path}{:padding$}{note}\n", "");
         }
-        let mut text = shorten(path, self.rest, self.appearance.unicode) + "\n";
+        let mut text = shorten(path, self.rest) + "\n";
         let columns = self.appearance.columns;
         let indent = if columns < WIDE { 0 } else { self.lead } + INDENT;
         let dim = self.dim;
@@ -151,16 +149,15 @@ fn log2(number: u128) -> f64 {
 }
 
 /// Shortens a path to `columns` by omitting its middle, because both ends distinguish routes.
-pub(super) fn shorten(text: &str, columns: usize, unicode: bool) -> String {
+pub(super) fn shorten(text: &str, columns: usize) -> String {
     if text.width() <= columns {
         return text.to_owned();
     }
-    let mark = if unicode { "…" } else { "..." };
-    let columns = columns.saturating_sub(mark.width());
+    let columns = columns.saturating_sub("…".width());
     let head = fitting(text.chars(), columns.div_ceil(2));
     let tail = fitting(text.chars().rev(), columns / 2);
     let tail: String = tail.chars().rev().collect();
-    format!("{head}{mark}{tail}")
+    format!("{head}…{tail}")
 }
 
 /// The first of these characters, as many as fit.
