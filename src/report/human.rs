@@ -86,8 +86,7 @@ fn end(report: &Report, appearance: Appearance) -> String {
     let (word, rest) = wording::verdict(report);
     line(worst.unwrap_or(Severity::Fine), word, &rest);
     if report.verdict.hung() {
-        let (outcome, rest) = wording::recovery(recovery);
-        let severity = wording::outcome_severity(&recovery.outcome);
+        let (severity, outcome, rest) = wording::recovery(recovery);
         line(severity, &outcome, &rest);
     }
     text

@@ -25,7 +25,7 @@ pub(super) fn render(report: &Report) -> String {
         word.to_owned() + &rest,
     ];
     if report.verdict.hung() {
-        let (outcome, rest) = wording::recovery(&report.recovery);
+        let (_, outcome, rest) = wording::recovery(&report.recovery);
         summary.push(outcome + &rest);
     }
     summary.extend(wording::unit(report));

@@ -155,10 +155,8 @@ pub(super) fn unit(report: &Report) -> Option<String> {
     if let Some(restarts) = unit.restarts {
         line += &format!(", restarts: {restarts}");
     }
-    match report.verdict.backend {
-        BackendState::Up => return None,
-        BackendState::Hung => return Some(line),
-        BackendState::Down => {}
+    if report.verdict.backend != BackendState::Down {
+        return report.verdict.hung().then_some(line);
     }
     let refused = Class::TimeoutUnreachable(TransportError::Refused);
     let is_refused = |(route, result): Row| !route.core || result.class == refused;
@@ -270,18 +268,6 @@ pub(super) fn time(length: Duration) -> String {
     }
 }
 
-/// The severity of a recovery's outcome: a kill or a dry run is soft, a hang that remains is hard.
-pub(super) fn outcome_severity(outcome: &Outcome) -> Severity {
-    match outcome {
-        Outcome::Refused(..) | Outcome::Failed(_) | Outcome::NotRecovered { .. } => Severity::Hard,
-        Outcome::NotConfigured
-        | Outcome::NotNeeded
-        | Outcome::Disabled(_)
-        | Outcome::WouldKill
-        | Outcome::Recovered { .. } => Severity::Soft,
-    }
-}
-
 /// The processes that were asked for stacks, and the command that shows them.
 pub(super) fn stacks(stacks: &Stacks) -> String {
     let (signal, command) = (stacks.signal.as_str(), &stacks.command);
@@ -290,34 +276,37 @@ pub(super) fn stacks(stacks: &Stacks) -> String {
     format!("stacks: {signal} was sent to {processes} before the kill: {command}")
 }
 
-/// A recovery in one line: `recovery: OUTCOME`, and the text after it.
-pub(super) fn recovery(recovery: &Recovery) -> (String, String) {
+/// A recovery in one line: `recovery: OUTCOME`, and the text after it. A kill or a dry run is soft, a hang that
+/// remains is hard.
+pub(super) fn recovery(recovery: &Recovery) -> (Severity, String, String) {
     let outcome = &recovery.outcome;
-    let new_pid = outcome.new_pid().map(|pid| pid.get());
-    let guard = outcome.guard().map(|guard| guard.name());
     let facts = [
         recovery.unit.as_ref().map(ToString::to_string),
         recovery.pid.map(|pid| format!("PID {pid}")),
-        new_pid.map(|pid| format!("new PID {pid}")),
-        guard.map(|guard| format!("guard {guard}")),
+        outcome
+            .new_pid()
+            .map(|pid| format!("new PID {}", pid.get())),
+        outcome
+            .guard()
+            .map(|guard| format!("guard {}", guard.name())),
     ];
     let mut facts = facts.into_iter().flatten().collect::<Vec<_>>().join(", ");
     if !facts.is_empty() {
         facts = format!(" ({facts})");
     }
-    let message = match outcome {
-        Outcome::NotConfigured => "the manifest has no \"recovery\"",
-        Outcome::NotNeeded => "the backend is not hung",
-        Outcome::WouldKill => "all guards passed; without --dry-run it would be killed",
-        Outcome::Recovered { .. } => {
-            let after = time(recovery.elapsed);
-            &format!("killed and restarted; the core answers again after {after}")
-        }
-        Outcome::Disabled(text)
-        | Outcome::Refused(_, text)
+    let after = time(recovery.elapsed);
+    let recovered = format!("killed and restarted; the core answers again after {after}");
+    let would_kill = "all guards passed; without --dry-run it would be killed";
+    let (severity, message) = match outcome {
+        Outcome::NotConfigured => (Severity::Soft, "the manifest has no \"recovery\""),
+        Outcome::NotNeeded => (Severity::Soft, "the backend is not hung"),
+        Outcome::WouldKill => (Severity::Soft, would_kill),
+        Outcome::Recovered { .. } => (Severity::Soft, recovered.as_str()),
+        Outcome::Disabled(text) => (Severity::Soft, text.as_str()),
+        Outcome::Refused(_, text)
         | Outcome::Failed(text)
-        | Outcome::NotRecovered { detail: text, .. } => text,
+        | Outcome::NotRecovered { detail: text, .. } => (Severity::Hard, text.as_str()),
     };
-    let name = outcome.name();
-    (format!("recovery: {name}"), format!("{facts}: {message}"))
+    let first = format!("recovery: {}", outcome.name());
+    (severity, first, format!("{facts}: {message}"))
 }

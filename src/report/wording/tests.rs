@@ -209,7 +209,7 @@ fn time_never_needs_more_than_seven_columns() {
 #[test]
 fn recovery_names_every_fact_it_has() {
     let recovery = |recovery: &Recovery| {
-        let (outcome, rest) = super::recovery(recovery);
+        let (_, outcome, rest) = super::recovery(recovery);
         outcome + &rest
     };
     assert_eq!(
