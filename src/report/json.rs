@@ -26,8 +26,9 @@ pub(super) fn render(report: &Report) -> String {
     };
     let socket = manifest.unix_socket.as_ref();
     let socket = socket.map(|path| path.display().to_string());
-    let tally = verdict.tally.map(|(class, count)| item(class, count));
-    let routes = report.by_route().map(route);
+    let tally = lines(verdict.tally.map(|(class, count)| item(class, count)));
+    let routes = lines(report.by_route().map(route));
+    let recovery = lines(recovery(&report.recovery));
     let unit = report.unit.as_ref().map_or("null".to_owned(), unit);
     let items = [
         item("schema_version", SCHEMA_VERSION),
@@ -41,24 +42,21 @@ pub(super) fn render(report: &Report) -> String {
         item("healthy", verdict.healthy),
         item("hung", verdict.hung()),
         item("down", verdict.backend == BackendState::Down),
-        format!("\"tally\": {{{}\n  }}", lines(4, tally)),
-        format!("\"routes\": [{}\n  ]", lines(4, routes)),
-        format!(
-            "\"recovery\": {{{}\n  }}",
-            lines(4, recovery(&report.recovery))
-        ),
+        format!("\"tally\": {{\n    {tally}\n  }}"),
+        format!("\"routes\": [\n    {routes}\n  ]"),
+        format!("\"recovery\": {{\n    {recovery}\n  }}"),
         format!("\"unit\": {unit}"),
         item("warnings", &report.warnings),
     ];
-    format!("{{{}\n}}\n", lines(2, items))
+    format!("{{\n  {}\n}}\n", items.join(",\n  "))
 }
 
-/// The items of an object or a list, each on its own line.
-fn lines(indent: usize, items: impl IntoIterator<Item = String>) -> String {
+/// The items of a part, each on its own line.
+fn lines(items: impl IntoIterator<Item = String>) -> String {
     let mut text = String::new();
     for item in items {
-        let comma = if text.is_empty() { "" } else { "," };
-        text += &format!("{comma}\n{:indent$}{item}", "");
+        let separator = if text.is_empty() { "" } else { ",\n    " };
+        text += &format!("{separator}{item}");
     }
     text
 }

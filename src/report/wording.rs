@@ -23,11 +23,11 @@ const NAMED: usize = 3;
 fn phrases(report: &Report) -> String {
     let core = report.by_route().filter(|row| row.0.core).count();
     let mut groups: BTreeMap<_, Vec<Row>> = BTreeMap::new();
-    for row in report.by_route() {
+    let is_not_ok = |row: &Row| severity(*row) != Severity::Fine;
+    for row in report.by_route().filter(is_not_ok) {
         let key = (Reverse(severity(row)), !row.0.core, happened(row.1.class));
         groups.entry(key).or_default().push(row);
     }
-    groups.retain(|(Reverse(severity), ..), _| *severity != Severity::Fine);
     let phrase = |((Reverse(severity), is_other, happened), rows): (_, Vec<Row>)| {
         let number = rows.len();
         let subject = if is_other {
