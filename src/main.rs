@@ -134,11 +134,10 @@ impl SweepEvents for Events<'_> {
 }
 
 fn load(cli: &Cli) -> anyhow::Result<Manifest> {
-    let environment = |name: &str| std::env::var_os(name);
     let variables = if cli.validate {
         Variables::MayBeMissing
     } else {
-        Variables::Required(&environment)
+        Variables::Required(&|name| std::env::var_os(name))
     };
     let file = cli.manifest.as_deref();
     let mut manifest = Manifest::load(file, cli.base_url.as_ref(), variables)?;
