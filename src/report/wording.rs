@@ -25,7 +25,7 @@ fn phrases(report: &Report) -> String {
     let mut groups: BTreeMap<_, Vec<Row>> = BTreeMap::new();
     let is_not_ok = |row: &Row| severity(*row) != Severity::Fine;
     for row in report.by_route().filter(is_not_ok) {
-        let key = (Reverse(severity(row)), !row.0.core, happened(row.1.class));
+        let key = (Reverse(severity(row)), !row.0.core, class(row.1.class).1);
         groups.entry(key).or_default().push(row);
     }
     let phrase = |((Reverse(severity), is_other, happened), rows): (_, Vec<Row>)| {
@@ -46,16 +46,6 @@ fn phrases(report: &Report) -> String {
     };
     let phrases: Vec<String> = groups.into_iter().map(phrase).collect();
     phrases.join("; ")
-}
-
-fn happened(class: Class) -> &'static str {
-    match class {
-        Class::Ok => "answered",
-        Class::TimeoutUnreachable(_) => "did not answer",
-        Class::RateLimited => "hit a rate limit",
-        Class::HttpError(_) => "gave an HTTP error",
-        Class::Skipped(_) => "could not be probed",
-    }
 }
 
 /// A route and why it is not OK in a word: the status, if that is the reason, or the cause.
@@ -199,15 +189,15 @@ fn silence(manifest: &Manifest) -> String {
     format!("{} s of silence", in_seconds(manifest.proof_time()))
 }
 
-/// The class of one route in a word or two.
-pub(super) fn class(class: Class) -> &'static str {
+/// The class of one route in a word or two, and as the predicate of a sentence.
+pub(super) fn class(class: Class) -> (&'static str, &'static str) {
     match class {
-        Class::Ok => "OK",
-        Class::TimeoutUnreachable(_) => class.cause().unwrap_or_default(),
-        Class::RateLimited => "rate-limited",
-        Class::HttpError(ResponseError::Body) => "wrong body",
-        Class::HttpError(_) => "HTTP error",
-        Class::Skipped(_) => "skipped",
+        Class::Ok => ("OK", "answered"),
+        Class::TimeoutUnreachable(_) => (class.cause().unwrap_or_default(), "did not answer"),
+        Class::RateLimited => ("rate-limited", "hit a rate limit"),
+        Class::HttpError(ResponseError::Body) => ("wrong body", "gave an HTTP error"),
+        Class::HttpError(_) => ("HTTP error", "gave an HTTP error"),
+        Class::Skipped(_) => ("skipped", "could not be probed"),
     }
 }
 
@@ -226,7 +216,7 @@ pub(super) fn result(result: &ProbeResult, after: &str) -> String {
     let status = result.status.map(|status| format!(" {status}"));
     let note = note(result);
     let comma = if note.is_empty() { "" } else { ", " };
-    let (class, status) = (class(result.class), status.unwrap_or_default());
+    let ((class, _), status) = (class(result.class), status.unwrap_or_default());
     format!("{class}{status}{after}{comma}{note}")
 }
 

@@ -88,7 +88,7 @@ impl Table {
         let status = result.status.map_or_else(none, |status| status.to_string());
         let attempted = (result.attempts > 0).then_some(result.elapsed);
         let time = attempted.map_or_else(none, wording::time);
-        let class = wording::class(result.class);
+        let (class, _) = wording::class(result.class);
         let mut text =
             format!("{style}{class:<12}{style:#}{gap}{core:<4}{gap}{status:>3}{gap}{time:>7}{gap}");
         if let Some(longest) = self.scale {
