@@ -74,10 +74,8 @@ fn severity((route, result): Row) -> Severity {
 
 /// Where the report goes.
 #[derive(Debug)]
-pub struct Outputs {
-    format: Format,
-    quiet: bool,
-    appearance: Appearance,
+pub struct Outputs<'a> {
+    cli: &'a Cli,
     /// Each file, or why it cannot work, and its format.
     files: Vec<(Result<Destination, String>, Render)>,
 }
@@ -85,14 +83,14 @@ pub struct Outputs {
 /// Turns a report into a file's text.
 type Render = fn(&Report) -> String;
 
-impl Outputs {
+impl<'a> Outputs<'a> {
     /// Checks every destination of the report. A path that cannot work is reported now, before the probes;
     /// the run continues.
     ///
     /// # Errors
     ///
     /// A report would replace the manifest or the other report.
-    pub fn prepare(cli: &Cli) -> anyhow::Result<Self> {
+    pub fn prepare(cli: &'a Cli) -> anyhow::Result<Self> {
         let mut paths = match cli.manifest.as_deref() {
             Some(path) if path.as_os_str() == "-" => vec![Path::new("/dev/stdin")],
             Some(path) => vec![path],
@@ -117,33 +115,28 @@ impl Outputs {
             }
             files.push((file, render));
         }
-        Ok(Self {
-            format: cli.format,
-            quiet: cli.quiet,
-            appearance: Appearance::of_stdout(cli.color),
-            files,
-        })
+        Ok(Self { cli, files })
     }
 }
 
 /// Writes the report to all its destinations, and returns whether all writes succeeded. Failures are
 /// reported on standard error.
 pub fn write_all(report: &Report, outputs: Outputs) -> bool {
-    let (format, quiet) = (outputs.format, outputs.quiet);
+    let Outputs { cli, files } = outputs;
     // The files first, because a reader of the streams may be slow.
-    let files = outputs.files.into_iter();
+    let files = files.into_iter();
     let files = files.map(|(file, render)| file?.write(&render(report)));
     let complaints: Vec<String> = files.filter_map(Result::err).collect();
     // cron would mail the same warnings after every healthy run. The JSON report contains them itself.
     let is_watched = io::stderr().is_terminal() || is_journal(&io::stderr());
-    let mailed = quiet && report.verdict.healthy && !is_watched;
-    if format == Format::Human && !mailed {
+    let mailed = cli.quiet && report.verdict.healthy && !is_watched;
+    if cli.format == Format::Human && !mailed {
         for warning in &report.warnings {
             log(Severity::Soft, &format!("warning: {}", escape(warning)));
         }
     }
-    let stdout = match format {
-        Format::Human => human::render(report, outputs.appearance, quiet),
+    let stdout = match cli.format {
+        Format::Human => human::render(report, Appearance::of_stdout(cli.color), cli.quiet),
         Format::Json => json::render(report),
     };
     let written = write_stdout(&stdout);

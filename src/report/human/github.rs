@@ -18,8 +18,8 @@ pub(super) fn annotations(report: &Report) -> String {
         // The last annotation counts the rest.
         let shown = if rows.len() > MOST { MOST - 1 } else { MOST };
         for row in rows.iter().copied().take(shown) {
-            let title = property(&escape(&wording::target(row.0)));
-            let message = data(&escape(&wording::message(row)));
+            let title = property(&wording::target(row.0));
+            let message = data(&wording::message(row));
             text += &format!("::{command} title={title}::{message}\n");
         }
         if rows.len() > MOST {
@@ -30,10 +30,9 @@ pub(super) fn annotations(report: &Report) -> String {
     text
 }
 
+/// Text of a command. After [`escape`], it has no line ends.
 fn data(text: &str) -> String {
-    text.replace('%', "%25")
-        .replace('\r', "%0D")
-        .replace('\n', "%0A")
+    escape(text).replace('%', "%25")
 }
 
 fn property(text: &str) -> String {
@@ -46,7 +45,7 @@ mod tests {
 
     #[test]
     fn text_ends_neither_a_property_nor_a_line() {
-        assert_eq!(data("100%,\r\n::error::x"), "100%25,%0D%0A::error::x");
-        assert_eq!(property("/a%20b:c,d\n"), "/a%2520b%3Ac%2Cd%0A");
+        assert_eq!(data("100%,\r\n::error::x"), "100%25,\\r\\n::error::x");
+        assert_eq!(property("/a%20b:c,d\n"), "/a%2520b%3Ac%2Cd\\n");
     }
 }
