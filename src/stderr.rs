@@ -52,7 +52,7 @@ pub(crate) fn takes_text(stream: impl AsFd, timeout: PollTimeout) -> bool {
     matches!(poll(&mut fds, timeout), Ok(1..))
 }
 
-/// Whether standard output was written; a failure is logged. A reader that has closed it is none.
+/// Whether standard output was written; a failure is logged. A reader that has closed it is no failure.
 pub(crate) fn stdout_is_written(result: io::Result<()>) -> bool {
     match result {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
