@@ -1,7 +1,7 @@
 //! Base URLs, the URL of a path, and the target of a redirect. Works on text only, without name
 //! resolution or I/O.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::net::Ipv6Addr;
 use std::num::NonZeroU16;
 use std::str::FromStr;
@@ -47,48 +47,25 @@ impl Scheme {
     }
 }
 
-/// Scheme, host and port, normalized, so that two values are equal if they mean the same origin.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Origin {
-    scheme: Scheme,
-    /// A name or an address in lower case, as a URL has it.
-    host: String,
-    port: u16,
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { scheme, host, port } = self;
-        write!(f, "{}://{host}", scheme.as_str())?;
-        if *port == scheme.port() {
-            return Ok(());
-        }
-        write!(f, ":{port}")
-    }
-}
-
-impl Origin {
-    /// Reads `host`, `host:port`, `[address]` or `[address]:port`.
-    fn new(scheme: Scheme, authority: &str) -> Result<Self, String> {
-        let bracket = authority.strip_prefix('[').and_then(|rest| rest.find(']'));
-        let end = bracket.map_or_else(|| authority.find(':'), |bracket| Some(bracket + 2));
-        let (host, port) = authority.split_at(end.unwrap_or(authority.len()));
-        let number = if port.is_empty() {
-            NonZeroU16::new(scheme.port())
-        } else {
-            let digits = port.strip_prefix(':').filter(|text| !text.starts_with('+'));
-            digits.and_then(|digits| digits.parse().ok())
-        };
-        let port = number.map(NonZeroU16::get).ok_or_else(|| {
-            format!(
-                "{} is not a port; give \":\" and a number from 1 to 65535, and put an IPv6 address in brackets, \
-                 such as \"[::1]\"",
-                quoted(port)
-            )
-        })?;
-        let host = host_name(host)?;
-        Ok(Self { scheme, host, port })
-    }
+/// The host and port of an authority: `host`, `host:port`, `[address]` or `[address]:port`.
+fn host_and_port(scheme: Scheme, authority: &str) -> Result<(String, u16), String> {
+    let bracket = authority.strip_prefix('[').and_then(|rest| rest.find(']'));
+    let end = bracket.map_or_else(|| authority.find(':'), |bracket| Some(bracket + 2));
+    let (host, port) = authority.split_at(end.unwrap_or(authority.len()));
+    let number = if port.is_empty() {
+        NonZeroU16::new(scheme.port())
+    } else {
+        let digits = port.strip_prefix(':').filter(|text| !text.starts_with('+'));
+        digits.and_then(|digits| digits.parse().ok())
+    };
+    let port = number.map(NonZeroU16::get).ok_or_else(|| {
+        format!(
+            "{} is not a port; give \":\" and a number from 1 to 65535, and put an IPv6 address in brackets, such as \
+             \"[::1]\"",
+            quoted(port)
+        )
+    })?;
+    Ok((host_name(host)?, port))
 }
 
 /// A name, an IPv4 or a bracketed IPv6 address, in lower case. Whether a name exists, the resolver says.
@@ -113,9 +90,14 @@ fn host_name(text: &str) -> Result<String, String> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BaseUrl {
     written: String,
-    origin: Origin,
-    /// Origin and path prefix as they are sent, without a slash at the end.
-    root: String,
+    scheme: Scheme,
+    /// In lower case, an IPv6 address in brackets.
+    host: String,
+    port: u16,
+    /// Scheme, host and port as they are sent, without a default port.
+    origin: String,
+    /// The path prefix as it is sent, without a slash at the end.
+    prefix: String,
 }
 
 impl FromStr for BaseUrl {
@@ -135,20 +117,25 @@ impl FromStr for BaseUrl {
         let (authority, tail) = split_before(rest, &['/', '?', '#']);
         // A password may contain the "/" that seems to end the host, so an "@" anywhere hides a message that
         // would quote it.
-        let origin = match Origin::new(scheme, authority) {
+        let (host, port) = match host_and_port(scheme, authority) {
             Err(_) if text.contains('@') => return Err(USER_INFO.to_owned()),
-            origin => origin?,
+            parts => parts?,
         };
         if tail.contains(['?', '#']) {
             return Err("has a query or a fragment; remove it from \"?\" or \"#\" on, and write queries in the paths of \
                 the routes".to_owned());
         }
-        let mut root = origin.to_string();
-        encode(tail.trim_end_matches('/'), &mut root);
+        let mut origin = format!("{}://{host}", scheme.as_str());
+        if port != scheme.port() {
+            origin.push_str(&format!(":{port}"));
+        }
         Ok(Self {
             written: text.to_owned(),
+            scheme,
+            host,
+            port,
             origin,
-            root,
+            prefix: encoded(tail.trim_end_matches('/')),
         })
     }
 }
@@ -162,24 +149,22 @@ impl fmt::Display for BaseUrl {
 impl BaseUrl {
     /// `http` or `https`.
     pub const fn scheme(&self) -> Scheme {
-        self.origin.scheme
+        self.scheme
     }
 
     /// The host's name or address, in lower case, an IPv6 address without brackets.
     pub fn host(&self) -> &str {
-        self.origin.host.trim_matches(['[', ']'])
+        self.host.trim_matches(['[', ']'])
     }
 
     /// The port; the scheme's default where none was written.
     pub const fn port(&self) -> u16 {
-        self.origin.port
+        self.port
     }
 
     /// The absolute URL that is sent for a route's path: pure ASCII, well-formed by RFC 3986.
     pub fn url(&self, path: &str) -> String {
-        let mut url = self.root.clone();
-        encode(path, &mut url);
-        url
+        format!("{}{}{}", self.origin, self.prefix, encoded(path))
     }
 
     /// Where a redirect from `current_url` (of [`Self::url`] or of this function) to `location`
@@ -188,14 +173,13 @@ impl BaseUrl {
     pub fn resolve(&self, current_url: &str, location: &str) -> Option<String> {
         let location = location.split('#').next().filter(|text| !text.is_empty())?;
         let (location, query) = split_before(location, &['?']);
-        let mut url = self.origin.to_string();
-        let (current_path, _) = split_before(current_url.strip_prefix(&url)?, &['?']);
-        let scheme = self.origin.scheme;
-        let same_scheme = || Scheme::split(location).filter(|(other, _)| *other == scheme);
+        let (current_path, _) = split_before(current_url.strip_prefix(&self.origin)?, &['?']);
+        let same_scheme = || Scheme::split(location).filter(|(other, _)| *other == self.scheme);
         let absolute = location.strip_prefix("//");
         let path = if let Some(rest) = absolute.or_else(|| same_scheme().map(|(_, rest)| rest)) {
             let (authority, path) = split_before(rest, &['/']);
-            if Origin::new(scheme, authority).as_ref() != Ok(&self.origin) {
+            let (host, port) = host_and_port(self.scheme, authority).ok()?;
+            if host != self.host || port != self.port {
                 return None;
             }
             without_dot_segments(path)
@@ -211,9 +195,12 @@ impl BaseUrl {
             without_dot_segments(&format!("{folder}/{location}"))
         };
         // Some servers write characters that a URI cannot contain, such as Starlette: [] in queries.
-        encode(&path, &mut url);
-        encode(query, &mut url);
-        Some(url)
+        Some(format!(
+            "{}{}{}",
+            self.origin,
+            encoded(&path),
+            encoded(query)
+        ))
     }
 }
 
@@ -239,9 +226,10 @@ fn without_dot_segments(path: &str) -> String {
     format!("/{}", kept.join("/"))
 }
 
-/// Appends `text`, with every byte percent-encoded that may occur neither in a path nor in a query
-/// (RFC 3986, sections 3.3 and 3.4). Existing percent-encoding is kept.
-fn encode(text: &str, out: &mut String) {
+/// `text` with every byte percent-encoded that may occur neither in a path nor in a query (RFC 3986, sections
+/// 3.3 and 3.4). Existing percent-encoding is kept.
+fn encoded(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let [byte, tail @ ..] = rest {
         let keep = match byte {
@@ -249,11 +237,11 @@ fn encode(text: &str, out: &mut String) {
             _ => byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/?".contains(byte),
         };
         if keep {
-            out.push(char::from(*byte));
+            encoded.push(char::from(*byte));
         } else {
-            // Writing to a string cannot fail.
-            let _ = write!(out, "%{byte:02X}");
+            encoded.push_str(&format!("%{byte:02X}"));
         }
         rest = tail;
     }
+    encoded
 }
