@@ -75,14 +75,14 @@ fn header_value(name: &str, value: &Node<'_>) -> Result<Secret, String> {
         return Err(format!("is {}; give a string", value.json.kind()));
     };
     sendable(written, "the value")?;
-    let expanded = value.context.variables.expand(written)?;
-    for (variable, value) in &expanded.values {
+    let (text, variables) = value.context.variables.expand(written)?;
+    for (variable, value) in &variables {
         sendable(value, &format!("the variable {variable}"))?;
     }
     // Blanks around a value are not part of it (RFC 9110, section 5.5).
-    let text = expanded.text.trim_matches([' ', '\t']);
-    let variables = expanded.values.into_iter().map(|(_, value)| value);
-    Ok(Secret::of_header(name, text, variables))
+    let text = text.trim_matches([' ', '\t']);
+    let values = variables.into_iter().map(|(_, value)| value);
+    Ok(Secret::of_header(name, text, values))
 }
 
 /// Whether a field value may contain `text` (RFC 9110, section 5.5): anything but control characters.

@@ -109,7 +109,7 @@ fn expanded(node: &Node<'_>) -> Value {
         Json::Number(value) => Value::Number(value.clone()),
         Json::Text(text) => {
             let expanded = node.check(node.context.variables.expand(text));
-            expanded.map_or(Value::Null, |expanded| Value::String(expanded.text))
+            expanded.map_or(Value::Null, |(text, _)| Value::String(text))
         }
         Json::Array(items) => {
             let items = items.iter().enumerate();

@@ -153,7 +153,7 @@ pub(super) fn path(value: &Node<'_>) -> Result<String, String> {
 /// `body_contains`: text that is not empty, even after its variables are expanded.
 pub(super) fn body_text(value: &Node<'_>) -> Result<String, String> {
     let (written, variables) = (text(value)?, value.context.variables);
-    let expanded = variables.expand(written)?.text;
+    let (expanded, _) = variables.expand(written)?;
     // A variable that may be missing counts as empty.
     let is_known = written.is_empty() || matches!(variables, Variables::Required(_));
     if is_known && expanded.is_empty() {

@@ -8,9 +8,6 @@ use std::str::FromStr;
 
 use super::problems::quoted;
 
-const USER_INFO: &str = "has user info before an \"@\"; remove it, and give credentials as a header, \
-    such as \"Authorization\": \"Bearer ${TOKEN}\"";
-
 /// `http` or `https`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
@@ -118,7 +115,11 @@ impl FromStr for BaseUrl {
         // A password may contain the "/" that seems to end the host, so an "@" anywhere hides a message that
         // would quote it.
         let (host, port) = match host_and_port(scheme, authority) {
-            Err(_) if text.contains('@') => return Err(USER_INFO.to_owned()),
+            Err(_) if text.contains('@') => {
+                let message = "has user info before an \"@\"; remove it, and give credentials as a header, such as \
+                    \"Authorization\": \"Bearer ${TOKEN}\"";
+                return Err(message.to_owned());
+            }
             parts => parts?,
         };
         if tail.contains(['?', '#']) {

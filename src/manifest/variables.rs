@@ -21,21 +21,14 @@ pub enum Variables<'a> {
     MayBeMissing,
 }
 
-/// Text in which every `${NAME}` has been replaced.
-pub(super) struct Expanded {
-    pub(super) text: String,
-    /// The variables in it, name and value.
-    pub(super) values: Vec<(String, String)>,
-}
-
 impl Variables<'_> {
-    /// Replaces every `${NAME}` in `written`.
+    /// `written` with every `${NAME}` replaced, and the variables in it, name and value.
     ///
     /// # Errors
     ///
     /// A message, if a `${` is not followed by a name and `}`, or a variable is missing or not
     /// UTF-8.
-    pub(super) fn expand(&self, written: &str) -> Result<Expanded, String> {
+    pub(super) fn expand(&self, written: &str) -> Result<(String, Vec<(String, String)>), String> {
         let mut text = String::with_capacity(written.len());
         let mut values = Vec::new();
         let mut rest = written;
@@ -56,7 +49,7 @@ impl Variables<'_> {
             rest = tail;
         }
         text.push_str(rest);
-        Ok(Expanded { text, values })
+        Ok((text, values))
     }
 }
 
