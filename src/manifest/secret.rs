@@ -86,7 +86,7 @@ impl Options {
         let headers = self.headers.iter();
         let mut found = Vec::new();
         for spelling in headers.flat_map(|header| header.value.spellings()) {
-            // Overlapping occurrences are found as well.
+            // Overlapping occurrences are found as well. No spelling is empty: each has SHORTEST characters or more.
             let windows = text.as_bytes().windows(spelling.len()).enumerate();
             let equal = windows.filter(|(_, window)| *window == spelling.as_bytes());
             found.extend(equal.map(|(start, _)| start..start + spelling.len()));

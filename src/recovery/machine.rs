@@ -225,14 +225,9 @@ pub(super) fn context(
         own_pid: std::process::id(),
         not_local: addresses.as_ref().and_then(not_local),
         addresses: addresses.and_then(Result::ok).unwrap_or_default(),
-        manifest_writable: manifest_writable(source),
+        manifest_writable: source
+            .writable_by_others(Caller::current(), "who could have any process killed"),
     }
-}
-
-/// Why another user may have written the manifest from `source`, if that is possible and this process may
-/// kill any process.
-fn manifest_writable(source: &Source) -> Option<String> {
-    source.writable_by_others(Caller::current(), "who could have any process killed")
 }
 
 /// The process that serves the private socket of this user's manager, which `systemctl --user` uses.
