@@ -88,7 +88,7 @@ impl Client {
         *self.sweep() = SweepState::default();
     }
 
-    /// What the current or last sweep has found.
+    /// What the current or last sweep has found; to be held only for a moment, because every attempt needs it.
     pub(super) fn sweep(&self) -> MutexGuard<'_, SweepState> {
         self.sweep.lock().unwrap_or_else(PoisonError::into_inner)
     }

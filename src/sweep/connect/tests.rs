@@ -195,3 +195,19 @@ fn a_refusal_lets_the_next_address_begin_at_once_beside_a_pending_one() {
     let least = took.min().unwrap();
     assert!(least >= DELAY && least < DELAY * 2, "{least:?}");
 }
+
+#[test]
+fn an_address_that_cannot_even_be_tried_lets_the_next_one_begin_at_once() {
+    // TCP has no broadcast, so connect(2) fails at once.
+    let broadcast: SocketAddr = "255.255.255.255:9".parse().unwrap();
+    let (_accepting, address) = listener("127.0.0.1:0");
+    let attempt = attempt(LIMIT);
+    let start = Monotonic::now();
+    let failure = connect(&[broadcast], &attempt).unwrap_err();
+    assert_eq!(
+        (failure.class, failure.at_end),
+        (Class::TimeoutUnreachable(TransportError::Network), false)
+    );
+    connect(&[broadcast, address], &attempt).unwrap();
+    assert!(Monotonic::now().since(start) < DELAY / 2);
+}
