@@ -5,8 +5,6 @@ use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use nix::sys::stat::fstat;
-
 use crate::escape::escape;
 use crate::privileges::Caller;
 
@@ -23,10 +21,6 @@ pub enum Source {
         owner: u32,
         /// The file's type and permission bits (`st_mode`).
         mode: u32,
-        /// The device that the file is on (`st_dev`).
-        device: u64,
-        /// The file's number on that device (`st_ino`).
-        inode: u64,
     },
 }
 
@@ -46,19 +40,7 @@ impl Source {
             path: path.to_owned(),
             owner: facts.uid(),
             mode: facts.mode(),
-            device: facts.dev(),
-            inode: facts.ino(),
         }
-    }
-
-    /// Whether `facts` are those of the regular file that the manifest was read from, whatever its name:
-    /// writing there would destroy the manifest.
-    pub fn is_same_file(&self, facts: &Metadata) -> bool {
-        let identity = match self {
-            Self::Stdin => fstat(std::io::stdin()).map(|stat| (stat.st_dev, stat.st_ino)),
-            Self::File { device, inode, .. } => Ok((*device, *inode)),
-        };
-        facts.is_file() && identity == Ok((facts.dev(), facts.ino()))
     }
 
     /// The problem that a user other than root and `caller` may write the file, if `caller` may kill any process;
@@ -94,8 +76,6 @@ mod tests {
             path: PathBuf::from("/etc/routes.json"),
             owner,
             mode,
-            device: 0,
-            inode: 0,
         };
         for (source, euid, remedy) in [
             (file(0, 0o100_644), 0, None),
@@ -132,19 +112,5 @@ mod tests {
             };
             assert_eq!(source.writable_by_others(caller, ""), None, "{source:?}");
         }
-    }
-
-    #[test]
-    fn is_same_file_ignores_the_name() {
-        let folder = tempfile::tempdir().unwrap();
-        let [file, link, copy] = ["a", "b", "c"].map(|name| folder.path().join(name));
-        std::fs::write(&file, "{}").unwrap();
-        std::fs::hard_link(&file, &link).unwrap();
-        std::fs::copy(&file, &copy).unwrap();
-        let facts = |path: &Path| std::fs::metadata(path).unwrap();
-        let source = Source::of_file(&file, &facts(&file));
-        assert!(source.is_same_file(&facts(&link)));
-        assert!(!source.is_same_file(&facts(&copy)));
-        assert!(!Source::Stdin.is_same_file(&facts(&copy)));
     }
 }

@@ -118,8 +118,6 @@ fn manifest() -> Manifest {
         path: "/etc/scidex-route-health/routes.json".into(),
         owner: 0,
         mode: 0o100_644,
-        device: 0,
-        inode: 0,
     };
     let variables = Variables::MayBeMissing;
     Manifest::parse(text, source, None, variables).unwrap()
