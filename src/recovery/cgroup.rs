@@ -1,22 +1,23 @@
 //! Control groups, cgroups(7): the processes of a unit, and the group with a given kernel id. Reads the
 //! cgroup2 mount; the guards judge the result.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nix::errno::Errno;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 
+use super::facts::{CpuTimes, Group};
+use super::processes;
 use crate::clock::Monotonic;
 
 /// Where systemd mounts cgroup2: on a unified, and on a hybrid hierarchy.
 const MOUNTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
-/// How many groups below one are visited; a unit with more than this is not a web backend.
-const GROUPS_MAX: usize = 10_000;
+/// The time limit for reading a group with its processes, and for finding the group with a given id.
+const LIMIT: Duration = Duration::from_secs(1);
 
 /// The path of a control group, as systemd reports it in `ControlGroup=`; never the root group.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,18 +49,6 @@ pub(super) fn path_of(text: &str) -> Option<&str> {
     text.lines().find_map(|line| line.strip_prefix("0::"))
 }
 
-/// A control group and all groups below it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Contents {
-    /// The ids of the groups, as sock_diag(7) reports them: the inode of each group's folder (`cgroup_id` of the
-    /// kernel's include/linux/cgroup.h).
-    pub(super) ids: HashSet<u64>,
-    /// The processes, in order; 0 for one that this PID namespace does not show.
-    pub(super) processes: Vec<u32>,
-    /// The path of a group that is frozen, if one is.
-    pub(super) frozen: Option<String>,
-}
-
 /// The cgroup2 hierarchy of this machine.
 #[derive(Clone, Debug)]
 pub(super) struct Hierarchy(PathBuf);
@@ -81,141 +70,124 @@ impl Hierarchy {
             })
     }
 
-    /// Everything about `group` and all groups below it.
+    /// Everything about `group` and all groups below it. A group that vanishes meanwhile is skipped, except
+    /// `group` itself.
     ///
     /// # Errors
     ///
-    /// A message, if the group does not exist or cannot be read.
-    pub(super) fn contents(&self, group: &ControlGroup) -> Result<Contents, String> {
-        let mut contents = Contents::default();
-        self.walk(group, |folder, id| {
-            contents.ids.insert(id);
-            match fs::read_to_string(folder.join("cgroup.procs")) {
-                Ok(text) => {
-                    let numbers = text.lines().map(|line| line.parse().unwrap_or(0));
-                    contents.processes.extend(numbers);
+    /// A message, if the group does not exist, or it or a process of it cannot be read in time.
+    pub(super) fn group(&self, group: &ControlGroup) -> Result<Group, String> {
+        let until = Monotonic::now() + LIMIT;
+        let top = self.folder(group);
+        let (mut pids, mut frozen) = (BTreeSet::new(), None);
+        let mut pending = vec![top.clone()];
+        while let Some(folder) = pending.pop() {
+            check_time(until)?;
+            match processes_in(&folder).and_then(|pids| Ok((pids, groups_below(&folder)?))) {
+                Ok((found, below)) => {
+                    pids.extend(found);
+                    pending.extend(below);
                 }
-                // The processes of a threaded group are listed in a group above it, cgroups(7).
-                Err(error) if error.raw_os_error() == Some(Errno::EOPNOTSUPP as i32) => {}
-                Err(error) => return Err(error),
+                Err(error) if folder != top && is_gone(&error) => continue,
+                Err(error) => {
+                    let (path, why) = (group.as_str(), error.kind());
+                    return Err(format!("control group {path} cannot be read: {why}"));
+                }
             }
-            // Kernels before 5.2 have no freezer here. While one process cannot be frozen (state D), the others are,
-            // and the group does not count as frozen yet.
-            let has = |file, wanted| {
-                let text = fs::read_to_string(folder.join(file)).unwrap_or_default();
-                text.lines().any(|line| line == wanted)
-            };
-            if has("cgroup.events", "frozen 1") || has("cgroup.freeze", "1") {
-                let path = folder.strip_prefix(&self.0).unwrap_or(folder);
-                let path = || format!("/{}", path.display());
-                contents.frozen.get_or_insert_with(path);
+            if is_frozen(&folder) {
+                frozen.get_or_insert_with(|| self.path(&folder));
             }
-            Ok(())
-        })?;
-        contents.processes.sort_unstable();
-        contents.processes.dedup();
-        Ok(contents)
+        }
+        Ok(Group {
+            members: processes::members(pids, until)?,
+            frozen,
+            cpu: cpu_times(&top),
+        })
     }
 
-    /// How long the processes of `group` and of all groups below it have had work while none had a CPU: the
-    /// `full` total of `cpu.pressure` (the kernel's Documentation/accounting/psi.rst). None where the
-    /// kernel does not count that: before Linux 5.13, or with `psi=0`.
-    pub(super) fn waited_for_cpu(&self, group: &ControlGroup) -> Option<Duration> {
-        let file = self.folder(group).join("cpu.pressure");
-        total_of(&fs::read_to_string(file).ok()?)
-    }
-
-    /// How much CPU time the processes of `group` and of all groups below it have used.
-    pub(super) fn used_cpu(&self, group: &ControlGroup) -> Option<Duration> {
-        let text = fs::read_to_string(self.folder(group).join("cpu.stat")).ok()?;
-        let used = text
-            .lines()
-            .find_map(|line| line.strip_prefix("usage_usec "))?;
-        Some(Duration::from_micros(used.parse().ok()?))
+    /// The path of the group with this id, searched below `own` and then everywhere. The id, as sock_diag(7)
+    /// reports it, is the inode of the group's folder (`cgroup_id` of the kernel's include/linux/cgroup.h).
+    ///
+    /// # Errors
+    ///
+    /// A message about a socket with this id: no group has it, or the search did not finish in time.
+    pub(super) fn path_of_id(&self, id: u64, own: &ControlGroup) -> Result<String, String> {
+        let until = Monotonic::now() + LIMIT;
+        // Breadth first: those of service managers and `.socket` units are not far below the root.
+        let mut pending = VecDeque::from([self.folder(own), self.0.clone()]);
+        while let Some(folder) = pending.pop_front() {
+            check_time(until)?;
+            if fs::metadata(&folder).is_ok_and(|facts| facts.ino() == id) {
+                return Ok(self.path(&folder));
+            }
+            pending.extend(groups_below(&folder).into_iter().flatten());
+        }
+        Err("it was created by a control group that no longer exists (inherited, or kept in a file descriptor store)".to_owned())
     }
 
     fn folder(&self, group: &ControlGroup) -> PathBuf {
         self.0.join(group.as_str().trim_start_matches('/'))
     }
 
-    /// The path of the group with this id, searched until `until`; none if no group has it.
-    ///
-    /// # Errors
-    ///
-    /// A message, if the search did not finish in time.
-    pub(super) fn path_of_id(&self, id: u64, until: Monotonic) -> Result<Option<String>, String> {
-        let mut pending = vec![self.0.clone()];
-        while let Some(folder) = pending.pop() {
-            if until.has_passed() {
-                return Err("the control groups could not be searched in time".to_owned());
-            }
-            match fs::metadata(&folder) {
-                Ok(facts) if facts.ino() == id => {
-                    let path = folder.strip_prefix(&self.0).unwrap_or(&folder);
-                    return Ok(Some(format!("/{}", path.display())));
-                }
-                Ok(_) => {}
-                Err(_) => continue,
-            }
-            let Ok(entries) = fs::read_dir(&folder) else {
-                continue;
-            };
-            let folders = entries.flatten().filter(is_folder);
-            pending.extend(folders.map(|entry| entry.path()));
-        }
-        Ok(None)
-    }
-
-    /// Visits `group` and all groups below it. A group that vanishes meanwhile is skipped, except
-    /// `group` itself.
-    fn walk(
-        &self,
-        group: &ControlGroup,
-        mut visit: impl FnMut(&Path, u64) -> io::Result<()>,
-    ) -> Result<(), String> {
-        let path = group.as_str();
-        let failed =
-            |error: io::Error| format!("control group {path} cannot be read: {}", error.kind());
-        let top = self.folder(group);
-        let mut pending = vec![top.clone()];
-        let mut visited = 0;
-        while let Some(folder) = pending.pop() {
-            visited += 1;
-            if visited > GROUPS_MAX {
-                return Err(format!(
-                    "control group {path} has more than {GROUPS_MAX} groups"
-                ));
-            }
-            let mut enter = || {
-                visit(&folder, fs::metadata(&folder)?.ino())?;
-                fs::read_dir(&folder)
-            };
-            match enter() {
-                Ok(entries) => {
-                    let folders = entries.flatten().filter(is_folder);
-                    pending.extend(folders.map(|entry| entry.path()));
-                }
-                Err(error) if folder != top && is_gone(&error) => {}
-                Err(error) => return Err(failed(error)),
-            }
-        }
-        Ok(())
+    fn path(&self, folder: &Path) -> String {
+        let below = folder.strip_prefix(&self.0).unwrap_or(folder);
+        format!("/{}", below.display())
     }
 }
 
-/// The total in the `full` line of a pressure file.
-fn total_of(text: &str) -> Option<Duration> {
-    let full = text.lines().find_map(|line| line.strip_prefix("full "))?;
-    let (_, micros) = full.rsplit_once("total=")?;
-    Some(Duration::from_micros(micros.parse().ok()?))
+fn check_time(until: Monotonic) -> Result<(), String> {
+    match until.has_passed() {
+        true => Err("the control groups could not be read in time".to_owned()),
+        false => Ok(()),
+    }
 }
 
-fn is_folder(entry: &fs::DirEntry) -> bool {
-    entry.file_type().is_ok_and(|kind| kind.is_dir())
+/// The processes in a group itself; 0 for one that this PID namespace does not show.
+fn processes_in(folder: &Path) -> io::Result<Vec<u32>> {
+    let text = match fs::read_to_string(folder.join("cgroup.procs")) {
+        // The processes of a threaded group are listed in a group above it, cgroups(7).
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => String::new(),
+        text => text?,
+    };
+    Ok(text.lines().map(|line| line.parse().unwrap_or(0)).collect())
+}
+
+fn groups_below(folder: &Path) -> io::Result<impl Iterator<Item = PathBuf> + use<>> {
+    let entries = fs::read_dir(folder)?.flatten();
+    let folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    Ok(folders.map(|entry| entry.path()))
 }
 
 fn is_gone(error: &io::Error) -> bool {
-    error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(Errno::ENODEV as i32)
+    error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(libc::ENODEV)
+}
+
+/// Whether a group is frozen or about to be: while one process cannot be frozen (state D), the others are, and
+/// the group does not count as frozen yet. Kernels before 5.2 have no freezer here.
+fn is_frozen(folder: &Path) -> bool {
+    let has = |file, wanted| {
+        let text = fs::read_to_string(folder.join(file)).unwrap_or_default();
+        text.lines().any(|line| line == wanted)
+    };
+    has("cgroup.events", "frozen 1") || has("cgroup.freeze", "1")
+}
+
+/// None where the kernel does not count them: before Linux 5.13, or with `psi=0`.
+fn cpu_times(folder: &Path) -> Option<CpuTimes> {
+    let read = |file| fs::read_to_string(folder.join(file)).ok();
+    let (pressure, stat) = read("cpu.pressure").zip(read("cpu.stat"))?;
+    Some(CpuTimes {
+        at: Monotonic::now(),
+        waited: micros(&pressure, "full ", "total=")?,
+        used: micros(&stat, "usage_usec", " ")?,
+    })
+}
+
+/// The number after the last `separator` in the line that begins with `name`.
+fn micros(text: &str, name: &str, separator: &str) -> Option<Duration> {
+    let line = text.lines().find(|line| line.starts_with(name))?;
+    let (_, number) = line.rsplit_once(separator)?;
+    Some(Duration::from_micros(number.parse().ok()?))
 }
 
 #[cfg(test)]
@@ -285,23 +257,22 @@ pub(super) mod tests {
         let hierarchy = Hierarchy::find().unwrap();
         let mut expected: Vec<u32> = sleepers.processes.iter().map(Child::id).collect();
         expected.sort_unstable();
-        let contents = hierarchy.contents(&sleepers.group).unwrap();
-        assert_eq!((contents.processes, contents.frozen), (expected, None));
-        let ids: Vec<u64> = contents.ids.into_iter().collect();
-        let [id] = ids[..] else { panic!("{ids:?}") };
-        let soon = Monotonic::now() + Duration::from_secs(10);
+        let group = hierarchy.group(&sleepers.group).unwrap();
+        let members = group.members.iter().map(|member| member.pid);
+        assert_eq!((members.collect(), group.frozen), (expected, None));
+        let id = fs::metadata(&sleepers.folder).unwrap().ino();
         let path = sleepers.group.as_str().to_owned();
-        assert_eq!(hierarchy.path_of_id(id, soon), Ok(Some(path)));
-        assert!(hierarchy.used_cpu(&sleepers.group).is_some());
+        let other = ControlGroup("/scidex-route-health-nonexistent".to_owned());
+        for own in [&sleepers.group, &other] {
+            let found = hierarchy.path_of_id(id, own);
+            assert_eq!(found.as_ref(), Ok(&path));
+        }
+        let group = sleepers.group.clone();
         drop(sleepers);
-        assert_eq!(hierarchy.path_of_id(id, soon), Ok(None));
-        let gone = ControlGroup("/scidex-route-health-nonexistent".to_owned());
-        assert!(
-            hierarchy
-                .contents(&gone)
-                .unwrap_err()
-                .contains("cannot be read")
-        );
+        let removed = hierarchy.path_of_id(id, &group).unwrap_err();
+        assert!(removed.contains("no longer exists"), "{removed}");
+        let gone = hierarchy.group(&other).unwrap_err();
+        assert!(gone.contains("cannot be read"), "{gone}");
     }
 
     #[test]
@@ -320,8 +291,8 @@ pub(super) mod tests {
             write("cgroup.freeze", freeze);
             let group = ControlGroup::parse("/demo").unwrap();
             let hierarchy = Hierarchy(folder.path().to_owned());
-            let contents = hierarchy.contents(&group).unwrap();
-            assert_eq!(contents.frozen.as_deref(), frozen, "{events} {freeze}");
+            let group = hierarchy.group(&group).unwrap();
+            assert_eq!(group.frozen.as_deref(), frozen, "{events} {freeze}");
         }
     }
 
@@ -343,13 +314,21 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn total_of_reads_the_full_line() {
+    fn cpu_times_needs_both_files() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let write = |file, text: &str| fs::write(folder.path().join(file), text).unwrap();
         let some = "some avg10=1.00 avg60=0.00 avg300=0.00 total=7\n";
         let full = "full avg10=0.50 avg60=0.00 avg300=0.00 total=2500000\n";
-        let total = Duration::from_millis(2_500);
-        assert_eq!(total_of(&format!("{some}{full}")), Some(total));
-        assert_eq!(total_of(some), None);
-        assert_eq!(total_of("full avg10=0.50"), None);
+        write("cpu.pressure", &format!("{some}{full}"));
+        assert_eq!(cpu_times(folder.path()), None);
+        write("cpu.stat", "usage_usec 1500\nuser_usec 900\n");
+        let times = cpu_times(folder.path()).unwrap();
+        let expected = (Duration::from_millis(2_500), Duration::from_micros(1_500));
+        assert_eq!((times.waited, times.used), expected);
+        for less in [some, "full avg10=0.50"] {
+            write("cpu.pressure", less);
+            assert_eq!(cpu_times(folder.path()), None);
+        }
     }
 
     #[test]

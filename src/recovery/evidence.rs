@@ -17,7 +17,7 @@ use serde::{Serialize, Serializer};
 use super::facts::{Context, Facts, Group, Sockets, TcpFacts, UnixFacts};
 use super::processes::read;
 use super::sockets::owners::Owner;
-use super::sockets::table::{TcpSocket, listeners, server_sides};
+use super::sockets::tcp::{TcpSocket, listeners, server_sides};
 use super::{proc, stacks};
 use crate::clock::Monotonic;
 use crate::privileges::{CAP_SYS_PTRACE, has_capability};
@@ -246,7 +246,7 @@ pub(super) fn processes(
 fn details(pid: u32, dump_signal: Option<Signal>, until: Monotonic) -> ProcessDetails {
     let status = read(pid, "status").map_err(Unread::from);
     let status = status.and_then(|text| proc::status(&text).ok_or(Unread::Unknown));
-    let catches = |signal| Ok(stacks::catches(status?.signals, signal));
+    let catches = |signal| Ok(stacks::catches(status?.handled, signal));
     ProcessDetails {
         threads: threads(pid, until),
         resident_bytes: status.and_then(|status| status.resident.ok_or(Unread::Unknown)),
@@ -290,7 +290,7 @@ fn owner_name(owner: &Owner, unit: &str) -> Option<String> {
         Owner::SocketUnit(name) => Some(name.clone()),
         Owner::Manager(_) => Some("the service manager".to_owned()),
         Owner::Foreign(path) => Some(path.clone()),
-        Owner::Removed | Owner::Unknown(_) => None,
+        Owner::Unknown(_) => None,
     }
 }
 

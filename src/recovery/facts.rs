@@ -1,13 +1,14 @@
 //! The facts that the guards judge. What a guard compares with the first observation is a field of the later ones.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::proc::Status;
 use super::sockets::owners::Owner;
 use super::sockets::queue::QueueHistory;
-use super::sockets::table::TcpSocket;
+use super::sockets::tcp::TcpSocket;
 use super::sockets::unix::UnixListener;
 use super::systemd::{RestartFacts, Unit};
 use crate::clock::Monotonic;
@@ -32,8 +33,6 @@ pub(super) struct Context {
     pub(super) starved: Option<Duration>,
     /// This process.
     pub(super) own_pid: u32,
-    /// The process that serves the user manager's private socket, where one does.
-    pub(super) user_manager: Option<u32>,
     /// Why the base URL may resolve to another machine, if that is possible.
     pub(super) not_local: Option<String>,
     /// Why another user may have written the manifest, if that is possible.
@@ -66,6 +65,8 @@ pub(super) struct Facts {
     pub(super) group: Result<Group, String>,
     /// The sockets at which the requests wait.
     pub(super) sockets: Result<Sockets, String>,
+    /// The accept queues since the sweep began.
+    pub(super) queues: QueueHistory,
     /// The parked requests.
     pub(super) parked: Vec<ParkedRequest>,
     /// The first observation, if this is a later one.
@@ -118,48 +119,23 @@ pub(super) enum MainProcess {
     Alive(Vitals),
 }
 
-impl MainProcess {
-    /// The control group of the service manager, if the process is its child; if it is not, a guard
-    /// refuses.
-    pub(super) fn manager_group(&self) -> Option<&str> {
-        match self {
-            Self::Alive(vitals) => vitals.parent.group.as_deref(),
-            Self::None | Self::Gone(_) | Self::Hidden => None,
-        }
-    }
-}
-
 /// A living process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Vitals {
     /// `R`, `S`, `D`, `T`, `t`, `Z`, …
     pub(super) state: char,
-    /// Whether it is dumping core.
-    pub(super) dumping: bool,
-    /// Whether a SIGKILL is pending already.
-    pub(super) kill_pending: bool,
     /// Its age, including time during which the machine was suspended.
     pub(super) age: Duration,
+    pub(super) status: Status,
     /// Its control group on cgroup2, where there is one.
     pub(super) group: Option<String>,
-    /// Its parent.
-    pub(super) parent: Parent,
-}
-
-/// The parent of a process.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Parent {
-    /// 0 if it is outside this PID namespace.
-    pub(super) pid: u32,
-    /// Its control group on cgroup2, where that can be read.
-    pub(super) group: Option<String>,
+    /// That of its parent, where it can be read.
+    pub(super) parent_group: Option<String>,
 }
 
 /// A unit's control group and the groups below.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Group {
-    /// The kernel's ids of these groups.
-    pub(super) ids: HashSet<u64>,
     /// Their processes.
     pub(super) members: Vec<Member>,
     /// The path of a frozen one, if any.
@@ -172,29 +148,10 @@ pub(super) struct Group {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Member {
     pub(super) pid: u32,
-    pub(super) signals: Signals,
-    /// What holds it, if anything does.
-    pub(super) disturbance: Option<Disturbance>,
-}
-
-/// The signals that a process handles, signal N as bit N-1.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Signals {
-    /// Those for which it has a handler (`SigCgt`).
-    pub(super) caught: u64,
-    /// Those that its first thread blocks (`SigBlk`).
-    pub(super) blocked: u64,
-}
-
-/// What disturbs a process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Disturbance {
-    /// The process with this PID traces one of its threads.
-    Tracer(u32),
-    /// A thread is in state `t`.
-    TracingStop,
-    /// It is dumping core.
-    CoreDump,
+    /// The signals that it would handle, signal N as bit N-1.
+    pub(super) handled: u64,
+    /// What a debugger or a core dump does to it, in words.
+    pub(super) disturbance: Option<String>,
 }
 
 /// CPU times of a control group up to one moment.
@@ -214,15 +171,23 @@ pub(super) enum Sockets {
     Unix(UnixFacts),
 }
 
+impl Sockets {
+    /// The listeners and connections at the TCP port; none over a UNIX socket.
+    pub(super) fn rows(&self) -> &[TcpSocket] {
+        match self {
+            Self::Tcp(tcp) => &tcp.rows,
+            Self::Unix(_) => &[],
+        }
+    }
+}
+
 /// What the kernel shows about the backend's TCP port.
 #[derive(Clone, Debug, Default)]
 pub(super) struct TcpFacts {
     /// Listeners and connections.
     pub(super) rows: Vec<TcpSocket>,
-    /// The owner of each control group whose sockets matter.
+    /// The owner of each of their control groups.
     pub(super) owners: HashMap<u64, Owner>,
-    /// The accept queues since the sweep began.
-    pub(super) queues: QueueHistory,
 }
 
 /// What is known about the UNIX socket at which the requests wait.
@@ -234,6 +199,4 @@ pub(super) struct UnixFacts {
     pub(super) owner: Owner,
     /// The sockets that listen there.
     pub(super) listeners: Vec<UnixListener>,
-    /// The accept queue since the sweep began.
-    pub(super) queues: QueueHistory,
 }

@@ -4,17 +4,15 @@
 use std::collections::HashSet;
 use std::rc::Rc;
 
+use nix::errno::Errno;
+
 use super::MainPid;
-use super::cgroup::ControlGroup;
-use super::facts::{Context, Facts, Group, MainProcess, Sockets, TcpFacts, UnixFacts};
+use super::facts::{Context, Facts, MainProcess, Sockets, TcpFacts, UnixFacts};
 use super::host::Host;
-use super::sockets::owners::{self, Owner};
+use super::sockets::Reading;
+use super::sockets::owners::Owner;
 use super::sockets::queue::QueueHistory;
-use super::sockets::reader::Reading;
-use super::sockets::table::{TcpSocket, listeners, server_sides};
 use super::systemd::Unit;
-use crate::clock::Monotonic;
-use crate::sweep::ParkedRequest;
 
 /// A main process that may be signalled, held by a pidfd.
 pub(super) struct Held<P> {
@@ -23,7 +21,7 @@ pub(super) struct Held<P> {
 }
 
 /// The first observation, and the main process, if there is one that may be signalled.
-pub(super) type First<P> = (Facts, Option<Held<P>>);
+type First<P> = (Facts, Option<Held<P>>);
 
 /// Gathers facts about one unit, several times during a recovery.
 pub(super) struct Gatherer<'a, H> {
@@ -51,25 +49,32 @@ impl<'a, H: Host> Gatherer<'a, H> {
     ///
     /// A message: systemd did not say anything about the unit, or the pidfd cannot be opened.
     pub(super) fn observe(&mut self) -> Result<First<H::Process>, String> {
-        let at = self.host.now();
-        let unit = self.host.show(self.context.unit())?;
-        let shown = self.host.now();
-        let pid = *unit.main_pid().as_ref().unwrap_or(&0);
-        // Opened before the second observation. The PID can be reused, the descriptor keeps its process: if
-        // the PID is still the unit's main PID then, the descriptor's process is the main process.
-        let (seen, held) = match MainPid::new(pid, self.context.own_pid) {
-            None => (MainProcess::None, None),
-            Some(pid) => match self.host.open(pid)? {
-                None => (MainProcess::Gone("no process has this PID any more"), None),
-                Some(process) => (self.host.inspect(&process), Some(Held { pid, process })),
-            },
-        };
-        let facts = self.gather(at, shown, unit, seen, None);
+        let (context, host) = (self.context, self.host);
+        let mut held = None;
+        let facts = self.gather(None, |unit| {
+            let pid = *unit.main_pid().as_ref().unwrap_or(&0);
+            let Some(pid) = MainPid::new(pid, context.own_pid) else {
+                return Ok(MainProcess::None);
+            };
+            // Opened before the second observation. The PID can be reused, the descriptor keeps its process:
+            // if the PID is still the unit's main PID then, the descriptor's process is the main process.
+            match host.open(pid) {
+                Ok(process) => {
+                    let seen = host.inspect(&process);
+                    held = Some(Held { pid, process });
+                    Ok(seen)
+                }
+                Err(Errno::ESRCH) => Ok(MainProcess::Gone("no process has this PID any more")),
+                Err(error) => Err(format!(
+                    "process {}: cannot open a pidfd (pidfd_open(2) is missing or forbidden): {error}",
+                    pid.get()
+                )),
+            }
+        })?;
         Ok((facts, held))
     }
 
-    /// Makes a further observation of the process that the `first` one opened: systemd first, and what changes
-    /// fastest last.
+    /// Makes a further observation of the process that the `first` one opened.
     ///
     /// # Errors
     ///
@@ -79,30 +84,28 @@ impl<'a, H: Host> Gatherer<'a, H> {
         held: &H::Process,
         first: &Rc<Facts>,
     ) -> Result<Facts, String> {
-        let at = self.host.now();
-        let unit = self.host.show(self.context.unit())?;
-        let shown = self.host.now();
-        let process = self.host.inspect(held);
-        Ok(self.gather(at, shown, unit, process, Some(Rc::clone(first))))
+        let host = self.host;
+        self.gather(Some(Rc::clone(first)), |_| Ok(host.inspect(held)))
     }
 
+    /// Asks systemd first, and reads what changes fastest last.
     fn gather(
         &mut self,
-        at: Monotonic,
-        shown: Monotonic,
-        unit: Unit,
-        process: MainProcess,
         earlier: Option<Rc<Facts>>,
-    ) -> Facts {
+        inspect: impl FnOnce(&Unit) -> Result<MainProcess, String>,
+    ) -> Result<Facts, String> {
         let host = self.host;
+        let at = host.now();
+        let unit = host.show(self.context.unit())?;
+        let shown = host.now();
+        let process = inspect(&unit)?;
         let neighbours = self
             .neighbours
             .get_or_insert_with(|| host.neighbours(&unit).map(Rc::from))
             .clone();
         let group = unit.control_group().and_then(|group| host.group(&group));
-        let parked = host.parked();
-        let sockets = self.sockets(&unit, &group, &process, &neighbours, &parked);
-        Facts {
+        let sockets = self.sockets(&unit, &process, &neighbours);
+        Ok(Facts {
             at,
             shown,
             missing: host.missing_path(&unit),
@@ -111,68 +114,63 @@ impl<'a, H: Host> Gatherer<'a, H> {
             process,
             group,
             sockets,
-            // Once more, since the answers change fastest.
+            queues: self.queues.clone(),
             parked: host.parked(),
             earlier,
-        }
+        })
     }
 
     fn sockets(
         &mut self,
         unit: &Unit,
-        group: &Result<Group, String>,
         process: &MainProcess,
         neighbours: &Result<Rc<[Unit]>, String>,
-        parked: &[ParkedRequest],
     ) -> Result<Sockets, String> {
-        let reading = self.host.read_sockets(self.context.hung_since.is_some())?;
+        // The connections of a backend that is not known to hang do not matter.
+        let connections = self.context.hung_since.is_some();
+        let reading = self.host.read_sockets(connections)?;
         self.queues.record(&self.context.addresses, &reading);
-        let socket_units = || -> Result<Vec<&Unit>, String> {
-            let names: Vec<&str> = unit.triggered_by(".socket").collect();
-            let units = neighbours.as_ref().map_err(Clone::clone)?.iter();
-            Ok(units
-                .filter(|unit| unit.id().is_some_and(|id| names.contains(&id)))
-                .collect())
+        let own = unit.control_group()?;
+        // The parent is the service manager; if it is not, a guard refuses. Without a process to ask, that of the
+        // system.
+        let manager = match process {
+            MainProcess::Alive(vitals) => vitals.parent_group.as_deref(),
+            MainProcess::None | MainProcess::Gone(_) | MainProcess::Hidden => None,
         };
-        let manager = process.manager_group().and_then(ControlGroup::parse);
-        match reading {
-            Reading::Tcp(reading) => {
-                let ids = self.groups_that_matter(&reading.rows, parked);
-                let own = &group.as_ref().map_err(Clone::clone)?.ids;
-                let search = owners::Search {
-                    host: self.host,
-                    manager: manager.as_ref(),
-                    socket_units: &socket_units,
-                };
-                Ok(Sockets::Tcp(TcpFacts {
-                    owners: search.owners(own, &ids)?,
-                    rows: reading.rows,
-                    queues: self.queues.clone(),
-                }))
+        let manager = manager.unwrap_or("/init.scope");
+        let owner_of = |path| {
+            let neighbours = neighbours.as_deref().map_err(Clone::clone);
+            Owner::of(path, &own, manager, unit, neighbours)
+        };
+        Ok(match reading {
+            Reading::Tcp { rows, .. } => {
+                let groups: HashSet<u64> = rows.iter().filter_map(|row| row.group).collect();
+                let owners = groups.into_iter().map(|id| {
+                    let path = self.host.path_of_group(id, &own);
+                    (id, path.map_or_else(Owner::Unknown, owner_of))
+                });
+                Sockets::Tcp(TcpFacts {
+                    owners: owners.collect(),
+                    rows,
+                })
             }
-            Reading::Unix { listeners, .. } => {
-                let group = unit.control_group()?;
-                let (path, owner) = (self.host).unix_owner(&group, manager.as_ref(), &listeners);
-                let owner = owner.unwrap_or_else(Owner::Unknown);
-                let owner = match owner {
-                    Owner::Manager(_) => owners::manager(&socket_units()?),
-                    owner => owner,
-                };
-                Ok(Sockets::Unix(UnixFacts {
+            Reading::Unix {
+                path, listeners, ..
+            } => {
+                let groups = self.host.unix_groups(&own, &listeners).into_iter();
+                let owners = groups.map(|group| group.map_or_else(Owner::Unknown, owner_of));
+                // The socket may have been replaced during the sweep: no request may wait at another unit's.
+                let owner = owners.reduce(|one, next| match one {
+                    Owner::Foreign(_) => one,
+                    _ => next,
+                });
+                let unknown = || Owner::Unknown("no process is known to listen there".to_owned());
+                Sockets::Unix(UnixFacts {
                     path,
-                    owner,
+                    owner: owner.unwrap_or_else(unknown),
                     listeners,
-                    queues: self.queues.clone(),
-                }))
+                })
             }
-        }
-    }
-
-    /// The control groups of the listeners at the addresses, and of the other ends of the parked requests.
-    fn groups_that_matter(&self, rows: &[TcpSocket], parked: &[ParkedRequest]) -> HashSet<u64> {
-        let addresses = self.context.addresses.iter();
-        let listeners = addresses.flat_map(|address| listeners(rows, *address));
-        let sockets = listeners.chain(server_sides(rows, parked));
-        sockets.filter_map(|socket| socket.group).collect()
+        })
     }
 }

@@ -14,8 +14,6 @@ use super::facts::{Context, Facts};
 pub struct Guard(&'static str);
 
 impl Guard {
-    /// The unit is not loaded.
-    const NOT_LOADED: Self = Self("not_loaded");
     /// The process was gone before the signal.
     pub(super) const GONE: Self = Self("gone");
     /// The main process, or its last reload, is younger than the minimal uptime.
@@ -37,7 +35,8 @@ impl Guard {
 
     /// Every guard in the order in which they are checked, which is that of the documentation.
     pub fn all() -> impl Iterator<Item = Self> {
-        TABLE.iter().map(|row| row.guard).chain([Self::UNREADABLE])
+        let guards = TABLE.iter().map(|(name, ..)| Self(name));
+        guards.chain([Self::UNREADABLE])
     }
 }
 
@@ -64,48 +63,44 @@ pub(crate) fn refuse(why: String) -> Answer {
     Err(Objection::Refuses(why))
 }
 
-/// One guard.
-struct Row {
-    guard: Guard,
-    /// Whether healthy runs warn of it: its reason does not pass by itself.
-    lasting: bool,
-    check: fn(&Context, &Facts) -> Answer,
+/// Refuses if there is a reason.
+fn refuse_for(reason: Option<String>) -> Answer {
+    reason.map_or(Ok(()), refuse)
 }
+
+/// A guard's name, whether healthy runs warn of it, and its check.
+type Row = (&'static str, bool, fn(&Context, &Facts) -> Answer);
 
 /// Checked only while the backend hangs.
 const PASSING: bool = false;
-/// Also a warning while the backend is healthy.
+/// Also a warning while the backend is healthy: its reason does not pass by itself.
 const LASTING: bool = true;
-
-const fn row(name: &'static str, lasting: bool, check: fn(&Context, &Facts) -> Answer) -> Row {
-    Row {
-        guard: Guard(name),
-        lasting,
-        check,
-    }
-}
 
 /// Every guard; the first that refuses is named.
 const TABLE: &[Row] = &[
-    row("not_loaded", LASTING, unit::not_loaded),
-    row("not_active", PASSING, unit::not_active),
-    row("main_pid", LASTING, process::main_pid),
-    row("too_young", PASSING, process::too_young),
-    row("restarted", PASSING, process::restarted),
-    row("changed", PASSING, process::changed),
-    row("gone", PASSING, process::gone),
-    row("answered", PASSING, sockets::answered),
-    row("not_local", LASTING, sockets::not_local),
-    row("foreign_listener", LASTING, sockets::foreign_listener),
-    row("not_reached", PASSING, sockets::not_reached),
-    row("busy", PASSING, sockets::busy),
-    row("no_restart", LASTING, unit::no_restart),
-    row("job_queued", PASSING, unit::job_queued),
-    row("traced", PASSING, process::traced),
-    row("frozen", PASSING, unit::frozen),
-    row("uninterruptible", PASSING, process::uninterruptible),
-    row("starved", PASSING, process::starved),
-    row("manifest_writable", LASTING, unit::manifest_writable),
+    ("not_loaded", LASTING, unit::not_loaded),
+    ("not_active", PASSING, unit::not_active),
+    ("main_pid", LASTING, process::main_pid),
+    ("too_young", PASSING, process::too_young),
+    ("restarted", PASSING, process::restarted),
+    ("changed", PASSING, process::changed),
+    ("gone", PASSING, process::gone),
+    ("answered", PASSING, sockets::answered),
+    ("not_local", LASTING, |context, _| {
+        refuse_for(context.not_local.clone())
+    }),
+    ("foreign_listener", LASTING, sockets::foreign_listener),
+    ("not_reached", PASSING, sockets::not_reached),
+    ("busy", PASSING, sockets::busy),
+    ("no_restart", LASTING, unit::no_restart),
+    ("job_queued", PASSING, unit::job_queued),
+    ("traced", PASSING, process::traced),
+    ("frozen", PASSING, unit::frozen),
+    ("uninterruptible", PASSING, process::uninterruptible),
+    ("starved", PASSING, process::starved),
+    ("manifest_writable", LASTING, |context, _| {
+        refuse_for(context.manifest_writable.clone())
+    }),
 ];
 
 /// A guard's refusal: its name and its message.
@@ -113,10 +108,10 @@ pub(super) type Refusal = (Guard, String);
 
 /// Whether the process may be signalled, or the refusal of the first guard that does not pass.
 pub(super) fn judge(context: &Context, facts: &Facts) -> Result<(), Refusal> {
-    for row in TABLE {
-        match (row.check)(context, facts) {
+    for (name, _, check) in TABLE {
+        match check(context, facts) {
             Ok(()) => {}
-            Err(Objection::Refuses(why)) => return Err((row.guard, why)),
+            Err(Objection::Refuses(why)) => return Err((Guard(name), why)),
             Err(Objection::Unreadable(why)) => {
                 let why = format!("{why}; without this a kill is not safe");
                 return Err((Guard::UNREADABLE, why));
@@ -129,8 +124,8 @@ pub(super) fn judge(context: &Context, facts: &Facts) -> Result<(), Refusal> {
 /// Each reason why a kill would be refused that shows while the backend is healthy.
 pub(super) fn lasting_refusals(context: &Context, facts: &Facts) -> Vec<String> {
     let mut refusals: Vec<String> = Vec::new();
-    for row in TABLE.iter().filter(|row| row.lasting) {
-        let Err(Objection::Refuses(why) | Objection::Unreadable(why)) = (row.check)(context, facts)
+    for (name, _, check) in TABLE.iter().filter(|(_, lasting, _)| *lasting) {
+        let Err(Objection::Refuses(why) | Objection::Unreadable(why)) = check(context, facts)
         else {
             continue;
         };
@@ -139,7 +134,7 @@ pub(super) fn lasting_refusals(context: &Context, facts: &Facts) -> Vec<String> 
             refusals.push(why);
         }
         // What systemd says of a unit that it has not loaded means nothing.
-        if row.guard == Guard::NOT_LOADED {
+        if *name == "not_loaded" {
             break;
         }
     }

@@ -1,17 +1,16 @@
 //! The operations on the machine that a recovery needs. `machine.rs` implements them with as little logic as
 //! possible, because the simulation replaces it.
 
-use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
 
+use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
 use super::MainPid;
 use super::cgroup::ControlGroup;
 use super::evidence::ProcessEvidence;
 use super::facts::{Group, MainProcess};
-use super::sockets::owners::Owner;
-use super::sockets::reader::Reading;
+use super::sockets::Reading;
 use super::sockets::unix::UnixListener;
 use super::systemd::Unit;
 use crate::clock::Monotonic;
@@ -34,26 +33,24 @@ pub(super) trait Host {
     fn neighbours(&self, unit: &Unit) -> Result<Vec<Unit>, String>;
     /// What is wrong with a path that the restart of `unit` needs; for people.
     fn missing_path(&self, unit: &Unit) -> Option<String>;
-    /// Opens the process that has this PID now; none if there is none.
-    fn open(&self, pid: MainPid) -> Result<Option<Self::Process>, String>;
+    /// Opens the process that has this PID now; `ESRCH` if there is none.
+    fn open(&self, pid: MainPid) -> Result<Self::Process, Errno>;
     /// What /proc shows of the process.
     fn inspect(&self, process: &Self::Process) -> MainProcess;
     /// A control group with its processes.
     fn group(&self, group: &ControlGroup) -> Result<Group, String>;
-    /// The kernel's ids of a control group and those below it.
-    fn group_ids(&self, group: &ControlGroup) -> Result<HashSet<u64>, String>;
-    /// The path of the control group with this id; none if there is none.
-    fn path_of_group(&self, id: u64) -> Result<Option<String>, String>;
+    /// The path of the control group with this id, which is first searched below `own`.
+    fn path_of_group(&self, id: u64, own: &ControlGroup) -> Result<String, String>;
     /// Reads the sockets at which the requests wait: the listeners and, if `connections` is set, the
     /// connections.
     fn read_sockets(&self, connections: bool) -> Result<Reading, String>;
-    /// The path of the UNIX socket and its owner: see [`super::sockets::unix_owner::owner`].
-    fn unix_owner(
+    /// The control groups of the processes that listen at the UNIX socket: see
+    /// [`super::sockets::owners::unix_groups`].
+    fn unix_groups(
         &self,
         own: &ControlGroup,
-        manager: Option<&ControlGroup>,
         listeners: &[UnixListener],
-    ) -> (String, Result<Owner, String>);
+    ) -> Vec<Result<String, String>>;
     /// The parked requests.
     fn parked(&self) -> Vec<ParkedRequest>;
     /// Records what process `main` and then the others of `group` are doing, by `until` at the latest.

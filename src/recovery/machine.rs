@@ -1,54 +1,34 @@
 //! Implements [`Host`] with this machine.
 
-use std::cell::RefCell;
-use std::collections::HashSet;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::os::fd::AsRawFd;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
-use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, socket, sockopt,
-};
 
 use super::cgroup::{ControlGroup, Hierarchy};
 use super::evidence::{self, ProcessEvidence};
-use super::facts::{Context, CpuTimes, Group, MainProcess};
+use super::facts::{Context, Group, MainProcess};
 use super::host::{Host, NotSent};
 use super::pidfd::PidFd;
-use super::sockets::owners::Owner;
-use super::sockets::reader::{Reading, SocketReader};
+use super::sockets::owners::unix_groups;
 use super::sockets::unix::UnixListener;
-use super::sockets::unix_owner;
+use super::sockets::{Place, Reading};
 use super::systemd::{Systemctl, Unit, missing_path};
 use super::{MainPid, RecoveryRequest, processes, stacks};
 use crate::clock::Monotonic;
 use crate::escape::escape;
-use crate::manifest::{Manifest, RecoveryPlan, Scope, Source};
+use crate::manifest::{Manifest, RecoveryPlan, Source};
 use crate::privileges::Caller;
 use crate::sweep::{ParkedRequest, UnixPeer};
-
-/// The time limit for finding the control group with a given id.
-const SEARCH: Duration = Duration::from_millis(500);
 
 /// This machine.
 pub(super) struct Machine<'a> {
     systemctl: Systemctl,
-    sockets: RefCell<SocketReader>,
-    unix_socket: Option<PathBuf>,
+    place: Place,
     unix_peers: Box<dyn Fn() -> Vec<UnixPeer> + Send + 'a>,
-    own_pid: u32,
-    dump_signal: Option<Signal>,
     /// The recovery, if the backend hangs.
     hung: Option<&'a RecoveryRequest<'a>>,
-}
-
-/// A process, held by a pidfd.
-pub(super) struct Held {
-    pid: MainPid,
-    fd: PidFd,
 }
 
 impl<'a> Machine<'a> {
@@ -62,18 +42,15 @@ impl<'a> Machine<'a> {
     ) -> Self {
         Self {
             systemctl,
-            sockets: RefCell::new(SocketReader::new(manifest)),
-            unix_socket: manifest.unix_socket.clone(),
+            place: Place::of(manifest),
             unix_peers: Box::new(unix_peers),
-            own_pid: std::process::id(),
-            dump_signal: manifest.recovery.as_ref().and_then(|plan| plan.dump_signal),
             hung,
         }
     }
 }
 
 impl Host for Machine<'_> {
-    type Process = Held;
+    type Process = PidFd;
 
     fn now(&self) -> Monotonic {
         Monotonic::now()
@@ -99,74 +76,45 @@ impl Host for Machine<'_> {
         missing_path(unit)
     }
 
-    fn open(&self, pid: MainPid) -> Result<Option<Held>, String> {
-        match PidFd::open(pid.get()) {
-            Ok(fd) => Ok(Some(Held { pid, fd })),
-            Err(Errno::ESRCH) => Ok(None),
-            Err(error) => Err(format!(
-                "process {}: cannot open a pidfd (pidfd_open(2) is missing or forbidden): {error}",
-                pid.get()
-            )),
-        }
+    fn open(&self, pid: MainPid) -> Result<PidFd, Errno> {
+        PidFd::open(pid.get())
     }
 
-    fn inspect(&self, process: &Held) -> MainProcess {
-        let vitals = processes::vitals(process.pid.get());
+    fn inspect(&self, process: &PidFd) -> MainProcess {
+        let vitals = processes::vitals(process.pid());
         // Checked last: while the process lives, its PID is not reused, so the facts are its own.
-        if process.fd.died_within(Duration::ZERO) {
+        if process.died_within(Duration::ZERO) {
             return MainProcess::Gone("it has died");
         }
         vitals.map_or(MainProcess::Hidden, MainProcess::Alive)
     }
 
     fn group(&self, group: &ControlGroup) -> Result<Group, String> {
-        let hierarchy = Hierarchy::find()?;
-        let contents = hierarchy.contents(group)?;
-        let times = hierarchy
-            .waited_for_cpu(group)
-            .zip(hierarchy.used_cpu(group));
-        let at = Monotonic::now();
-        Ok(Group {
-            ids: contents.ids,
-            members: processes::members(&contents.processes)?,
-            frozen: contents.frozen,
-            cpu: times.map(|(waited, used)| CpuTimes { at, waited, used }),
-        })
+        Hierarchy::find()?.group(group)
     }
 
-    fn group_ids(&self, group: &ControlGroup) -> Result<HashSet<u64>, String> {
-        Ok(Hierarchy::find()?.contents(group)?.ids)
-    }
-
-    fn path_of_group(&self, id: u64) -> Result<Option<String>, String> {
-        Hierarchy::find()?.path_of_id(id, Monotonic::now() + SEARCH)
+    fn path_of_group(&self, id: u64, own: &ControlGroup) -> Result<String, String> {
+        Hierarchy::find()?.path_of_id(id, own)
     }
 
     fn read_sockets(&self, connections: bool) -> Result<Reading, String> {
-        let mut reader = self.sockets.borrow_mut();
-        if connections {
-            reader.read()
-        } else {
-            reader.read_listeners()
-        }
+        self.place.read(connections)
     }
 
-    fn unix_owner(
+    fn unix_groups(
         &self,
         own: &ControlGroup,
-        manager: Option<&ControlGroup>,
         listeners: &[UnixListener],
-    ) -> (String, Result<Owner, String>) {
-        let Some(path) = &self.unix_socket else {
-            return (String::new(), Err("there is no UNIX socket".to_owned()));
+    ) -> Vec<Result<String, String>> {
+        let Place::Path(path) = &self.place else {
+            return Vec::new();
         };
         let peers = (self.unix_peers)();
         if peers.is_empty() && self.hung.is_none() {
             // The probes have not connected yet.
-            return (path.display().to_string(), Ok(Owner::Unit));
+            return vec![Ok(own.as_str().to_owned())];
         }
-        let owner = unix_owner::owner(path.as_path(), own, &peers, manager, listeners);
-        (path.display().to_string(), owner)
+        unix_groups(path, own, &peers, listeners)
     }
 
     fn parked(&self) -> Vec<ParkedRequest> {
@@ -174,7 +122,9 @@ impl Host for Machine<'_> {
     }
 
     fn processes(&self, main: MainPid, group: &Group, until: Monotonic) -> Vec<ProcessEvidence> {
-        evidence::processes(main.get(), group, self.dump_signal, until)
+        let plan = self.hung.and_then(|hung| hung.manifest.recovery.as_ref());
+        let dump_signal = plan.and_then(|plan| plan.dump_signal);
+        evidence::processes(main.get(), group, dump_signal, until)
     }
 
     fn log(&self, line: &str) {
@@ -183,23 +133,19 @@ impl Host for Machine<'_> {
         }
     }
 
-    fn signal(&self, process: &Held, signal: Option<Signal>) -> Result<(), NotSent> {
-        let result = match signal {
-            Some(signal) => process.fd.signal(signal),
-            None => process.fd.may_signal(),
-        };
-        result.map_err(|error| match error {
+    fn signal(&self, process: &PidFd, signal: Option<Signal>) -> Result<(), NotSent> {
+        process.signal(signal).map_err(|error| match error {
             Errno::ESRCH => NotSent::Gone,
             error => NotSent::Refused(error.to_string()),
         })
     }
 
     fn ask_for_stacks(&self, group: &Group, path: &ControlGroup, signal: Signal) -> Vec<u32> {
-        stacks::ask(group, path, signal, self.own_pid)
+        stacks::ask(group, path, signal, std::process::id())
     }
 
-    fn died_within(&self, process: &Held, at_most: Duration) -> bool {
-        process.fd.died_within(at_most)
+    fn died_within(&self, process: &PidFd, at_most: Duration) -> bool {
+        process.died_within(at_most)
     }
 
     fn core_answers(&self, until: Monotonic) -> bool {
@@ -216,7 +162,6 @@ pub(super) fn context(
     addresses: Option<Result<Vec<SocketAddr>, String>>,
 ) -> Context {
     Context {
-        user_manager: user_manager(plan.scope),
         plan,
         dry_run: true,
         hung_since: None,
@@ -228,25 +173,6 @@ pub(super) fn context(
         manifest_writable: source
             .writable_by_others(Caller::current(), "who could have any process killed"),
     }
-}
-
-/// The process that serves the private socket of this user's manager, which `systemctl --user` uses.
-fn user_manager(scope: Scope) -> Option<u32> {
-    if scope != Scope::User {
-        return None;
-    }
-    let folder = std::env::var_os("XDG_RUNTIME_DIR")?;
-    listening_process(&Path::new(&folder).join("systemd/private")).filter(|&pid| pid > 1)
-}
-
-/// The process that listens at the UNIX socket `path`; none also where its accept queue is full.
-fn listening_process(path: &Path) -> Option<u32> {
-    // Without blocking: the manager may hang.
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None).ok()?;
-    connect(socket.as_raw_fd(), &UnixAddr::new(path).ok()?).ok()?;
-    let peer = getsockopt(&socket, sockopt::PeerCredentials).ok()?;
-    u32::try_from(peer.pid()).ok()
 }
 
 /// Why the base URL may resolve to another machine, if that is possible.
@@ -288,21 +214,7 @@ fn is_local(address: SocketAddr) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::net::UnixListener;
-
-    use nix::sys::socket::{Backlog, listen};
-
     use super::*;
-
-    #[test]
-    fn a_user_manager_that_hangs_is_not_waited_for() {
-        let folder = tempfile::TempDir::new().unwrap();
-        let path = folder.path().join("private");
-        let listener = UnixListener::bind(&path).unwrap();
-        listen(&listener, Backlog::new(0).unwrap()).unwrap();
-        assert_eq!(listening_process(&path), Some(std::process::id()));
-        assert_eq!(listening_process(&path), None);
-    }
 
     #[test]
     fn not_local_knows_this_machine_from_others() {

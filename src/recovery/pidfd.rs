@@ -3,16 +3,14 @@
 #![allow(unsafe_code)]
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Once;
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
-use nix::sys::signal::{SigHandler, Signal, kill, signal};
+use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::sys::time::TimeSpec;
-use nix::unistd::Pid;
 // nix has no system call for pidfds (nix-rust/nix#2748).
-use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, pidfd_open, pidfd_send_signal, test_kill_process};
 
 use crate::clock::Monotonic;
 
@@ -30,64 +28,60 @@ impl PidFd {
     ///
     /// `ESRCH` if there is none; others as pidfd_open(2) names them.
     pub(super) fn open(pid: u32) -> Result<Self, Errno> {
-        let pid = i32::try_from(pid).map_err(|_| Errno::ESRCH)?;
-        let number = rustix::process::Pid::from_raw(pid).ok_or(Errno::ESRCH)?;
-        let fd = pidfd_open(number, PidfdFlags::empty()).map_err(errno)?;
-        let pid = Pid::from_raw(pid);
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+        let pid = pid.ok_or(Errno::ESRCH)?;
+        let fd = pidfd_open(pid, PidfdFlags::empty()).map_err(errno)?;
         Ok(Self { pid, fd })
     }
 
-    /// Sends a signal to the process.
+    /// Its PID.
+    pub(super) fn pid(&self) -> u32 {
+        self.pid.as_raw_nonzero().get().cast_unsigned()
+    }
+
+    /// Sends a signal to the process; with none, only asks whether one would be permitted.
     ///
     /// # Errors
     ///
     /// `ESRCH` if it has died, `EPERM` if we may not; see pidfd_send_signal(2).
-    pub(super) fn signal(&self, signal: Signal) -> Result<(), Errno> {
+    pub(super) fn signal(&self, signal: Option<Signal>) -> Result<(), Errno> {
+        let Some(signal) = signal else {
+            let answer = test_kill_process(self.pid).map_err(errno);
+            // While the process lives, its PID is not reused, so the answer was about this process.
+            return match self.died_within(Duration::ZERO) {
+                true => Err(Errno::ESRCH),
+                false => answer,
+            };
+        };
         let number = rustix::process::Signal::from_named_raw(signal as i32);
         pidfd_send_signal(&self.fd, number.ok_or(Errno::EINVAL)?).map_err(errno)
     }
 
-    /// Asks whether [`Self::signal`] would be permitted.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::signal`].
-    pub(super) fn may_signal(&self) -> Result<(), Errno> {
-        let answer = kill(self.pid, None);
-        // While the process lives, its PID is not reused, so the answer was about this process.
-        match self.died_within(Duration::ZERO) {
-            true => Err(Errno::ESRCH),
-            false => answer,
-        }
-    }
-
-    /// Waits for the process to die, and returns whether it did within `at_most`.
+    /// As [`died_within`].
     pub(super) fn died_within(&self, at_most: Duration) -> bool {
-        died_within(self.fd.as_fd(), at_most)
-    }
-}
-
-/// As [`PidFd::died_within`], for any pidfd: pidfd_open(2), "poll".
-pub(super) fn died_within(pidfd: BorrowedFd<'_>, at_most: Duration) -> bool {
-    let until = Monotonic::now() + at_most;
-    loop {
-        let mut fds = [PollFd::new(pidfd, PollFlags::POLLIN)];
-        // An interrupted wait is repeated, until the same absolute end.
-        if matches!(
-            ppoll(&mut fds, Some(TimeSpec::from(until.remaining())), None),
-            Ok(1..)
-        ) {
-            return true;
-        }
-        if until.has_passed() {
-            return false;
-        }
+        died_within(&self.fd, at_most)
     }
 }
 
 impl AsFd for PidFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+}
+
+/// Waits for the process of this pidfd to die, and returns whether it did within `at_most`: pidfd_open(2), "poll".
+pub(super) fn died_within(pidfd: impl AsFd, at_most: Duration) -> bool {
+    let until = Monotonic::now() + at_most;
+    loop {
+        let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+        // An interrupted wait is repeated, until the same absolute end.
+        let wait = TimeSpec::from(until.remaining());
+        if matches!(ppoll(&mut fds, Some(wait), None), Ok(1..)) {
+            return true;
+        }
+        if until.has_passed() {
+            return false;
+        }
     }
 }
 
@@ -98,12 +92,9 @@ fn errno(error: rustix::io::Errno) -> Errno {
 /// Makes the exit statuses of children available even if this process was started with SIGCHLD ignored
 /// (`trap "" CHLD`): the kernel would then discard them (sigaction(2), "SIGCHLD").
 pub(super) fn keep_exit_statuses() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        // SAFETY: the default disposition runs none of our code. The call fails only for signals
-        // that cannot be caught.
-        let _ = unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) };
-    });
+    // SAFETY: the default disposition runs none of our code. The call fails only for signals that cannot be
+    // caught.
+    let _ = unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) };
 }
 
 #[cfg(test)]
@@ -121,13 +112,13 @@ mod tests {
         let mut child = sleeper();
         let process = PidFd::open(child.id()).unwrap();
         assert!(!process.died_within(Duration::ZERO));
-        process.may_signal().unwrap();
+        process.signal(None).unwrap();
         assert!(!process.died_within(Duration::from_millis(20)));
-        process.signal(Signal::SIGKILL).unwrap();
+        process.signal(Some(Signal::SIGKILL)).unwrap();
         assert!(process.died_within(Duration::from_secs(10)));
         child.wait().unwrap();
-        assert_eq!(process.signal(Signal::SIGKILL), Err(Errno::ESRCH));
-        assert_eq!(process.may_signal(), Err(Errno::ESRCH));
+        assert_eq!(process.signal(Some(Signal::SIGKILL)), Err(Errno::ESRCH));
+        assert_eq!(process.signal(None), Err(Errno::ESRCH));
     }
 
     #[test]

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use super::facts::Signals;
-
 /// Clock ticks per second in values that the kernel shows to user space (`USER_HZ`,
 /// include/uapi/asm-generic/param.h); the same on every architecture that Rust runs on.
 const TICKS: u64 = 100;
@@ -55,8 +53,9 @@ pub(super) struct Status {
     pub(super) kill_pending: bool,
     /// Resident memory in bytes; none for a process that has released its memory.
     pub(super) resident: Option<u64>,
-    /// The signals that the process handles.
-    pub(super) signals: Signals,
+    /// The signals that the process would handle, signal N as bit N-1: it has a handler (`SigCgt`), and its first
+    /// thread does not block them (`SigBlk`).
+    pub(super) handled: u64,
 }
 
 /// Reads `/proc/PID/status`; none if a needed field is missing.
@@ -78,10 +77,7 @@ pub(super) fn status(text: &str) -> Option<Status> {
             .and_then(|value| value.strip_suffix(" kB"))
             .and_then(|value| value.trim().parse::<u64>().ok())
             .map(|kib| kib.saturating_mul(1_024)),
-        signals: Signals {
-            caught: mask("SigCgt")?,
-            blocked: mask("SigBlk")?,
-        },
+        handled: mask("SigCgt")? & !mask("SigBlk")?,
     })
 }
 
@@ -127,10 +123,7 @@ mod tests {
             dumping: false,
             kill_pending: false,
             resident: Some(1_844 * 1_024),
-            signals: Signals {
-                caught: 0x200,
-                blocked: 4,
-            },
+            handled: 0x200,
         };
         assert_eq!(status(STATUS), Some(calm));
         for (from, to, expected) in [
@@ -168,6 +161,19 @@ mod tests {
                 "ShdPnd:\t0000000000000000",
                 "ShdPnd:\t0000000000000220",
                 calm,
+            ),
+            (
+                "SigBlk:\t0000000000000004",
+                "SigBlk:\t0000000000000200",
+                Status { handled: 0, ..calm },
+            ),
+            (
+                "SigCgt:\t0000000000000200",
+                "SigCgt:\t0000000000000206",
+                Status {
+                    handled: 0x202,
+                    ..calm
+                },
             ),
             (
                 "VmRSS:\t    1844 kB\n",

@@ -2,12 +2,11 @@
 
 use std::net::SocketAddr;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use super::sockets::Place;
 use super::sockets::queue::QueueHistory;
-use super::sockets::reader::SocketReader;
 use crate::manifest::Manifest;
 
 /// Connections that have waited for less than this do not count, so that readings need not be closer.
@@ -20,12 +19,13 @@ const LONGEST_INTERVAL: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub struct QueueWatch {
     events: Sender<Event>,
-    history: Arc<Mutex<QueueHistory>>,
 }
 
 enum Event {
     SweepBegins,
     CoreEnds,
+    /// Asks for what was read during the last sweep.
+    HistoryWanted(Sender<QueueHistory>),
 }
 
 impl QueueWatch {
@@ -41,22 +41,16 @@ impl QueueWatch {
     ) -> std::io::Result<Self> {
         let core = manifest.routes.iter().filter(|route| route.core);
         let shortest = core.map(|route| route.options.timeout).min();
-        // A healthy core has answered by then, and costs no reading.
+        // A healthy core has answered by then, and costs no reading. It must not miss the end of a short first
+        // attempt.
         let first = shortest.unwrap_or_default() / 4;
+        let place = Place::of(manifest);
         let (events, inbox) = mpsc::channel();
-        let history = Arc::default();
-        let watcher = Watcher {
-            first,
-            interval: first.clamp(SHORTEST_INTERVAL, LONGEST_INTERVAL),
-            remotes,
-            history: Arc::clone(&history),
-        };
-        let reader = SocketReader::new(manifest);
         // Not joined: it ends with the sender.
         thread::Builder::new()
             .name("queues".to_owned())
-            .spawn(move || watcher.run(&inbox, reader))?;
-        Ok(Self { events, history })
+            .spawn(move || watch(&inbox, first, &place, remotes))?;
+        Ok(Self { events })
     }
 
     /// A sweep begins: earlier readings no longer count.
@@ -72,48 +66,40 @@ impl QueueWatch {
 
     /// What was read during the last sweep.
     pub(super) fn history(&self) -> QueueHistory {
-        let history = self.history.lock();
-        history.unwrap_or_else(PoisonError::into_inner).clone()
+        let (sender, history) = mpsc::channel();
+        let _ = self.events.send(Event::HistoryWanted(sender));
+        history.recv().unwrap_or_default()
     }
 }
 
-struct Watcher<F> {
-    /// From the begin of a sweep to its first reading, which must not miss the end of a short first attempt.
+/// Reads the queues during each sweep, from `first` after its begin.
+fn watch(
+    inbox: &Receiver<Event>,
     first: Duration,
-    /// Between two readings.
-    interval: Duration,
-    remotes: F,
-    history: Arc<Mutex<QueueHistory>>,
-}
-
-impl<F: Fn() -> Vec<SocketAddr>> Watcher<F> {
-    fn run(&self, inbox: &Receiver<Event>, mut reader: SocketReader) {
-        // Until the next reading, during a sweep.
-        let mut pause = None;
-        loop {
-            let event = match pause {
-                Some(pause) => inbox.recv_timeout(pause),
-                None => inbox.recv().map_err(RecvTimeoutError::from),
-            };
-            match event {
-                Ok(Event::SweepBegins) => {
-                    pause = Some(self.first);
-                    *self.history.lock().unwrap_or_else(PoisonError::into_inner) =
-                        QueueHistory::default();
-                }
-                Ok(Event::CoreEnds) => pause = None,
-                Err(RecvTimeoutError::Timeout) => {
-                    pause = Some(self.interval);
-                    // A reading that fails is made up for by the next one. The observations read the same
-                    // table, and say why that is not possible.
-                    if let Ok(reading) = reader.read() {
-                        let mut history =
-                            self.history.lock().unwrap_or_else(PoisonError::into_inner);
-                        history.record(&(self.remotes)(), &reading);
-                    }
-                }
-                Err(RecvTimeoutError::Disconnected) => return,
+    place: &Place,
+    remotes: impl Fn() -> Vec<SocketAddr>,
+) {
+    let interval = first.clamp(SHORTEST_INTERVAL, LONGEST_INTERVAL);
+    let mut history = QueueHistory::default();
+    // Until the next reading.
+    let mut pause = Duration::MAX;
+    loop {
+        match inbox.recv_timeout(pause) {
+            Ok(Event::SweepBegins) => {
+                pause = first;
+                history = QueueHistory::default();
             }
+            Ok(Event::CoreEnds) => pause = Duration::MAX,
+            Ok(Event::HistoryWanted(sender)) => drop(sender.send(history.clone())),
+            Err(RecvTimeoutError::Timeout) => {
+                pause = interval;
+                // A reading that fails is made up for by the next one. The observations read the same table, and
+                // say why that is not possible.
+                if let Ok(reading) = place.read(true) {
+                    history.record(&remotes(), &reading);
+                }
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
         }
     }
 }

@@ -2,20 +2,21 @@
 //! of them.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
+use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
 use super::MainPid;
 use super::cgroup::ControlGroup;
 use super::evidence::ProcessEvidence;
-use super::facts::{Context, Group, MainProcess, Member, Parent, Signals, Vitals};
+use super::facts::{Context, Group, MainProcess, Member, Vitals};
 use super::host::{Host, NotSent};
-use super::sockets::owners::Owner;
-use super::sockets::reader::{Reading, TcpReading};
-use super::sockets::table::{TcpSocket, TcpState};
+use super::proc::Status;
+use super::sockets::Reading;
+use super::sockets::tcp::{TcpSocket, TcpState};
 use super::sockets::unix::UnixListener;
 use super::systemd::Unit;
 use crate::clock::Monotonic;
@@ -54,7 +55,7 @@ pub(super) fn wildcard(address: &str, cookie: u64) -> TcpSocket {
 /// A server's end at 127.0.0.1:80 that has not been accepted.
 pub(super) fn connection(cookie: u64, client: u16) -> TcpSocket {
     TcpSocket {
-        state: TcpState::Established,
+        state: TcpState::Open,
         remote: SocketAddr::new([127, 0, 0, 1].into(), client),
         inode: 0,
         send_queue: 0,
@@ -192,7 +193,6 @@ pub(super) fn context() -> Context {
         no_handshake: false,
         starved: None,
         own_pid: 4_000,
-        user_manager: None,
         not_local: None,
         manifest_writable: None,
     }
@@ -202,14 +202,23 @@ pub(super) fn context() -> Context {
 pub(super) fn vitals() -> Vitals {
     Vitals {
         state: 'S',
+        age: Duration::from_secs(NOW - 1_000),
+        status: status(),
+        group: Some("/system.slice/demo.service".to_owned()),
+        parent_group: Some("/init.scope".to_owned()),
+    }
+}
+
+/// What /proc shows of a child of process 1 that nothing disturbs.
+pub(super) fn status() -> Status {
+    Status {
+        parent: 1,
+        tracer: 0,
+        tracing_stop: false,
         dumping: false,
         kill_pending: false,
-        age: Duration::from_secs(NOW - 1_000),
-        group: Some("/system.slice/demo.service".to_owned()),
-        parent: Parent {
-            pid: 1,
-            group: Some("/init.scope".to_owned()),
-        },
+        resident: None,
+        handled: 0,
     }
 }
 
@@ -217,7 +226,7 @@ pub(super) fn vitals() -> Vitals {
 pub(super) fn member(pid: u32) -> Member {
     Member {
         pid,
-        signals: Signals::default(),
+        handled: 0,
         disturbance: None,
     }
 }
@@ -230,17 +239,19 @@ pub(super) struct Still {
     pub(super) neighbours: Result<Vec<Unit>, String>,
     pub(super) process: MainProcess,
     pub(super) group: Result<Group, String>,
-    /// The ids of other groups, by their paths.
+    /// The ids of groups, by their paths.
     pub(super) groups: BTreeMap<String, u64>,
     pub(super) rows: Result<Vec<TcpSocket>, String>,
-    /// With a UNIX socket: its listeners, and their owner.
-    pub(super) unix: Option<(Vec<UnixListener>, Result<Owner, String>)>,
+    /// With a UNIX socket: its listeners, and the groups of their processes.
+    pub(super) unix: Option<Vec<UnixListener>>,
+    pub(super) unix_groups: Vec<Result<String, String>>,
     pub(super) parked: Vec<ParkedRequest>,
     pub(super) may_signal: Result<(), NotSent>,
     pub(super) lines: RefCell<Vec<String>>,
 }
 
-/// The group of the unit of [`Still`].
+/// The group of the unit of [`Still`], and its path.
+pub(super) const OWN_PATH: &str = "/system.slice/demo.service";
 pub(super) const GROUP: u64 = 7;
 
 impl Still {
@@ -251,17 +262,17 @@ impl Still {
             neighbours: Ok(Vec::new()),
             process: MainProcess::Alive(vitals()),
             group: Ok(Group {
-                ids: [GROUP].into(),
                 members: vec![member(4_711)],
                 frozen: None,
                 cpu: None,
             }),
-            groups: BTreeMap::new(),
+            groups: [(OWN_PATH.to_owned(), GROUP)].into(),
             rows: Ok(vec![
                 in_group(with_queue(listener("127.0.0.1:80", 1), 1), GROUP),
                 in_group(connection(2, 50_000), GROUP),
             ]),
             unix: None,
+            unix_groups: Vec::new(),
             parked: vec![parked(50_000)],
             may_signal: Ok(()),
             lines: RefCell::default(),
@@ -294,8 +305,8 @@ impl Host for Still {
         None
     }
 
-    fn open(&self, pid: MainPid) -> Result<Option<MainPid>, String> {
-        Ok(Some(pid))
+    fn open(&self, pid: MainPid) -> Result<MainPid, Errno> {
+        Ok(pid)
     }
 
     fn inspect(&self, _: &MainPid) -> MainProcess {
@@ -306,26 +317,19 @@ impl Host for Still {
         self.group.clone()
     }
 
-    fn group_ids(&self, group: &ControlGroup) -> Result<HashSet<u64>, String> {
-        Ok(self
-            .groups
-            .get(group.as_str())
-            .copied()
-            .into_iter()
-            .collect())
-    }
-
-    fn path_of_group(&self, id: u64) -> Result<Option<String>, String> {
+    fn path_of_group(&self, id: u64, _: &ControlGroup) -> Result<String, String> {
         let mut groups = self.groups.iter();
-        Ok(groups
-            .find(|(_, known)| **known == id)
-            .map(|(path, _)| path.clone()))
+        let found = groups.find(|(_, known)| **known == id);
+        found
+            .map(|(path, _)| path.clone())
+            .ok_or_else(|| "its group no longer exists".to_owned())
     }
 
     fn read_sockets(&self, connections: bool) -> Result<Reading, String> {
-        if let Some((listeners, _)) = &self.unix {
+        if let Some(listeners) = &self.unix {
             return Ok(Reading::Unix {
                 at: at(NOW),
+                path: "/run/demo.sock".to_owned(),
                 listeners: listeners.clone(),
             });
         }
@@ -335,7 +339,7 @@ impl Host for Still {
             .filter(|row| row.state == TcpState::Listen)
             .copied();
         let listeners_after: Vec<_> = listeners.collect();
-        Ok(Reading::Tcp(TcpReading {
+        Ok(Reading::Tcp {
             at: at(NOW),
             rows: if connections {
                 rows
@@ -343,20 +347,11 @@ impl Host for Still {
                 listeners_after.clone()
             },
             listeners_after,
-        }))
+        })
     }
 
-    fn unix_owner(
-        &self,
-        _: &ControlGroup,
-        _: Option<&ControlGroup>,
-        _: &[UnixListener],
-    ) -> (String, Result<Owner, String>) {
-        let owner = self.unix.as_ref().map(|(_, owner)| owner.clone());
-        (
-            "/run/demo.sock".to_owned(),
-            owner.unwrap_or(Ok(Owner::Unit)),
-        )
+    fn unix_groups(&self, _: &ControlGroup, _: &[UnixListener]) -> Vec<Result<String, String>> {
+        self.unix_groups.clone()
     }
 
     fn parked(&self) -> Vec<ParkedRequest> {

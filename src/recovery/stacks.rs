@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use nix::sys::signal::Signal;
 
 use super::cgroup::ControlGroup;
-use super::facts::{Group, Signals};
+use super::facts::Group;
 use super::pidfd::PidFd;
 use super::processes;
 use crate::manifest::{RecoveryPlan, Scope};
@@ -60,11 +60,10 @@ pub(super) const fn journalctl(scope: Scope) -> &'static str {
     }
 }
 
-/// Whether a process has a handler for `signal` that would run, so that it does not die of the signal, ignore it,
-/// or leave it pending.
-pub(super) fn catches(signals: Signals, signal: Signal) -> bool {
-    let bit = 1_u64 << (signal as u32 - 1);
-    signals.caught & bit != 0 && signals.blocked & bit == 0
+/// Whether a process that would handle these signals would run a handler for `signal`, so that it does not die of
+/// the signal, ignore it, or leave it pending.
+pub(super) fn catches(handled: u64, signal: Signal) -> bool {
+    handled & 1 << (signal as u32 - 1) != 0
 }
 
 /// Sends `signal` to every process of `group`, whose path is `path`, that catches it, and returns their PIDs. A
@@ -72,19 +71,21 @@ pub(super) fn catches(signals: Signals, signal: Signal) -> bool {
 pub(super) fn ask(group: &Group, path: &ControlGroup, signal: Signal, own_pid: u32) -> Vec<u32> {
     // Read again, because the PID could have been reused before the descriptor was opened.
     let still_catches = |pid| {
-        processes::signals(pid).is_some_and(|signals| catches(signals, signal))
-            && processes::group_of(pid).is_some_and(|group| path.contains(&group))
+        processes::vitals(pid).is_some_and(|vitals| {
+            catches(vitals.status.handled, signal)
+                && vitals.group.is_some_and(|group| path.contains(&group))
+        })
     };
     let mut asked: Vec<u32> = (group.members.iter())
         .filter(|member| member.pid > 1 && member.pid != own_pid)
-        .filter(|member| catches(member.signals, signal))
+        .filter(|member| catches(member.handled, signal))
         .map(|member| member.pid)
         .collect();
     // One after the other, so that their output stays readable if they share a pipe.
     let gap = GAPS / u32::try_from(asked.len()).unwrap_or(u32::MAX).max(1);
     asked.retain(|&pid| {
         let sent = PidFd::open(pid)
-            .is_ok_and(|process| still_catches(pid) && process.signal(signal).is_ok());
+            .is_ok_and(|process| still_catches(pid) && process.signal(Some(signal)).is_ok());
         if sent {
             thread::sleep(gap.min(GAP));
         }
@@ -99,17 +100,10 @@ mod tests {
     use crate::recovery::samples::context;
 
     #[test]
-    fn catches_requires_a_handler_that_is_not_blocked() {
-        let signals = |caught, blocked| Signals { caught, blocked };
+    fn catches_requires_a_handler() {
         let usr1 = 1 << (libc::SIGUSR1 - 1);
-        for (signals, expected) in [
-            (signals(usr1, 0), true),
-            (signals(usr1, usr1), false),
-            (signals(0, 0), false),
-            (signals(!usr1, 0), false),
-            (signals(u64::MAX, !usr1), true),
-        ] {
-            assert_eq!(catches(signals, Signal::SIGUSR1), expected, "{signals:?}");
+        for (handled, expected) in [(usr1, true), (u64::MAX, true), (0, false), (!usr1, false)] {
+            assert_eq!(catches(handled, Signal::SIGUSR1), expected, "{handled:x}");
         }
     }
 

@@ -170,7 +170,7 @@ fn no_stacks(context: &Context, facts: &Facts) -> Option<String> {
         return None;
     };
     let mut members = facts.group.as_ref().ok()?.members.iter();
-    if members.any(|member| stacks::catches(member.signals, signal)) {
+    if members.any(|member| stacks::catches(member.handled, signal)) {
         return None;
     }
     let (name, name_of_signal) = (context.unit(), signal.as_str());

@@ -4,7 +4,7 @@ use super::super::samples::{
     parked, with_queue,
 };
 use super::super::sockets::queue::QueueHistory;
-use super::super::sockets::table::TcpState;
+use super::super::sockets::tcp::TcpState;
 use super::*;
 
 fn soon() -> Monotonic {
@@ -39,12 +39,10 @@ fn listener_adds_up_the_queues_and_names_the_owner() {
         ),
         (Owner::Manager(Vec::new()), Some("the service manager")),
         (Owner::Foreign("/other".to_owned()), Some("/other")),
-        (Owner::Removed, None),
     ] {
         let facts = TcpFacts {
             rows: vec![waiting(1, 100), waiting(2, 29), row("127.0.0.2:80", 3)],
             owners: [(7, owner)].into(),
-            ..TcpFacts::default()
         };
         let seen = tcp_listener(&facts, &[server, server], "demo.service");
         assert_eq!(seen.accept_queue, Some(129));
@@ -61,10 +59,7 @@ fn parked_requests_are_counted_by_how_far_they_got() {
     let mut machine = Still::hung();
     let rows = machine.rows.as_mut().unwrap();
     rows.push(in_group(accepted(connection(3, 50_001)), GROUP));
-    rows.push(in_state(
-        accepted(connection(4, 50_002)),
-        TcpState::FinWait2,
-    ));
+    rows.push(in_state(accepted(connection(4, 50_002)), TcpState::Closed));
     let mut pending = parked(50_003);
     pending.reach = Reach::Unconnected;
     machine

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::super::MainPid;
-use super::super::facts::{Context, Disturbance, Facts, MainProcess};
-use super::{Answer, Objection, refuse, the_process};
+use super::super::facts::{Context, Facts, MainProcess};
+use super::{Answer, Objection, refuse, refuse_for, the_process};
 use crate::clock::Monotonic;
 use crate::escape::escape;
 
@@ -63,31 +63,27 @@ pub(super) fn too_young(context: &Context, facts: &Facts) -> Answer {
     }
     let same = facts.unit.invocation() == facts.first().unit.invocation();
     let judged = if same { facts } else { facts.first() };
-    let age = judged
-        .at
-        .since(judged.unit.moment("StateChangeTimestampMonotonic")?);
-    if age < min_uptime {
-        return refuse(format!(
+    let changed = judged.unit.moment("StateChangeTimestampMonotonic")?;
+    let age = judged.at.since(changed);
+    refuse_for((age < min_uptime).then(|| {
+        format!(
             "{} was reloaded {} s ago, less than min_uptime_seconds ({}): its processes may still be starting",
             context.unit(),
             age.as_secs(),
             min_uptime.as_secs_f64()
-        ));
-    }
-    Ok(())
+        )
+    }))
 }
 
 pub(super) fn restarted(context: &Context, facts: &Facts) -> Answer {
-    let Some(sweep_began) = context.hung_since else {
-        return Ok(());
-    };
-    if started(facts)? <= sweep_began {
-        return Ok(());
-    }
-    refuse(format!(
-        "{} started after this sweep began: it is not the process that hung",
-        the_process(facts)
-    ))
+    let started = started(facts)?;
+    let is_new = context
+        .hung_since
+        .is_some_and(|sweep_began| started > sweep_began);
+    refuse_for(is_new.then(|| {
+        let process = the_process(facts);
+        format!("{process} started after this sweep began: it is not the process that hung")
+    }))
 }
 
 pub(super) fn changed(context: &Context, facts: &Facts) -> Answer {
@@ -100,12 +96,9 @@ pub(super) fn changed(context: &Context, facts: &Facts) -> Answer {
         ));
     }
     // The PID alone proves nothing: the next process may have the same one.
-    if before.invocation()? != invocation {
-        return refuse(format!(
-            "{name} was restarted between two observations (its InvocationID changed)"
-        ));
-    }
-    Ok(())
+    refuse_for((before.invocation()? != invocation).then(|| {
+        format!("{name} was restarted between two observations (its InvocationID changed)")
+    }))
 }
 
 pub(super) fn gone(_: &Context, facts: &Facts) -> Answer {
@@ -115,7 +108,7 @@ pub(super) fn gone(_: &Context, facts: &Facts) -> Answer {
     let process = the_process(facts);
     match &facts.process {
         MainProcess::Gone(how) => refuse(format!("{process} was gone before the signal: {how}")),
-        MainProcess::Alive(vitals) if vitals.kill_pending => refuse(format!(
+        MainProcess::Alive(vitals) if vitals.status.kill_pending => refuse(format!(
             "{process} already has a pending SIGKILL (state {}){}",
             vitals.state,
             if vitals.state == 'D' {
@@ -134,26 +127,20 @@ pub(super) fn gone(_: &Context, facts: &Facts) -> Answer {
 }
 
 pub(super) fn traced(_: &Context, facts: &Facts) -> Answer {
-    let members = &facts.group.as_ref().map_err(Clone::clone)?.members;
-    for member in members {
-        let how = match member.disturbance {
-            None => continue,
-            Some(Disturbance::Tracer(tracer)) => format!("is traced by process {tracer}"),
-            Some(Disturbance::TracingStop) => "is held by a tracer (state t)".to_owned(),
-            Some(Disturbance::CoreDump) => "is dumping core".to_owned(),
-        };
-        return refuse(format!(
-            "process {} of the unit {how}: wait until this has finished",
+    let mut members = facts.group.as_ref().map_err(Clone::clone)?.members.iter();
+    refuse_for(members.find_map(|member| {
+        let disturbance = member.disturbance.as_ref()?;
+        Some(format!(
+            "process {} of the unit {disturbance}: wait until this has finished",
             member.pid
-        ));
-    }
-    Ok(())
+        ))
+    }))
 }
 
 pub(super) fn uninterruptible(_: &Context, facts: &Facts) -> Answer {
-    let waits = |process: &MainProcess| matches!(process, MainProcess::Alive(vitals) if vitals.state == 'D');
-    let before = facts.earlier.as_ref();
-    if waits(&facts.process) && before.is_some_and(|before| waits(&before.process)) {
+    let waits =
+        |facts: &Facts| matches!(&facts.process, MainProcess::Alive(vitals) if vitals.state == 'D');
+    if waits(facts) && facts.earlier.as_deref().is_some_and(waits) {
         return refuse(format!(
             "{} waits inside the kernel for a device or a network file system (state D): a signal would only take effect once that wait is over, when the process may go on by itself",
             the_process(facts)
@@ -163,19 +150,14 @@ pub(super) fn uninterruptible(_: &Context, facts: &Facts) -> Answer {
 }
 
 pub(super) fn starved(context: &Context, _: &Facts) -> Answer {
-    match context.starved {
-        None => Ok(()),
-        Some(gap) => refuse(format!(
-            "this program itself was starved: it was kept from running for {:.1} s while the core was probed, so its timeouts prove nothing",
-            gap.as_secs_f64()
-        )),
-    }
+    refuse_for(context.starved.map(|gap| format!(
+        "this program itself was starved: it was kept from running for {:.1} s while the core was probed, so its timeouts prove nothing",
+        gap.as_secs_f64()
+    )))
 }
 
 /// The start of the main process of the first observation.
-fn started(facts: &Facts) -> Result<Monotonic, Objection> {
-    Ok(facts
-        .first()
-        .unit
-        .moment("ExecMainStartTimestampMonotonic")?)
+fn started(facts: &Facts) -> Result<Monotonic, String> {
+    let unit = &facts.first().unit;
+    unit.moment("ExecMainStartTimestampMonotonic")
 }

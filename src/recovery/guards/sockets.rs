@@ -6,10 +6,8 @@ use std::net::SocketAddr;
 
 use super::super::facts::{Context, CpuTimes, Facts, Sockets, TcpFacts};
 use super::super::sockets::owners::Owner;
-use super::super::sockets::queue::QueueHistory;
-use super::super::sockets::table::{TcpSocket, canonical, listeners, server_side, server_sides};
-use super::super::sockets::unix::UnixListener;
-use super::{Answer, Guard, Objection, Refusal, refuse};
+use super::super::sockets::tcp::{TcpSocket, canonical, listeners, server_side, server_sides};
+use super::{Answer, Guard, Objection, Refusal, refuse, refuse_for};
 use crate::escape::escape;
 use crate::sweep::{ParkedRequest, ParkedState, Reach};
 
@@ -17,18 +15,16 @@ use crate::sweep::{ParkedRequest, ParkedState, Reach};
 const MOVES: &str = "the backend has accepted a connection that had waited since the sweep began: it is overloaded, not hung";
 
 pub(super) fn answered(_: &Context, facts: &Facts) -> Answer {
-    late_answer(&facts.parked).map_or(Ok(()), refuse)?;
-    let Ok(Sockets::Tcp(tcp)) = &facts.sockets else {
-        return Ok(());
-    };
-    let mut rows = server_sides(&tcp.rows, &facts.parked);
-    match rows.find(|row| row.unacknowledged() > 0) {
-        None => Ok(()),
-        Some(row) => refuse(format!(
+    let rows = facts.sockets.as_ref().map_or(&[][..], Sockets::rows);
+    let mut rows = server_sides(rows, &facts.parked);
+    let written = || {
+        let row = rows.find(|row| row.unacknowledged() > 0)?;
+        Some(format!(
             "the backend has written an answer to a parked request ({} bytes), but it has not arrived: look for a packet filter",
             row.unacknowledged()
-        )),
-    }
+        ))
+    };
+    refuse_for(late_answer(&facts.parked).or_else(written))
 }
 
 /// Whether a byte has arrived on one of these requests.
@@ -50,13 +46,6 @@ pub(crate) fn late_sign(parked: &[ParkedRequest]) -> Option<Refusal> {
 fn connected_late(parked: &[ParkedRequest]) -> bool {
     let mut states = parked.iter().map(|request| request.state);
     states.any(|state| state == ParkedState::ConnectedLate)
-}
-
-pub(super) fn not_local(context: &Context, _: &Facts) -> Answer {
-    match &context.not_local {
-        None => Ok(()),
-        Some(why) => refuse(why.clone()),
-    }
 }
 
 pub(super) fn foreign_listener(context: &Context, facts: &Facts) -> Answer {
@@ -99,22 +88,13 @@ fn own_address(context: &Context, facts: &Facts, tcp: &TcpFacts, address: Socket
             context.unit()
         ));
     }
-    (served_by.into_iter()).try_for_each(|socket| own_socket(context.unit(), tcp, socket, address))
-}
-
-fn own_socket(unit: &str, tcp: &TcpFacts, socket: &TcpSocket, address: SocketAddr) -> Answer {
-    let Some(id) = socket.group else {
-        return Err(Objection::Unreadable(format!(
+    served_by.into_iter().try_for_each(|socket| {
+        let owner = socket.group.and_then(|group| tcp.owners.get(&group)).ok_or_else(|| format!(
             "the kernel does not show the control group of the listener at {address} (it needs Linux 5.10 with CONFIG_SOCK_CGROUP_DATA)"
-        )));
-    };
-    let Some(owner) = tcp.owners.get(&id) else {
-        return Err(Objection::Unreadable(format!(
-            "the owner of the listener at {address} is unknown"
-        )));
-    };
-    own(unit, owner, &address, |listen| {
-        names_address(listen, tcp, socket)
+        ))?;
+        own(context.unit(), owner, &address, |listen| {
+            names_address(listen, tcp, socket)
+        })
     })
 }
 
@@ -126,11 +106,6 @@ fn own(unit: &str, owner: &Owner, place: &dyn Display, names: impl Fn(&String) -
         Owner::Manager(listed) if listed.iter().any(names) => return Ok(()),
         Owner::Manager(_) => "the service manager itself".to_owned(),
         Owner::Foreign(path) => unit_of(path),
-        Owner::Removed => {
-            return Err(Objection::Unreadable(format!(
-                "the listener at {place} was created by a control group that no longer exists (inherited, or kept in a file descriptor store), so its owner is unknown"
-            )));
-        }
         Owner::Unknown(why) => {
             return Err(Objection::Unreadable(format!(
                 "the owner of the listener at {place} is unknown: {}",
@@ -143,15 +118,12 @@ fn own(unit: &str, owner: &Owner, place: &dyn Display, names: impl Fn(&String) -
     ))
 }
 
-/// Whether `listen`, an entry of `Listen=`, is the address that the listener behind `socket` is bound
-/// to.
+/// Whether `listen`, an entry of `Listen=`, is the address to which the listener behind `socket` is bound.
 fn names_address(listen: &str, tcp: &TcpFacts, socket: &TcpSocket) -> bool {
-    let Ok(listen) = listen.parse::<SocketAddr>() else {
-        return false;
-    };
-    listeners(&tcp.rows, socket.local)
-        .iter()
-        .any(|listener| listener.group == socket.group && listener.local == canonical(listen))
+    let mut listeners = listeners(&tcp.rows, socket.local).into_iter();
+    listen.parse().is_ok_and(|listen| {
+        listeners.any(|bound| bound.group == socket.group && bound.local == canonical(listen))
+    })
 }
 
 /// The unit in the path of a control group, or the path.
@@ -173,105 +145,75 @@ pub(super) fn not_reached(context: &Context, facts: &Facts) -> Answer {
         .filter(|request| request.first_attempt && Some(request.round) == round);
     let sockets = facts.sockets.as_ref().map_err(Clone::clone)?;
     let before = facts.first().sockets.as_ref().map_err(Clone::clone)?;
-    if context.no_handshake && reads_everything(&facts.parked, sockets) {
+    if context.no_handshake && reads_everything(&facts.parked, sockets.rows()) {
         return refuse(format!(
             "{} reads all that arrives at the port, but sends no byte of a TLS handshake, so no request has reached it: the port seems to speak another protocol; if that is plain HTTP, give base_url with http://",
             context.unit()
         ));
     }
-    if first_attempts.any(|request| has_reached(request, sockets, before)) {
-        return Ok(());
-    }
-    refuse(format!(
+    // It had reached the backend's socket when it timed out, or waited for a full accept queue, and still does.
+    let has_reached = |request: &ParkedRequest| match request.reach {
+        Reach::Connected => false,
+        Reach::Acknowledged => [sockets, before].iter().all(|at| is_open(request, at)),
+        Reach::Unconnected => {
+            let (place, queues) = (request.remote(), &facts.queues);
+            queues.was_full(place, request.timed_out)
+                && facts.first().queues.is_full(place)
+                && queues.is_full(place)
+        }
+    };
+    refuse_for((!first_attempts.any(has_reached)).then(|| format!(
         "no core request is seen to have reached {}, although its accept queue was not full: a packet filter may have caused the silence (check \"nft list ruleset\", and IPAddressDeny= and IPAddressAllow= of the units), the backend has closed the connections, or its queue has just begun to move",
         context.unit()
-    ))
+    )))
 }
 
 /// Whether a process has accepted and read each parked request, so that its event loop lives.
-fn reads_everything(parked: &[ParkedRequest], sockets: &Sockets) -> bool {
-    let Sockets::Tcp(tcp) = sockets else {
-        return false;
-    };
-    let rows = server_sides(&tcp.rows, parked);
-    let open: Vec<_> = rows.filter(|row| row.is_open()).collect();
-    let is_read = |row: &&TcpSocket| row.accepted() && row.receive_queue == 0;
-    !open.is_empty() && open.iter().all(is_read)
+fn reads_everything(parked: &[ParkedRequest], rows: &[TcpSocket]) -> bool {
+    let mut open = server_sides(rows, parked)
+        .filter(|row| row.is_open())
+        .peekable();
+    open.peek().is_some() && open.all(|row| row.accepted() && row.receive_queue == 0)
 }
 
-/// Whether this request had reached the backend's socket when it timed out, or waited for a full accept queue,
-/// and still does.
-fn has_reached(request: &ParkedRequest, now: &Sockets, before: &Sockets) -> bool {
-    match request.reach {
-        Reach::Connected => false,
-        Reach::Acknowledged => match (request.connection, now, before) {
-            (Some(connection), Sockets::Tcp(now), Sockets::Tcp(before)) => [now, before]
-                .iter()
-                .all(|tcp| server_side(&tcp.rows, &connection).is_some_and(TcpSocket::is_open)),
-            (None, Sockets::Unix(_), Sockets::Unix(_)) => request.state != ParkedState::Ended,
-            _ => false,
-        },
-        Reach::Unconnected => {
-            let (queues, full) = match (now, before) {
-                (Sockets::Tcp(now), Sockets::Tcp(before)) => {
-                    let is_full = |tcp: &TcpFacts| {
-                        let listeners = request.remote().map(|to| listeners(&tcp.rows, to));
-                        // With SO_REUSEPORT the kernel may have chosen any of them.
-                        (listeners.unwrap_or_default().iter()).any(|listener| listener.is_full())
-                    };
-                    (&now.queues, is_full(now) && is_full(before))
-                }
-                (Sockets::Unix(now), Sockets::Unix(before)) => {
-                    let is_full =
-                        |listeners: &[UnixListener]| listeners.iter().any(UnixListener::is_full);
-                    (
-                        &now.queues,
-                        is_full(&now.listeners) && is_full(&before.listeners),
-                    )
-                }
-                _ => return false,
-            };
-            full && queues.was_full(request.remote(), request.timed_out)
+/// Whether the server's end of this request is open. Over a UNIX socket, our own end shows that.
+fn is_open(request: &ParkedRequest, sockets: &Sockets) -> bool {
+    match (request.connection, sockets) {
+        (Some(connection), Sockets::Tcp(tcp)) => {
+            server_side(&tcp.rows, &connection).is_some_and(TcpSocket::is_open)
         }
+        (None, Sockets::Unix(_)) => request.state != ParkedState::Ended,
+        (Some(_), Sockets::Unix(_)) | (None, Sockets::Tcp(_)) => false,
     }
 }
 
 pub(super) fn busy(context: &Context, facts: &Facts) -> Answer {
-    let moved = queues(facts)?.has_moved(&context.addresses);
-    if moved || connected_late(&facts.parked) {
+    facts.sockets.as_ref().map_err(Clone::clone)?;
+    if facts.queues.has_moved(&context.addresses) || connected_late(&facts.parked) {
         return refuse(MOVES.to_owned());
     }
     // The first observation reads the queue once itself.
-    if !queues(facts.first())?.is_series() {
+    if !facts.first().queues.is_series() {
         return Err(Objection::Unreadable(
             "the accept queue was not read in time, while the core was probed".to_owned(),
         ));
     }
     let cpu = |facts: &Facts| facts.group.as_ref().ok()?.cpu;
-    match cpu(facts.first()).zip(cpu(facts)) {
-        Some((first, now)) => has_cpu_time(first, now),
-        None => Ok(()),
-    }
+    let times = cpu(facts.first()).zip(cpu(facts));
+    refuse_for(times.and_then(|(first, now)| lack_of_cpu_time(first, now)))
 }
 
-fn queues(facts: &Facts) -> Result<&QueueHistory, Objection> {
-    Ok(match facts.sockets.as_ref().map_err(Clone::clone)? {
-        Sockets::Tcp(tcp) => &tcp.queues,
-        Sockets::Unix(unix) => &unix.queues,
-    })
-}
-
-/// Whether the unit's processes, if they have work, get the CPU.
-fn has_cpu_time(first: CpuTimes, now: CpuTimes) -> Answer {
+/// The refusal, if the unit's processes have work and do not get the CPU.
+fn lack_of_cpu_time(first: CpuTimes, now: CpuTimes) -> Option<String> {
     let elapsed = now.at.since(first.at);
     let waited = now.waited.saturating_sub(first.waited);
     let used = now.used.saturating_sub(first.used);
     // The reported wait is a mean over the processors, and sometimes little more than half of the true
     // one; the CPU time used is exact.
     if elapsed.is_zero() || waited * 2 < elapsed || used * 10 > elapsed {
-        return Ok(());
+        return None;
     }
-    refuse(format!(
+    Some(format!(
         "the unit's processes have work, but had a CPU for {:.2} of the last {:.2} s, and waited for one for {:.2} s: the backend is overloaded, not hung (raise its CPUQuota=, or reduce the load on this machine)",
         used.as_secs_f64(),
         elapsed.as_secs_f64(),

@@ -1,16 +1,15 @@
 use std::time::Duration;
 
 use super::super::facts::CpuTimes;
-use super::super::facts::{Disturbance, MainProcess};
+use super::super::facts::MainProcess;
 use super::super::gatherer::Gatherer;
 use super::super::samples::{
-    GROUP, NOW, Still, at, connection, context, in_group, in_state, listener, member, parked, unit,
-    vitals, with_queue,
+    GROUP, NOW, OWN_PATH, Still, at, connection, context, in_group, in_state, listener, member,
+    parked, unit, vitals, with_queue,
 };
-use super::super::sockets::owners::Owner;
+use super::super::sockets::Reading;
 use super::super::sockets::queue::QueueHistory;
-use super::super::sockets::reader::{Reading, TcpReading};
-use super::super::sockets::table::TcpState;
+use super::super::sockets::tcp::TcpState;
 use super::super::sockets::unix::UnixListener;
 use super::*;
 use crate::manifest::Scope;
@@ -20,11 +19,11 @@ use crate::sweep::{ParkedState, Reach};
 fn one_reading() -> QueueHistory {
     let mut queues = QueueHistory::default();
     let rows = vec![listener("127.0.0.1:80", 1)];
-    let reading = Reading::Tcp(TcpReading {
+    let reading = Reading::Tcp {
         at: at(NOW - 90),
         listeners_after: rows.clone(),
         rows,
-    });
+    };
     queues.record(&["127.0.0.1:80".parse().unwrap()], &reading);
     queues
 }
@@ -109,7 +108,7 @@ fn a_plain_hang_passes_every_guard() {
 #[test]
 fn the_guards_are_those_of_the_documentation_in_its_order() {
     let unreadable = (Guard::UNREADABLE.name(), LASTING);
-    let rows = TABLE.iter().map(|row| (row.guard.name(), row.lasting));
+    let rows = TABLE.iter().map(|(name, lasting, _)| (*name, *lasting));
     let guards: Vec<_> = rows.chain([unreadable]).collect();
     let documentation = include_str!("../../../docs/recovery.md");
     let documented: Vec<_> = documentation
@@ -203,7 +202,7 @@ fn what_proc_shows_of_the_main_process_is_read() {
     process(MainProcess::Gone("it has died")).refuses("gone", "it has died");
     let pending = |state| {
         alive(move |vitals| {
-            vitals.kill_pending = true;
+            vitals.status.kill_pending = true;
             vitals.state = state;
         })
     };
@@ -221,6 +220,9 @@ fn what_proc_shows_of_the_main_process_is_read() {
     let stuck = || alive(|vitals| vitals.state = 'D');
     process(stuck()).refuses("uninterruptible", "state D");
     Fixture::changed_later(|machine| machine.process = stuck()).passes();
+    let mut over = Fixture::hung();
+    over.first.process = stuck();
+    over.passes();
     let mut first = process(stuck()).facts();
     first.earlier = None;
     assert_eq!(
@@ -235,8 +237,8 @@ fn a_process_that_is_no_child_of_its_manager_is_left_alone() {
     let child_of = |pid, group: Option<&str>| {
         let group = group.map(str::to_owned);
         let process = alive(|vitals| {
-            vitals.parent.pid = pid;
-            vitals.parent.group.clone_from(&group);
+            vitals.status.parent = pid;
+            vitals.parent_group.clone_from(&group);
         });
         Fixture::changed(move |machine| machine.process = process.clone())
     };
@@ -244,11 +246,10 @@ fn a_process_that_is_no_child_of_its_manager_is_left_alone() {
     let user = |pid, group| {
         let mut fixture = child_of(pid, group);
         fixture.context.plan.scope = Scope::User;
-        fixture.context.user_manager = Some(500);
         fixture
     };
-    user(500, None).passes();
     user(501, Some("/init.scope")).passes();
+    user(1, Some("/init.scope")).refuses("no_restart", "child of process 1,");
     user(501, Some("/user.slice/init.scope")).refuses("no_restart", "child of process 501");
     user(501, Some("/system.slice/demo.service")).refuses("no_restart", "child of process 501");
     user(501, None).refuses("unreadable", "process 501");
@@ -268,7 +269,7 @@ fn an_answer_to_a_parked_request_spares_the_backend() {
     // A FIN is no answer.
     let closed = Fixture::changed(|machine| {
         let rows = machine.rows.as_mut().unwrap();
-        rows[1] = in_state(rows[1], TcpState::FinWait1);
+        rows[1] = in_state(rows[1], TcpState::Closed);
         rows[1].send_queue = 1;
         rows.push(in_group(connection(3, 50_001), GROUP));
         machine.parked.push(parked(50_001));
@@ -281,7 +282,9 @@ fn the_listener_must_be_the_units_own() {
     // The server's end of a parked request decides.
     let mut other = Fixture::changed(|machine| {
         machine.rows.as_mut().unwrap()[1].group = Some(8);
-        machine.groups = [("/system.slice/nginx.service".to_owned(), 8)].into();
+        machine
+            .groups
+            .insert("/system.slice/nginx.service".to_owned(), 8);
     });
     other.refuses("foreign_listener", "belongs to nginx.service");
     // Without one, every listener does.
@@ -292,10 +295,10 @@ fn the_listener_must_be_the_units_own() {
     );
     let reuse = Fixture::changed(|machine| {
         let rows = machine.rows.as_mut().unwrap();
-        rows[1].state = TcpState::FinWait2;
+        rows[1].state = TcpState::Closed;
         rows[1].group = None;
         rows.push(in_group(listener("127.0.0.1:80", 9), 8));
-        machine.groups = [("/a/b".to_owned(), 8)].into();
+        machine.groups.insert("/a/b".to_owned(), 8);
     });
     reuse.refuses("foreign_listener", "control group /a/b");
     // Where several serve the address, each has to be the unit's own.
@@ -304,7 +307,9 @@ fn the_listener_must_be_the_units_own() {
         rows.push(in_group(listener("127.0.0.1:80", 9), 8));
         rows.push(in_group(connection(3, 50_001), 8));
         machine.parked.push(parked(50_001));
-        machine.groups = [("/system.slice/old.service".to_owned(), 8)].into();
+        machine
+            .groups
+            .insert("/system.slice/old.service".to_owned(), 8);
     });
     shared.refuses("foreign_listener", "belongs to old.service");
     let group =
@@ -331,7 +336,7 @@ fn a_socket_unit_that_triggers_the_unit_may_own_the_listener() {
                 "Id=demo.socket\nLoadState=loaded\nActiveState=active\nControlGroup=/system.slice/demo.socket\nListen={listen}\n"
             );
             machine.neighbours = super::super::systemd::Unit::parse_all(text.as_bytes());
-            machine.groups = [(path.to_owned(), id)].into();
+            machine.groups.insert(path.to_owned(), id);
             let rows = machine.rows.as_mut().unwrap();
             rows.iter_mut().for_each(|row| row.group = Some(8));
         })
@@ -342,6 +347,17 @@ fn a_socket_unit_that_triggers_the_unit_may_own_the_listener() {
     socket("127.0.0.1:80 (Stream)", "/init.scope", 8).passes();
     socket("127.0.0.1:81 (Stream)", "/init.scope", 8)
         .refuses("foreign_listener", "the service manager itself");
+    // Process 1 listens for a unit that does not run yet.
+    let mut idle = socket("127.0.0.1:80 (Stream)", "/init.scope", 8);
+    idle.context.hung_since = None;
+    for machine in [&mut idle.first, &mut idle.now] {
+        machine.unit = Ok(unit(&[
+            ("TriggeredBy", "demo.socket"),
+            ("ActiveState", "inactive"),
+            ("MainPID", "0"),
+        ]));
+    }
+    assert_eq!(lasting_refusals(&idle.context, &idle.facts()), [""; 0]);
 }
 
 #[test]
@@ -360,7 +376,7 @@ fn a_request_must_have_reached_the_socket() {
     fixture.refuses("not_reached", "");
     Fixture::changed(|machine| {
         let rows = machine.rows.as_mut().unwrap();
-        rows[1] = in_state(rows[1], TcpState::FinWait2);
+        rows[1] = in_state(rows[1], TcpState::Closed);
     })
     .refuses("not_reached", "");
     // Only the last round counts.
@@ -402,11 +418,11 @@ fn a_full_queue_reaches_a_request_that_could_not_connect() {
     };
     let reading = |seconds, waiting| {
         let listener = with_queue(listener("127.0.0.1:80", 1), waiting);
-        Reading::Tcp(TcpReading {
+        Reading::Tcp {
             at: at(seconds),
             rows: vec![listener],
             listeners_after: vec![listener],
-        })
+        }
     };
     let address = ["127.0.0.1:80".parse().unwrap()];
     // The attempt timed out 50 s ago.
@@ -421,10 +437,17 @@ fn a_full_queue_reaches_a_request_that_could_not_connect() {
             fixture.refusal()
         );
     }
-    let mut fixture = Fixture::changed(full);
-    fixture.queues.record(&address, &reading(NOW - 55, 129));
-    fixture.first.rows.as_mut().unwrap()[0].receive_queue = 128;
-    fixture.refuses("not_reached", "");
+    for first_has_room in [true, false] {
+        let mut fixture = Fixture::changed(full);
+        fixture.queues.record(&address, &reading(NOW - 55, 129));
+        fixture.queues.record(&address, &reading(NOW - 45, 129));
+        let machine = match first_has_room {
+            true => &mut fixture.first,
+            false => &mut fixture.now,
+        };
+        machine.rows.as_mut().unwrap()[0].receive_queue = 128;
+        fixture.refuses("not_reached", "");
+    }
 }
 
 #[test]
@@ -440,11 +463,11 @@ fn a_queue_that_moves_belongs_to_an_overloaded_backend() {
     for (seconds, row) in [(0, 0), (1, 0), (2, 900)] {
         let mut waiting = connection(5, 60_000);
         waiting.inode = row;
-        let reading = Reading::Tcp(TcpReading {
+        let reading = Reading::Tcp {
             at: at(seconds),
             rows: vec![listener("127.0.0.1:80", 1), waiting],
             listeners_after: vec![listener("127.0.0.1:80", 1)],
-        });
+        };
         moved.queues.record(&address, &reading);
     }
     moved.refuses("busy", "accepted a connection that had waited");
@@ -484,24 +507,36 @@ fn a_backend_without_cpu_time_is_overloaded() {
 
 #[test]
 fn a_unix_socket_is_judged_by_its_listener_and_its_connections() {
-    let unix = |owner: Result<Owner, String>| {
-        Fixture::changed(move |machine| {
+    let unix = |group: Result<&'static str, String>| {
+        let mut fixture = Fixture::changed(move |machine| {
             let listener = UnixListener {
                 inode: 5,
                 queue: Some((1, 128)),
                 waiting: vec![9],
+                ..UnixListener::default()
             };
-            machine.unix = Some((vec![listener], owner.clone()));
+            machine.unix = Some(vec![listener]);
+            machine.unix_groups = vec![group.clone().map(str::to_owned)];
             machine.parked[0].connection = None;
-        })
+        });
+        // As read once during the sweep.
+        fixture.queues.record(
+            &[],
+            &Reading::Unix {
+                at: at(NOW - 90),
+                path: String::new(),
+                listeners: fixture.now.unix.clone().unwrap(),
+            },
+        );
+        fixture
     };
-    unix(Ok(Owner::Unit)).passes();
-    unix(Ok(Owner::Foreign("/nginx.service".to_owned()))).refuses("foreign_listener", "nginx");
+    unix(Ok(OWN_PATH)).passes();
+    unix(Ok("/nginx.service")).refuses("foreign_listener", "nginx");
     unix(Err("why".to_owned())).refuses("unreadable", "/run/demo.sock is unknown: why");
-    let mut ended = unix(Ok(Owner::Unit));
+    let mut ended = unix(Ok(OWN_PATH));
     ended.now.parked[0].state = ParkedState::Ended;
     ended.refuses("not_reached", "");
-    let mut foreign = unix(Ok(Owner::Manager(Vec::new())));
+    let mut foreign = unix(Ok("/init.scope"));
     foreign.refuses("foreign_listener", "the service manager itself");
     let text = "Id=demo.socket\nLoadState=loaded\nActiveState=active\nControlGroup=/d.socket\nListen=/run/demo.sock (Stream)\n";
     for machine in [&mut foreign.first, &mut foreign.now] {
@@ -514,6 +549,15 @@ fn a_unix_socket_is_judged_by_its_listener_and_its_connections() {
         machine.neighbours = super::super::systemd::Unit::parse_all(legacy.as_bytes());
     }
     foreign.passes();
+    let mut replaced = foreign.now.clone();
+    let mut groups = ["/init.scope", "/nginx.service", OWN_PATH].map(|path| Ok(path.to_owned()));
+    for _ in 0..groups.len() {
+        groups.rotate_left(1);
+        replaced.unix_groups = groups.to_vec();
+        let mut fixture = Fixture::hung();
+        (fixture.first, fixture.now) = (replaced.clone(), replaced.clone());
+        fixture.refuses("foreign_listener", "nginx");
+    }
     for machine in [&mut foreign.first, &mut foreign.now] {
         let other = text.replace("demo.sock ", "other.sock ");
         machine.neighbours = super::super::systemd::Unit::parse_all(other.as_bytes());
@@ -522,7 +566,7 @@ fn a_unix_socket_is_judged_by_its_listener_and_its_connections() {
     // Before the first connection of a healthy run, nothing is known; of a hung backend, that refuses.
     let mut unknown = unix(Err("why".to_owned()));
     for machine in [&mut unknown.first, &mut unknown.now] {
-        machine.unix.as_mut().unwrap().0.clear();
+        machine.unix.as_mut().unwrap().clear();
     }
     unknown.refuses("unreadable", "why");
     unknown.context.hung_since = None;
@@ -530,42 +574,37 @@ fn a_unix_socket_is_judged_by_its_listener_and_its_connections() {
         lasting_refusals(&unknown.context, &unknown.facts()),
         [""; 0]
     );
-    let mut known = unix(Ok(Owner::Foreign("/nginx.service".to_owned())));
+    let mut known = unix(Ok("/nginx.service"));
     known.context.hung_since = None;
     assert_eq!(lasting_refusals(&known.context, &known.facts()).len(), 1);
     // No connection could be made, since the queue was full all the time.
-    let mut full = unix(Ok(Owner::Unit));
+    let mut full = unix(Ok(OWN_PATH));
     for machine in [&mut full.first, &mut full.now] {
         machine.parked[0].reach = Reach::Unconnected;
-        machine.unix.as_mut().unwrap().0[0].queue = Some((129, 128));
+        machine.unix.as_mut().unwrap()[0].queue = Some((129, 128));
     }
     full.refuses("not_reached", "");
     for seconds in [NOW - 55, NOW - 45] {
         let reading = Reading::Unix {
             at: at(seconds),
-            listeners: full.now.unix.as_ref().unwrap().0.clone(),
+            path: String::new(),
+            listeners: full.now.unix.as_ref().unwrap().clone(),
         };
         full.queues.record(&[], &reading);
     }
     full.passes();
-    full.first.unix.as_mut().unwrap().0[0].queue = Some((128, 128));
+    full.first.unix.as_mut().unwrap()[0].queue = Some((128, 128));
     full.refuses("not_reached", "");
 }
 
 #[test]
 fn a_debugger_a_core_dump_and_a_frozen_group_are_left_alone() {
-    for (disturbance, words) in [
-        (Disturbance::Tracer(99), "is traced by process 99"),
-        (Disturbance::TracingStop, "held by a tracer"),
-        (Disturbance::CoreDump, "is dumping core"),
-    ] {
-        let fixture = Fixture::changed(|machine| {
-            let mut other = member(4_712);
-            other.disturbance = Some(disturbance);
-            machine.group.as_mut().unwrap().members.push(other);
-        });
-        fixture.refuses("traced", words);
-    }
+    let disturbed = Fixture::changed(|machine| {
+        let mut other = member(4_712);
+        other.disturbance = Some("is dumping core".to_owned());
+        machine.group.as_mut().unwrap().members.push(other);
+    });
+    disturbed.refuses("traced", "process 4712 of the unit is dumping core: wait");
     let frozen = Fixture::changed(|machine| {
         machine.group.as_mut().unwrap().frozen = Some("/system.slice/demo.service/c".to_owned());
     });
@@ -641,7 +680,7 @@ fn lasting_refusals_are_those_that_a_healthy_backend_shows() {
         machine.unit = Ok(unit(&[("Restart", "no")]));
         machine.process = MainProcess::Hidden;
         machine.rows.as_mut().unwrap()[0].group = Some(8);
-        machine.groups = [("/nginx.service".to_owned(), 8)].into();
+        machine.groups.insert("/nginx.service".to_owned(), 8);
     });
     let [hidden, foreign, restart] = &several[..] else {
         panic!("{several:#?}");

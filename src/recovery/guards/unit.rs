@@ -2,7 +2,7 @@
 
 use super::super::facts::{Context, Facts, MainProcess};
 use super::super::systemd::systemctl;
-use super::{Answer, Objection, refuse, the_process};
+use super::{Answer, refuse, refuse_for, the_process};
 use crate::escape::escape;
 use crate::manifest::Scope;
 
@@ -46,15 +46,14 @@ pub(super) fn not_active(context: &Context, facts: &Facts) -> Answer {
 }
 
 pub(super) fn job_queued(context: &Context, facts: &Facts) -> Answer {
-    let Some(job) = facts.unit.job()? else {
-        return Ok(());
-    };
-    refuse(format!(
-        "job {} is queued for {}: it is already being started or stopped (\"{} list-jobs\" shows it)",
-        escape(job),
-        context.unit(),
-        systemctl(context.plan.scope)
-    ))
+    refuse_for(facts.unit.job()?.map(|job| {
+        format!(
+            "job {} is queued for {}: it is already being started or stopped (\"{} list-jobs\" shows it)",
+            escape(job),
+            context.unit(),
+            systemctl(context.plan.scope)
+        )
+    }))
 }
 
 pub(super) fn frozen(context: &Context, facts: &Facts) -> Answer {
@@ -70,13 +69,13 @@ pub(super) fn frozen(context: &Context, facts: &Facts) -> Answer {
             systemctl(context.plan.scope)
         ));
     }
-    match &facts.group.as_ref().map_err(Clone::clone)?.frozen {
-        None => Ok(()),
-        Some(group) => refuse(format!(
+    let frozen = &facts.group.as_ref().map_err(Clone::clone)?.frozen;
+    refuse_for(frozen.as_ref().map(|group| {
+        format!(
             "control group {} of {name} is frozen, as in a paused container: thaw it",
             escape(group)
-        )),
-    }
+        )
+    }))
 }
 
 pub(super) fn no_restart(context: &Context, facts: &Facts) -> Answer {
@@ -85,42 +84,25 @@ pub(super) fn no_restart(context: &Context, facts: &Facts) -> Answer {
 }
 
 /// A manager notices the death only of its own children (wait(2)). The manager is PID 1, or the user manager,
-/// which is in the `init.scope` of its own control group and serves its private socket.
+/// which is in the `init.scope` of its own control group.
 fn child_of_manager(context: &Context, facts: &Facts) -> Answer {
     let MainProcess::Alive(vitals) = &facts.process else {
         return Ok(());
     };
-    let parent = &vitals.parent;
+    let parent = vitals.status.parent;
     let is_manager = match context.plan.scope {
-        Scope::System => parent.pid == 1,
-        Scope::User if context.user_manager == Some(parent.pid) => true,
+        Scope::System => parent == 1,
         Scope::User => {
             let group = facts.unit.control_group()?;
-            let Some(path) = &parent.group else {
-                return Err(Objection::Unreadable(format!(
-                    "/proc does not show process {}, the parent of the main process",
-                    parent.pid
-                )));
-            };
-            let manages = path
-                .strip_suffix("init.scope")
-                .is_some_and(|above| group.as_str().starts_with(above));
-            parent.pid > 1 && manages
+            let path = vitals.parent_group.as_ref().ok_or_else(|| {
+                format!("/proc does not show process {parent}, the parent of the main process")
+            })?;
+            let above = path.strip_suffix("init.scope");
+            parent > 1 && above.is_some_and(|above| group.as_str().starts_with(above))
         }
     };
-    if is_manager {
-        return Ok(());
-    }
-    refuse(format!(
-        "{} is a child of process {}, not of the service manager, so systemd would not notice its death and a kill would turn a hang into an outage (usual causes: MAINPID= sent with sd_notify, or PIDFile= of a supervised process)",
-        the_process(facts),
-        parent.pid
-    ))
-}
-
-pub(super) fn manifest_writable(context: &Context, _: &Facts) -> Answer {
-    match &context.manifest_writable {
-        None => Ok(()),
-        Some(why) => refuse(why.clone()),
-    }
+    refuse_for((!is_manager).then(|| format!(
+        "{} is a child of process {parent}, not of the service manager, so systemd would not notice its death and a kill would turn a hang into an outage (usual causes: MAINPID= sent with sd_notify, or PIDFile= of a supervised process)",
+        the_process(facts)
+    )))
 }

@@ -5,7 +5,6 @@ use std::time::Duration;
 use super::Choices;
 use crate::manifest::Scope;
 use crate::recovery::cgroup::{self, ControlGroup};
-use crate::recovery::facts::Signals;
 use crate::recovery::proc::{self, Stat, Status};
 use crate::recovery::warnings::service_of;
 
@@ -101,10 +100,7 @@ fn status_survives_a_round_trip(name: &str, choices: &mut Choices<'_>) {
         dumping: choices.byte() % 2 == 1,
         kill_pending: choices.byte() % 2 == 1,
         resident: (choices.byte() % 4 != 3).then(|| choices.number() >> 10 << 10),
-        signals: Signals {
-            caught: choices.number(),
-            blocked: choices.number(),
-        },
+        handled: choices.number(),
     };
     let name = name.replace('\n', "\\n");
     let text = status_as_linux(&name, &status, choices.number());
@@ -149,8 +145,9 @@ fn status_as_linux(name: &str, status: &Status, pending: u64) -> String {
         status.parent,
         status.tracer,
         u8::from(status.dumping),
-        status.signals.blocked,
-        status.signals.caught
+        // Those that it catches and blocks are not handled.
+        pending & !status.handled,
+        pending | status.handled
     )
 }
 

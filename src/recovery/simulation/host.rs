@@ -1,22 +1,21 @@
 //! Implements [`Host`] with the simulated world, and checks each signal.
 
-use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
 
+use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
 use super::super::cgroup::ControlGroup;
 use super::super::evidence::ProcessEvidence;
 use super::super::facts::{Group, MainProcess, Member};
 use super::super::host::{Host, NotSent};
-use super::super::sockets::owners::Owner;
-use super::super::sockets::reader::Reading;
+use super::super::sockets::Reading;
 use super::super::sockets::unix::UnixListener;
 use super::super::systemd::Unit;
 use super::super::{MainPid, stacks};
 use super::faults::Fault;
 use super::network::ADDRESS;
-use super::readings::{MANAGER, MANAGER_PATH, OTHER, OTHER_PATH, OWN};
+use super::readings::{MANAGER, MANAGER_PATH, OTHER, OTHER_PATH, OWN, OWN_PATH};
 use super::watchdog::Watchdog;
 use super::world::{Mode, OnDumpSignal};
 use super::{Machine, Moment, Source};
@@ -73,7 +72,7 @@ impl Machine {
         let pid = world.service.main.unwrap_or(0);
         let now = main.map(|(_, does, _)| (pid, does)).into_iter();
         let now = now.chain(world.workers.iter().copied());
-        let catches = |member: &&Member| stacks::catches(member.signals, signal);
+        let catches = |member: &&Member| stacks::catches(member.handled, signal);
         let asked: Vec<(u32, OnDumpSignal)> = (group.members.iter().filter(catches))
             .filter_map(|member| now.clone().find(|(pid, _)| *pid == member.pid))
             .collect();
@@ -100,6 +99,18 @@ impl Machine {
         }
         asked
     }
+}
+
+/// The path of a control group.
+fn path_of(group: u64) -> Result<String, String> {
+    let paths = [
+        (OWN, OWN_PATH),
+        (OTHER, OTHER_PATH),
+        (MANAGER, MANAGER_PATH),
+    ];
+    let found = paths.into_iter().find(|(id, _)| *id == group);
+    let path = found.map(|(_, path)| path.to_owned());
+    path.ok_or_else(|| "its group no longer exists".to_owned())
 }
 
 impl Host for Watchdog {
@@ -144,10 +155,10 @@ impl Host for Watchdog {
         None
     }
 
-    fn open(&self, pid: MainPid) -> Result<Option<Held>, String> {
+    fn open(&self, pid: MainPid) -> Result<Held, Errno> {
         self.act(|machine| {
             if machine.world.has(Fault::OpenFails) {
-                return Err("cannot open a pidfd".to_owned());
+                return Err(Errno::EMFILE);
             }
             let record = &mut machine.records[self.me];
             record.observations_when_opened = record.observations;
@@ -156,7 +167,8 @@ impl Host for Watchdog {
             let identity = process.map(|process| process.identity);
             let note = format!("watchdog {} opens {pid}: #{identity:?}", self.me);
             machine.world.note(note);
-            Ok(identity.map(|identity| Held { pid, identity }))
+            let identity = identity.ok_or(Errno::ESRCH)?;
+            Ok(Held { pid, identity })
         })
     }
 
@@ -168,41 +180,22 @@ impl Host for Watchdog {
         self.act(|machine| machine.group(self.me))
     }
 
-    fn group_ids(&self, group: &ControlGroup) -> Result<HashSet<u64>, String> {
-        let is_manager = group.as_str() == MANAGER_PATH;
-        Ok(is_manager.then_some(MANAGER).into_iter().collect())
-    }
-
-    fn path_of_group(&self, id: u64) -> Result<Option<String>, String> {
-        Ok(match id {
-            OTHER => Some(OTHER_PATH.to_owned()),
-            MANAGER => Some(MANAGER_PATH.to_owned()),
-            _ => None,
-        })
+    fn path_of_group(&self, id: u64, _: &ControlGroup) -> Result<String, String> {
+        path_of(id)
     }
 
     fn read_sockets(&self, connections: bool) -> Result<Reading, String> {
         self.act(|machine| machine.read_sockets(self.me, connections))
     }
 
-    fn unix_owner(
-        &self,
-        _: &ControlGroup,
-        _: Option<&ControlGroup>,
-        _: &[UnixListener],
-    ) -> (String, Result<Owner, String>) {
-        let owner = self.act(|machine| {
+    fn unix_groups(&self, _: &ControlGroup, _: &[UnixListener]) -> Vec<Result<String, String>> {
+        self.act(|machine| {
             let foreign = !machine.listener_is_own();
             if foreign {
                 machine.object(self.me, Source::Sockets, &[(true, "foreign listener")]);
             }
-            match machine.listener_group() {
-                OWN => Owner::Unit,
-                MANAGER => Owner::Manager(Vec::new()),
-                _ => Owner::Foreign(OTHER_PATH.to_owned()),
-            }
-        });
-        ("/run/demo.sock".to_owned(), Ok(owner))
+            vec![path_of(machine.listener_group())]
+        })
     }
 
     fn parked(&self) -> Vec<ParkedRequest> {

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::super::samples::{self, in_group, in_state, listener};
-use super::super::sockets::reader::{Reading, TcpReading};
-use super::super::sockets::table::{TcpSocket, TcpState};
+use super::super::sockets::Reading;
+use super::super::sockets::tcp::{TcpSocket, TcpState};
 use super::super::sockets::unix::UnixListener;
 use super::world::{Mode, monotonic};
 
@@ -244,10 +244,12 @@ impl Network {
                 inode: self.listener as u32,
                 queue: Some((length, self.limit)),
                 waiting: self.queue.iter().map(shown).collect(),
+                ..UnixListener::default()
             };
             let listeners = (self.listener != 0).then_some(listener);
             return Reading::Unix {
                 at,
+                path: "/run/demo.sock".to_owned(),
                 listeners: listeners.into_iter().collect(),
             };
         }
@@ -274,18 +276,18 @@ impl Network {
                     ..row
                 };
                 Some(if connection.closed {
-                    in_state(row, TcpState::CloseWait)
+                    in_state(row, TcpState::Open)
                 } else {
                     row
                 })
             };
             rows.extend(self.connections.iter().filter_map(shown));
         }
-        Reading::Tcp(TcpReading {
+        Reading::Tcp {
             at,
             rows,
             listeners_after,
-        })
+        }
     }
 }
 

@@ -3,11 +3,10 @@
 
 use std::time::Duration;
 
-use super::super::facts::{
-    CpuTimes, Disturbance, Group, MainProcess, Member, Parent, Signals, Vitals,
-};
+use super::super::facts::{CpuTimes, Group, MainProcess, Member, Vitals};
+use super::super::proc::Status;
 use super::super::samples;
-use super::super::sockets::reader::Reading;
+use super::super::sockets::Reading;
 use super::super::systemd::Unit;
 use super::faults::Fault;
 use super::host::Held;
@@ -20,7 +19,7 @@ pub(super) const OWN: u64 = 7;
 pub(super) const OTHER: u64 = 9;
 pub(super) const REMOVED: u64 = 11;
 pub(super) const MANAGER: u64 = 1;
-const OWN_PATH: &str = "/system.slice/demo.service";
+pub(super) const OWN_PATH: &str = "/system.slice/demo.service";
 pub(super) const OTHER_PATH: &str = "/system.slice/other.service";
 pub(super) const MANAGER_PATH: &str = "/init.scope";
 
@@ -115,14 +114,15 @@ impl Machine {
         let adopted = world.has(Fault::Adopted);
         let vitals = found.map(|process| Vitals {
             state: if stuck { 'D' } else { 'S' },
-            dumping: process.dumping,
-            kill_pending: process.kill_pending,
             age: age(process.started),
-            group: Some(if outside { OTHER_PATH } else { OWN_PATH }.to_owned()),
-            parent: Parent {
-                pid: if adopted { 7 } else { process.parent },
-                group: Some(MANAGER_PATH.to_owned()),
+            status: Status {
+                parent: if adopted { 7 } else { process.parent },
+                dumping: process.dumping,
+                kill_pending: process.kill_pending,
+                ..samples::status()
             },
+            group: Some(if outside { OTHER_PATH } else { OWN_PATH }.to_owned()),
+            parent_group: Some(MANAGER_PATH.to_owned()),
         });
         let was_stuck = *self.records[me].first_stuck.get_or_insert(stuck);
         let holds = |condition: fn(&Vitals) -> bool| vitals.as_ref().is_some_and(condition);
@@ -130,9 +130,9 @@ impl Machine {
             (vitals.is_none(), "gone"),
             (hidden, "hidden"),
             (outside, "outside of its control group"),
-            (holds(|vitals| vitals.kill_pending), "killed already"),
+            (holds(|vitals| vitals.status.kill_pending), "killed already"),
             (
-                holds(|vitals| vitals.parent.pid != 1),
+                holds(|vitals| vitals.status.parent != 1),
                 "no child of the manager",
             ),
             (stuck && was_stuck, "uninterruptible"),
@@ -157,15 +157,15 @@ impl Machine {
         let dumps = main.is_some_and(|(_, main)| main.dumping);
         let traced = world.has(Fault::Traced) && main.is_some();
         let disturbance = match (traced, dumps) {
-            (true, _) => Some(Disturbance::Tracer(5)),
-            (false, dumps) => dumps.then_some(Disturbance::CoreDump),
+            (true, _) => Some("is traced by process 5".to_owned()),
+            (false, dumps) => dumps.then(|| "is dumping core".to_owned()),
         };
         let mut members: Vec<_> = (world.workers.iter())
             .map(|worker| member(worker.0, worker.1, None))
             .collect();
         let worker_traced = world.has(Fault::WorkerTraced) && !members.is_empty();
         if let Some(worker) = members.first_mut().filter(|_| worker_traced) {
-            worker.disturbance = Some(Disturbance::TracingStop);
+            worker.disturbance = Some("is held by a tracer (state t)".to_owned());
         }
         members.extend(main.map(|(pid, main)| member(pid, main.on_dump_signal, disturbance)));
         let frozen = world.has(Fault::FrozenGroup);
@@ -184,7 +184,6 @@ impl Machine {
             ),
         ];
         let group = Group {
-            ids: [OWN].into(),
             members,
             frozen: frozen.then(|| format!("{OWN_PATH}/below")),
             cpu: Some(CpuTimes {
@@ -261,15 +260,14 @@ impl Machine {
     }
 }
 
-fn member(pid: u32, on_dump_signal: OnDumpSignal, disturbance: Option<Disturbance>) -> Member {
-    let (caught, blocked) = match on_dump_signal {
-        OnDumpSignal::NoHandler => (0, 0),
-        OnDumpSignal::Blocks => (u64::MAX, u64::MAX),
-        _ => (u64::MAX, 0),
-    };
+fn member(pid: u32, on_dump_signal: OnDumpSignal, disturbance: Option<String>) -> Member {
+    let is_deaf = matches!(
+        on_dump_signal,
+        OnDumpSignal::NoHandler | OnDumpSignal::Blocks
+    );
     Member {
         pid,
-        signals: Signals { caught, blocked },
+        handled: if is_deaf { 0 } else { u64::MAX },
         disturbance,
     }
 }

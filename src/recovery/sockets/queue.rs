@@ -5,199 +5,170 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::reader::{Reading, TcpReading};
-use super::table::{TcpSocket, canonical, listeners, reached};
+use super::Reading;
+use super::tcp::{TcpSocket, canonical, listeners, reached};
 use super::unix::UnixListener;
 use crate::clock::Monotonic;
 
 /// A connection that has waited for less than this may just be being accepted.
 const WAITED: Duration = Duration::from_millis(200);
 
-/// The accept queues at the addresses of a backend, over all readings of a sweep. Remembers only connections
-/// that wait, so its size is bounded by the backlogs.
+/// The accept queues at the addresses of a backend, over all readings of a sweep.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct QueueHistory {
-    readings: usize,
-    tcp: HashMap<SocketAddr, TcpQueue>,
-    unix: UnixQueue,
+    /// By address; none is the UNIX socket.
+    queues: HashMap<Option<SocketAddr>, AcceptQueue>,
 }
 
 impl QueueHistory {
     /// Adds one reading; over TCP, for each of `addresses`.
     pub(crate) fn record(&mut self, addresses: &[SocketAddr], reading: &Reading) {
-        self.readings = self.readings.saturating_add(1);
+        let mut record = |place, at, now| self.queues.entry(place).or_default().record(at, now);
         match reading {
-            Reading::Tcp(reading) => {
+            Reading::Tcp {
+                at,
+                rows,
+                listeners_after,
+            } => {
                 for address in addresses {
-                    let queue = self.tcp.entry(canonical(*address)).or_default();
-                    queue.record(*address, reading);
+                    let now = QueueState::of_tcp(*address, rows, listeners_after);
+                    record(Some(canonical(*address)), *at, now);
                 }
             }
-            Reading::Unix { at, listeners } => self.unix.record(*at, listeners),
+            Reading::Unix { at, listeners, .. } => {
+                record(None, *at, QueueState::of_unix(listeners));
+            }
         }
     }
 
-    /// Whether there are several readings, so that movement can be seen.
-    pub(crate) const fn is_series(&self) -> bool {
-        self.readings > 1
+    /// Whether there are several readings of a queue, so that movement can be seen.
+    pub(crate) fn is_series(&self) -> bool {
+        self.queues.values().any(|queue| queue.full.len() > 1)
     }
 
     /// Whether the queue at one of `addresses`, or of the UNIX socket, has moved.
     pub(crate) fn has_moved(&self, addresses: &[SocketAddr]) -> bool {
-        let mut queues = addresses.iter().filter_map(|address| self.tcp_at(*address));
-        self.unix.moved || queues.any(|queue| queue.moved)
+        let mut places = addresses.iter().copied().map(Some).chain([None]);
+        places.any(|place| self.at(place).is_some_and(|queue| queue.moved))
     }
 
-    /// Whether a listener at `address` (none: of the UNIX socket) was full in the readings around `moment`.
+    /// Whether a listener at `address` (none: of the UNIX socket) was full in the last reading. With SO_REUSEPORT the
+    /// kernel may have chosen any of them.
+    pub(crate) fn is_full(&self, address: Option<SocketAddr>) -> bool {
+        let last = self.at(address).and_then(|queue| queue.full.last());
+        matches!(last, Some((_, true)))
+    }
+
+    /// Whether one was full in the readings around `moment`.
     pub(crate) fn was_full(&self, address: Option<SocketAddr>, moment: Monotonic) -> bool {
-        match address {
-            Some(address) => {
-                (self.tcp_at(address)).is_some_and(|queue| queue.full.contains(moment))
-            }
-            None => self.unix.full.contains(moment),
-        }
+        let readings = || self.at(address).into_iter().flat_map(|queue| &queue.full);
+        let before = readings().rfind(|(at, _)| *at <= moment);
+        let after = readings().find(|(at, _)| *at >= moment);
+        matches!((before, after), (Some((_, true)), Some((_, true))))
     }
 
-    fn tcp_at(&self, address: SocketAddr) -> Option<&TcpQueue> {
-        self.tcp.get(&canonical(address))
+    fn at(&self, address: Option<SocketAddr>) -> Option<&AcceptQueue> {
+        self.queues.get(&address.map(canonical))
     }
 }
 
-/// The accept queue at one TCP address, over several readings.
+/// An accept queue in one reading.
 #[derive(Clone, Debug, Default)]
-struct TcpQueue {
-    /// The lengths of the queues in the last reading, before its connections were read, by listener.
-    before: BTreeMap<u64, u32>,
-    /// The connections that waited in the last reading, and since when.
-    waiting: HashMap<u64, Monotonic>,
-    full: FullTimes,
+struct QueueState {
+    /// How many connections each listener has in its queue, before the connections were read, and after that.
+    before: BTreeMap<u64, u64>,
+    after: BTreeMap<u64, u64>,
+    is_full: bool,
+    /// The connections that wait, and those that have been accepted.
+    waiting: BTreeSet<u64>,
+    accepted: BTreeSet<u64>,
+    /// Over a UNIX socket: those that wait, in the order of their arrival; 0 for one that its client has closed.
+    order: Vec<u32>,
+}
+
+impl QueueState {
+    fn of_tcp(address: SocketAddr, rows: &[TcpSocket], listeners_after: &[TcpSocket]) -> Self {
+        let lengths = |table: &[TcpSocket]| {
+            let listeners = listeners(table, address).into_iter();
+            listeners
+                .map(|listener| (listener.cookie, listener.receive_queue.into()))
+                .collect()
+        };
+        let server = reached(address);
+        let connections = |accepted: bool| {
+            let rows = rows.iter().filter(move |row| row.local == server);
+            rows.filter(move |row| row.is_open() && row.accepted() == accepted)
+                .map(|row| row.cookie)
+                .collect()
+        };
+        Self {
+            before: lengths(rows),
+            after: lengths(listeners_after),
+            is_full: (listeners(rows, address).iter()).any(|listener| listener.is_full()),
+            waiting: connections(false),
+            accepted: connections(true),
+            order: Vec::new(),
+        }
+    }
+
+    /// No socket, or several of the same name, show nothing.
+    fn of_unix(listeners: &[UnixListener]) -> Self {
+        let [listener] = listeners else {
+            return Self::default();
+        };
+        let length = BTreeMap::from([(listener.inode.into(), listener.waiting.len() as u64)]);
+        let waiting = listener.waiting.iter().filter(|inode| **inode != 0);
+        Self {
+            before: length.clone(),
+            after: length,
+            is_full: listener.is_full(),
+            waiting: waiting.map(|inode| (*inode).into()).collect(),
+            accepted: BTreeSet::new(),
+            order: listener.waiting.clone(),
+        }
+    }
+
+    /// Whether an accept shows between an earlier reading and this one.
+    fn shows_accept_since(&self, earlier: &Self) -> bool {
+        let total = |lengths: &BTreeMap<u64, u64>| lengths.values().sum::<u64>();
+        let arrived = self.waiting.difference(&earlier.waiting).count() as u64;
+        // A client that resets removes its row but not its place, so places are counted.
+        let places_left = total(&self.after) < total(&earlier.before) + arrived;
+        let accepted = !self.accepted.is_disjoint(&earlier.waiting);
+        // Without an accept, each entry keeps its position until its client closes.
+        let mut positions = earlier.order.iter().zip(&self.order);
+        let shifted = positions.any(|(was, is)| is != was && *is != 0);
+        // Another listener has another queue.
+        earlier.before.keys().eq(self.after.keys()) && (places_left || accepted || shifted)
+    }
+}
+
+/// One accept queue, over several readings.
+#[derive(Clone, Debug, Default)]
+struct AcceptQueue {
+    /// In the last reading.
+    last: QueueState,
+    /// Since when its connections have waited.
+    since: HashMap<u64, Monotonic>,
+    /// Since when it has been full.
+    full_since: Option<Monotonic>,
+    /// Whether it was full, for each reading.
+    full: Vec<(Monotonic, bool)>,
     /// Whether a connection waited long enough in the last reading, or the queue was full for that long.
     ripe: bool,
     moved: bool,
 }
 
-impl TcpQueue {
-    fn record(&mut self, address: SocketAddr, reading: &TcpReading) {
-        let at = reading.at;
-        let lengths = |table: &[TcpSocket]| -> BTreeMap<u64, u32> {
-            let listeners = listeners(table, address).into_iter();
-            listeners
-                .map(|listener| (listener.cookie, listener.receive_queue))
-                .collect()
-        };
-        let server = reached(address);
-        let connections = || reading.rows.iter().filter(|row| row.local == server);
-        let waiting: BTreeSet<u64> = connections()
-            .filter(|row| row.is_waiting())
-            .map(|row| row.cookie)
-            .collect();
-        let before = lengths(&reading.rows);
-        let after = lengths(&reading.listeners_after);
-
-        let same_listeners = self.before.keys().eq(after.keys());
-        if self.ripe && same_listeners {
-            let arrived = waiting
-                .iter()
-                .filter(|row| !self.waiting.contains_key(row))
-                .count() as u64;
-            let total = |lengths: &BTreeMap<u64, u32>| -> u64 {
-                lengths.values().map(|length| u64::from(*length)).sum()
-            };
-            // A client that resets removes its row but not its place, so places are counted.
-            let places_left = total(&after) < total(&self.before) + arrived;
-            let accepted = connections().any(|row| {
-                row.is_open() && row.accepted() && self.waiting.contains_key(&row.cookie)
-            });
-            self.moved |= places_left || accepted;
-        }
-
-        let full = listeners(&reading.rows, address)
-            .iter()
-            .any(|listener| listener.is_full());
-        self.full.record(at, full);
-        let known = std::mem::take(&mut self.waiting);
-        self.waiting = (waiting.into_iter())
-            .map(|row| (row, known.get(&row).copied().unwrap_or(at)))
-            .collect();
-        self.before = before;
-        self.ripe = self.full.last_for(WAITED)
-            || self
-                .waiting
-                .values()
-                .any(|since| at.since(*since) >= WAITED);
-    }
-}
-
-/// The accept queue of a UNIX socket, over several readings.
-#[derive(Clone, Debug, Default)]
-struct UnixQueue {
-    /// The socket that listened in the last reading.
-    listener: u32,
-    /// Its queue in the order of arrival.
-    waiting: Vec<u32>,
-    /// Since when each of them has waited.
-    since: HashMap<u32, Monotonic>,
-    full: FullTimes,
-    ripe: bool,
-    moved: bool,
-}
-
-impl UnixQueue {
-    fn record(&mut self, at: Monotonic, listeners: &[UnixListener]) {
-        // No socket, or several of the same name, show nothing.
-        let [listener] = listeners else {
-            *self = Self {
-                moved: self.moved,
-                ..Self::default()
-            };
-            return;
-        };
-        if self.ripe && self.listener == listener.inode {
-            // The client's close turns an entry into 0 and keeps its place; an accept removes the first one.
-            let kept = self.waiting.len() <= listener.waiting.len()
-                && (self.waiting.iter().zip(&listener.waiting))
-                    .all(|(was, is)| is == was || *is == 0);
-            self.moved |= !kept;
-        }
-        self.full.record(at, listener.is_full());
-        let known = std::mem::take(&mut self.since);
-        let waiting = listener.waiting.iter().filter(|inode| **inode != 0);
-        self.since = waiting
-            .map(|inode| (*inode, known.get(inode).copied().unwrap_or(at)))
-            .collect();
-        self.listener = listener.inode;
-        self.waiting.clone_from(&listener.waiting);
-        self.ripe = self.full.last_for(WAITED)
-            || self.since.values().any(|since| at.since(*since) >= WAITED);
-    }
-}
-
-/// The times in which a queue was full at each reading: the first and the last of each series of readings.
-#[derive(Clone, Debug, Default)]
-struct FullTimes {
-    times: Vec<(Monotonic, Monotonic)>,
-    /// Whether the last reading belongs to the last of them.
-    now: bool,
-}
-
-impl FullTimes {
-    fn record(&mut self, at: Monotonic, full: bool) {
-        match self.times.last_mut().filter(|_| self.now && full) {
-            Some((_, last)) => *last = at,
-            None if full => self.times.push((at, at)),
-            None => {}
-        }
-        self.now = full;
-    }
-
-    fn contains(&self, moment: Monotonic) -> bool {
-        (self.times.iter()).any(|(from, to)| *from <= moment && moment <= *to)
-    }
-
-    /// Whether the queue has been full for at least `length` by the last reading.
-    fn last_for(&self, length: Duration) -> bool {
-        let last = self.times.last().filter(|_| self.now);
-        last.is_some_and(|(from, to)| to.since(*from) >= length)
+impl AcceptQueue {
+    fn record(&mut self, at: Monotonic, now: QueueState) {
+        self.moved |= self.ripe && now.shows_accept_since(&self.last);
+        let since = |id: &u64| (*id, self.since.get(id).copied().unwrap_or(at));
+        self.since = now.waiting.iter().map(since).collect();
+        self.full_since = now.is_full.then(|| self.full_since.unwrap_or(at));
+        self.full.push((at, now.is_full));
+        let mut since = self.since.values().chain(&self.full_since);
+        self.ripe = since.any(|since| at.since(*since) >= WAITED);
+        self.last = now;
     }
 }
 

@@ -4,16 +4,13 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::sys::stat::{major, minor};
 
-use super::netlink::{SockDiag, attributes, u32_at};
+use super::netlink::{attributes, read_table, u32_at};
 use crate::clock::Monotonic;
 
 // include/uapi/linux/unix_diag.h, and TCP_LISTEN, which UNIX sockets share.
-const UDIAG_SHOW_NAME: u32 = 1;
-const UDIAG_SHOW_VFS: u32 = 2;
-const UDIAG_SHOW_ICONS: u32 = 8;
-const UDIAG_SHOW_RQLEN: u32 = 0x10;
 const UNIX_DIAG_NAME: u16 = 0;
 const UNIX_DIAG_VFS: u16 = 1;
 const UNIX_DIAG_ICONS: u16 = 3;
@@ -25,6 +22,10 @@ const UNIX_DIAG_MSG: usize = 16;
 /// A socket that listens.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct UnixListener {
+    /// The path to which it is bound, or an abstract address, which begins with a NUL (unix(7)).
+    pub(crate) name: Vec<u8>,
+    /// The inode and the device of that path's file.
+    pub(crate) file: Option<(u32, u32)>,
     /// Its number in `/proc/PID/fd`.
     pub(crate) inode: u32,
     /// Connections in the accept queue, and its limit; one more than this fills it.
@@ -41,44 +42,29 @@ impl UnixListener {
     }
 }
 
-/// Where a socket that listens is bound.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Bound<'a> {
-    /// The path, or an abstract address, which begins with a NUL (unix(7)).
-    pub(crate) name: Option<&'a [u8]>,
-    /// The inode and the device of that path's file.
-    pub(crate) file: Option<(u32, u32)>,
-}
-
 /// The sockets that listen at `path`: bound to the file that it names or, if there is none, to exactly that
 /// name.
 ///
 /// # Errors
 ///
-/// A message, if the kernel refuses or does not finish by `until`.
-pub(crate) fn listeners(path: &Path, until: Monotonic) -> Result<Vec<UnixListener>, String> {
+/// As [`read_table`].
+pub(crate) fn listeners(path: &Path, until: Monotonic) -> Result<Vec<UnixListener>, Errno> {
     // The kernel's internal format of a device number (MKDEV of include/linux/kdev_t.h).
     let device = |number| (major(number) << 20) | minor(number);
     let file = fs::metadata(path).ok();
     let file = file.map(|file| (file.ino() as u32, device(file.dev()) as u32));
-    let name = path.as_os_str().as_encoded_bytes();
-    let (mut by_file, mut by_name) = (Vec::new(), Vec::new());
-    let read = SockDiag::open()?.read_table(&question(), until, |message| {
-        let (bound, listener) = listener_of(message)?;
-        if file.is_some() && bound.file == file {
-            by_file.push(listener);
-        } else if bound.name == Some(name) {
-            by_name.push(listener);
-        }
-        Some(())
-    });
-    read.map_err(|fault| fault.to_string())?;
-    Ok(if by_file.is_empty() { by_name } else { by_file })
+    let mut found = read_table(&question(), until, listener_of)?;
+    let has_file = |listener: &UnixListener| file.is_some() && listener.file == file;
+    if found.iter().any(has_file) {
+        found.retain(has_file);
+    } else {
+        found.retain(|listener| listener.name == path.as_os_str().as_encoded_bytes());
+    }
+    Ok(found)
 }
 
 /// Reads a `struct unix_diag_msg` and its attributes.
-pub(crate) fn listener_of(message: &[u8]) -> Option<(Bound<'_>, UnixListener)> {
-    let mut bound = Bound::default();
+pub(crate) fn listener_of(message: &[u8]) -> Option<UnixListener> {
     let mut listener = UnixListener {
         inode: u32_at(message, 4)?,
         ..UnixListener::default()
@@ -86,8 +72,8 @@ pub(crate) fn listener_of(message: &[u8]) -> Option<(Bound<'_>, UnixListener)> {
     for (kind, value) in attributes(message.get(UNIX_DIAG_MSG..)?) {
         let pair = || u32_at(value, 0).zip(u32_at(value, 4));
         match kind {
-            UNIX_DIAG_NAME => bound.name = Some(value.strip_suffix(&[0]).unwrap_or(value)),
-            UNIX_DIAG_VFS => bound.file = pair(),
+            UNIX_DIAG_NAME => listener.name = value.strip_suffix(&[0]).unwrap_or(value).into(),
+            UNIX_DIAG_VFS => listener.file = pair(),
             UNIX_DIAG_ICONS => {
                 let inodes = value.chunks_exact(4);
                 listener.waiting = inodes.filter_map(|inode| u32_at(inode, 0)).collect();
@@ -96,16 +82,19 @@ pub(crate) fn listener_of(message: &[u8]) -> Option<(Bound<'_>, UnixListener)> {
             _ => {}
         }
     }
-    Some((bound, listener))
+    Some(listener)
 }
 
 /// A `struct unix_diag_req` for all listening sockets.
 fn question() -> Vec<u8> {
+    // The bits UDIAG_SHOW_NAME, _VFS, _ICONS and _RQLEN.
+    let wanted =
+        1_u32 << UNIX_DIAG_NAME | 1 << UNIX_DIAG_VFS | 1 << UNIX_DIAG_ICONS | 1 << UNIX_DIAG_RQLEN;
     [
         &[libc::AF_UNIX as u8, 0, 0, 0][..],
         &LISTEN.to_ne_bytes(),
         &0_u32.to_ne_bytes(),
-        &(UDIAG_SHOW_NAME | UDIAG_SHOW_VFS | UDIAG_SHOW_ICONS | UDIAG_SHOW_RQLEN).to_ne_bytes(),
+        &wanted.to_ne_bytes(),
         &[0; 8],
     ]
     .concat()

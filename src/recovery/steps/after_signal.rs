@@ -56,8 +56,7 @@ impl<H: Host> Run<'_, H> {
 
     fn dies_of_abort(&self, process: &H::Process) -> bool {
         let core_dump_end = self.host.now() + CORE_DUMP;
-        let dumps =
-            || matches!(self.host.inspect(process), MainProcess::Alive(vitals) if vitals.dumping);
+        let dumps = || matches!(self.host.inspect(process), MainProcess::Alive(vitals) if vitals.status.dumping);
         let mut died = self.host.died_within(process, ABORT);
         while !died && self.host.now() < core_dump_end && dumps() {
             died = self.host.died_within(process, Duration::from_millis(250));

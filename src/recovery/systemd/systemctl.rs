@@ -277,7 +277,7 @@ mod tests {
         );
         assert!(Monotonic::now().since(before) < Duration::from_secs(10));
         let left = PidFd::open(fake.file("pid").trim().parse().unwrap()).unwrap();
-        left.signal(Signal::SIGKILL).unwrap();
+        left.signal(Some(Signal::SIGKILL)).unwrap();
     }
 
     #[test]

@@ -1,6 +1,5 @@
 use std::sync::mpsc::Sender;
 
-use super::super::facts::Signals;
 use super::super::samples::{Still, context, member, unit};
 use super::*;
 
@@ -87,7 +86,7 @@ fn a_dump_signal_that_no_process_catches_is_warned_of() {
             context.plan.dump_signal = Some(Signal::SIGUSR2);
             let group = machine.group.as_mut().unwrap();
             let mut worker = member(4_712);
-            worker.signals = Signals { caught, blocked: 0 };
+            worker.handled = caught;
             group.members.push(worker);
         })
     };

@@ -1,5 +1,5 @@
 use super::super::super::samples::{accepted, connection, in_state, listener, with_queue};
-use super::super::table::TcpState;
+use super::super::tcp::TcpState;
 use super::*;
 
 const ADDRESS: &str = "127.0.0.1:80";
@@ -18,11 +18,11 @@ fn moves(steps: &[Step<'_>]) -> bool {
     let address = [ADDRESS.parse().unwrap()];
     for (millis, before, connections, after) in steps {
         let queue = |length| with_queue(listener(ADDRESS, 1), length);
-        let reading = Reading::Tcp(TcpReading {
+        let reading = Reading::Tcp {
             at: moment(*millis),
             rows: [&[queue(*before)], *connections].concat(),
             listeners_after: vec![queue(*after)],
-        });
+        };
         history.record(&address, &reading);
     }
     history.has_moved(&address)
@@ -43,7 +43,7 @@ fn a_queue_of_which_nothing_is_accepted_does_not_move() {
         (600, 2, &[one, two], 2)
     ]));
     // Clients that close or reset free no place.
-    let closed = in_state(one, TcpState::CloseWait);
+    let closed = in_state(one, TcpState::Open);
     assert!(!moves(&[
         (0, 1, &[one], 1),
         (300, 1, &[one], 1),
@@ -134,11 +134,11 @@ fn other_listeners_and_other_addresses_do_not_count() {
             with_queue(listener(ADDRESS, cookie), waiting),
             listener("127.0.0.2:80", 9),
         ];
-        let reading = Reading::Tcp(TcpReading {
+        let reading = Reading::Tcp {
             at: moment(millis),
             rows: [&listeners[..], rows].concat(),
             listeners_after: listeners.into(),
-        });
+        };
         history.record(&addresses, &reading);
     };
     let one = connection(11, 1);
@@ -158,11 +158,11 @@ fn was_full_asks_for_the_readings_around_a_moment() {
     let address = ADDRESS.parse().unwrap();
     for (millis, length) in [(0, 128), (300, 129), (600, 130), (900, 1), (1_200, 129)] {
         let queue = with_queue(listener(ADDRESS, 1), length);
-        let reading = Reading::Tcp(TcpReading {
+        let reading = Reading::Tcp {
             at: moment(millis),
             rows: vec![queue],
             listeners_after: vec![queue],
-        });
+        };
         history.record(&[address], &reading);
     }
     for (millis, full) in [
@@ -192,9 +192,11 @@ fn unix_moves(steps: &[(u64, &[u32])]) -> bool {
             inode: 5,
             queue: Some((waiting.len() as u32, 2)),
             waiting: waiting.to_vec(),
+            ..UnixListener::default()
         };
         let reading = Reading::Unix {
             at: moment(*millis),
+            path: String::new(),
             listeners: vec![listener],
         };
         history.record(&[], &reading);
@@ -211,6 +213,7 @@ fn the_queue_of_a_unix_socket_moves_if_its_head_goes() {
     assert!(!waited(&[0, 0]));
     assert!(waited(&[2]));
     assert!(waited(&[2, 3]));
+    assert!(waited(&[2, 0]), "another one has come and closed");
     assert!(waited(&[]));
     assert!(!unix_moves(&[(0, &[1]), (199, &[1]), (400, &[])]));
     assert!(
@@ -237,9 +240,11 @@ fn a_unix_socket_that_is_replaced_does_not_move() {
             inode: *inode,
             queue: Some((3, 2)),
             waiting: waiting.to_vec(),
+            ..UnixListener::default()
         });
         let reading = Reading::Unix {
             at: moment(millis),
+            path: String::new(),
             listeners: listeners.collect(),
         };
         history.record(&[], &reading);
