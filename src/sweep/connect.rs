@@ -47,9 +47,10 @@ pub(super) fn connect(
             None if attempt.state().connecting.is_empty() => return Err(failure),
             None => {}
         }
-        let until = match waiting.is_empty() {
-            true => attempt.end,
-            false => attempt.end.min(Monotonic::now() + DELAY),
+        let until = if waiting.is_empty() {
+            attempt.end
+        } else {
+            attempt.end.min(Monotonic::now() + DELAY)
         };
         match take_ready(attempt, until)? {
             Some((socket, connection)) => match socket.take_error().unwrap_or_else(Some) {

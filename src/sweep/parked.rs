@@ -93,9 +93,10 @@ impl Attempt {
         let sockets: Vec<_> = match state.connected.take() {
             Some((socket, connection)) => {
                 let acknowledged = || state.written && unacknowledged(&socket) == Ok(0);
-                let reach = match connection.is_none() || acknowledged() {
-                    true => Reach::Acknowledged,
-                    false => Reach::Connected,
+                let reach = if connection.is_none() || acknowledged() {
+                    Reach::Acknowledged
+                } else {
+                    Reach::Connected
                 };
                 vec![(Some(socket), connection, reach)]
             }

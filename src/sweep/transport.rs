@@ -189,19 +189,20 @@ impl<S: Read + Write + Send + Sync + 'static> Transport for StreamTransport<S> {
         if count == 0 {
             return Ok(false);
         }
-        let is_http = self.is_tls || self.attempt.client.base_url.scheme() == Scheme::Http;
-        let received = match is_http {
-            true => Received::Response,
+        let scheme = self.attempt.client.base_url.scheme();
+        let received = if self.is_tls || scheme == Scheme::Http {
+            Received::Response
+        } else {
             // Once decrypted, it may be a response.
-            false => Received::Handshake,
+            Received::Handshake
         };
         let mut state = self.attempt.state();
         state.received = state.received.max(received);
         drop(state);
-        match self.attempt.end.has_passed() {
-            true => Err(Failure::timeout("receiving the response").into()),
-            false => Ok(true),
+        if self.attempt.end.has_passed() {
+            return Err(Failure::timeout("receiving the response").into());
         }
+        Ok(true)
     }
 
     fn is_open(&mut self) -> bool {
