@@ -8,6 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use clap::ColorChoice as Color;
 use clap::builder::{OsStringValueParser, StyledStr, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind as Kind};
 use clap::{CommandFactory, Parser, ValueEnum};
@@ -81,7 +82,7 @@ pub struct Cli {
     #[arg(short, long)]
     pub quiet: bool,
 
-    /// When to use colour; `auto` honours NO_COLOR and CLICOLOR_FORCE
+    /// When to use colour, never in the journal; `auto` honours NO_COLOR and CLICOLOR_FORCE
     #[arg(long, value_enum, value_name = "WHEN", default_value_t)]
     pub color: Color,
 }
@@ -94,18 +95,6 @@ pub enum Format {
     Human,
     /// One JSON object.
     Json,
-}
-
-/// When to use colour.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Color {
-    /// At a terminal, unless NO_COLOR or CLICOLOR_FORCE is set.
-    #[default]
-    Auto,
-    /// Always, except in the journal.
-    Always,
-    /// Never.
-    Never,
 }
 
 impl Cli {

@@ -5,9 +5,9 @@ complete -c scidex-route-health -l format -d 'Format of the report on standard o
 json\t'One JSON object'"
 complete -c scidex-route-health -l junit -d 'Also write a JUnit XML report' -r -F
 complete -c scidex-route-health -l metrics -d 'Also write Prometheus metrics, for node_exporter\'s textfile collector' -r -F
-complete -c scidex-route-health -l color -d 'When to use colour; `auto` honours NO_COLOR and CLICOLOR_FORCE' -r -f -a "auto\t'At a terminal, unless NO_COLOR or CLICOLOR_FORCE is set'
-always\t'Always, except in the journal'
-never\t'Never'"
+complete -c scidex-route-health -l color -d 'When to use colour, never in the journal; `auto` honours NO_COLOR and CLICOLOR_FORCE' -r -f -a "auto\t''
+always\t''
+never\t''"
 complete -c scidex-route-health -l no-recover -d 'Probe and report only: do not run systemctl or send signals'
 complete -c scidex-route-health -l dry-run -d 'Show what would be killed, but send no signal'
 complete -c scidex-route-health -l core -d 'Probe and report the core routes only'
