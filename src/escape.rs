@@ -43,6 +43,26 @@ pub(crate) const fn deceives(character: char) -> bool {
     )
 }
 
+/// `text`, shortened so that a person can read it.
+pub(crate) fn shortened(text: &str) -> Cow<'_, str> {
+    const LONGEST: usize = 80;
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => Cow::Owned(format!("{}…", text.get(..end).unwrap_or_default())),
+        None => Cow::Borrowed(text),
+    }
+}
+
+/// `text` in double quotes, safe to print, and shortened if it is long.
+pub(crate) fn quoted(text: &str) -> String {
+    format!("\"{}\"", escape(&shortened(text)))
+}
+
+/// The first character of `text` that is `wrong`, in double quotes.
+pub(crate) fn find_quoted(text: &str, wrong: impl Fn(char) -> bool) -> Option<String> {
+    let found = text.chars().find(|c| wrong(*c))?;
+    Some(quoted(found.encode_utf8(&mut [0; 4])))
+}
+
 /// The error's message, in lower case and without its number.
 pub(crate) fn reason(error: &io::Error) -> String {
     let text = match error.raw_os_error() {

@@ -5,9 +5,9 @@ use std::collections::HashSet;
 
 use super::Header;
 use super::json::Json;
-use super::problems::find_quoted;
 use super::reader::Node;
 use super::secret::Secret;
+use crate::escape::find_quoted;
 
 /// The largest number of headers in one object, and of bytes in their names and values together. Servers
 /// allow no more (nginx and uvicorn: 32 and 64 KiB, Apache httpd: 100 headers), so more is a mistake.
@@ -81,8 +81,7 @@ fn header_value(name: &str, value: &Node<'_>) -> Result<Secret, String> {
     }
     // Blanks around a value are not part of it (RFC 9110, section 5.5).
     let text = text.trim_matches([' ', '\t']);
-    let values = variables.into_iter().map(|(_, value)| value);
-    Ok(Secret::of_header(name, text, values))
+    Ok(Secret::of_header(name, text, variables))
 }
 
 /// Whether a field value may contain `text` (RFC 9110, section 5.5): anything but control characters.

@@ -7,13 +7,11 @@ use serde::de::value::SeqAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::Number;
 
-use super::problems::quoted;
 use super::syntax;
+use crate::escape::quoted;
 
-/// The largest size of a manifest in bytes.
 pub(super) const MOST_BYTES: usize = 8 * 1024 * 1024;
 
-/// A value.
 #[derive(Debug)]
 pub(super) enum Json {
     Null,
@@ -26,7 +24,6 @@ pub(super) enum Json {
 }
 
 impl Json {
-    /// Reads the bytes of a manifest.
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, String> {
         if bytes.len() > MOST_BYTES {
             return Err("manifest: exceeds the 8 MiB limit; split it in two".to_owned());
@@ -39,7 +36,6 @@ impl Json {
         serde_json::from_str(text).map_err(|error| syntax::message(text, &error))
     }
 
-    /// The text, if the value is a string.
     pub(super) fn text(&self) -> Option<&str> {
         match self {
             Self::Text(text) => Some(text),

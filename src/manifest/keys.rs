@@ -5,16 +5,19 @@ use std::cell::RefCell;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use anyhow::anyhow;
 use nix::sys::signal::Signal;
 
 use super::json::Json;
-use super::problems::Problems;
 use super::proof;
 use super::reader::{Context, Node, Object};
 use super::routes::routes;
 use super::rules::{self, DAY, seconds, whole, word};
 use super::url::{BaseUrl, Scheme};
-use super::{KillSignal, Manifest, Options, Proxy, RecoveryPlan, Scope, Source, Variables};
+use super::{KillSignal, Manifest, Options, RecoveryPlan, Scope, Source, Variables};
+
+/// How many problems are shown; a generated manifest can repeat the same one 10,000 times.
+const SHOWN: usize = 100;
 
 const SECOND: Duration = Duration::from_secs(1);
 const USER_AGENT: &str = concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION"));
@@ -25,19 +28,14 @@ impl Manifest {
     ///
     /// # Errors
     ///
-    /// Every problem with its place, or the first error in the JSON.
+    /// Every problem with its place, or the first error in the JSON: one line for each, without header values.
     pub fn parse(
         bytes: &[u8],
         source: Source,
         base_url: Option<&BaseUrl>,
         variables: Variables<'_>,
-    ) -> Result<Self, Problems> {
-        let name = source.to_string();
-        let refused = |lines| Problems {
-            source: name.clone(),
-            lines,
-        };
-        let json = Json::parse(bytes).map_err(|problem| refused(vec![problem]))?;
+    ) -> anyhow::Result<Self> {
+        let json = Json::parse(bytes).map_err(|problem| anyhow!("{source}: {problem}"))?;
         let context = Context {
             variables,
             problems: RefCell::default(),
@@ -49,14 +47,22 @@ impl Manifest {
             route: None,
             context: &context,
         };
+        let name = source.to_string();
         let manifest = top.check(Object::read(&top, |keys| manifest(keys, base_url, source)));
-        let lines = context.problems.take();
+        let mut problems = context.problems.take();
+        let more = problems.len().saturating_sub(SHOWN);
+        if more > 0 {
+            problems.truncate(SHOWN);
+            problems.push(format!("and {more} more problems"));
+        }
+        let lines: Vec<String> = (problems.iter())
+            .map(|line| format!("{name}: {line}"))
+            .collect();
         let manifest = manifest.flatten().filter(|_| lines.is_empty());
-        manifest.ok_or_else(|| refused(lines))
+        manifest.ok_or_else(|| anyhow!(lines.join("\n")))
     }
 }
 
-/// Reads the keys at the top.
 fn manifest(
     keys: &mut Object<'_, '_>,
     base_url: Option<&BaseUrl>,
@@ -71,8 +77,8 @@ fn manifest(
     let deadline = keys.value_or("deadline_seconds", 120 * SECOND, seconds(None, DAY));
     let concurrency = keys.value_or("concurrency", 4, whole(1, 64));
     let concurrency = NonZeroUsize::new(concurrency).unwrap_or(NonZeroUsize::MIN);
-    let proxies = [("none", Proxy::None), ("env", Proxy::Env)];
-    let proxy = keys.value_or("proxy", Proxy::None, word(&proxies));
+    let proxies = [("none", false), ("env", true)];
+    let proxy_from_environment = keys.value_or("proxy", false, word(&proxies));
     let built_in = Options::default();
     let defaults = keys.value("defaults", |value| {
         Object::read(value, |keys| Options::read(keys, &built_in))
@@ -81,7 +87,7 @@ fn manifest(
     let routes = keys.required("routes", |value| routes(value, &defaults));
     let recovery = keys.value("recovery", |value| Object::read(value, recovery));
 
-    check_conflicts(keys, own_url.as_ref(), proxy);
+    check_conflicts(keys, own_url.as_ref(), proxy_from_environment);
     if let (Some(routes), Some(plan)) = (&routes, &recovery) {
         proof::check_deadline(keys, routes, concurrency, plan.grace, deadline);
     }
@@ -103,19 +109,18 @@ fn manifest(
         user_agent: user_agent.unwrap_or_else(|| USER_AGENT.to_owned()),
         deadline,
         concurrency,
-        proxy,
+        proxy_from_environment,
         routes: routes?,
         recovery,
     })
 }
 
-/// Notes keys that cannot be used together.
-fn check_conflicts(keys: &Object<'_, '_>, own_url: Option<&BaseUrl>, proxy: Proxy) {
+fn check_conflicts(keys: &Object<'_, '_>, own_url: Option<&BaseUrl>, is_proxied: bool) {
     if own_url.is_some_and(|url| url.scheme() == Scheme::Https) {
         let https = "an https:// base_url; write http://, as the backend speaks it at its socket";
         keys.conflict("unix_socket", https);
     }
-    if proxy == Proxy::Env {
+    if is_proxied {
         let socket = "\"proxy\": \"env\", because no proxy reaches a UNIX socket; set \"proxy\" to \"none\", or remove \
             \"unix_socket\"";
         keys.conflict("unix_socket", socket);
@@ -125,7 +130,6 @@ fn check_conflicts(keys: &Object<'_, '_>, own_url: Option<&BaseUrl>, proxy: Prox
     }
 }
 
-/// Reads the keys of `recovery`.
 fn recovery(keys: &mut Object<'_, '_>) -> RecoveryPlan {
     let scopes = [("system", Scope::System), ("user", Scope::User)];
     let signals = [KillSignal::Kill, KillSignal::Abort].map(|signal| (signal.name(), signal));

@@ -10,7 +10,7 @@ use nix::fcntl::OFlag;
 
 use super::json::MOST_BYTES;
 use super::{BaseUrl, Manifest, Source, Variables};
-use crate::escape::{escape, reason};
+use crate::escape::reason;
 use crate::privileges::Caller;
 
 /// The paths that are tried, in this order, when the command line names no manifest.
@@ -30,32 +30,23 @@ impl Manifest {
         base_url: Option<&BaseUrl>,
         variables: Variables<'_>,
     ) -> anyhow::Result<Self> {
-        let (bytes, source) = if let Some(path) = file {
-            read_named(path).map_err(|error| unreadable(path, &error))?
-        } else {
-            let (bytes, source) = read_first(&DEFAULT_PATHS)?;
-            check_writers(&source, variables)?;
-            (bytes, source)
+        let (bytes, source) = match file {
+            Some(path) => read_named(path).map_err(|error| unreadable(path, &error))?,
+            None => read_first(&DEFAULT_PATHS)?,
         };
-        Ok(Self::parse(&bytes, source, base_url, variables)?)
-    }
-}
-
-/// Refuses a manifest that the command line does not name and that other users may write, if the run is
-/// privileged: they could choose where the caller's secrets are sent and what is killed. With
-/// [`Variables::MayBeMissing`], no secret is read and nothing is sent.
-fn check_writers(source: &Source, variables: Variables<'_>) -> anyhow::Result<()> {
-    let consequence = "and a run as root or with CAP_KILL uses such a file only if --manifest names it, because it decides \
-        where secrets are sent and what is killed";
-    match source.writable_by_others(Caller::current(), consequence) {
-        Some(problem) if matches!(variables, Variables::Required(_)) => {
-            bail!("{problem}, or pass --manifest {source}")
+        let consequence = "and a run as root or with CAP_KILL uses such a file only if --manifest names it, because it \
+            decides where secrets are sent and what is killed";
+        // If variables may be missing, no secret is read and nothing is sent.
+        if file.is_none()
+            && matches!(variables, Variables::Required(_))
+            && let Some(problem) = source.writable_by_others(Caller::current(), consequence)
+        {
+            bail!("{problem}, or pass --manifest {source}");
         }
-        _ => Ok(()),
+        Self::parse(&bytes, source, base_url, variables)
     }
 }
 
-/// Reads the file that the command line names.
 fn read_named(path: &Path) -> io::Result<(Vec<u8>, Source)> {
     if path.as_os_str() == "-" {
         return Ok((read(io::stdin().lock())?, Source::Stdin));
@@ -105,10 +96,9 @@ fn read(from: impl io::Read) -> io::Result<Vec<u8>> {
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> anyhow::Error {
-    let (path, reason) = (path.to_string_lossy(), reason(error));
-    let path = escape(&path);
+    let reason = reason(error);
     anyhow!(
-        "could not read the manifest \"{path}\": {reason}; check its path and permissions, or name another file with --manifest"
+        "could not read the manifest {path:?}: {reason}; check its path and permissions, or name another file with --manifest"
     )
 }
 

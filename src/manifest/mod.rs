@@ -6,7 +6,6 @@ mod json;
 mod keys;
 mod load;
 mod options;
-mod problems;
 mod proof;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod properties;
@@ -28,7 +27,6 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 pub(crate) use load::DEFAULT_PATHS;
-pub use problems::Problems;
 pub(crate) use proof::in_seconds;
 pub use secret::Secret;
 pub use source::Source;
@@ -56,21 +54,12 @@ pub struct Manifest {
     pub deadline: Duration,
     /// Probes in flight, at most 64.
     pub concurrency: NonZeroUsize,
-    /// Whether proxies named in the environment are used.
-    pub proxy: Proxy,
+    /// Whether `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy` in the environment are used.
+    pub proxy_from_environment: bool,
     /// The routes in the file's order: no two with the same method and path, at least one core.
     pub routes: Vec<Route>,
     /// What may be killed; nothing if absent.
     pub recovery: Option<RecoveryPlan>,
-}
-
-/// Whether proxies named in the environment are used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Proxy {
-    /// Connect directly and ignore the environment.
-    None,
-    /// Use `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy`.
-    Env,
 }
 
 /// One route to probe.

@@ -26,29 +26,26 @@ impl Default for Options {
 }
 
 impl Options {
-    /// The options that an object sets, the others as they are inherited.
-    pub(super) fn read(keys: &mut Object<'_, '_>, inherited: &Self) -> Self {
+    /// The options that an object sets, the others as in `base`.
+    pub(super) fn read(keys: &mut Object<'_, '_>, base: &Self) -> Self {
         let methods = [Method::Get, Method::Head].map(|method| (method.as_str(), method));
-        let timeout = seconds(None, 3600);
-        let body_bytes = inherited.max_body_bytes;
         Self {
-            method: keys.value_or("method", inherited.method, word(&methods)),
-            expect: keys.value_or("expect", inherited.expect.clone(), expect),
-            timeout: keys.value_or("timeout_seconds", inherited.timeout, timeout),
-            retries: keys.value_or("retries", inherited.retries, whole(0, 10)),
-            backoff: keys.value_or(
-                "retry_backoff_seconds",
-                inherited.backoff,
-                seconds(Some(0), 60),
+            method: keys.value_or("method", base.method, word(&methods)),
+            expect: keys.value_or("expect", base.expect.clone(), expect),
+            timeout: keys.value_or("timeout_seconds", base.timeout, seconds(None, 3600)),
+            retries: keys.value_or("retries", base.retries, whole(0, 10)),
+            backoff: keys.value_or("retry_backoff_seconds", base.backoff, seconds(Some(0), 60)),
+            max_redirects: keys.value_or("max_redirects", base.max_redirects, whole(0, 20)),
+            headers: replace(&base.headers, keys.value("headers", headers)),
+            max_body_bytes: keys.value_or(
+                "max_body_bytes",
+                base.max_body_bytes,
+                whole(1, 16 * MIB),
             ),
-            max_redirects: keys.value_or("max_redirects", inherited.max_redirects, whole(0, 20)),
-            headers: replace(&inherited.headers, keys.value("headers", headers)),
-            max_body_bytes: keys.value_or("max_body_bytes", body_bytes, whole(1, 16 * MIB)),
         }
     }
 }
 
-/// Reads a list of acceptable statuses.
 fn expect(list: &Node<'_>) -> Result<Expect, String> {
     let Json::Array(items) = list.json else {
         return Err(list

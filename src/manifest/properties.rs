@@ -109,7 +109,7 @@ fn agrees_with_the_schema(data: &[u8], written: &Value) {
     }
 }
 
-fn parse(data: &[u8]) -> Result<Manifest, Problems> {
+fn parse(data: &[u8]) -> anyhow::Result<Manifest> {
     let environment = |name: &str| match name {
         "TOKEN" => Some(OsString::from(SECRET)),
         "LINES" => Some(OsString::from(lines())),
@@ -144,9 +144,9 @@ fn expanded(value: &Value) -> Value {
 }
 
 /// An invalid manifest has at least one problem, and each is one printable line with its location.
-fn are_located(problems: &Problems) {
-    assert!(!problems.lines.is_empty(), "invalid, but without a problem");
+fn are_located(problems: &anyhow::Error) {
     let text = problems.to_string();
+    assert!(!text.is_empty(), "invalid, but without a problem");
     let mut lines = 0;
     for line in text.split('\n') {
         lines += 1;

@@ -8,7 +8,7 @@ use strsim::levenshtein;
 
 use super::Variables;
 use super::json::Json;
-use super::problems::{QUOTED, quoted};
+use crate::escape::{quoted, shortened};
 
 pub(super) const DUPLICATE_KEY: &str = "duplicate key; keep one of the two";
 
@@ -22,7 +22,6 @@ pub(super) struct Context<'v> {
     pub(super) invalid: RefCell<BTreeSet<&'static str>>,
 }
 
-/// A value of the manifest with its place.
 pub(super) struct Node<'v> {
     pub(super) json: &'v Json,
     /// Such as `routes[3].retries`; empty for the whole manifest.
@@ -44,7 +43,6 @@ impl<'v> Node<'v> {
         self.child(json, format_args!("[{}]", quoted(shown)))
     }
 
-    /// An item of a list.
     pub(super) fn item(&self, index: usize, json: &'v Json) -> Self {
         self.child(json, format_args!("[{index}]"))
     }
@@ -58,7 +56,6 @@ impl<'v> Node<'v> {
         }
     }
 
-    /// Notes a problem with this value.
     pub(super) fn note(&self, message: impl fmt::Display) {
         let message = message.to_string();
         let route = self.route.map(quoted);
@@ -106,7 +103,6 @@ impl<'v> Object<'v, '_> {
         Ok(value)
     }
 
-    /// Whether there is a value for `key`.
     pub(super) fn has(&self, key: &str) -> bool {
         self.node.json.get(key).is_some()
     }
@@ -155,7 +151,6 @@ impl<'v> Object<'v, '_> {
         self.value(key, rule)
     }
 
-    /// Notes a problem with `key`.
     pub(super) fn note(&self, key: &str, message: impl fmt::Display) {
         self.node.key(key, self.node.json).note(message);
     }
@@ -170,10 +165,9 @@ impl<'v> Object<'v, '_> {
     fn note_unknown_keys(&self) {
         let is_known = |key: &str| self.known.contains(&key);
         for (key, value) in self.entries.iter().filter(|(key, _)| !is_known(key)) {
-            let plain = key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-            // A long key is quoted, which shortens it.
-            let node = if plain && (1..=QUOTED).contains(&key.len()) {
-                self.node.key(key, value)
+            let is_plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+            let node = if !key.is_empty() && key.bytes().all(is_plain) {
+                self.node.key(&shortened(key), value)
             } else {
                 self.node.entry(key, value)
             };

@@ -8,10 +8,8 @@ use super::json::Json;
 use super::reader::{DUPLICATE_KEY, Node, Object};
 use super::{BodyChecks, Method, Options, Route, rules};
 
-/// The largest number of routes in a manifest.
 const MOST: usize = 10_000;
 
-/// Reads the list of routes.
 pub(super) fn routes(list: &Node<'_>, defaults: &Options) -> Result<Vec<Route>, String> {
     let Json::Array(items) = list.json else {
         let remedy = "give a list of routes, such as [{ \"path\": \"/\", \"core\": true }]";
@@ -58,7 +56,6 @@ pub(super) fn routes(list: &Node<'_>, defaults: &Options) -> Result<Vec<Route>, 
     Ok(routes)
 }
 
-/// Reads the keys of one route.
 fn route(keys: &mut Object<'_, '_>, defaults: &Options) -> Route {
     let path = keys.required("path", rules::path).unwrap_or_default();
     let core = keys.value_or("core", false, rules::boolean);

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use super::Variables;
 use super::json::Json;
-use super::problems::{find_quoted, quoted};
 use super::reader::Node;
 use super::url::BaseUrl;
+use crate::escape::{find_quoted, quoted};
 
 /// A day in seconds: the upper limit of every duration.
 pub(super) const DAY: u32 = 86_400;
@@ -61,7 +61,6 @@ fn number(value: &Json, min: f64, max: u32, allowed: &str) -> Result<f64, String
     }
 }
 
-/// `true` or `false`.
 pub(super) fn boolean(value: &Node<'_>) -> Result<bool, String> {
     match value.json {
         Json::Bool(value) => Ok(*value),
@@ -69,7 +68,6 @@ pub(super) fn boolean(value: &Node<'_>) -> Result<bool, String> {
     }
 }
 
-/// Any text.
 pub(super) fn text<'v>(value: &Node<'v>) -> Result<&'v str, String> {
     let text = value.json.text();
     text.ok_or_else(|| value.json.wrong_type("give a string"))
@@ -100,7 +98,6 @@ pub(super) fn name(value: &Node<'_>) -> Result<String, String> {
     Err("give 1 to 64 characters of A-Z a-z 0-9 . _ -".to_owned())
 }
 
-/// `base_url`.
 pub(super) fn base_url(value: &Node<'_>) -> Result<BaseUrl, String> {
     text(value)?.parse()
 }

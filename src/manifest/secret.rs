@@ -8,7 +8,6 @@ use serde_json::Value;
 
 use super::Options;
 
-/// The replacement for a secret.
 const HIDDEN: &str = "***";
 
 /// Characters of the shortest secret that is searched for; shorter ones occur in any text.
@@ -29,12 +28,9 @@ impl Secret {
     /// The value `text` of the header `name`, in which `variables` have been replaced. Servers send values
     /// like that of `Host` back for good reasons; hidden there are the variables, and a credential as a whole
     /// and without its scheme (RFC 9110, section 11.4).
-    pub(super) fn of_header(
-        name: &str,
-        text: &str,
-        variables: impl Iterator<Item = String>,
-    ) -> Self {
-        let mut hidden: Vec<String> = variables.collect();
+    pub(super) fn of_header(name: &str, text: &str, variables: Vec<(String, String)>) -> Self {
+        let values = variables.into_iter().map(|(_, value)| value);
+        let mut hidden: Vec<String> = values.collect();
         let name = name.to_ascii_lowercase();
         if CREDENTIALS.iter().any(|part| name.contains(part)) {
             hidden.push(text.to_owned());

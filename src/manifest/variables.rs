@@ -5,8 +5,7 @@ use std::io::{self, Read as _};
 use std::path::Path;
 
 use super::load::open_regular;
-use super::problems::{QUOTED, quoted};
-use crate::escape::{escape, reason};
+use crate::escape::{reason, shortened};
 
 /// The largest credential (systemd's own limit).
 const MOST_BYTES: u64 = 1024 * 1024;
@@ -54,11 +53,7 @@ impl Variables<'_> {
 }
 
 fn look_up(name: &str, environment: &dyn Fn(&str) -> Option<OsString>) -> Result<String, String> {
-    let shown = match name.len() {
-        0..=QUOTED => name.to_owned(),
-        // Quoting shortens it.
-        _ => quoted(name),
-    };
+    let shown = shortened(name);
     if let Some(value) = environment(name) {
         return value.into_string().map_err(|_| {
             format!("the environment variable {shown} is not valid UTF-8; correct its value")
@@ -72,11 +67,8 @@ fn look_up(name: &str, environment: &dyn Fn(&str) -> Option<OsString>) -> Result
     };
     let path = Path::new(&folder).join(name);
     read_credential(&path).map_err(|error| {
-        let (path, reason) = (path.to_string_lossy(), reason(&error));
-        let path = escape(&path);
-        format!(
-            "{not_set}, and there is no credential in \"{path}\": {reason}; give one of the two"
-        )
+        let reason = reason(&error);
+        format!("{not_set}, and there is no credential in {path:?}: {reason}; give one of the two")
     })
 }
 

@@ -6,6 +6,7 @@ use memchr::memmem;
 use serde_json::value::RawValue;
 
 use super::http::Response;
+use crate::escape::shortened;
 use crate::manifest::{BodyChecks, Options};
 
 /// The body checks that `response` fails, in words.
@@ -74,8 +75,11 @@ fn failed_json(
         let parsed: Option<serde_json::Value> = serde_json::from_str(found.get()).ok();
         if parsed.as_ref() != Some(wanted) {
             let shown = parsed.map_or_else(|| found.get().to_owned(), |value| value.to_string());
-            let shown = shortened(&options.redact(&shown));
-            failed.push(format!("{pointer:?} is {shown}, not {wanted}"));
+            let shown = options.redact(&shown);
+            failed.push(format!(
+                "{pointer:?} is {}, not {wanted}",
+                shortened(&shown)
+            ));
         }
     }
     failed
@@ -94,16 +98,6 @@ fn value_at<'a>(whole: &'a RawValue, pointer: &str) -> Option<&'a RawValue> {
         let items: Vec<&RawValue> = serde_json::from_str(value.get()).ok()?;
         items.get(index).copied()
     })
-}
-
-/// A text from a server, shortened so that a person can read it. To be redacted before: a part of a secret would not
-/// be found.
-pub(super) fn shortened(text: &str) -> String {
-    const LONGEST: usize = 80;
-    match text.char_indices().nth(LONGEST) {
-        Some((cut, _)) => format!("{}…", text.get(..cut).unwrap_or_default()),
-        None => text.to_owned(),
-    }
 }
 
 #[cfg(test)]

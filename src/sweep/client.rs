@@ -14,7 +14,7 @@ use ureq::config::Config;
 use super::parked::Parked;
 use super::tls::tls_config;
 use super::transport::{HEAD_MAX, OUTPUT};
-use crate::manifest::{BaseUrl, Manifest, Proxy, Scheme};
+use crate::manifest::{BaseUrl, Manifest, Scheme};
 
 /// What all attempts of a run share.
 #[derive(Debug)]
@@ -38,7 +38,6 @@ pub(super) struct SweepState {
     pub(super) remotes: BTreeSet<SocketAddr>,
     /// The peers of the connections to the UNIX socket, each once.
     pub(super) unix_peers: Vec<UnixPeer>,
-    /// The requests that are kept open.
     pub(super) parked: Vec<Parked>,
 }
 
@@ -65,8 +64,10 @@ impl Client {
     /// Reads the trusted roots and chooses the proxy, if needed (see [`Prober::new`](super::Prober::new)).
     pub(super) fn new(manifest: &Manifest) -> anyhow::Result<Self> {
         let is_https = manifest.base_url.scheme() == Scheme::Https;
-        let uses_proxy = manifest.proxy == Proxy::Env;
-        let proxy = uses_proxy.then(ureq::Proxy::try_from_env).flatten();
+        let proxy = manifest
+            .proxy_from_environment
+            .then(ureq::Proxy::try_from_env);
+        let proxy = proxy.flatten();
         // ureq would connect directly instead of through a SOCKS proxy.
         ensure!(
             (proxy.as_ref()).is_none_or(|proxy| proxy.protocol() == ProxyProtocol::Http),
@@ -94,7 +95,6 @@ impl Client {
     }
 }
 
-/// How ureq makes each request.
 pub(super) fn config(manifest: &Manifest, proxy: Option<ureq::Proxy>) -> Config {
     let headers = (manifest.routes.iter()).flat_map(|route| &route.options.headers);
     let lengths = headers.map(|header| header.name.len() + header.value.reveal().len());

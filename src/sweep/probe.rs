@@ -5,13 +5,14 @@ use std::thread;
 use std::time::Duration;
 
 use super::attempt::{Attempt, Received};
-use super::checks::{failed_checks, shortened};
+use super::checks::failed_checks;
 use super::failure::Failure;
 use super::http::Response;
 use super::round::Round;
 use crate::cause::{Class, ResponseError, SkipReason, TransportError};
 use crate::clock::Monotonic;
-use crate::manifest::{Expect, Route};
+use crate::escape::shortened;
+use crate::manifest::{Expect, Options, Route};
 use crate::verdict::{ProbeResult, Proof};
 
 /// Probes `route`, which has this `index` in the manifest, with all attempts within the round's deadline.
@@ -91,7 +92,6 @@ fn is_retried(class: Class, status: Option<u16>) -> bool {
     }
 }
 
-/// A route that was not probed.
 pub(super) fn skipped(reason: SkipReason) -> ProbeResult {
     ProbeResult {
         class: Class::Skipped(reason),
@@ -138,9 +138,7 @@ fn judge(
         }
         Ok(response) if response.status == 429 => (Class::RateLimited, None),
         Ok(response) => {
-            let location = response.location.as_deref();
-            let location = location.map(|location| shortened(&options.redact(location)));
-            let detail = unexpected(&options.expect, location);
+            let detail = unexpected(options, response.location.as_deref());
             (Class::HttpError(ResponseError::Status), detail)
         }
     };
@@ -148,20 +146,17 @@ fn judge(
 }
 
 /// What was expected instead of an unexpected status, and where a redirect leads.
-fn unexpected(expect: &Expect, location: Option<String>) -> Option<String> {
-    let expected = match expect {
-        Expect::Success => None,
-        Expect::Listed(list) => {
-            let list: Vec<String> = list.iter().map(u16::to_string).collect();
-            Some(match list.split_last() {
-                Some((last, [])) => format!("expected {last}"),
-                Some((last, others)) => format!("expected {} or {last}", others.join(", ")),
-                None => "expected none".to_owned(),
-            })
-        }
-    };
-    let leads = location.map(|location| format!("leads to {location}"));
-    let parts: Vec<String> = expected.into_iter().chain(leads).collect();
+fn unexpected(options: &Options, location: Option<&str>) -> Option<String> {
+    let mut parts = vec![];
+    if let Expect::Listed(list) = &options.expect {
+        let list: Vec<String> = list.iter().map(u16::to_string).collect();
+        parts.push(match list.split_last() {
+            Some((last, others @ [_, ..])) => format!("expected {} or {last}", others.join(", ")),
+            _ => format!("expected {}", list.join("")),
+        });
+    }
+    let location = location.map(|location| options.redact(location));
+    parts.extend(location.map(|location| format!("leads to {}", shortened(&location))));
     (!parts.is_empty()).then(|| parts.join("; "))
 }
 

@@ -16,11 +16,11 @@ use serde_json::{Value, json};
 use super::*;
 
 /// Parses with the variables TOKEN, LINES and LATIN1 in the environment.
-fn parse(text: &str) -> Result<Manifest, Problems> {
+fn parse(text: &str) -> anyhow::Result<Manifest> {
     parse_with(text, None)
 }
 
-fn parse_with(text: &str, base_url: Option<&str>) -> Result<Manifest, Problems> {
+fn parse_with(text: &str, base_url: Option<&str>) -> anyhow::Result<Manifest> {
     let environment = |name: &str| match name {
         "TOKEN" => Some(OsString::from("hunter2")),
         "LINES" => Some(OsString::from("hunter2\nSet-Cookie: hunter2")),

@@ -6,8 +6,8 @@ use super::*;
 fn a_name_of_any_length_is_shown_in_a_short_line() {
     let name = "x".repeat(100_000);
     let key = lines(&with(&format!("defaults.{name}"), "1"));
-    let cut = format!("\"{}…\"", "x".repeat(80));
-    assert!(key[0].starts_with(&format!("defaults[{cut}]: unknown key")));
+    let cut = format!("{}…", "x".repeat(80));
+    assert!(key[0].starts_with(&format!("defaults.{cut}: unknown key")));
     let variable = with("routes[0].headers", &format!("{{\"X\":\"${{{name}}}\"}}"));
     let reported = format!("routes[0].headers[\"X\"]: the environment variable {cut} is not set");
     assert!(lines(&variable)[0].starts_with(&reported));
@@ -90,7 +90,6 @@ fn a_long_list_of_problems_is_shortened() {
         r#"{{"base_url":"http://h","routes":[{}]}}"#,
         routes.join(",")
     );
-    assert_eq!(parse(&text).expect_err("bad").lines.len(), 250);
     let reported = lines(&text);
     assert_eq!(reported.len(), 101);
     assert_eq!(reported[100], "and 150 more problems");
