@@ -1,7 +1,6 @@
 //! The binary: runs the pipeline.
 
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use scidex_route_health::cause::Severity;
@@ -12,8 +11,7 @@ use scidex_route_health::recovery::{self, Permission, QueueWatch, RecoveryReques
 use scidex_route_health::report::{self, Outputs, Progress, Report};
 use scidex_route_health::status::Status;
 use scidex_route_health::stderr::{log, log_nonblocking};
-use scidex_route_health::sweep::{self, Prober, Sweep, SweepEvents, SweepOptions};
-use scidex_route_health::verdict::Verdict;
+use scidex_route_health::sweep::{self, Event, Prober};
 
 /// How much longer than the sweep a run waits for the warnings about the units.
 const MAX_WAIT: Duration = Duration::from_secs(1);
@@ -54,22 +52,13 @@ fn run(cli: &Cli) -> anyhow::Result<Status> {
         .flatten();
 
     let progress = Progress::new(&manifest);
-    let options = SweepOptions {
-        wait: cli.wait,
-        may_recover: may_kill,
-    };
-    let events = Events {
-        manifest: &manifest,
-        progress: &progress,
-        queues: queues.as_ref(),
-        sweeps: AtomicUsize::new(0),
-    };
-    let (sweep, verdict) = sweep::until_healthy(&prober, options, &events);
+    let sweep = sweep::until_healthy(&prober, cli.wait, may_kill, &|event| {
+        follow(&event, &manifest, &progress, queues.as_ref());
+    });
     drop(progress);
 
     let request = RecoveryRequest {
         manifest: &manifest,
-        verdict: &verdict,
         sweep: &sweep,
         prober: &prober,
         queues,
@@ -82,54 +71,30 @@ fn run(cli: &Cli) -> anyhow::Result<Status> {
         elapsed: started.elapsed(),
         manifest: &manifest,
         core_only: cli.core,
-        results: sweep.results,
-        verdict,
+        sweep,
         unit: recovery.unit_report.clone().or(findings.unit),
         recovery,
         warnings: findings.warnings,
     };
     let written = report::write_all(&report, outputs);
-    Ok(Status::of(report.verdict.healthy, written))
+    Ok(Status::of(report.sweep.verdict.healthy, written))
 }
 
-/// Shows the progress of the sweeps.
-struct Events<'a> {
-    manifest: &'a Manifest,
-    progress: &'a Progress,
-    queues: Option<&'a QueueWatch>,
-    /// Unhealthy sweeps so far.
-    sweeps: AtomicUsize,
-}
-
-impl SweepEvents for Events<'_> {
-    fn sweep_begins(&self) {
-        if let Some(queues) = self.queues {
-            queues.sweep_begins();
+/// Shows the progress of the sweeps, and tells the watch of the queues when to read.
+fn follow(event: &Event, manifest: &Manifest, progress: &Progress, queues: Option<&QueueWatch>) {
+    match *event {
+        Event::SweepBegins => queues.map_or((), QueueWatch::sweep_begins),
+        Event::CoreEnds => queues.map_or((), QueueWatch::core_ends),
+        Event::Progress(done, total) => progress.update(done, total),
+        Event::GraceBegins(grace) => progress.show(&format!(
+            "no core route answered; waiting up to {} s for a late answer...",
+            grace.as_secs_f64()
+        )),
+        Event::Unhealthy(number, sweep, left) => {
+            let line = report::unhealthy_sweep(number, manifest, sweep, left);
+            progress.clear();
+            log_nonblocking(Severity::Soft, &line);
         }
-    }
-
-    fn grace_begins(&self, grace: Duration) {
-        let seconds = grace.as_secs_f64();
-        let text =
-            format!("no core route answered; waiting up to {seconds} s for a late answer...");
-        self.progress.show(&text);
-    }
-
-    fn core_ends(&self) {
-        if let Some(queues) = self.queues {
-            queues.core_ends();
-        }
-    }
-
-    fn progress(&self, done: usize, total: usize) {
-        self.progress.update(done, total);
-    }
-
-    fn unhealthy(&self, sweep: &Sweep, verdict: &Verdict, left: Duration) {
-        let number = self.sweeps.fetch_add(1, Ordering::Relaxed) + 1;
-        let line = report::unhealthy_sweep(number, self.manifest, &sweep.results, verdict, left);
-        self.progress.clear();
-        log_nonblocking(Severity::Soft, &line);
     }
 }
 
@@ -147,7 +112,6 @@ fn load(cli: &Cli) -> anyhow::Result<Manifest> {
     Ok(manifest)
 }
 
-/// What the command line allows in a recovery.
 fn permission(cli: &Cli) -> Permission {
     if cli.no_recover {
         Permission::Forbidden("--no-recover was given")

@@ -25,7 +25,6 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
-    /// This process.
     pub(crate) fn current() -> Self {
         let euid = geteuid();
         Self {

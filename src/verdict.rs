@@ -33,9 +33,6 @@ pub struct ProbeResult {
     pub proof: Proof,
 }
 
-/// How many routes are in each class, by the names of [`Class::NAMES`].
-pub type Tally = [(&'static str, usize); 5];
-
 /// The state of the backend, as the core routes prove it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BackendState {
@@ -56,8 +53,8 @@ pub struct Verdict {
     pub backend: BackendState,
     /// How long this program was kept from running while it probed a core route, if that was too long.
     pub starved: Option<Duration>,
-    /// Routes by class; always counted from the results.
-    pub tally: Tally,
+    /// How many routes are in each class of [`Class::NAMES`]; always counted from the results.
+    pub tally: [(&'static str, usize); 5],
 }
 
 impl Verdict {

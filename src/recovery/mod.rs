@@ -42,15 +42,12 @@ pub(crate) use self::systemd::systemctl;
 use self::systemd::{Systemctl, Unit};
 use crate::manifest::{Manifest, Scheme};
 use crate::sweep::{ParkedRequest, Prober, Sweep};
-use crate::verdict::Verdict;
 
 /// What a sweep found, and what may be done about it.
 pub struct RecoveryRequest<'a> {
     /// The manifest, which names the unit that may be killed.
     pub manifest: &'a Manifest,
     /// What the sweep found.
-    pub verdict: &'a Verdict,
-    /// The sweep itself.
     pub sweep: &'a Sweep,
     /// The prober of the sweep, which holds the parked requests.
     pub prober: &'a Prober<'a>,
@@ -82,7 +79,7 @@ pub fn attempt(request: &RecoveryRequest<'_>, permission: Permission) -> Recover
         unit: Some(plan.unit.clone()),
         ..Recovery::default()
     };
-    if !request.verdict.hung() {
+    if !request.sweep.verdict.hung() {
         return idle(Outcome::NotNeeded);
     }
     let dry_run = match permission {
@@ -103,7 +100,7 @@ pub fn attempt(request: &RecoveryRequest<'_>, permission: Permission) -> Recover
         hung_since: Some(request.sweep.began),
         addresses: silent.into_iter().collect(),
         no_handshake: over_https && !any_byte,
-        starved: request.verdict.starved,
+        starved: request.sweep.verdict.starved,
         ..machine::context(plan.clone(), &request.manifest.source, resolved)
     };
     let systemctl = Systemctl::new(plan.scope, None);

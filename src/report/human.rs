@@ -20,7 +20,7 @@ const SKIPPED: usize = 2;
 
 /// The report as lines; nothing at all if `quiet` and healthy.
 pub(super) fn render(report: &Report, appearance: Appearance, quiet: bool) -> String {
-    if quiet && report.verdict.healthy {
+    if quiet && report.sweep.verdict.healthy {
         return String::new();
     }
     let journal = appearance.journal;
@@ -57,37 +57,25 @@ pub(super) fn render(report: &Report, appearance: Appearance, quiet: bool) -> St
     text + &end(report, appearance)
 }
 
-/// The last lines; scripts rely on those from the tally on.
 fn end(report: &Report, appearance: Appearance) -> String {
     let recovery = &report.recovery;
+    let evidence = recovery.evidence.iter().flat_map(|evidence| {
+        let text = format!("evidence: {}", evidence.summary());
+        wrap(&text, appearance.columns)
+    });
+    let notes = evidence.chain(recovery.stacks.as_ref().map(wording::stacks));
+    let notes = notes.chain(wording::unit(report));
+    let notes = notes.map(|note| (Severity::Soft, String::new(), note));
     let mut text = String::new();
-    let mut line = |severity, first: &str, rest: &str| {
+    for (severity, first, rest) in notes.chain(wording::conclusion(report)) {
         if appearance.journal {
             text += prefix(severity);
         }
-        let style = style(appearance, severity);
         if !first.is_empty() {
+            let style = style(appearance, severity);
             text += &format!("{style}{first}{style:#}");
         }
-        text += &format!("{}\n", escape(rest));
-    };
-    if let Some(evidence) = &recovery.evidence {
-        let evidence = format!("evidence: {}", evidence.summary());
-        for part in wrap(&evidence, appearance.columns) {
-            line(Severity::Soft, "", &part);
-        }
-    }
-    let stacks = recovery.stacks.as_ref().map(wording::stacks);
-    for note in stacks.into_iter().chain(wording::unit(report)) {
-        line(Severity::Soft, "", &note);
-    }
-    line(Severity::Fine, "", &wording::tally(report.verdict.tally));
-    let worst = report.by_route().map(severity).max();
-    let (word, rest) = wording::verdict(report);
-    line(worst.unwrap_or(Severity::Fine), word, &rest);
-    if report.verdict.hung() {
-        let (severity, outcome, rest) = wording::recovery(recovery);
-        line(severity, &outcome, &rest);
+        text += &format!("{}\n", escape(&rest));
     }
     text
 }

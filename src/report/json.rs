@@ -17,9 +17,8 @@ use crate::verdict::BackendState;
 /// Incremented if a key is renamed or removed, which needs a good reason.
 const SCHEMA_VERSION: u32 = 1;
 
-/// The report as one JSON object.
 pub(super) fn render(report: &Report) -> String {
-    let (manifest, verdict) = (report.manifest, &report.verdict);
+    let (manifest, verdict) = (report.manifest, &report.sweep.verdict);
     let source = match &manifest.source {
         Source::Stdin => "-".to_owned(),
         Source::File { path, .. } => path.display().to_string(),

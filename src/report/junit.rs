@@ -14,20 +14,13 @@ pub(super) fn render(report: &Report) -> String {
     let (failures, skipped) = (count(Severity::Hard), count(Severity::Soft));
     let counts = format!(
         r#"tests="{}" failures="{failures}" errors="0" time="{:.3}""#,
-        report.results.len(),
+        report.sweep.results.len(),
         report.elapsed.as_secs_f64(),
     );
     let (name, started) = (xml(&report.manifest.name), timestamp(report.started_at));
     let cases: String = report.by_route().map(case).collect();
-    let (word, rest) = wording::verdict(report);
-    let mut summary = vec![
-        wording::tally(report.verdict.tally),
-        word.to_owned() + &rest,
-    ];
-    if report.verdict.hung() {
-        let (_, outcome, rest) = wording::recovery(&report.recovery);
-        summary.push(outcome + &rest);
-    }
+    let conclusion = wording::conclusion(report).into_iter();
+    let mut summary: Vec<String> = conclusion.map(|(_, first, rest)| first + &rest).collect();
     summary.extend(wording::unit(report));
     summary.push(wording::heading(report.manifest));
     let out = lines("system-out", &summary);

@@ -20,7 +20,6 @@ struct Metrics {
     run: String,
 }
 
-/// The report as metrics.
 pub(super) fn render(report: &Report) -> String {
     let run = if report.core_only { "core" } else { "all" };
     let backend = label(&report.manifest.name);
@@ -28,7 +27,7 @@ pub(super) fn render(report: &Report) -> String {
         text: String::new(),
         run: format!("backend=\"{backend}\",run=\"{run}\""),
     };
-    let verdict = &report.verdict;
+    let verdict = &report.sweep.verdict;
     let help = "Whether no route failed the run.";
     metrics.single("healthy", help, u8::from(verdict.healthy));
     let help = "Whether every core route was silent.";
@@ -97,7 +96,6 @@ impl Metrics {
     }
 }
 
-/// The labels that name a route.
 fn labels((route, _): Row) -> String {
     let path = label(&route.path);
     let (method, core) = (route.options.method.as_str(), route.core);

@@ -24,7 +24,8 @@ use crate::escape::escape;
 use crate::manifest::{DEFAULT_PATHS, Manifest, Route};
 use crate::recovery::{Recovery, UnitReport};
 use crate::stderr::{is_journal, log, log_nonblocking};
-use crate::verdict::{ProbeResult, Verdict};
+use crate::sweep::Sweep;
+use crate::verdict::ProbeResult;
 
 pub use self::progress::Progress;
 pub use self::wording::{dry_run, unhealthy_sweep};
@@ -40,10 +41,8 @@ pub struct Report<'a> {
     pub manifest: &'a Manifest,
     /// Whether only the core routes were to be probed (`--core`).
     pub core_only: bool,
-    /// The result of each route, in the manifest's order.
-    pub results: Vec<ProbeResult>,
-    /// What the results mean.
-    pub verdict: Verdict,
+    /// The results and what they mean.
+    pub sweep: Sweep,
     /// What was done about it.
     pub recovery: Recovery,
     /// What systemd says of the recovery unit, where it was asked.
@@ -55,7 +54,7 @@ pub struct Report<'a> {
 impl Report<'_> {
     /// Each route with its result, in the manifest's order.
     fn by_route(&self) -> impl Iterator<Item = Row<'_>> + Clone {
-        self.manifest.routes.iter().zip(&self.results)
+        self.manifest.routes.iter().zip(&self.sweep.results)
     }
 
     /// The routes whose results are that severe.
@@ -64,10 +63,8 @@ impl Report<'_> {
     }
 }
 
-/// A route and its result.
 type Row<'a> = (&'a Route, &'a ProbeResult);
 
-/// How severe the result is for this route.
 fn severity((route, result): Row) -> Severity {
     result.class.severity(route.core)
 }
@@ -129,7 +126,7 @@ pub fn write_all(report: &Report, outputs: Outputs) -> bool {
     let complaints: Vec<String> = files.filter_map(Result::err).collect();
     // cron would mail the same warnings after every healthy run. The JSON report contains them itself.
     let is_watched = io::stderr().is_terminal() || is_journal(&io::stderr());
-    let mailed = cli.quiet && report.verdict.healthy && !is_watched;
+    let mailed = cli.quiet && report.sweep.verdict.healthy && !is_watched;
     if cli.format == Format::Human && !mailed {
         for warning in &report.warnings {
             log(Severity::Soft, &format!("warning: {}", escape(warning)));

@@ -7,11 +7,13 @@ use nix::sys::signal::Signal;
 
 use super::Report;
 use crate::cause::{Class, ResponseError, SkipReason, TransportError};
+use crate::clock::Monotonic;
 use crate::manifest::{Expect, Manifest, Method, Options, Route, Source, Variables};
 use crate::recovery::{
     self, Cpu, Evidence, Guard, Listener, MainPid, ParkedCounts, ProcessDetails, ProcessEvidence,
     Recovery, Stacks, ThreadGroup, UnitReport,
 };
+use crate::sweep::Sweep;
 use crate::verdict::{self, ProbeResult, Proof};
 
 /// A route and its result.
@@ -95,8 +97,11 @@ pub(super) fn with_report<T>(cases: Vec<Case>, test: impl FnOnce(&mut Report) ->
         elapsed: Duration::from_micros(31_415),
         manifest: &manifest,
         core_only: false,
-        results,
-        verdict,
+        sweep: Sweep {
+            began: Monotonic::now(),
+            results,
+            verdict,
+        },
         recovery: Recovery {
             outcome: recovery::Outcome::NotNeeded,
             unit: unit(),

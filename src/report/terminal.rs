@@ -24,7 +24,6 @@ pub(super) struct Appearance {
 }
 
 impl Appearance {
-    /// How lines on standard output are to be shown.
     pub(super) fn of_stdout(choice: Color) -> Self {
         let stdout = io::stdout();
         let (journal, is_terminal) = (is_journal(&stdout), stdout.is_terminal());

@@ -13,7 +13,8 @@ use crate::cause::{Class, ResponseError, Severity, SkipReason, TransportError};
 use crate::escape::escape;
 use crate::manifest::{Manifest, Method, Route, in_seconds};
 use crate::recovery::{Outcome, Recovery, Stacks, systemctl};
-use crate::verdict::{BackendState, ProbeResult, Tally, Verdict};
+use crate::sweep::Sweep;
+use crate::verdict::{BackendState, ProbeResult, Verdict};
 
 /// How many routes are named in a sentence.
 const NAMED: usize = 3;
@@ -72,7 +73,7 @@ pub(super) fn count(number: usize, what: &str) -> String {
 }
 
 /// The tally line, which timers and dashboards parse.
-pub(super) fn tally(tally: Tally) -> String {
+fn tally(tally: [(&str, usize); 5]) -> String {
     let [ok, unreachable, limited, errors, skipped] = tally.map(|(_, count)| count);
     let line = format!(
         "{ok} OK, {unreachable} timeout/unreachable, {limited} rate-limited, {errors} HTTP error"
@@ -103,10 +104,24 @@ pub(super) fn heading(manifest: &Manifest) -> String {
     format!("{address}, {routes} of {source}")
 }
 
+/// The last lines of a report: how severe each is, what is stressed in it, and the text after that. Scripts rely on
+/// them.
+pub(super) fn conclusion(report: &Report) -> Vec<(Severity, String, String)> {
+    let worst = report.by_route().map(severity).max();
+    let (word, rest) = verdict(report);
+    let verdict = &report.sweep.verdict;
+    let mut lines = vec![
+        (Severity::Fine, String::new(), tally(verdict.tally)),
+        (worst.unwrap_or(Severity::Fine), word.to_owned(), rest),
+    ];
+    lines.extend(verdict.hung().then(|| recovery(&report.recovery)));
+    lines
+}
+
 /// The verdict's first word, and the text after it.
-pub(super) fn verdict(report: &Report) -> (&'static str, String) {
-    let (phrases, state) = (phrases(report), state(&report.verdict));
-    match (report.verdict.healthy, phrases.as_str()) {
+fn verdict(report: &Report) -> (&'static str, String) {
+    let (phrases, state) = (phrases(report), state(&report.sweep.verdict));
+    match (report.sweep.verdict.healthy, phrases.as_str()) {
         (true, "") => ("healthy", ": all routes are OK".to_owned()),
         (true, _) => ("healthy", format!(", but {phrases}")),
         (false, _) => ("unhealthy", format!(": {state}{phrases}")),
@@ -117,11 +132,10 @@ pub(super) fn verdict(report: &Report) -> (&'static str, String) {
 pub fn unhealthy_sweep(
     number: usize,
     manifest: &Manifest,
-    results: &[ProbeResult],
-    verdict: &Verdict,
+    sweep: &Sweep,
     left: Duration,
 ) -> String {
-    let rows = manifest.routes.iter().zip(results);
+    let rows = manifest.routes.iter().zip(&sweep.results);
     let failed = || rows.clone().filter(|row| severity(*row) == Severity::Hard);
     let first = failed().min_by_key(|(route, _)| !route.core);
     let first = first.map(message).unwrap_or_default();
@@ -129,7 +143,7 @@ pub fn unhealthy_sweep(
         0 => String::new(),
         more => format!(" ({} failed)", count(more, "more route")),
     };
-    let (state, seconds) = (state(verdict), left.as_secs_f64().ceil());
+    let (state, seconds) = (state(&sweep.verdict), left.as_secs_f64().ceil());
     let line = format!("sweep {number}: {state}{first}{more}; trying again for up to {seconds} s");
     escape(&line).into_owned()
 }
@@ -145,8 +159,8 @@ pub(super) fn unit(report: &Report) -> Option<String> {
     if let Some(restarts) = unit.restarts {
         line += &format!(", restarts: {restarts}");
     }
-    if report.verdict.backend != BackendState::Down {
-        return report.verdict.hung().then_some(line);
+    if report.sweep.verdict.backend != BackendState::Down {
+        return report.sweep.verdict.hung().then_some(line);
     }
     let refused = Class::TimeoutUnreachable(TransportError::Refused);
     let is_refused = |(route, result): Row| !route.core || result.class == refused;
@@ -163,7 +177,6 @@ pub(super) fn unit(report: &Report) -> Option<String> {
     Some(format!("{line}; next: {systemctl} {next} {name}"))
 }
 
-/// One line about a manifest that is valid.
 pub(super) fn valid_manifest(manifest: &Manifest) -> String {
     let core = manifest.routes.iter().filter(|route| route.core).count();
     let recovery = match &manifest.recovery {
@@ -268,7 +281,7 @@ pub(super) fn stacks(stacks: &Stacks) -> String {
 
 /// A recovery in one line: `recovery: OUTCOME`, and the text after it. A kill or a dry run is soft, a hang that
 /// remains is hard.
-pub(super) fn recovery(recovery: &Recovery) -> (Severity, String, String) {
+fn recovery(recovery: &Recovery) -> (Severity, String, String) {
     let outcome = &recovery.outcome;
     let facts = [
         recovery.unit.as_ref().map(ToString::to_string),

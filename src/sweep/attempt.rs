@@ -17,12 +17,10 @@ use crate::clock::Monotonic;
 /// The longest time between two moments at which an attempt notes that this program runs.
 const SLICE: Duration = Duration::from_millis(250);
 
-/// One attempt.
 #[derive(Debug)]
 pub(super) struct Attempt {
     pub(super) client: Arc<Client>,
     pub(super) began: Monotonic,
-    /// When it ends.
     pub(super) end: Monotonic,
     /// Its route's timeout, of which the deadline may leave only a part.
     timeout: Duration,

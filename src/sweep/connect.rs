@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags};
-use nix::sys::socket::{AddressFamily, SockaddrStorage};
+use nix::sys::socket::SockaddrStorage;
 
 use super::attempt::Attempt;
 use super::client::Connection;
@@ -80,14 +80,10 @@ pub(super) fn connect(
     }
 }
 
-/// Begins to connect to `address`.
 fn begin(address: SocketAddr, attempt: &Attempt) -> io::Result<()> {
-    let family = match address {
-        SocketAddr::V4(_) => AddressFamily::Inet,
-        SocketAddr::V6(_) => AddressFamily::Inet6,
-    };
-    let socket = socket::open(family)?;
-    match socket::connect(&socket, &SockaddrStorage::from(address)) {
+    let remote = SockaddrStorage::from(address);
+    let socket = socket::open(&remote)?;
+    match socket::connect(&socket, &remote) {
         // After an interruption, the connection is still being established (connect(2)).
         Ok(()) | Err(Errno::EINPROGRESS | Errno::EINTR) => {}
         Err(error) => return Err(error.into()),

@@ -74,9 +74,11 @@ impl Resolver for Network {
         if attempt.client.unix_socket.is_some() {
             return Ok(resolved);
         }
-        let scheme = match uri.scheme_str() {
-            Some("https") => Scheme::Https,
-            Some(_) | None => Scheme::Http,
+        let is_https = uri.scheme_str() == Some("https");
+        let scheme = if is_https {
+            Scheme::Https
+        } else {
+            Scheme::Http
         };
         let port = uri.port_u16().unwrap_or(scheme.port());
         let addresses = attempt.resolve(bare_host(uri))?;

@@ -11,7 +11,6 @@ use crate::cause::{Class, ResponseError, TransportError};
 /// The message for a connection that the other side closed too early.
 const INCOMPLETE: &str = "closed before the response was complete";
 
-/// Why an attempt got no complete response.
 #[derive(Clone, Debug)]
 pub(super) struct Failure {
     /// [`Class::TimeoutUnreachable`] or [`Class::HttpError`].

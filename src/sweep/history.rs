@@ -7,44 +7,37 @@ use std::time::Duration;
 
 use super::probe::keep_http_error;
 use super::round::Results;
-use super::{Prober, Sweep, SweepEvents};
+use super::{Event, OnEvent, Prober, Sweep};
 use crate::cause::{Class, Severity};
 use crate::clock::Monotonic;
 use crate::manifest::Route;
-use crate::verdict::{self, ProbeResult, Verdict};
+use crate::verdict::ProbeResult;
 
 /// The pause between two sweeps.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Options for the sweeps of a run.
-#[derive(Clone, Copy, Debug)]
-pub struct SweepOptions {
-    /// No sweep begins after this much time; zero for a single sweep.
-    pub wait: Duration,
-    /// Whether a recovery follows the proof of a hang. If so, that proof ends the waiting, and if a hang
-    /// may have begun while the core routes were probed, they are probed a second time.
-    pub may_recover: bool,
-}
-
-/// Repeats the sweep until one is healthy or the waiting is over, and returns the last one.
+/// Repeats the sweep until one is healthy, and returns the last one; none begins after `wait`, zero for a single
+/// sweep. If a recovery may follow the proof of a hang, that proof ends the waiting, and if a hang may have begun
+/// while the core routes were probed, they are probed a second time.
 pub fn until_healthy(
     prober: &Prober,
-    options: SweepOptions,
-    events: &dyn SweepEvents,
-) -> (Sweep, Verdict) {
-    let end = Monotonic::now() + options.wait;
+    wait: Duration,
+    may_recover: bool,
+    on_event: &OnEvent,
+) -> Sweep {
+    let end = Monotonic::now() + wait;
     let mut history = SweepHistory::default();
+    let mut number = 1;
     loop {
-        let sweep = prober.sweep(&mut history, options.may_recover, events);
-        let core = prober.manifest.routes.iter().map(|route| route.core);
-        let verdict = verdict::judge(core.zip(&sweep.results), sweep.backend);
+        let sweep = prober.sweep(&mut history, may_recover, on_event);
         let over = Monotonic::now() + PAUSE > end;
-        if verdict.healthy || over || (options.may_recover && verdict.hung()) {
-            return (sweep, verdict);
+        if sweep.verdict.healthy || over || (may_recover && sweep.verdict.hung()) {
+            return sweep;
         }
-        events.unhealthy(&sweep, &verdict, end.remaining());
+        on_event(Event::Unhealthy(number, &sweep, end.remaining()));
         thread::sleep(PAUSE);
         history.results = sweep.results;
+        number += 1;
     }
 }
 

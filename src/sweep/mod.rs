@@ -33,7 +33,7 @@ use crate::manifest::Manifest;
 use crate::verdict::{self, BackendState, ProbeResult, Verdict};
 
 pub use self::client::{Connection, UnixPeer};
-pub use self::history::{SweepOptions, until_healthy};
+pub use self::history::until_healthy;
 pub use self::parked::{ParkedRequest, ParkedState, Reach};
 
 /// How far beyond the deadline the core may be probed if a recovery depends on it. The shortest deadline that
@@ -43,23 +43,23 @@ const DEADLINE_SLACK: Duration = Duration::from_millis(500);
 /// How often the parked requests are checked during the grace period.
 const GRACE_STEP: Duration = Duration::from_millis(100);
 
-/// Callbacks for the events of the sweeps, called by the sweeping thread except for [`Self::progress`].
-pub trait SweepEvents: Sync {
+/// What happens during the sweeps.
+#[derive(Debug)]
+pub enum Event<'a> {
     /// A sweep begins; no request has been sent yet.
-    fn sweep_begins(&self) {}
-
+    SweepBegins,
     /// Every core route was silent; the parked requests are given this grace period.
-    fn grace_begins(&self, _grace: Duration) {}
-
+    GraceBegins(Duration),
     /// The last round of the sweep's core is over, the grace period included.
-    fn core_ends(&self) {}
-
-    /// `done` of `total` probes are done. Called by every probing thread.
-    fn progress(&self, _done: usize, _total: usize) {}
-
-    /// This sweep was unhealthy, and another one follows within the remaining time.
-    fn unhealthy(&self, _sweep: &Sweep, _verdict: &Verdict, _left: Duration) {}
+    CoreEnds,
+    /// So many of all probes are done. Sent by every probing thread, the other events by the sweeping one.
+    Progress(usize, usize),
+    /// The sweep of this number was unhealthy, and another one follows within the remaining time.
+    Unhealthy(usize, &'a Sweep, Duration),
 }
+
+/// Is called for each event.
+pub type OnEvent<'a> = dyn Fn(Event<'_>) + Sync + 'a;
 
 /// Probes the routes of one manifest.
 #[derive(Debug)]
@@ -71,12 +71,12 @@ pub struct Prober<'m> {
 /// The results of one sweep.
 #[derive(Debug)]
 pub struct Sweep {
-    /// When it began, just before [`SweepEvents::sweep_begins`].
+    /// When it began, just before [`Event::SweepBegins`].
     pub began: Monotonic,
     /// The result of each route, in the manifest's order.
     pub results: Vec<ProbeResult>,
-    /// What the core's last round proves about the backend.
-    pub backend: BackendState,
+    /// What they mean.
+    pub verdict: Verdict,
 }
 
 impl<'m> Prober<'m> {
@@ -97,33 +97,23 @@ impl<'m> Prober<'m> {
     /// Probes the core routes, then the others, unless the core proves the backend hung or down.
     /// Probes only the routes that are due after the earlier sweeps of the same run; the other results
     /// are kept.
-    fn sweep(
-        &self,
-        history: &mut SweepHistory,
-        may_recover: bool,
-        events: &dyn SweepEvents,
-    ) -> Sweep {
+    fn sweep(&self, history: &mut SweepHistory, may_recover: bool, on_event: &OnEvent) -> Sweep {
         // Taken before the event, so that a process that starts in between is younger than both.
         let began = Monotonic::now();
-        events.sweep_begins();
+        on_event(Event::SweepBegins);
         self.client.begin_sweep();
-        let due = |core| {
-            let mut routes = self.routes(core);
-            routes.retain(|(index, route)| history.is_due(*index, route));
-            routes
-        };
-        let (core, others) = (due(true), due(false));
+        let (core, others) = (self.routes(true, history), self.routes(false, history));
         let (total, done) = (core.len() + others.len(), AtomicUsize::new(0));
         let progress = || {
             let done = done.fetch_add(1, Ordering::Relaxed) + 1;
-            events.progress(done, total.max(done));
+            on_event(Event::Progress(done, total.max(done)));
         };
         let round = Round {
             progress: &progress,
             ..self.round(Monotonic::now() + self.manifest.deadline)
         };
-        let (mut results, backend) = self.core_rounds(&core, round, may_recover, events);
-        events.core_ends();
+        let (mut results, backend) = self.core_rounds(&core, round, may_recover, on_event);
+        on_event(Event::CoreEnds);
         let skip = |reason| -> Results {
             let skipped = |(index, _): &(usize, _)| (*index, probe::skipped(reason));
             others.iter().map(skipped).collect()
@@ -134,10 +124,12 @@ impl<'m> Prober<'m> {
             BackendState::Down => skip(SkipReason::BackendDown),
         });
         results.sort_unstable_by_key(|(index, _)| *index);
+        let results = history.merge(results);
+        let is_core = self.manifest.routes.iter().map(|route| route.core);
         Sweep {
             began,
-            results: history.merge(results),
-            backend,
+            verdict: verdict::judge(is_core.zip(&results), backend),
+            results,
         }
     }
 
@@ -148,7 +140,7 @@ impl<'m> Prober<'m> {
         core: &Routes,
         round: Round,
         may_recover: bool,
-        events: &dyn SweepEvents,
+        on_event: &OnEvent,
     ) -> (Results, BackendState) {
         let slack = (self.manifest.recovery.as_ref()).map_or(Duration::ZERO, |_| DEADLINE_SLACK);
         let probe = |number| {
@@ -176,7 +168,7 @@ impl<'m> Prober<'m> {
             && let Some(plan) = &self.manifest.recovery
             && backend(&results) == BackendState::Hung
         {
-            events.grace_begins(plan.grace);
+            on_event(Event::GraceBegins(plan.grace));
             self.await_late_answers(plan.grace);
             apply_late_answers(&mut results, &self.parked());
         }
@@ -204,12 +196,11 @@ impl<'m> Prober<'m> {
             once: true,
             ..self.round(until)
         };
-        let results = round.probe(&self.routes(true));
+        let results = round.probe(&self.routes(true, &SweepHistory::default()));
         let mut classes = results.iter().map(|(_, result)| result.class);
         classes.all(|class| class.severity(true) != Severity::Hard)
     }
 
-    /// A round that ends by `deadline`.
     fn round(&self, deadline: Monotonic) -> Round<'_> {
         Round {
             client: &self.client,
@@ -260,10 +251,11 @@ impl<'m> Prober<'m> {
         }
     }
 
-    /// The core routes, or all others, with their indices in the manifest.
-    fn routes(&self, core: bool) -> Routes<'m> {
+    /// The core routes, or all others, that are due, with their indices in the manifest.
+    fn routes(&self, core: bool, history: &SweepHistory) -> Routes<'m> {
         let all = self.manifest.routes.iter().enumerate();
-        all.filter(|(_, route)| route.core == core).collect()
+        all.filter(|(index, route)| route.core == core && history.is_due(*index, route))
+            .collect()
     }
 }
 

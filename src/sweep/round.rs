@@ -23,7 +23,6 @@ pub(super) type Results = Vec<(usize, ProbeResult)>;
 #[derive(Clone, Copy)]
 pub(super) struct Round<'a> {
     pub(super) client: &'a Arc<Client>,
-    /// Probes in flight.
     pub(super) concurrency: NonZeroUsize,
     /// No attempt ends after it.
     pub(super) deadline: Monotonic,
@@ -36,7 +35,6 @@ pub(super) struct Round<'a> {
 }
 
 impl Round<'_> {
-    /// Probes `routes`.
     pub(super) fn probe(&self, routes: &Routes) -> Results {
         let next = AtomicUsize::new(0);
         let results = Mutex::new(Vec::with_capacity(routes.len()));

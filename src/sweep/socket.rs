@@ -7,10 +7,11 @@ use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 
 use nix::errno::Errno;
-use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrLike};
+use nix::sys::socket::{self, SockFlag, SockType, SockaddrLike};
 
-/// A socket that is not connected yet.
-pub(super) fn open(family: AddressFamily) -> io::Result<TcpStream> {
+/// A socket for connecting to `address`.
+pub(super) fn open(address: &dyn SockaddrLike) -> io::Result<TcpStream> {
+    let family = address.family().ok_or(Errno::EAFNOSUPPORT)?;
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     Ok(socket::socket(family, SockType::Stream, flags, None)?.into())
 }

@@ -10,9 +10,6 @@ use crate::cause::{Class, SkipReason, TransportError};
 use crate::manifest::{Source, Variables};
 use crate::sweep::http::tests::read_head;
 
-/// Ignores all events.
-impl SweepEvents for () {}
-
 /// A name for 127.0.0.1, read as a number by every resolver (inet_aton(3)), so that no hosts file is needed.
 const NAME: &str = "0x7f000001";
 
@@ -83,7 +80,7 @@ fn the_shortest_deadline_that_a_manifest_may_have_proves_a_hang() {
     for (recovery, proved) in [(recovery, true), ("", false)] {
         let manifest = manifest_with(&silent, &keys("0.45", recovery));
         let prober = Prober::new(&manifest).unwrap();
-        let sweep = prober.sweep(&mut SweepHistory::default(), true, &());
+        let sweep = prober.sweep(&mut SweepHistory::default(), true, &|_| {});
         let silent = sweep.results[0].proof.silent;
         assert_eq!(silent, proved, "{:?}", sweep.results);
         let reason = match proved {
@@ -91,39 +88,6 @@ fn the_shortest_deadline_that_a_manifest_may_have_proves_a_hang() {
             false => SkipReason::Deadline,
         };
         assert_eq!(sweep.results[1].class, Class::Skipped(reason));
-    }
-}
-
-/// What was called, in order.
-#[derive(Default)]
-struct Calls(Mutex<Vec<String>>, Mutex<Vec<Monotonic>>);
-
-impl Calls {
-    fn note(&self, call: impl Into<String>) {
-        self.0.lock().unwrap().push(call.into());
-    }
-}
-
-impl SweepEvents for Calls {
-    fn sweep_begins(&self) {
-        self.1.lock().unwrap().push(Monotonic::now());
-        self.note("begins");
-    }
-
-    fn core_ends(&self) {
-        self.note("core ends");
-    }
-
-    fn progress(&self, done: usize, total: usize) {
-        self.note(format!("{done} of {total}"));
-    }
-
-    fn unhealthy(&self, sweep: &Sweep, verdict: &Verdict, left: Duration) {
-        let (class, tally) = (sweep.results[0].class.name(), verdict.tally[0].1);
-        let in_time = left <= Duration::from_secs(20);
-        self.note(format!(
-            "unhealthy: {class}, {tally} ok, in time: {in_time}"
-        ));
     }
 }
 
@@ -136,8 +100,8 @@ fn a_silent_core_is_parked_and_another_sweep_closes_that() {
         "routes": [{"path": "/", "core": true}, {"path": "/b", "core": true}]"#;
     let manifest = manifest_with(&silent, keys);
     let prober = Prober::new(&manifest).unwrap();
-    let sweep = prober.sweep(&mut SweepHistory::default(), true, &());
-    assert_eq!(sweep.backend, BackendState::Hung);
+    let sweep = prober.sweep(&mut SweepHistory::default(), true, &|_| {});
+    assert_eq!(sweep.verdict.backend, BackendState::Hung);
     let parked = prober.parked();
     assert_eq!(prober.remotes()(), [address]);
     let (_held, clients): (Vec<_>, Vec<_>) = (0..4).map(|_| silent.accept().unwrap()).unzip();
@@ -163,9 +127,9 @@ fn a_silent_core_is_parked_and_another_sweep_closes_that() {
     assert_eq!(prober.parked(), []);
 
     // Nothing is parked if no recovery may follow.
-    let sweep = prober.sweep(&mut SweepHistory::default(), false, &());
+    let sweep = prober.sweep(&mut SweepHistory::default(), false, &|_| {});
     assert_eq!(
-        (sweep.backend, prober.parked()),
+        (sweep.verdict.backend, prober.parked()),
         (BackendState::Hung, vec![])
     );
 }
@@ -187,10 +151,10 @@ fn an_answer_after_the_timeout_ends_the_grace_period() {
             one.write_all(b"H").unwrap();
             answer(&listener);
         });
-        prober.sweep(&mut SweepHistory::default(), true, &())
+        prober.sweep(&mut SweepHistory::default(), true, &|_| {})
     });
     assert!(Monotonic::now().since(began) < Duration::from_secs(30));
-    assert_eq!(sweep.backend, BackendState::Up);
+    assert_eq!(sweep.verdict.backend, BackendState::Up);
     assert_eq!(sweep.results[2].class, Class::Ok);
     let core = &sweep.results[..2];
     let timeout = Class::TimeoutUnreachable(TransportError::Timeout);
@@ -210,31 +174,44 @@ fn events_come_in_the_order_of_the_sweeps() {
         "routes": [{"path": "/page"}, {"path": "/", "core": true}]"#;
     let manifest = manifest_with(&listener, keys);
     let prober = Prober::new(&manifest).unwrap();
-    let calls = Calls::default();
-    let options = SweepOptions {
-        wait: Duration::from_secs(20),
-        may_recover: false,
+    let (seen, begun) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
+    let on_event = |event: Event<'_>| {
+        let text = match event {
+            Event::SweepBegins => {
+                begun.lock().unwrap().push(Monotonic::now());
+                "begins".to_owned()
+            }
+            Event::GraceBegins(_) => "grace".to_owned(),
+            Event::CoreEnds => "core ends".to_owned(),
+            Event::Progress(done, total) => format!("{done} of {total}"),
+            Event::Unhealthy(number, sweep, left) => {
+                let (class, tally) = (sweep.results[0].class.name(), sweep.verdict.tally[0].1);
+                let in_time = left <= Duration::from_secs(20);
+                format!("{number} unhealthy: {class}, {tally} ok, in time: {in_time}")
+            }
+        };
+        seen.lock().unwrap().push(text);
     };
-    let (sweep, _) = thread::scope(|scope| {
+    let sweep = thread::scope(|scope| {
         scope.spawn(|| {
             drop(listener.accept().unwrap());
             answer(&listener);
             answer(&listener);
         });
-        until_healthy(&prober, options, &calls)
+        until_healthy(&prober, Duration::from_secs(20), false, &on_event)
     });
     let expected = [
         "begins",
         "1 of 2",
         "core ends",
-        "unhealthy: skipped, 0 ok, in time: true",
+        "1 unhealthy: skipped, 0 ok, in time: true",
         "begins",
         "1 of 2",
         "core ends",
         "2 of 2",
     ];
-    assert_eq!(*calls.0.lock().unwrap(), expected);
-    let begun = calls.1.lock().unwrap();
+    assert_eq!(*seen.lock().unwrap(), expected);
+    let begun = begun.lock().unwrap();
     assert!(begun[0] < sweep.began && sweep.began <= begun[1]);
 }
 
@@ -253,11 +230,11 @@ fn a_hang_in_the_middle_of_a_sweep_needs_a_second_round() {
             answer(&listener);
             answer(&listener);
         });
-        prober.sweep(&mut SweepHistory::default(), true, &())
+        prober.sweep(&mut SweepHistory::default(), true, &|_| {})
     });
     let classes: Vec<_> = sweep.results.iter().map(|result| result.class).collect();
     assert_eq!(classes, [Class::Ok, Class::Ok]);
-    assert_eq!(sweep.backend, BackendState::Up);
+    assert_eq!(sweep.verdict.backend, BackendState::Up);
 }
 
 #[test]
@@ -280,9 +257,14 @@ fn a_late_answer_to_the_first_round_says_nothing_about_the_second() {
             thread::sleep(Duration::from_secs(1));
             drop((first, second));
         });
-        prober.sweep(&mut SweepHistory::default(), true, &())
+        prober.sweep(&mut SweepHistory::default(), true, &|_| {})
     });
-    assert_eq!(sweep.backend, BackendState::Hung, "{:?}", sweep.results);
+    assert_eq!(
+        sweep.verdict.backend,
+        BackendState::Hung,
+        "{:?}",
+        sweep.results
+    );
     assert!(
         prober
             .parked()

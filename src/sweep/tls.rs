@@ -4,13 +4,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail};
 use rustls::crypto::{CryptoProvider, KeyProvider};
 use rustls::pki_types::{PrivateKeyDer, ServerName, UnixTime};
 use rustls::sign::SigningKey;
 use rustls::{
-    AlertDescription, CertificateError, ClientConfig, ClientConnection, InvalidMessage,
-    PeerIncompatible, RootCertStore, StreamOwned,
+    AlertDescription, CertificateError, ClientConfig, ClientConnection, RootCertStore, StreamOwned,
 };
 use ureq::Error;
 use ureq::unversioned::transport::{ConnectionDetails, Transport, TransportAdapter};
@@ -29,11 +28,9 @@ pub(super) fn tls_config() -> anyhow::Result<Arc<ClientConfig>> {
     let mut roots = RootCertStore::empty();
     let (usable, _) = roots.add_parsable_certificates(found.certs);
     let advice = "install ca-certificates, or set SSL_CERT_FILE or SSL_CERT_DIR";
-    match found.errors.first() {
-        Some(error) if usable == 0 => {
-            anyhow::bail!("could not read any trusted root certificate: {error}; {advice}");
-        }
-        _ => ensure!(usable > 0, "no trusted root certificate found; {advice}"),
+    if usable == 0 {
+        let error = (found.errors.first()).map_or(String::new(), |error| format!(": {error}"));
+        bail!("no trusted root certificate found{error}; {advice}");
     }
     let provider = CryptoProvider {
         key_provider: &NoKeys,
@@ -82,7 +79,6 @@ pub(super) fn connect(
     Ok(stream)
 }
 
-/// The failure of a handshake.
 fn of_handshake(error: io::Error) -> Failure {
     let mut failure = Failure::from(Error::from(error));
     if failure.at_end {
@@ -98,44 +94,38 @@ const IS_IT_HTTP: &str = "if this port serves plain HTTP, give base_url with htt
 
 /// What an error of TLS means, and what to do about it.
 pub(super) fn explain(error: &rustls::Error) -> String {
-    match error {
-        rustls::Error::InvalidCertificate(error) => explain_certificate(error),
-        rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
-            format!("the server does not speak TLS; {IS_IT_HTTP}")
-        }
-        rustls::Error::AlertReceived(AlertDescription::CertificateRequired) => {
-            "the server requires a client certificate, which this program cannot present".to_owned()
-        }
-        rustls::Error::PeerIncompatible(PeerIncompatible::ServerDoesNotSupportTls12Or13) => {
-            "the server supports neither TLS 1.2 nor TLS 1.3".to_owned()
-        }
-        other => other.to_string(),
-    }
-}
-
-fn explain_certificate(error: &CertificateError) -> String {
+    use rustls::Error::{AlertReceived, InvalidCertificate, InvalidMessage, PeerIncompatible};
     let date = |time: &UnixTime| {
         let time = UNIX_EPOCH + Duration::from_secs(time.as_secs());
         humantime::format_rfc3339_seconds(time)
     };
     match error {
+        InvalidMessage(rustls::InvalidMessage::InvalidContentType) => {
+            format!("the server does not speak TLS; {IS_IT_HTTP}")
+        }
+        AlertReceived(AlertDescription::CertificateRequired) => {
+            "the server requires a client certificate, which this program cannot present".to_owned()
+        }
+        PeerIncompatible(rustls::PeerIncompatible::ServerDoesNotSupportTls12Or13) => {
+            "the server supports neither TLS 1.2 nor TLS 1.3".to_owned()
+        }
         // The signature is bad if another authority of the same name is trusted.
-        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+        InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
             "the certificate is signed by an authority that is not trusted here; for a private one, set \
              SSL_CERT_FILE to the PEM file of its certificate"
                 .to_owned()
         }
-        CertificateError::ExpiredContext { not_after, .. } => {
+        InvalidCertificate(CertificateError::ExpiredContext { not_after, .. }) => {
             format!("the certificate expired on {}; renew it", date(not_after))
         }
-        CertificateError::NotValidYetContext { not_before, .. } => format!(
+        InvalidCertificate(CertificateError::NotValidYetContext { not_before, .. }) => format!(
             "the certificate is not valid before {}; check the clock of this machine",
             date(not_before)
         ),
-        CertificateError::NotValidForNameContext {
+        InvalidCertificate(CertificateError::NotValidForNameContext {
             expected,
             presented,
-        } => {
+        }) => {
             // Each is a text such as `DnsName("localhost")`.
             let bare = |name: &String| name.split('"').nth(1).unwrap_or(name).to_owned();
             let names = presented.iter().map(bare).collect::<Vec<_>>().join(", ");
@@ -144,11 +134,14 @@ fn explain_certificate(error: &CertificateError) -> String {
             format!("the certificate is for {names}, not for {expected}; give base_url with a name of the certificate")
         }
         // webpki's error, a type that rustls does not export.
-        CertificateError::Other(error) if error.to_string() == "CaUsedAsEndEntity" => {
+        InvalidCertificate(CertificateError::Other(error))
+            if error.to_string() == "CaUsedAsEndEntity" =>
+        {
             "the server's certificate is that of an authority itself, which no client of TLS may accept from a \
              server; issue one with basicConstraints=CA:FALSE"
                 .to_owned()
         }
-        other => format!("the certificate is not acceptable: {other}"),
+        InvalidCertificate(error) => format!("the certificate is not acceptable: {error}"),
+        other => other.to_string(),
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::socket::sockopt::{PeerCredentials, PeerPidfd};
-use nix::sys::socket::{AddressFamily, UnixAddr, getsockopt};
+use nix::sys::socket::{UnixAddr, getsockopt};
 
 use super::attempt::Attempt;
 use super::client::UnixPeer;
@@ -28,7 +28,7 @@ use crate::cause::TransportError;
 pub(super) fn connect(path: &Path, attempt: &Attempt) -> Result<Arc<TcpStream>, Failure> {
     let failure = |error: io::Error| failure(path, &error);
     let address = UnixAddr::new(path).map_err(|error| failure(error.into()))?;
-    let socket = socket::open(AddressFamily::Unix).map_err(failure)?;
+    let socket = socket::open(&address).map_err(failure)?;
     socket.set_nonblocking(false).map_err(failure)?;
     loop {
         // SO_SNDTIMEO may fire an eighth of its time late (the kernel's timer wheel), so the wait for space in the

@@ -9,7 +9,6 @@ use crate::report::{Report, Row, wording};
 /// GitHub drops further annotations of one kind in a step without a word.
 const MOST: usize = 10;
 
-/// Annotations for the routes that are not OK.
 pub(super) fn annotations(report: &Report) -> String {
     let mut text = String::new();
     for (command, wanted) in [("error", Severity::Hard), ("warning", Severity::Soft)] {

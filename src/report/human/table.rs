@@ -173,16 +173,15 @@ fn fitting(characters: impl Iterator<Item = char>, columns: usize) -> String {
 
 /// Breaks text into lines at its spaces. A longer word is left to the terminal.
 pub(super) fn wrap(text: &str, columns: usize) -> Vec<String> {
-    let mut lines = vec![];
-    let mut line = String::new();
+    let mut lines = vec![String::new()];
     for word in text.split(' ') {
-        if !line.is_empty() && line.width() + 1 + word.width() > columns {
-            lines.push(std::mem::take(&mut line));
-        } else if !line.is_empty() {
-            line.push(' ');
+        match lines.last_mut() {
+            Some(line) if line.is_empty() => line.push_str(word),
+            Some(line) if line.width() + 1 + word.width() <= columns => {
+                *line += &format!(" {word}");
+            }
+            _ => lines.push(word.to_owned()),
         }
-        line.push_str(word);
     }
-    lines.push(line);
     lines
 }

@@ -71,7 +71,7 @@ fn render_annotates_what_is_not_ok_for_github() {
                         .count()
                 };
                 let count = |start: &str| commands.iter().filter(|c| c.starts_with(start)).count();
-                if !(quiet && report.verdict.healthy) {
+                if !(quiet && report.sweep.verdict.healthy) {
                     assert_eq!(count("::error title="), weight(Severity::Hard), "{github}");
                     assert_eq!(
                         count("::warning title="),

@@ -76,7 +76,7 @@ fn unhealthy_sweep_says_what_it_waits_for() {
     let line = |cases| {
         with_report(cases, |report| {
             let left = Duration::from_millis(26_100);
-            unhealthy_sweep(3, report.manifest, &report.results, &report.verdict, left)
+            unhealthy_sweep(3, report.manifest, &report.sweep, left)
         })
     };
     let body = Class::HttpError(ResponseError::Body);

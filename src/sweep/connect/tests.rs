@@ -4,7 +4,9 @@ use std::io::Read;
 use std::net::TcpListener;
 use std::os::fd::AsRawFd;
 
-use nix::sys::socket::{Backlog, SockFlag, SockType, bind, listen, socket as new_socket};
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, bind, listen, socket as new_socket,
+};
 
 use super::*;
 use crate::cause::Class;

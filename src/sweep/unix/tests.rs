@@ -5,7 +5,9 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::thread;
 
-use nix::sys::socket::{Backlog, SockFlag, SockType, bind, listen, socket as new_socket};
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, bind, listen, socket as new_socket,
+};
 use tempfile::TempDir;
 
 use super::*;
