@@ -13,7 +13,6 @@ mod reader;
 mod routes;
 mod rules;
 mod secret;
-mod source;
 mod syntax;
 #[cfg(test)]
 mod tests;
@@ -27,9 +26,9 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 pub(crate) use load::DEFAULT_PATHS;
+pub use load::Source;
 pub(crate) use proof::in_seconds;
 pub use secret::Secret;
-pub use source::Source;
 pub use url::{BaseUrl, Scheme};
 pub use variables::Variables;
 
@@ -80,8 +79,8 @@ pub struct Route {
 pub struct Options {
     /// `GET` or `HEAD`.
     pub method: Method,
-    /// The acceptable statuses.
-    pub expect: Expect,
+    /// The acceptable statuses, each from 200 to 599; if empty, any 2xx or 3xx.
+    pub expect: Vec<u16>,
     /// The bound on one attempt, from connect to the last body byte.
     pub timeout: Duration,
     /// Further attempts after the first, at most 10.
@@ -115,21 +114,12 @@ impl Method {
     }
 }
 
-/// The statuses that a route may answer with.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Expect {
-    /// Any 2xx or 3xx.
-    Success,
-    /// Only these, each from 200 to 599.
-    Listed(Vec<u16>),
-}
-
-impl Expect {
+impl Options {
     /// Whether `status` is acceptable.
     pub fn accepts(&self, status: u16) -> bool {
-        match self {
-            Self::Success => (200..400).contains(&status),
-            Self::Listed(list) => list.contains(&status),
+        match self.expect.as_slice() {
+            [] => (200..400).contains(&status),
+            listed => listed.contains(&status),
         }
     }
 }

@@ -6,7 +6,7 @@ use super::headers::headers;
 use super::json::Json;
 use super::reader::{Node, Object};
 use super::rules::{seconds, whole, word};
-use super::{Expect, Header, Method, Options};
+use super::{Header, Method, Options};
 
 const MIB: u32 = 1024 * 1024;
 
@@ -14,7 +14,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             method: Method::Get,
-            expect: Expect::Success,
+            expect: Vec::new(),
             timeout: Duration::from_secs(10),
             retries: 2,
             backoff: Duration::from_millis(500),
@@ -46,7 +46,7 @@ impl Options {
     }
 }
 
-fn expect(list: &Node<'_>) -> Result<Expect, String> {
+fn expect(list: &Node<'_>) -> Result<Vec<u16>, String> {
     let Json::Array(items) = list.json else {
         return Err(list
             .json
@@ -62,7 +62,7 @@ fn expect(list: &Node<'_>) -> Result<Expect, String> {
         let status = item.check(whole(200, 599)(&item));
         statuses.extend(status.filter(|status| !statuses.contains(status)));
     }
-    Ok(Expect::Listed(statuses))
+    Ok(statuses)
 }
 
 /// The inherited headers, each replaced by an own one of the same name.

@@ -21,12 +21,7 @@ pub enum Variables<'a> {
 }
 
 impl Variables<'_> {
-    /// `written` with every `${NAME}` replaced, and the variables in it, name and value.
-    ///
-    /// # Errors
-    ///
-    /// A message, if a `${` is not followed by a name and `}`, or a variable is missing or not
-    /// UTF-8.
+    /// `written` with every `${NAME}` replaced, and the variables in it, name and value; or what is wrong with it.
     pub(super) fn expand(&self, written: &str) -> Result<(String, Vec<(String, String)>), String> {
         let mut text = String::with_capacity(written.len());
         let mut values = Vec::new();

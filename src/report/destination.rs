@@ -25,56 +25,48 @@ const MAX_STANDSTILL: u16 = 5_000;
 pub(super) struct Destination {
     what: &'static str,
     path: PathBuf,
-    target: Target,
-}
-
-/// How a file is written.
-#[derive(Debug)]
-enum Target {
-    /// In place; opened early, because closing a pipe would signal its end to the reader.
-    InPlace(File),
-    /// By renaming another file to this path, which has no symbolic links.
-    Replaced(PathBuf),
+    /// What is no regular file; opened early, because closing a pipe would signal its end to the reader.
+    in_place: Option<File>,
 }
 
 impl Destination {
     /// The file at `path` for the report called `what`; if it cannot work, a line that says what to do.
     pub(super) fn prepare(what: &'static str, path: &Path) -> Result<Self, String> {
+        let in_place = open(path).map_err(|error| complaint(what, path, &error))?;
         let path = path.to_owned();
-        match Target::at(&path) {
-            Ok(target) => Ok(Self { what, path, target }),
-            Err(error) => Err(complaint(what, &path, &error)),
-        }
+        Ok(Self {
+            what,
+            path,
+            in_place,
+        })
     }
 
     /// Writes the file, or returns a line that says what to do.
     pub(super) fn write(self, text: &str) -> Result<(), String> {
-        let written = match self.target {
-            Target::InPlace(file) => write_in_place(file, MAX_STANDSTILL.into(), text),
-            Target::Replaced(path) => replace(&path, text),
+        let written = match self.in_place {
+            Some(file) => write_in_place(file, MAX_STANDSTILL.into(), text),
+            None => resolve(&self.path).and_then(|path| replace(&path, text)),
         };
         written.map_err(|error| complaint(self.what, &self.path, &error))
     }
 }
 
-impl Target {
-    /// The target at `path`. Does not change the disk.
-    fn at(path: &Path) -> io::Result<Self> {
-        match path.to_str() {
-            // These may refer to a socket, which cannot be opened, or to a log file, which must not be replaced.
-            Some("/dev/stdout") => return duplicate(&io::stdout()).map(Self::InPlace),
-            Some("/dev/stderr") => return duplicate(&io::stderr()).map(Self::InPlace),
-            _ => {}
-        }
-        if path.metadata().is_ok_and(|facts| !facts.is_file()) {
+/// Opens what is no regular file, and otherwise checks that the file can be replaced. Does not change the disk.
+fn open(path: &Path) -> io::Result<Option<File>> {
+    match path.to_str() {
+        // These may refer to a socket, which cannot be opened, or to a log file, which must not be replaced.
+        Some("/dev/stdout") => duplicate(&io::stdout()).map(Some),
+        Some("/dev/stderr") => duplicate(&io::stderr()).map(Some),
+        _ if path.metadata().is_ok_and(|facts| !facts.is_file()) => {
             let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
             let mut options = OpenOptions::new();
-            let file = options.write(true).custom_flags(flags).open(path)?;
-            return Ok(Self::InPlace(file));
+            options.write(true).custom_flags(flags).open(path).map(Some)
         }
-        let path = resolve(path)?;
-        eaccess(directory(&path), AccessFlags::W_OK | AccessFlags::X_OK)?;
-        Ok(Self::Replaced(path))
+        _ => {
+            let path = resolve(path)?;
+            eaccess(directory(&path), AccessFlags::W_OK | AccessFlags::X_OK)?;
+            Ok(None)
+        }
     }
 }
 

@@ -76,11 +76,10 @@ fn route((route, result): Row) -> String {
 
 fn recovery(recovery: &Recovery) -> [String; 9] {
     let outcome = &recovery.outcome;
-    let unit = recovery.unit.as_ref().map(ToString::to_string);
     let dump = recovery.stacks.as_ref().map_or("null".to_owned(), stacks);
     [
         item("outcome", outcome.name()),
-        item("unit", unit),
+        item("unit", &recovery.unit),
         item("pid", recovery.pid),
         item("new_pid", outcome.new_pid().map(|pid| pid.get())),
         item("guard", outcome.guard().map(|guard| guard.name())),

@@ -6,6 +6,7 @@ use std::io::{self, IsTerminal, Write};
 
 use nix::poll::PollTimeout;
 
+use super::wording::count;
 use crate::manifest::Manifest;
 use crate::stderr::takes_text;
 
@@ -35,8 +36,7 @@ impl Progress {
     pub fn update(&self, done: usize, total: usize) {
         match self.core.saturating_sub(done) {
             0 => self.show(&format!("probing: {done} of {total} routes done")),
-            1 => self.show("waiting for 1 core route..."),
-            pending => self.show(&format!("waiting for {pending} core routes...")),
+            pending => self.show(&format!("waiting for {}...", count(pending, "core route"))),
         }
     }
 

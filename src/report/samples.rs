@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use super::Report;
 use crate::cause::{Class, ResponseError, SkipReason, TransportError};
 use crate::clock::Monotonic;
-use crate::manifest::{Expect, Manifest, Method, Options, Route, Source, Variables};
+use crate::manifest::{Manifest, Method, Options, Route, Source, Variables};
 use crate::recovery::{
     self, Cpu, Evidence, Guard, Listener, MainPid, ParkedCounts, ProcessDetails, ProcessEvidence,
     Recovery, Stacks, ThreadGroup, UnitReport,
@@ -51,7 +51,7 @@ pub(super) fn case(path: &str, class: Class, status: Option<u16>, micros: u64) -
         } else {
             Method::Get
         },
-        expect: Expect::Success,
+        expect: Vec::new(),
         timeout: Duration::from_secs(10),
         retries: 2,
         backoff: Duration::from_millis(500),

@@ -284,7 +284,7 @@ pub(super) fn stacks(stacks: &Stacks) -> String {
 fn recovery(recovery: &Recovery) -> (Severity, String, String) {
     let outcome = &recovery.outcome;
     let facts = [
-        recovery.unit.as_ref().map(ToString::to_string),
+        recovery.unit.clone(),
         recovery.pid.map(|pid| format!("PID {pid}")),
         outcome
             .new_pid()

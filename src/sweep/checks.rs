@@ -107,13 +107,13 @@ pub(super) mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::manifest::{Expect, Method};
+    use crate::manifest::Method;
 
     /// Options of a GET with retries.
     pub(in super::super) fn options() -> Options {
         Options {
             method: Method::Get,
-            expect: Expect::Success,
+            expect: Vec::new(),
             timeout: Duration::from_secs(1),
             retries: 2,
             backoff: Duration::ZERO,

@@ -22,11 +22,8 @@ use crate::clock::Monotonic;
 /// The "Connection Attempt Delay" (RFC 8305, section 5).
 const DELAY: Duration = Duration::from_millis(250);
 
-/// Opens a connection to the first of `addresses` that accepts one before the attempt ends.
-///
-/// # Errors
-///
-/// `timeout` if a connect was still pending at the end, otherwise the last failure.
+/// Opens a connection to the first of `addresses` that accepts one before the attempt ends. Fails with `timeout` if a
+/// connect was still pending at the end, otherwise with the last failure.
 pub(super) fn connect(
     addresses: &[SocketAddr],
     attempt: &Attempt,

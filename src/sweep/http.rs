@@ -26,13 +26,8 @@ pub(super) struct Response {
 }
 
 impl Attempt {
-    /// Sends the request and follows its redirects, each on a fresh connection. Keeps the body only if
-    /// `keep_body` is set.
-    ///
-    /// # Errors
-    ///
-    /// There was no complete response by the attempt's end, the response was not HTTP, or there were too many
-    /// redirects.
+    /// Sends the request and follows its redirects, each on a fresh connection, until the attempt's end. Keeps the body
+    /// only if `keep_body` is set.
     pub(super) fn send(
         self: &Arc<Self>,
         path: &str,
@@ -98,7 +93,7 @@ fn complete(
     let location = field(http::header::LOCATION).filter(|_| is_redirect(status));
     let encoding = field(http::header::CONTENT_ENCODING).filter(|name| name != "identity");
     let mut body = Vec::new();
-    if options.expect.accepts(status) {
+    if options.accepts(status) {
         let reader = response.into_body().into_reader();
         let mut reader = reader.take(options.max_body_bytes as u64);
         let kept: &mut dyn Write = if keep_body { &mut body } else { &mut sink() };

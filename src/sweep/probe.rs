@@ -12,7 +12,7 @@ use super::round::Round;
 use crate::cause::{Class, ResponseError, SkipReason, TransportError};
 use crate::clock::Monotonic;
 use crate::escape::shortened;
-use crate::manifest::{Expect, Options, Route};
+use crate::manifest::{Options, Route};
 use crate::verdict::{ProbeResult, Proof};
 
 /// Probes `route`, which has this `index` in the manifest, with all attempts within the round's deadline.
@@ -129,7 +129,7 @@ fn judge(
             (class, Some(failure.detail))
         }
         Err(failure) => (failure.class, Some(failure.detail)),
-        Ok(response) if options.expect.accepts(response.status) => {
+        Ok(response) if options.accepts(response.status) => {
             let checks = route.checks.as_ref();
             match checks.and_then(|checks| failed_checks(checks, options, &response)) {
                 Some(detail) => (Class::HttpError(ResponseError::Body), Some(detail)),
@@ -147,16 +147,15 @@ fn judge(
 
 /// What was expected instead of an unexpected status, and where a redirect leads.
 fn unexpected(options: &Options, location: Option<&str>) -> Option<String> {
-    let mut parts = vec![];
-    if let Expect::Listed(list) = &options.expect {
-        let list: Vec<String> = list.iter().map(u16::to_string).collect();
-        parts.push(match list.split_last() {
-            Some((last, others @ [_, ..])) => format!("expected {} or {last}", others.join(", ")),
-            _ => format!("expected {}", list.join("")),
-        });
-    }
+    let listed: Vec<String> = options.expect.iter().map(u16::to_string).collect();
+    let expected = match listed.split_last() {
+        None => None,
+        Some((last, [])) => Some(format!("expected {last}")),
+        Some((last, others)) => Some(format!("expected {} or {last}", others.join(", "))),
+    };
     let location = location.map(|location| options.redact(location));
-    parts.extend(location.map(|location| format!("leads to {}", shortened(&location))));
+    let leads = location.map(|location| format!("leads to {}", shortened(&location)));
+    let parts: Vec<String> = expected.into_iter().chain(leads).collect();
     (!parts.is_empty()).then(|| parts.join("; "))
 }
 
@@ -237,7 +236,7 @@ mod tests {
     #[test]
     fn judge_accepts_a_listed_429() {
         let mut route = route(None);
-        route.options.expect = Expect::Listed(vec![429]);
+        route.options.expect = vec![429];
         assert_eq!(judge(&route, response(429), true).0, Class::Ok);
         assert_eq!(judge(&route, response(200), true).0, BAD_STATUS);
     }

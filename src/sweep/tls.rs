@@ -18,11 +18,7 @@ use super::dns::bare_host;
 use super::failure::Failure;
 use crate::cause::{Class, TransportError};
 
-/// Reads the roots that this system trusts, or those of `SSL_CERT_FILE` and `SSL_CERT_DIR`.
-///
-/// # Errors
-///
-/// Not a single usable certificate was found.
+/// Reads the roots that this system trusts, or those of `SSL_CERT_FILE` and `SSL_CERT_DIR`; at least one.
 pub(super) fn tls_config() -> anyhow::Result<Arc<ClientConfig>> {
     let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();

@@ -185,7 +185,7 @@ fn defaults_apply_wherever_they_are_written() {
         assert_eq!(a.options, c.options);
         assert!(a.core && !b.core);
         assert_eq!((a.options.retries, b.options.retries), (7, 0));
-        assert_eq!(b.options.expect, Expect::Listed(vec![204]));
+        assert_eq!(b.options.expect, [204]);
         assert_eq!(b.options.max_redirects, 3);
         assert_eq!(b.options.max_body_bytes, 9);
         assert_eq!(b.options.timeout, Duration::from_millis(1500));
@@ -216,7 +216,7 @@ fn absent_keys_have_their_defaults() {
     assert!(route.checks.is_none());
     let defaults = Options {
         method: Method::Get,
-        expect: Expect::Success,
+        expect: Vec::new(),
         timeout: Duration::from_secs(10),
         retries: 2,
         backoff: Duration::from_millis(500),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::*;
 use crate::cause::Class;
 use crate::clock::Monotonic;
-use crate::manifest::{Expect, Manifest, Method, Source, Variables};
+use crate::manifest::{Manifest, Method, Source, Variables};
 use crate::sweep::attempt::Received;
 use crate::sweep::client::{self, Client};
 use crate::sweep::connect::tests::{FullQueue, refusing};
@@ -26,7 +26,7 @@ fn soon() -> Monotonic {
 fn options() -> Options {
     Options {
         method: Method::Get,
-        expect: Expect::Success,
+        expect: Vec::new(),
         timeout: LIMIT,
         retries: 0,
         backoff: Duration::ZERO,
