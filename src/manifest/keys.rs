@@ -13,7 +13,7 @@ use super::proof;
 use super::reader::{Context, Node, Object};
 use super::routes::routes;
 use super::rules::{self, DAY, seconds, whole, word};
-use super::url::{BaseUrl, Scheme};
+use super::url::BaseUrl;
 use super::{KillSignal, Manifest, Options, RecoveryPlan, Scope, Source, Variables};
 
 /// How many problems are shown; a generated manifest can repeat the same one 10,000 times.
@@ -116,7 +116,7 @@ fn manifest(
 }
 
 fn check_conflicts(keys: &Object<'_, '_>, own_url: Option<&BaseUrl>, is_proxied: bool) {
-    if own_url.is_some_and(|url| url.scheme() == Scheme::Https) {
+    if own_url.is_some_and(BaseUrl::is_https) {
         let https = "an https:// base_url; write http://, as the backend speaks it at its socket";
         keys.conflict("unix_socket", https);
     }

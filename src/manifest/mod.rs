@@ -29,7 +29,8 @@ pub(crate) use load::DEFAULT_PATHS;
 pub use load::Source;
 pub(crate) use proof::in_seconds;
 pub use secret::Secret;
-pub use url::{BaseUrl, Scheme};
+pub use url::BaseUrl;
+pub(crate) use url::default_port;
 pub use variables::Variables;
 
 /// The longest deadline of a sweep: a day.

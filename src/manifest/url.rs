@@ -8,49 +8,26 @@ use std::str::FromStr;
 
 use crate::escape::quoted;
 
-/// `http` or `https`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scheme {
-    /// Plain HTTP; default port 80.
-    Http,
-    /// HTTP over TLS; default port 443.
-    Https,
+/// Splits `http://rest` or `https://rest` into whether it is `https`, without regard to case, and the rest.
+fn split_scheme(url: &str) -> Option<(bool, &str)> {
+    let (scheme, rest) = url.split_once("://")?;
+    let is_https = scheme.eq_ignore_ascii_case("https");
+    let is_known = is_https || scheme.eq_ignore_ascii_case("http");
+    is_known.then_some((is_https, rest))
 }
 
-impl Scheme {
-    /// The scheme as a URL writes it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Http => "http",
-            Self::Https => "https",
-        }
-    }
-
-    /// The default port.
-    pub const fn port(self) -> u16 {
-        match self {
-            Self::Http => 80,
-            Self::Https => 443,
-        }
-    }
-
-    /// Splits `http://rest`, the scheme without regard to case.
-    fn split(url: &str) -> Option<(Self, &str)> {
-        let (scheme, rest) = url.split_once("://")?;
-        [Self::Http, Self::Https]
-            .into_iter()
-            .find(|known| scheme.eq_ignore_ascii_case(known.as_str()))
-            .map(|known| (known, rest))
-    }
+/// The port of a URL that names none.
+pub(crate) fn default_port(is_https: bool) -> u16 {
+    if is_https { 443 } else { 80 }
 }
 
 /// The host and port of an authority: `host`, `host:port`, `[address]` or `[address]:port`.
-fn host_and_port(scheme: Scheme, authority: &str) -> Result<(String, u16), String> {
+fn host_and_port(is_https: bool, authority: &str) -> Result<(String, u16), String> {
     let bracket = authority.strip_prefix('[').and_then(|rest| rest.find(']'));
     let end = bracket.map_or_else(|| authority.find(':'), |bracket| Some(bracket + 2));
     let (host, port) = authority.split_at(end.unwrap_or(authority.len()));
     let number = if port.is_empty() {
-        NonZeroU16::new(scheme.port())
+        NonZeroU16::new(default_port(is_https))
     } else {
         let digits = port.strip_prefix(':').filter(|text| !text.starts_with('+'));
         digits.and_then(|digits| digits.parse().ok())
@@ -87,7 +64,6 @@ fn host_name(text: &str) -> Result<String, String> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BaseUrl {
     written: String,
-    scheme: Scheme,
     /// In lower case, an IPv6 address in brackets.
     host: String,
     port: u16,
@@ -106,7 +82,7 @@ impl FromStr for BaseUrl {
     ///
     /// A message that says what is wrong with it and what is allowed; it never contains user info.
     fn from_str(text: &str) -> Result<Self, String> {
-        let (scheme, rest) = Scheme::split(text)
+        let (is_https, rest) = split_scheme(text)
             .ok_or("is not an HTTP(S) URL; begin it with \"http://\" or \"https://\"")?;
         if rest.chars().any(|c| c.is_whitespace() || c.is_control()) {
             return Err("contains a space or a control character; remove it".to_owned());
@@ -114,7 +90,7 @@ impl FromStr for BaseUrl {
         let (authority, tail) = split_before(rest, &['/', '?', '#']);
         // A password may contain the "/" that seems to end the host, so an "@" anywhere hides a message that
         // would quote it.
-        let (host, port) = match host_and_port(scheme, authority) {
+        let (host, port) = match host_and_port(is_https, authority) {
             Err(_) if text.contains('@') => {
                 let message = "has user info before an \"@\"; remove it, and give credentials as a header, such as \
                     \"Authorization\": \"Bearer ${TOKEN}\"";
@@ -126,13 +102,13 @@ impl FromStr for BaseUrl {
             return Err("has a query or a fragment; remove it from \"?\" or \"#\" on, and write queries in the paths of \
                 the routes".to_owned());
         }
-        let mut origin = format!("{}://{host}", scheme.as_str());
-        if port != scheme.port() {
+        let scheme = if is_https { "https" } else { "http" };
+        let mut origin = format!("{scheme}://{host}");
+        if port != default_port(is_https) {
             origin.push_str(&format!(":{port}"));
         }
         Ok(Self {
             written: text.to_owned(),
-            scheme,
             host,
             port,
             origin,
@@ -148,9 +124,9 @@ impl fmt::Display for BaseUrl {
 }
 
 impl BaseUrl {
-    /// `http` or `https`.
-    pub const fn scheme(&self) -> Scheme {
-        self.scheme
+    /// Whether it is `https`, not `http`.
+    pub fn is_https(&self) -> bool {
+        self.origin.starts_with("https:")
     }
 
     /// The host's name or address, in lower case, an IPv6 address without brackets.
@@ -175,11 +151,11 @@ impl BaseUrl {
         let location = location.split('#').next().filter(|text| !text.is_empty())?;
         let (location, query) = split_before(location, &['?']);
         let (current_path, _) = split_before(current_url.strip_prefix(&self.origin)?, &['?']);
-        let same_scheme = || Scheme::split(location).filter(|(other, _)| *other == self.scheme);
+        let same_scheme = || split_scheme(location).filter(|(https, _)| *https == self.is_https());
         let absolute = location.strip_prefix("//");
         let path = if let Some(rest) = absolute.or_else(|| same_scheme().map(|(_, rest)| rest)) {
             let (authority, path) = split_before(rest, &['/']);
-            let (host, port) = host_and_port(self.scheme, authority).ok()?;
+            let (host, port) = host_and_port(self.is_https(), authority).ok()?;
             if host != self.host || port != self.port {
                 return None;
             }

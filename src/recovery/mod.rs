@@ -40,7 +40,7 @@ pub use self::queue_watch::QueueWatch;
 pub use self::stacks::Stacks;
 pub(crate) use self::systemd::systemctl;
 use self::systemd::{Systemctl, Unit};
-use crate::manifest::{Manifest, Scheme};
+use crate::manifest::Manifest;
 use crate::sweep::{ParkedRequest, Prober, Sweep};
 
 /// What a sweep found, and what may be done about it.
@@ -89,7 +89,7 @@ pub fn attempt(request: &RecoveryRequest<'_>, permission: Permission) -> Recover
     };
     let prober = request.prober;
     let over_tcp = request.manifest.unix_socket.is_none();
-    let over_https = request.manifest.base_url.scheme() == Scheme::Https;
+    let over_https = request.manifest.base_url.is_https();
     let mut results = request.manifest.routes.iter().zip(&request.sweep.results);
     let any_byte = results.any(|(route, result)| route.core && result.proof.received_any);
     let resolved = over_tcp.then(|| prober.lookup()());

@@ -14,7 +14,7 @@ use ureq::config::Config;
 use super::parked::Parked;
 use super::tls::tls_config;
 use super::transport::{HEAD_MAX, OUTPUT};
-use crate::manifest::{BaseUrl, Manifest, Scheme};
+use crate::manifest::{BaseUrl, Manifest};
 
 /// What all attempts of a run share.
 #[derive(Debug)]
@@ -63,7 +63,6 @@ pub struct UnixPeer {
 impl Client {
     /// Reads the trusted roots and chooses the proxy, if needed (see [`Prober::new`](super::Prober::new)).
     pub(super) fn new(manifest: &Manifest) -> anyhow::Result<Self> {
-        let is_https = manifest.base_url.scheme() == Scheme::Https;
         let proxy = manifest
             .proxy_from_environment
             .then(ureq::Proxy::try_from_env);
@@ -78,7 +77,7 @@ impl Client {
             base_url: manifest.base_url.clone(),
             unix_socket: manifest.unix_socket.clone(),
             config: config(manifest, proxy),
-            tls_config: is_https.then(tls_config).transpose()?,
+            tls_config: manifest.base_url.is_https().then(tls_config).transpose()?,
             sweep: Mutex::default(),
         })
     }

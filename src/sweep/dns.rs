@@ -16,7 +16,7 @@ use super::attempt::Attempt;
 use super::failure::Failure;
 use super::transport::Network;
 use crate::cause::TransportError;
-use crate::manifest::Scheme;
+use crate::manifest::default_port;
 
 /// The capacity of ureq's list of addresses.
 const ADDRESSES_MAX: usize = 16;
@@ -75,12 +75,7 @@ impl Resolver for Network {
             return Ok(resolved);
         }
         let is_https = uri.scheme_str() == Some("https");
-        let scheme = if is_https {
-            Scheme::Https
-        } else {
-            Scheme::Http
-        };
-        let port = uri.port_u16().unwrap_or(scheme.port());
+        let port = uri.port_u16().unwrap_or(default_port(is_https));
         let addresses = attempt.resolve(bare_host(uri))?;
         for address in addresses.into_iter().take(ADDRESSES_MAX) {
             resolved.push(SocketAddr::new(address, port));

@@ -19,7 +19,6 @@ use super::connect::connect;
 use super::failure::{Failure, transport_error};
 use super::{tls, unix};
 use crate::cause::{Class, ResponseError, TransportError};
-use crate::manifest::Scheme;
 
 /// The largest size of a response head.
 pub(super) const HEAD_MAX: usize = 64 * 1024;
@@ -189,12 +188,12 @@ impl<S: Read + Write + Send + Sync + 'static> Transport for StreamTransport<S> {
         if count == 0 {
             return Ok(false);
         }
-        let scheme = self.attempt.client.base_url.scheme();
-        let received = if self.is_tls || scheme == Scheme::Http {
-            Received::Response
-        } else {
-            // Once decrypted, it may be a response.
+        // Once decrypted, it may be a response.
+        let is_encrypted = !self.is_tls && self.attempt.client.base_url.is_https();
+        let received = if is_encrypted {
             Received::Handshake
+        } else {
+            Received::Response
         };
         let mut state = self.attempt.state();
         state.received = state.received.max(received);
