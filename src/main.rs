@@ -1,6 +1,5 @@
 //! The binary: runs the pipeline.
 
-use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
 
 use scidex_route_health::cause::Severity;
@@ -16,17 +15,14 @@ use scidex_route_health::sweep::{self, Event, Prober};
 /// How much longer than the sweep a run waits for the warnings about the units.
 const MAX_WAIT: Duration = Duration::from_secs(1);
 
-fn main() -> ExitCode {
-    let cli = match Cli::from_arguments(std::env::args_os()) {
-        Ok(cli) => cli,
-        Err(status) => return status.into(),
-    };
-    run(&cli)
-        .unwrap_or_else(|error| {
+fn main() -> Status {
+    match Cli::from_arguments(std::env::args_os()) {
+        Ok(cli) => run(&cli).unwrap_or_else(|error| {
             log(Severity::Hard, &format!("{error:#}"));
             Status::Unusable
-        })
-        .into()
+        }),
+        Err(status) => status,
+    }
 }
 
 fn run(cli: &Cli) -> anyhow::Result<Status> {

@@ -1,6 +1,6 @@
 //! The exit statuses 0, 1 and 2.
 
-use std::process::ExitCode;
+use std::process::{ExitCode, Termination};
 
 /// How a run ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,9 +24,9 @@ impl Status {
     }
 }
 
-impl From<Status> for ExitCode {
-    fn from(status: Status) -> Self {
-        Self::from(status as u8)
+impl Termination for Status {
+    fn report(self) -> ExitCode {
+        ExitCode::from(self as u8)
     }
 }
 

@@ -49,15 +49,11 @@ impl Manifest {
         };
         let name = source.to_string();
         let manifest = top.check(Object::read(&top, |keys| manifest(keys, base_url, source)));
-        let mut problems = context.problems.take();
+        let problems = context.problems.take();
         let more = problems.len().saturating_sub(SHOWN);
-        if more > 0 {
-            problems.truncate(SHOWN);
-            problems.push(format!("and {more} more problems"));
-        }
-        let lines: Vec<String> = (problems.iter())
-            .map(|line| format!("{name}: {line}"))
-            .collect();
+        let more = (more > 0).then(|| format!("and {more} more problems"));
+        let lines = problems.iter().take(SHOWN).chain(&more);
+        let lines: Vec<String> = lines.map(|line| format!("{name}: {line}")).collect();
         let manifest = manifest.flatten().filter(|_| lines.is_empty());
         manifest.ok_or_else(|| anyhow!(lines.join("\n")))
     }

@@ -6,8 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::probe::keep_http_error;
-use super::round::Results;
-use super::{Event, OnEvent, Prober, Sweep};
+use super::{Event, OnEvent, Prober, Results, Sweep};
 use crate::cause::{Class, Severity};
 use crate::clock::Monotonic;
 use crate::manifest::Route;

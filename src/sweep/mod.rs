@@ -11,25 +11,24 @@ mod history;
 mod http;
 mod parked;
 mod probe;
-mod round;
 mod socket;
 mod tls;
 mod transport;
 mod unix;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use self::attempt::Attempt;
 use self::client::Client;
 use self::history::SweepHistory;
-use self::round::{Results, Round, Routes, apply_late_answers, is_partly_silent, merge};
-use crate::cause::{Severity, SkipReason};
+use self::probe::{keep_http_error, probe, skipped};
+use crate::cause::{Class, Severity, SkipReason};
 use crate::clock::Monotonic;
-use crate::manifest::Manifest;
+use crate::manifest::{Manifest, Route};
 use crate::verdict::{self, BackendState, ProbeResult, Verdict};
 
 pub use self::client::{Connection, UnixPeer};
@@ -42,6 +41,12 @@ pub use self::parked::{ParkedRequest, ParkedState, Reach};
 const DEADLINE_SLACK: Duration = Duration::from_millis(500);
 /// How often the parked requests are checked during the grace period.
 const GRACE_STEP: Duration = Duration::from_millis(100);
+
+/// Routes with their indices in the manifest.
+type Routes<'m> = Vec<(usize, &'m Route)>;
+
+/// Results with the indices of their routes, ordered by index.
+type Results = Vec<(usize, ProbeResult)>;
 
 /// What happens during the sweeps.
 #[derive(Debug)]
@@ -115,8 +120,8 @@ impl<'m> Prober<'m> {
         let (mut results, backend) = self.core_rounds(&core, round, may_recover, on_event);
         on_event(Event::CoreEnds);
         let skip = |reason| -> Results {
-            let skipped = |(index, _): &(usize, _)| (*index, probe::skipped(reason));
-            others.iter().map(skipped).collect()
+            let others = others.iter();
+            others.map(|(index, _)| (*index, skipped(reason))).collect()
         };
         results.extend(match backend {
             BackendState::Up => round.probe(&others),
@@ -142,11 +147,13 @@ impl<'m> Prober<'m> {
         may_recover: bool,
         on_event: &OnEvent,
     ) -> (Results, BackendState) {
-        let slack = (self.manifest.recovery.as_ref()).map_or(Duration::ZERO, |_| DEADLINE_SLACK);
+        let plan = self.manifest.recovery.as_ref();
+        let slack = plan.map_or(Duration::ZERO, |_| DEADLINE_SLACK);
+        let plan = plan.filter(|_| may_recover);
         let probe = |number| {
             let round = Round {
                 deadline: round.deadline + slack,
-                parks_as: may_recover.then_some(number),
+                parks_as: plan.map(|_| number),
                 ..round
             };
             let mut results = round.probe(core);
@@ -159,15 +166,20 @@ impl<'m> Prober<'m> {
         };
         let mut results = probe(1);
         let in_time = Monotonic::now() + self.manifest.proof_time() <= round.deadline;
-        if may_recover && in_time && is_partly_silent(&results) {
+        let silent = results
+            .iter()
+            .filter(|(_, result)| result.proof.silent)
+            .count();
+        // A hang may have begun during the round if some routes were silent, but not all.
+        if plan.is_some() && in_time && (1..results.len()).contains(&silent) {
             self.client.sweep().forget_answered();
             let first = std::mem::replace(&mut results, probe(2));
-            merge(&first, &mut results);
+            for ((_, first), (_, second)) in first.iter().zip(&mut results) {
+                second.attempts += first.attempts;
+                keep_http_error(second, first);
+            }
         }
-        if may_recover
-            && let Some(plan) = &self.manifest.recovery
-            && backend(&results) == BackendState::Hung
-        {
+        if let Some(plan) = plan.filter(|_| backend(&results) == BackendState::Hung) {
             on_event(Event::GraceBegins(plan.grace));
             self.await_late_answers(plan.grace);
             apply_late_answers(&mut results, &self.parked());
@@ -203,8 +215,7 @@ impl<'m> Prober<'m> {
 
     fn round(&self, deadline: Monotonic) -> Round<'_> {
         Round {
-            client: &self.client,
-            concurrency: self.manifest.concurrency,
+            prober: self,
             deadline,
             once: false,
             parks_as: None,
@@ -256,6 +267,63 @@ impl<'m> Prober<'m> {
         let all = self.manifest.routes.iter().enumerate();
         all.filter(|(index, route)| route.core == core && history.is_due(*index, route))
             .collect()
+    }
+}
+
+/// How a round probes its routes.
+#[derive(Clone, Copy)]
+struct Round<'a> {
+    prober: &'a Prober<'a>,
+    /// No attempt ends after it.
+    deadline: Monotonic,
+    /// Without retries.
+    once: bool,
+    /// The number of this round in parked requests; without one, silent requests are not parked.
+    parks_as: Option<u32>,
+    /// Called by every probing thread after each route.
+    progress: &'a (dyn Fn() + Sync),
+}
+
+impl Round<'_> {
+    fn probe(&self, routes: &Routes) -> Results {
+        let next = AtomicUsize::new(0);
+        let results = Mutex::new(Vec::with_capacity(routes.len()));
+        let work = || {
+            while let Some(&(index, route)) = routes.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let result = probe(self, index, route);
+                let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
+                results.push((index, result));
+                drop(results);
+                (self.progress)();
+            }
+        };
+        thread::scope(|scope| {
+            for _ in 1..self.prober.manifest.concurrency.get().min(routes.len()) {
+                // If a thread cannot be started, the others take over its routes.
+                let _ = thread::Builder::new().spawn_scoped(scope, work);
+            }
+            work();
+        });
+        let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+        results.sort_unstable_by_key(|(index, _)| *index);
+        results
+    }
+}
+
+/// A route of which a parked request was answered after all is not silent.
+fn apply_late_answers(results: &mut Results, parked: &[ParkedRequest]) {
+    for (index, result) in results {
+        let of_route = parked.iter().filter(|request| request.route == *index);
+        let Some(after) = of_route.filter_map(ParkedRequest::answered).min() else {
+            continue;
+        };
+        result.proof.silent = false;
+        result.proof.received_any = true;
+        // A route that has answered another attempt says enough.
+        if let Class::TimeoutUnreachable(_) | Class::Skipped(_) = result.class {
+            let detail = format!("answered after {:.1} s", after.as_secs_f64());
+            result.detail = Some(detail.into());
+        }
     }
 }
 

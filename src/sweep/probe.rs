@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use super::Round;
 use super::attempt::{Attempt, Received};
 use super::checks::failed_checks;
 use super::failure::Failure;
 use super::http::Response;
-use super::round::Round;
 use crate::cause::{Class, ResponseError, SkipReason, TransportError};
 use crate::clock::Monotonic;
 use crate::escape::shortened;
@@ -17,7 +17,7 @@ use crate::verdict::{ProbeResult, Proof};
 
 /// Probes `route`, which has this `index` in the manifest, with all attempts within the round's deadline.
 pub(super) fn probe(round: &Round<'_>, index: usize, route: &Route) -> ProbeResult {
-    let options = &route.options;
+    let (client, options) = (&round.prober.client, &route.options);
     let retries = if round.once { 0 } else { options.retries };
     let mut due = Monotonic::now();
     if due >= round.deadline {
@@ -30,7 +30,7 @@ pub(super) fn probe(round: &Round<'_>, index: usize, route: &Route) -> ProbeResu
     let (mut attempts, mut pause, mut error) = (0, options.backoff, None);
     loop {
         attempts += 1;
-        let attempt = Arc::new(Attempt::new(round.client, round.deadline, options.timeout));
+        let attempt = Arc::new(Attempt::new(client, round.deadline, options.timeout));
         attempt.was_due(due);
         let mut result = result_of(&attempt, route);
         if let Some(number) = round.parks_as.filter(|_| result.proof.silent) {
@@ -161,13 +161,12 @@ fn unexpected(options: &Options, location: Option<&str>) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
-    use std::num::NonZeroUsize;
-
+    use super::super::Prober;
     use super::super::checks::tests::options;
-    use super::super::http::tests::settings;
+    use super::super::http::tests::manifest;
     use super::*;
     use crate::manifest::BodyChecks;
+    use std::net::TcpListener;
 
     fn route(checks: Option<BodyChecks>) -> Route {
         Route {
@@ -258,16 +257,10 @@ mod tests {
 
     /// The result of probing `server`, whose connections nobody accepts, within `limit`.
     fn probed(server: &TcpListener, route: &Route, limit: Duration) -> ProbeResult {
-        let client = settings(&format!("http://{}", server.local_addr().unwrap())).into();
-        let round = Round {
-            client: &client,
-            concurrency: NonZeroUsize::MIN,
-            deadline: Monotonic::now() + limit,
-            once: false,
-            parks_as: None,
-            progress: &|| {},
-        };
-        probe(&round, 0, route)
+        let url = format!("http://{}", server.local_addr().unwrap());
+        let manifest = manifest(&url, "tester");
+        let prober = Prober::new(&manifest).unwrap();
+        probe(&prober.round(Monotonic::now() + limit), 0, route)
     }
 
     #[test]

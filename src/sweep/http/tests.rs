@@ -68,7 +68,7 @@ fn reset_at_the_end(stream: &TcpStream) {
 }
 
 /// A manifest for `base_url`.
-fn manifest(base_url: &str, user_agent: &str) -> Manifest {
+pub(in crate::sweep) fn manifest(base_url: &str, user_agent: &str) -> Manifest {
     let text = format!(
         r#"{{"base_url": "{base_url}", "user_agent": "{user_agent}",
              "routes": [{{"path": "/", "core": true}}]}}"#
