@@ -1,5 +1,5 @@
 //! The keys at the top of the manifest and in `recovery`, with their rules and defaults, and the rules that
-//! compare several keys. The keys that routes and `defaults` share are in `options`.
+//! compare several keys. The keys of routes and `defaults` are in `routes`.
 
 use std::cell::RefCell;
 use std::num::NonZeroUsize;

@@ -5,7 +5,6 @@ mod headers;
 mod json;
 mod keys;
 mod load;
-mod options;
 mod proof;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod properties;

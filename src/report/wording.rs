@@ -107,25 +107,20 @@ pub(super) fn heading(manifest: &Manifest) -> String {
 /// The last lines of a report: how severe each is, what is stressed in it, and the text after that. Scripts rely on
 /// them.
 pub(super) fn conclusion(report: &Report) -> Vec<(Severity, String, String)> {
-    let worst = report.by_route().map(severity).max();
-    let (word, rest) = verdict(report);
     let verdict = &report.sweep.verdict;
+    let (phrases, state) = (phrases(report), state(verdict));
+    let (word, rest) = match (verdict.healthy, phrases.as_str()) {
+        (true, "") => ("healthy", ": all routes are OK".to_owned()),
+        (true, _) => ("healthy", format!(", but {phrases}")),
+        (false, _) => ("unhealthy", format!(": {state}{phrases}")),
+    };
+    let worst = report.by_route().map(severity).max();
     let mut lines = vec![
         (Severity::Fine, String::new(), tally(verdict.tally)),
         (worst.unwrap_or(Severity::Fine), word.to_owned(), rest),
     ];
     lines.extend(verdict.hung().then(|| recovery(&report.recovery)));
     lines
-}
-
-/// The verdict's first word, and the text after it.
-fn verdict(report: &Report) -> (&'static str, String) {
-    let (phrases, state) = (phrases(report), state(&report.sweep.verdict));
-    match (report.sweep.verdict.healthy, phrases.as_str()) {
-        (true, "") => ("healthy", ": all routes are OK".to_owned()),
-        (true, _) => ("healthy", format!(", but {phrases}")),
-        (false, _) => ("unhealthy", format!(": {state}{phrases}")),
-    }
 }
 
 /// One line about an unhealthy sweep that will be repeated, for at most `left`: what it waits for.
@@ -283,15 +278,12 @@ pub(super) fn stacks(stacks: &Stacks) -> String {
 /// remains is hard.
 fn recovery(recovery: &Recovery) -> (Severity, String, String) {
     let outcome = &recovery.outcome;
+    let (new_pid, guard) = (outcome.new_pid(), outcome.guard());
     let facts = [
         recovery.unit.clone(),
         recovery.pid.map(|pid| format!("PID {pid}")),
-        outcome
-            .new_pid()
-            .map(|pid| format!("new PID {}", pid.get())),
-        outcome
-            .guard()
-            .map(|guard| format!("guard {}", guard.name())),
+        new_pid.map(|pid| format!("new PID {}", pid.get())),
+        guard.map(|guard| format!("guard {}", guard.name())),
     ];
     let mut facts = facts.into_iter().flatten().collect::<Vec<_>>().join(", ");
     if !facts.is_empty() {

@@ -91,7 +91,6 @@ impl From<Error> for Failure {
             Error::LargeResponseHeader(..) => {
                 Self::response(ResponseError::Protocol, "more than 64 KiB of headers")
             }
-            Error::Tls(text) => Self::new(TransportError::Tls, text),
             other => Self::new(TransportError::Network, other.to_string()),
         }
     }

@@ -5,8 +5,8 @@ use crate::report::samples::*;
 
 fn verdict_line(cases: Vec<Case>) -> String {
     with_report(cases, |report| {
-        let (word, rest) = verdict(report);
-        word.to_owned() + &rest
+        let (_, word, rest) = &conclusion(report)[1];
+        format!("{word}{rest}")
     })
 }
 
