@@ -25,9 +25,8 @@ pub fn escape(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// Whether a terminal would act on `character` instead of showing it: the controls (C0, DEL, C1),
-/// and from Unicode's default-ignorable and bidirectional formatting characters (UAX #9, UTS #39)
-/// those that can hide or reorder text.
+/// Whether a terminal would act on `character` instead of showing it: the controls (C0, DEL, C1), and from Unicode's
+/// default-ignorable and bidirectional formatting characters (UAX #9, UTS #39) those that can hide or reorder text.
 pub(crate) const fn deceives(character: char) -> bool {
     matches!(character,
         '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}'

@@ -1,5 +1,4 @@
-//! Messages on standard error, with level prefixes if it is connected to the journal. A closed standard
-//! error causes no panic.
+//! Messages on standard error, with level prefixes for the journal. If it is closed, nothing panics.
 
 use std::env;
 use std::io::{self, Write};

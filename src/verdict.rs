@@ -7,8 +7,7 @@ use crate::cause::{Class, Severity, TransportError};
 /// What a route's attempts prove about the process behind it; used only for core routes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Proof {
-    /// The whole budget was used, and each attempt had its full timeout and timed out before a single byte
-    /// arrived.
+    /// The whole budget was used, and each attempt had its full timeout and timed out before a single byte arrived.
     pub silent: bool,
     /// At least one attempt received at least one byte; here, a TLS handshake counts.
     pub received_any: bool,

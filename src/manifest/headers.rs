@@ -1,5 +1,4 @@
-//! Request headers: which names may be set, and to which values. No message from this file shows a
-//! value or a part of one.
+//! Request headers: which names may be set, and to which values. No message from this file shows any part of a value.
 
 use std::collections::HashSet;
 

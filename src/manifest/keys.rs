@@ -23,8 +23,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const USER_AGENT: &str = concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION"));
 
 impl Manifest {
-    /// Reads a manifest from its bytes. `base_url`, if given, replaces the manifest's own, which must still be
-    /// valid.
+    /// Reads a manifest from its bytes. `base_url`, if given, replaces the manifest's own, which must still be valid.
     ///
     /// # Errors
     ///

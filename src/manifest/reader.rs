@@ -83,8 +83,7 @@ pub(super) struct Object<'v, 'n> {
 }
 
 impl<'v> Object<'v, '_> {
-    /// What `read` returns for the keys of `node`, if that is an object. Every key that `read` has not asked
-    /// for is a problem.
+    /// What `read` returns for the keys of `node`, if that is an object. Every key that it has not asked for is a problem.
     pub(super) fn read<T>(
         node: &Node<'v>,
         read: impl FnOnce(&mut Object<'v, '_>) -> T,

@@ -165,8 +165,7 @@ fn json_checks(object: &Node<'_>) -> Result<Vec<(String, Value)>, String> {
     Ok(entries.into_iter().collect())
 }
 
-/// The value for a later comparison, unchanged except for the variables in its strings. A duplicate key is a
-/// problem.
+/// The value for a later comparison, with the variables in its strings expanded. A duplicate key is a problem.
 fn expanded(node: &Node<'_>) -> Value {
     match node.json {
         Json::Null => Value::Null,

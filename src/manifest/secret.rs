@@ -1,5 +1,4 @@
-//! Values of headers, which must never appear in any output, and their removal from text that a server
-//! sent.
+//! Values of headers, which must never appear in any output, and their removal from text that a server sent.
 
 use std::borrow::Cow;
 use std::fmt;

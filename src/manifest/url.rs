@@ -1,5 +1,4 @@
-//! Base URLs, the URL of a path, and the target of a redirect. Works on text only, without name
-//! resolution or I/O.
+//! Base URLs, the URL of a path, and the target of a redirect. Works on text only, without name resolution or I/O.
 
 use std::fmt;
 use std::net::Ipv6Addr;

@@ -1,5 +1,4 @@
-//! The report as JUnit XML, in the format that Jenkins and GitLab read: hard results are failures,
-//! soft ones are skipped cases.
+//! The report as JUnit XML, as Jenkins and GitLab read it: hard results are failures, soft ones are skipped cases.
 
 #[cfg(test)]
 mod tests;

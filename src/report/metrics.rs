@@ -1,6 +1,5 @@
-//! The report as Prometheus metrics, in the text format that node_exporter's textfile collector reads. Every
-//! series except the causes and the unit's restarts exists after every run, so that alerts need not interpret
-//! missing series.
+//! The report as Prometheus metrics, in the text format that node_exporter's textfile collector reads. Every series
+//! except the causes and the unit's restarts exists after every run, so that alerts need not interpret missing series.
 
 #[cfg(test)]
 mod tests;

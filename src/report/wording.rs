@@ -1,5 +1,4 @@
-//! The wording of the tally, the verdict and other text that several formats share. Pure; callers escape
-//! the text.
+//! The wording of the tally, the verdict and other text that several formats share. Pure; callers escape the text.
 
 #[cfg(test)]
 mod tests;
@@ -104,8 +103,7 @@ pub(super) fn heading(manifest: &Manifest) -> String {
     format!("{address}, {routes} of {source}")
 }
 
-/// The last lines of a report: how severe each is, what is stressed in it, and the text after that. Scripts rely on
-/// them.
+/// The last lines of a report, which scripts rely on: how severe each is, what is stressed, and the text after that.
 pub(super) fn conclusion(report: &Report) -> Vec<(Severity, String, String)> {
     let verdict = &report.sweep.verdict;
     let (phrases, state) = (phrases(report), state(verdict));

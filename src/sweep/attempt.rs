@@ -82,8 +82,7 @@ impl Attempt {
         self.end == self.began + self.timeout
     }
 
-    /// Waits until one of `fds` is ready, `until` has passed or the attempt ends; returns whether one is
-    /// ready.
+    /// Waits until one of `fds` is ready, `until` has passed or the attempt ends; returns whether one is ready.
     pub(super) fn wait(&self, fds: &mut [PollFd<'_>], until: Monotonic) -> Result<bool, Failure> {
         loop {
             let slice = self.begin_slice(until);

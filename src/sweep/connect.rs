@@ -94,8 +94,7 @@ fn begin(address: SocketAddr, attempt: &Attempt) -> io::Result<()> {
     Ok(())
 }
 
-/// Waits for the first pending connect that succeeds or fails, and takes it out of the attempt; none if `until` has
-/// passed.
+/// Waits until a pending connect succeeds or fails, and takes it out of the attempt; none if `until` passes first.
 fn take_ready(
     attempt: &Attempt,
     until: Monotonic,

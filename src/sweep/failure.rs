@@ -59,8 +59,7 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// An error of a kind that ureq passes on unchanged; it would treat `ConnectionReset` as the normal end of a
-/// body.
+/// An error of a kind that ureq passes on unchanged; it would treat `ConnectionReset` as the normal end of a body.
 impl From<Failure> for io::Error {
     fn from(failure: Failure) -> Self {
         Self::other(failure)

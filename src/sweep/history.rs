@@ -1,5 +1,4 @@
-//! Repeats the sweep until the backend is healthy or the time is up, and keeps earlier errors that a later
-//! sweep must not mask.
+//! Repeats the sweep until the backend is healthy or the time is up, and keeps errors that a later sweep must not mask.
 
 use std::collections::HashMap;
 use std::thread;
@@ -51,9 +50,8 @@ pub(super) struct SweepHistory {
 }
 
 impl SweepHistory {
-    /// Whether the next sweep probes this route. The first sweep probes all; later ones probe the core
-    /// routes, and those that failed hard or were skipped. Probing all of them every second would provoke
-    /// rate limits.
+    /// Whether the next sweep probes this route. The first sweep probes all; later ones probe the core routes, and
+    /// those that failed hard or were skipped. Probing all of them every second would provoke rate limits.
     pub(super) fn is_due(&self, index: usize, route: &Route) -> bool {
         route.core
             || self.results.get(index).is_none_or(|result| {
@@ -106,8 +104,7 @@ mod tests {
     const ERROR: Class = Class::HttpError(ResponseError::Status);
     const TIMEOUT: Class = Class::TimeoutUnreachable(TransportError::Timeout);
 
-    /// The result of the last of several sweeps over one route; each has a class, a status and a number of
-    /// attempts.
+    /// The result of the last of several sweeps over one route; each has a class, a status and a number of attempts.
     fn last(sweeps: &[(Class, u16, u16)]) -> (Class, Option<u16>, u16) {
         let mut history = SweepHistory::default();
         let mut last = None;

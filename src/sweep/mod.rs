@@ -85,13 +85,11 @@ pub struct Sweep {
 }
 
 impl<'m> Prober<'m> {
-    /// Prepares to probe the routes of `manifest`: reads the trusted roots and chooses the proxy, if
-    /// needed.
+    /// Prepares to probe the routes of `manifest`: reads the trusted roots and chooses the proxy, if needed.
     ///
     /// # Errors
     ///
-    /// `https` routes are to be probed and no root is trusted, or the environment names a proxy that is not
-    /// supported.
+    /// `https` routes are to be probed and no root is trusted, or the environment names a proxy that is not supported.
     pub fn new(manifest: &'m Manifest) -> anyhow::Result<Self> {
         Ok(Self {
             manifest,
@@ -99,9 +97,8 @@ impl<'m> Prober<'m> {
         })
     }
 
-    /// Probes the core routes, then the others, unless the core proves the backend hung or down.
-    /// Probes only the routes that are due after the earlier sweeps of the same run; the other results
-    /// are kept.
+    /// Probes the core routes, then the others, unless the core proves the backend hung or down. Probes only the routes
+    /// that are due after the earlier sweeps of the same run; the other results are kept.
     fn sweep(&self, history: &mut SweepHistory, may_recover: bool, on_event: &OnEvent) -> Sweep {
         // Taken before the event, so that a process that starts in between is younger than both.
         let began = Monotonic::now();

@@ -85,8 +85,7 @@ pub(super) struct Parked {
 }
 
 impl Attempt {
-    /// Parks the request of this attempt, which has timed out; once for each socket, where connects to several
-    /// addresses are pending.
+    /// Parks the request of this attempt, which has timed out; once for each socket, where several connects are pending.
     pub(super) fn park(&self, route: usize, round: u32, first_attempt: bool) {
         let timed_out = Monotonic::now();
         let mut state = self.state();

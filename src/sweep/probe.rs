@@ -115,8 +115,7 @@ pub(super) fn keep_http_error(last: &mut ProbeResult, earlier: &ProbeResult) -> 
     true
 }
 
-/// The class and the detail of one attempt. `full` means that the attempt had its full timeout, not only the
-/// rest of the deadline.
+/// The class and the detail of one attempt; `full` if it had its full timeout, not only the rest of the deadline.
 fn judge(
     route: &Route,
     response: Result<Response, Failure>,

@@ -40,8 +40,7 @@ pub(super) fn tls_config() -> anyhow::Result<Arc<ClientConfig>> {
     Ok(Arc::new(config))
 }
 
-/// Loads no private key. The prober never presents a certificate, so the code that signs with one is not
-/// linked.
+/// Loads no private key: the prober never presents a certificate, so the code that signs with one is not linked.
 #[derive(Debug)]
 struct NoKeys;
 

@@ -99,8 +99,7 @@ impl Stream {
         mut call: impl FnMut(&TcpStream) -> io::Result<usize>,
     ) -> io::Result<usize> {
         loop {
-            // Before the clock is checked: bytes that arrived while this process was kept from running count as
-            // received.
+            // Before the clock is checked: bytes that arrived while this process could not run count as received.
             match call(&self.socket) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
@@ -220,8 +219,7 @@ impl<S> fmt::Debug for StreamTransport<S> {
     }
 }
 
-/// The free part of the input, which grows if it is full: ureq takes everything out of it but unfinished heads and
-/// lines.
+/// The free part of the input, which grows if it is full: ureq takes out everything but unfinished heads and lines.
 fn free_input(buffers: &mut LazyBuffers) -> Result<&mut [u8], Failure> {
     if buffers.input_append_buf().is_empty() {
         let held = buffers.input().to_vec();

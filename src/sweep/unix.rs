@@ -19,8 +19,7 @@ use super::failure::{Failure, transport_error};
 use super::socket;
 use crate::cause::TransportError;
 
-/// Opens a connection to the socket at `path` before the attempt ends. Fails with `timeout` if the queue was full until
-/// then.
+/// Opens a connection to the socket at `path` before the attempt ends; `timeout` if the queue was full until then.
 pub(super) fn connect(path: &Path, attempt: &Attempt) -> Result<Arc<TcpStream>, Failure> {
     let failure = |error: io::Error| failure(path, &error);
     let address = UnixAddr::new(path).map_err(|error| failure(error.into()))?;
