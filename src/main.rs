@@ -32,23 +32,22 @@ fn run(cli: &Cli) -> anyhow::Result<Status> {
     if cli.validate {
         return Ok(Status::of(true, report::write_summary(&manifest)));
     }
-    let prober = Prober::new(&manifest)?;
     let permission = permission(cli);
+    let may_recover = !matches!(permission, Permission::Forbidden(_));
+    let prober = Prober::new(&manifest, may_recover)?;
 
     if permission == Permission::DryRun
         && let Some(line) = report::dry_run(&manifest)
     {
         log_nonblocking(Severity::Fine, &line);
     }
-    let may_recover = !matches!(permission, Permission::Forbidden(_));
-    let may_kill = may_recover && manifest.recovery.is_some();
     let warnings = may_recover.then(|| warnings::start(&manifest, &prober));
-    let queues = may_kill
+    let queues = (may_recover && manifest.recovery.is_some())
         .then(|| QueueWatch::start(&manifest, prober.remotes()).ok())
         .flatten();
 
     let progress = Progress::new(&manifest);
-    let sweep = sweep::until_healthy(&prober, cli.wait, may_kill, &|event| {
+    let sweep = sweep::until_healthy(&prober, cli.wait, &|event| {
         follow(&event, &manifest, &progress, queues.as_ref());
     });
     drop(progress);

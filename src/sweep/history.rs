@@ -14,22 +14,16 @@ use crate::verdict::ProbeResult;
 /// The pause between two sweeps.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Repeats the sweep until one is healthy, and returns the last one; none begins after `wait`, zero for a single
-/// sweep. If a recovery may follow the proof of a hang, that proof ends the waiting, and if a hang may have begun
-/// while the core routes were probed, they are probed a second time.
-pub fn until_healthy(
-    prober: &Prober,
-    wait: Duration,
-    may_recover: bool,
-    on_event: &OnEvent,
-) -> Sweep {
+/// Repeats the sweep until one is healthy or proves a hang that may be recovered, and returns the last one. None begins
+/// after `wait`, zero for a single sweep.
+pub fn until_healthy(prober: &Prober, wait: Duration, on_event: &OnEvent) -> Sweep {
     let end = Monotonic::now() + wait;
     let mut history = SweepHistory::default();
     let mut number = 1;
     loop {
-        let sweep = prober.sweep(&mut history, may_recover, on_event);
+        let sweep = prober.sweep(&mut history, on_event);
         let over = Monotonic::now() + PAUSE > end;
-        if sweep.verdict.healthy || over || (may_recover && sweep.verdict.hung()) {
+        if sweep.verdict.healthy || over || (prober.plan.is_some() && sweep.verdict.hung()) {
             return sweep;
         }
         on_event(Event::Unhealthy(number, &sweep, end.remaining()));

@@ -28,7 +28,7 @@ use self::history::SweepHistory;
 use self::probe::{keep_http_error, probe, skipped};
 use crate::cause::{Class, Severity, SkipReason};
 use crate::clock::Monotonic;
-use crate::manifest::{Manifest, Route};
+use crate::manifest::{Manifest, RecoveryPlan, Route};
 use crate::verdict::{self, BackendState, ProbeResult, Verdict};
 
 pub use self::client::{Connection, UnixPeer};
@@ -70,6 +70,8 @@ pub type OnEvent<'a> = dyn Fn(Event<'_>) + Sync + 'a;
 #[derive(Debug)]
 pub struct Prober<'m> {
     manifest: &'m Manifest,
+    /// The recovery that may follow the proof of a hang.
+    plan: Option<&'m RecoveryPlan>,
     client: Arc<Client>,
 }
 
@@ -85,21 +87,23 @@ pub struct Sweep {
 }
 
 impl<'m> Prober<'m> {
-    /// Prepares to probe the routes of `manifest`: reads the trusted roots and chooses the proxy, if needed.
+    /// Prepares to probe the routes of `manifest`: reads the trusted roots and chooses the proxy, if needed. Only if
+    /// a recovery may follow are silent requests parked, and is a hang distinguished that has just begun.
     ///
     /// # Errors
     ///
     /// `https` routes are to be probed and no root is trusted, or the environment names a proxy that is not supported.
-    pub fn new(manifest: &'m Manifest) -> anyhow::Result<Self> {
+    pub fn new(manifest: &'m Manifest, may_recover: bool) -> anyhow::Result<Self> {
         Ok(Self {
             manifest,
+            plan: manifest.recovery.as_ref().filter(|_| may_recover),
             client: Arc::new(Client::new(manifest)?),
         })
     }
 
     /// Probes the core routes, then the others, unless the core proves the backend hung or down. Probes only the routes
     /// that are due after the earlier sweeps of the same run; the other results are kept.
-    fn sweep(&self, history: &mut SweepHistory, may_recover: bool, on_event: &OnEvent) -> Sweep {
+    fn sweep(&self, history: &mut SweepHistory, on_event: &OnEvent) -> Sweep {
         // Taken before the event, so that a process that starts in between is younger than both.
         let began = Monotonic::now();
         on_event(Event::SweepBegins);
@@ -114,7 +118,7 @@ impl<'m> Prober<'m> {
             progress: &progress,
             ..self.round(Monotonic::now() + self.manifest.deadline)
         };
-        let (mut results, backend) = self.core_rounds(&core, round, may_recover, on_event);
+        let (mut results, backend) = self.core_rounds(&core, round, on_event);
         on_event(Event::CoreEnds);
         let skip = |reason| -> Results {
             let others = others.iter();
@@ -141,16 +145,13 @@ impl<'m> Prober<'m> {
         &self,
         core: &Routes,
         round: Round,
-        may_recover: bool,
         on_event: &OnEvent,
     ) -> (Results, BackendState) {
-        let plan = self.manifest.recovery.as_ref();
-        let slack = plan.map_or(Duration::ZERO, |_| DEADLINE_SLACK);
-        let plan = plan.filter(|_| may_recover);
+        let slack = (self.manifest.recovery.as_ref()).map_or(Duration::ZERO, |_| DEADLINE_SLACK);
         let probe = |number| {
             let round = Round {
                 deadline: round.deadline + slack,
-                parks_as: plan.map(|_| number),
+                parks_as: self.plan.map(|_| number),
                 ..round
             };
             let mut results = round.probe(core);
@@ -168,7 +169,7 @@ impl<'m> Prober<'m> {
             .filter(|(_, result)| result.proof.silent)
             .count();
         // A hang may have begun during the round if some routes were silent, but not all.
-        if plan.is_some() && in_time && (1..results.len()).contains(&silent) {
+        if self.plan.is_some() && in_time && (1..results.len()).contains(&silent) {
             self.client.sweep().forget_answered();
             let first = std::mem::replace(&mut results, probe(2));
             for ((_, first), (_, second)) in first.iter().zip(&mut results) {
@@ -176,7 +177,10 @@ impl<'m> Prober<'m> {
                 keep_http_error(second, first);
             }
         }
-        if let Some(plan) = plan.filter(|_| backend(&results) == BackendState::Hung) {
+        if let Some(plan) = self
+            .plan
+            .filter(|_| backend(&results) == BackendState::Hung)
+        {
             on_event(Event::GraceBegins(plan.grace));
             self.await_late_answers(plan.grace);
             apply_late_answers(&mut results, &self.parked());

@@ -258,7 +258,7 @@ mod tests {
     fn probed(server: &TcpListener, route: &Route, limit: Duration) -> ProbeResult {
         let url = format!("http://{}", server.local_addr().unwrap());
         let manifest = manifest(&url, "tester");
-        let prober = Prober::new(&manifest).unwrap();
+        let prober = Prober::new(&manifest, false).unwrap();
         probe(&prober.round(Monotonic::now() + limit), 0, route)
     }
 

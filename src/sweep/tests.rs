@@ -48,7 +48,7 @@ fn answer(listener: &TcpListener) -> String {
 fn a_guard_judges_the_addresses_that_the_last_sweep_probed() {
     let listener = listen();
     let manifest = manifest(&listener, "GET");
-    let prober = Prober::new(&manifest).unwrap();
+    let prober = Prober::new(&manifest, true).unwrap();
     let elsewhere = IpAddr::from([192, 0, 2, 1]);
     (prober.client.sweep().names).insert(NAME.to_owned(), vec![elsewhere]);
     assert_eq!(prober.lookup()().unwrap()[0].ip(), elsewhere);
@@ -79,8 +79,8 @@ fn the_shortest_deadline_that_a_manifest_may_have_proves_a_hang() {
     let recovery = r#""recovery": {"unit": "demo.service", "grace_seconds": 0},"#;
     for (recovery, proved) in [(recovery, true), ("", false)] {
         let manifest = manifest_with(&silent, &keys("0.45", recovery));
-        let prober = Prober::new(&manifest).unwrap();
-        let sweep = prober.sweep(&mut SweepHistory::default(), true, &|_| {});
+        let prober = Prober::new(&manifest, true).unwrap();
+        let sweep = prober.sweep(&mut SweepHistory::default(), &|_| {});
         let silent = sweep.results[0].proof.silent;
         assert_eq!(silent, proved, "{:?}", sweep.results);
         let reason = match proved {
@@ -99,8 +99,8 @@ fn a_silent_core_is_parked_and_another_sweep_closes_that() {
         "defaults": {"timeout_seconds": 0.1, "retries": 1, "retry_backoff_seconds": 0.01},
         "routes": [{"path": "/", "core": true}, {"path": "/b", "core": true}]"#;
     let manifest = manifest_with(&silent, keys);
-    let prober = Prober::new(&manifest).unwrap();
-    let sweep = prober.sweep(&mut SweepHistory::default(), true, &|_| {});
+    let prober = Prober::new(&manifest, true).unwrap();
+    let sweep = prober.sweep(&mut SweepHistory::default(), &|_| {});
     assert_eq!(sweep.verdict.backend, BackendState::Hung);
     let parked = prober.parked();
     assert_eq!(prober.remotes()(), [address]);
@@ -127,7 +127,8 @@ fn a_silent_core_is_parked_and_another_sweep_closes_that() {
     assert_eq!(prober.parked(), []);
 
     // Nothing is parked if no recovery may follow.
-    let sweep = prober.sweep(&mut SweepHistory::default(), false, &|_| {});
+    let prober = Prober::new(&manifest, false).unwrap();
+    let sweep = prober.sweep(&mut SweepHistory::default(), &|_| {});
     assert_eq!(
         (sweep.verdict.backend, prober.parked()),
         (BackendState::Hung, vec![])
@@ -141,7 +142,7 @@ fn an_answer_after_the_timeout_ends_the_grace_period() {
         "defaults": {"timeout_seconds": 0.2, "retries": 0},
         "routes": [{"path": "/", "core": true}, {"path": "/b", "core": true}, {"path": "/page"}]"#;
     let manifest = manifest_with(&listener, keys);
-    let prober = Prober::new(&manifest).unwrap();
+    let prober = Prober::new(&manifest, true).unwrap();
     let began = Monotonic::now();
     let sweep = thread::scope(|scope| {
         scope.spawn(|| {
@@ -151,7 +152,7 @@ fn an_answer_after_the_timeout_ends_the_grace_period() {
             one.write_all(b"H").unwrap();
             answer(&listener);
         });
-        prober.sweep(&mut SweepHistory::default(), true, &|_| {})
+        prober.sweep(&mut SweepHistory::default(), &|_| {})
     });
     assert!(Monotonic::now().since(began) < Duration::from_secs(30));
     assert_eq!(sweep.verdict.backend, BackendState::Up);
@@ -173,7 +174,7 @@ fn events_come_in_the_order_of_the_sweeps() {
     let keys = r#""concurrency": 1, "defaults": {"retries": 0, "timeout_seconds": 0.2},
         "routes": [{"path": "/page"}, {"path": "/", "core": true}]"#;
     let manifest = manifest_with(&listener, keys);
-    let prober = Prober::new(&manifest).unwrap();
+    let prober = Prober::new(&manifest, true).unwrap();
     let (seen, begun) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
     let on_event = |event: Event<'_>| {
         let text = match event {
@@ -198,7 +199,7 @@ fn events_come_in_the_order_of_the_sweeps() {
             answer(&listener);
             answer(&listener);
         });
-        until_healthy(&prober, Duration::from_secs(20), false, &on_event)
+        until_healthy(&prober, Duration::from_secs(20), &on_event)
     });
     let expected = [
         "begins",
@@ -222,7 +223,7 @@ fn a_hang_in_the_middle_of_a_sweep_needs_a_second_round() {
         "recovery": {"unit": "demo.service"},
         "routes": [{"path": "/", "core": true}, {"path": "/b", "core": true}]"#;
     let manifest = manifest_with(&listener, keys);
-    let prober = Prober::new(&manifest).unwrap();
+    let prober = Prober::new(&manifest, true).unwrap();
     let sweep = thread::scope(|scope| {
         scope.spawn(|| {
             answer(&listener);
@@ -230,7 +231,7 @@ fn a_hang_in_the_middle_of_a_sweep_needs_a_second_round() {
             answer(&listener);
             answer(&listener);
         });
-        prober.sweep(&mut SweepHistory::default(), true, &|_| {})
+        prober.sweep(&mut SweepHistory::default(), &|_| {})
     });
     let classes: Vec<_> = sweep.results.iter().map(|result| result.class).collect();
     assert_eq!(classes, [Class::Ok, Class::Ok]);
@@ -245,7 +246,7 @@ fn a_late_answer_to_the_first_round_says_nothing_about_the_second() {
         "routes": [{"path": "/", "core": true}, {"path": "/b", "core": true},
                    {"path": "/c", "core": true}]"#;
     let manifest = manifest_with(&listener, keys);
-    let prober = Prober::new(&manifest).unwrap();
+    let prober = Prober::new(&manifest, true).unwrap();
     let sweep = thread::scope(|scope| {
         scope.spawn(|| {
             let mut first: Vec<_> = (0..3).map(|_| listener.accept().unwrap().0).collect();
@@ -257,7 +258,7 @@ fn a_late_answer_to_the_first_round_says_nothing_about_the_second() {
             thread::sleep(Duration::from_secs(1));
             drop((first, second));
         });
-        prober.sweep(&mut SweepHistory::default(), true, &|_| {})
+        prober.sweep(&mut SweepHistory::default(), &|_| {})
     });
     assert_eq!(
         sweep.verdict.backend,
