@@ -4,17 +4,6 @@ use std::time::Duration;
 
 use crate::cause::{Class, Severity, TransportError};
 
-/// What a route's attempts prove about the process behind it; used only for core routes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Proof {
-    /// The whole budget was used, and each attempt had its full timeout and timed out before a single byte arrived.
-    pub silent: bool,
-    /// At least one attempt received at least one byte; here, a TLS handshake counts.
-    pub received_any: bool,
-    /// How long this program was kept from running during an attempt, if that was too long.
-    pub starved: Option<Duration>,
-}
-
 /// The result of probing one route. Small, because there may be 10,000.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProbeResult {
@@ -28,8 +17,13 @@ pub struct ProbeResult {
     pub attempts: u16,
     /// The last attempt's time.
     pub elapsed: Duration,
-    /// What the attempts prove.
-    pub proof: Proof,
+    /// Whether the whole budget was used, and each attempt had its full timeout and timed out before a single byte
+    /// arrived.
+    pub silent: bool,
+    /// Whether at least one attempt received at least one byte; here, a TLS handshake counts.
+    pub received_any: bool,
+    /// How long this program was kept from running during an attempt, if that was too long.
+    pub starved: Option<Duration>,
 }
 
 /// The state of the backend, as the core routes prove it.
@@ -68,10 +62,10 @@ pub fn backend_state<'a>(core: impl IntoIterator<Item = &'a ProbeResult>) -> Bac
     let (mut any, mut hung, mut down) = (false, true, true);
     for result in core {
         any = true;
-        hung &= result.proof.silent;
+        hung &= result.silent;
         let unreachable = matches!(result.class, Class::TimeoutUnreachable(_));
         let cut_short = result.class == Class::TimeoutUnreachable(TransportError::Deadline);
-        down &= unreachable && !cut_short && !result.proof.received_any;
+        down &= unreachable && !cut_short && !result.received_any;
     }
     match (any, hung, down) {
         (true, true, _) => BackendState::Hung,
@@ -93,7 +87,7 @@ pub fn judge<'a>(
         }
         healthy &= result.class.severity(core) != Severity::Hard;
         if core {
-            starved = starved.max(result.proof.starved);
+            starved = starved.max(result.starved);
         }
     }
     Verdict {
@@ -109,30 +103,23 @@ mod tests {
     use super::*;
     use crate::cause::{ResponseError, SkipReason};
 
-    const SILENT: Proof = Proof {
-        silent: true,
-        received_any: false,
-        starved: None,
-    };
-    const NOTHING: Proof = Proof {
-        silent: false,
-        received_any: false,
-        starved: None,
-    };
-    const RECEIVED: Proof = Proof {
-        silent: false,
-        received_any: true,
-        starved: None,
-    };
+    /// What the attempts prove: whether they were silent, and whether they received anything.
+    type Proof = (bool, bool);
 
-    fn result(class: Class, proof: Proof) -> ProbeResult {
+    const SILENT: Proof = (true, false);
+    const NOTHING: Proof = (false, false);
+    const RECEIVED: Proof = (false, true);
+
+    fn result(class: Class, (silent, received_any): Proof) -> ProbeResult {
         ProbeResult {
             class,
             status: None,
             detail: None,
             attempts: 1,
             elapsed: Duration::ZERO,
-            proof,
+            silent,
+            received_any,
+            starved: None,
         }
     }
 
@@ -219,13 +206,10 @@ mod tests {
 
     #[test]
     fn judge_sees_starvation_in_core_attempts_only() {
-        let starved = result(
-            Class::Ok,
-            Proof {
-                starved: Some(Duration::from_secs(2)),
-                ..RECEIVED
-            },
-        );
+        let starved = ProbeResult {
+            starved: Some(Duration::from_secs(2)),
+            ..result(Class::Ok, RECEIVED)
+        };
         let verdict = |core| judge([(core, &starved)], BackendState::Up);
         assert_eq!(verdict(true).starved, Some(Duration::from_secs(2)));
         assert_eq!(verdict(false).starved, None);

@@ -91,7 +91,7 @@ pub fn attempt(request: &RecoveryRequest<'_>, permission: Permission) -> Recover
     let over_tcp = request.manifest.unix_socket.is_none();
     let over_https = request.manifest.base_url.is_https();
     let mut results = request.manifest.routes.iter().zip(&request.sweep.results);
-    let any_byte = results.any(|(route, result)| route.core && result.proof.received_any);
+    let any_byte = results.any(|(route, result)| route.core && result.received_any);
     let resolved = over_tcp.then(|| prober.lookup()());
     let parked = prober.parked();
     let silent: BTreeSet<_> = parked.iter().filter_map(ParkedRequest::remote).collect();

@@ -14,7 +14,7 @@ use crate::recovery::{
     Recovery, Stacks, ThreadGroup, UnitReport,
 };
 use crate::sweep::Sweep;
-use crate::verdict::{self, ProbeResult, Proof};
+use crate::verdict::{self, ProbeResult};
 
 /// A route and its result.
 pub(super) struct Case {
@@ -29,7 +29,7 @@ impl Case {
     }
 
     pub(super) fn silent(mut self) -> Self {
-        self.result.proof.silent = true;
+        self.result.silent = true;
         self.core()
     }
 
@@ -72,7 +72,9 @@ pub(super) fn case(path: &str, class: Class, status: Option<u16>, micros: u64) -
             detail: None,
             attempts: u16::from(!matches!(class, Class::Skipped(_))),
             elapsed: Duration::from_micros(micros),
-            proof: Proof::default(),
+            silent: false,
+            received_any: false,
+            starved: None,
         },
     }
 }

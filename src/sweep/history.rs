@@ -91,9 +91,9 @@ impl SweepHistory {
 
 #[cfg(test)]
 mod tests {
+    use super::super::probe::skipped;
     use super::*;
-    use crate::cause::{ResponseError, TransportError};
-    use crate::verdict::Proof;
+    use crate::cause::{ResponseError, SkipReason, TransportError};
 
     const ERROR: Class = Class::HttpError(ResponseError::Status);
     const TIMEOUT: Class = Class::TimeoutUnreachable(TransportError::Timeout);
@@ -106,10 +106,8 @@ mod tests {
             let result = ProbeResult {
                 class,
                 status: Some(status),
-                detail: None,
                 attempts,
-                elapsed: Duration::ZERO,
-                proof: Proof::default(),
+                ..skipped(SkipReason::Deadline)
             };
             let results = history.merge(vec![(0, result)]);
             last = Some((results[0].class, results[0].status, results[0].attempts));

@@ -164,10 +164,7 @@ impl<'m> Prober<'m> {
         };
         let mut results = probe(1);
         let in_time = Monotonic::now() + self.manifest.proof_time() <= round.deadline;
-        let silent = results
-            .iter()
-            .filter(|(_, result)| result.proof.silent)
-            .count();
+        let silent = results.iter().filter(|(_, result)| result.silent).count();
         // A hang may have begun during the round if some routes were silent, but not all.
         if self.plan.is_some() && in_time && (1..results.len()).contains(&silent) {
             self.client.sweep().forget_answered();
@@ -318,8 +315,8 @@ fn apply_late_answers(results: &mut Results, parked: &[ParkedRequest]) {
         let Some(after) = of_route.filter_map(ParkedRequest::answered).min() else {
             continue;
         };
-        result.proof.silent = false;
-        result.proof.received_any = true;
+        result.silent = false;
+        result.received_any = true;
         // A route that has answered another attempt says enough.
         if let Class::TimeoutUnreachable(_) | Class::Skipped(_) = result.class {
             let detail = format!("answered after {:.1} s", after.as_secs_f64());

@@ -13,7 +13,7 @@ use crate::cause::{Class, ResponseError, SkipReason, TransportError};
 use crate::clock::Monotonic;
 use crate::escape::shortened;
 use crate::manifest::{Options, Route};
-use crate::verdict::{ProbeResult, Proof};
+use crate::verdict::ProbeResult;
 
 /// Probes `route`, which has this `index` in the manifest, with all attempts within the round's deadline.
 pub(super) fn probe(round: &Round<'_>, index: usize, route: &Route) -> ProbeResult {
@@ -23,31 +23,32 @@ pub(super) fn probe(round: &Round<'_>, index: usize, route: &Route) -> ProbeResu
     if due >= round.deadline {
         return skipped(SkipReason::Deadline);
     }
-    let mut proof = Proof {
-        silent: true,
-        ..Proof::default()
-    };
+    let (mut silent, mut received_any, mut starved) = (true, false, None);
     let (mut attempts, mut pause, mut error) = (0, options.backoff, None);
     loop {
         attempts += 1;
         let attempt = Arc::new(Attempt::new(client, round.deadline, options.timeout));
         attempt.was_due(due);
         let mut result = result_of(&attempt, route);
-        if let Some(number) = round.parks_as.filter(|_| result.proof.silent) {
+        if let Some(number) = round.parks_as.filter(|_| result.silent) {
             attempt.park(index, number, attempts == 1);
         }
-        proof.silent &= result.proof.silent;
-        proof.received_any |= result.proof.received_any;
-        proof.starved = proof.starved.max(result.proof.starved);
-        (result.attempts, result.proof) = (attempts, proof);
+        silent &= result.silent;
+        received_any |= result.received_any;
+        starved = starved.max(result.starved);
         due = attempt.began + result.elapsed + pause;
         let budget_is_spent = u32::from(attempts) > retries;
         if budget_is_spent || due >= round.deadline || !is_retried(result.class, result.status) {
-            result.proof.silent &= budget_is_spent;
             if let Some(error) = &error {
                 keep_http_error(&mut result, error);
             }
-            return result;
+            return ProbeResult {
+                attempts,
+                silent: silent && budget_is_spent,
+                received_any,
+                starved,
+                ..result
+            };
         }
         if let Class::HttpError(_) = result.class {
             error = Some(result);
@@ -57,7 +58,7 @@ pub(super) fn probe(round: &Round<'_>, index: usize, route: &Route) -> ProbeResu
     }
 }
 
-/// Makes the attempt: its own result and proof.
+/// Makes the attempt: its own result.
 fn result_of(attempt: &Arc<Attempt>, route: &Route) -> ProbeResult {
     let response = attempt.send(&route.path, &route.options, route.checks.is_some());
     let elapsed = Monotonic::now().since(attempt.began);
@@ -74,11 +75,9 @@ fn result_of(attempt: &Arc<Attempt>, route: &Route) -> ProbeResult {
         detail,
         attempts: 1,
         elapsed,
-        proof: Proof {
-            silent: timed_out && received != Received::Response,
-            received_any: received != Received::Nothing,
-            starved: attempt.starved(),
-        },
+        silent: timed_out && received != Received::Response,
+        received_any: received != Received::Nothing,
+        starved: attempt.starved(),
     }
 }
 
@@ -99,7 +98,9 @@ pub(super) fn skipped(reason: SkipReason) -> ProbeResult {
         detail: None,
         attempts: 0,
         elapsed: Duration::ZERO,
-        proof: Proof::default(),
+        silent: false,
+        received_any: false,
+        starved: None,
     }
 }
 
@@ -191,18 +192,12 @@ mod tests {
     }
 
     fn probe_result(class: Class, status: Option<u16>, attempts: u16) -> ProbeResult {
-        let proof = Proof {
-            silent: true,
-            received_any: false,
-            starved: None,
-        };
         ProbeResult {
             class,
             status,
-            detail: None,
             attempts,
-            elapsed: Duration::ZERO,
-            proof,
+            silent: true,
+            ..skipped(SkipReason::Deadline)
         }
     }
 
@@ -271,7 +266,7 @@ mod tests {
         let began = Monotonic::now();
         let result = probed(&silent, &route, Duration::from_secs(10));
         let took = Monotonic::now().since(began);
-        assert_eq!((result.attempts, result.proof.silent), (3, true));
+        assert_eq!((result.attempts, result.silent), (3, true));
         assert!(took >= millis(660) && took < millis(1000), "{took:?}");
     }
 
@@ -284,7 +279,7 @@ mod tests {
         let result = probed(&silent, &route, Duration::from_secs(5));
         let timeout = Class::TimeoutUnreachable(TransportError::Timeout);
         assert_eq!((result.class, result.attempts), (timeout, 1));
-        assert!(!result.proof.silent);
+        assert!(!result.silent);
     }
 
     #[test]

@@ -81,7 +81,7 @@ fn the_shortest_deadline_that_a_manifest_may_have_proves_a_hang() {
         let manifest = manifest_with(&silent, &keys("0.45", recovery));
         let prober = Prober::new(&manifest, true).unwrap();
         let sweep = prober.sweep(&mut SweepHistory::default(), &|_| {});
-        let silent = sweep.results[0].proof.silent;
+        let silent = sweep.results[0].silent;
         assert_eq!(silent, proved, "{:?}", sweep.results);
         let reason = match proved {
             true => SkipReason::BackendHung,
@@ -160,7 +160,7 @@ fn an_answer_after_the_timeout_ends_the_grace_period() {
     let core = &sweep.results[..2];
     let timeout = Class::TimeoutUnreachable(TransportError::Timeout);
     assert!(core.iter().all(|result| result.class == timeout));
-    let answered: Vec<_> = core.iter().filter(|result| !result.proof.silent).collect();
+    let answered: Vec<_> = core.iter().filter(|result| !result.silent).collect();
     let [answered] = answered[..] else {
         panic!("{core:?}");
     };
