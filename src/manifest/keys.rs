@@ -73,7 +73,7 @@ fn manifest(
     let concurrency = keys.value_or("concurrency", 4, whole(1, 64));
     let concurrency = NonZeroUsize::new(concurrency).unwrap_or(NonZeroUsize::MIN);
     let proxies = [("none", false), ("env", true)];
-    let proxy_from_environment = keys.value_or("proxy", false, word(&proxies));
+    let uses_proxy = keys.value_or("proxy", false, word(&proxies));
     let built_in = Options::default();
     let defaults = keys.value("defaults", |value| {
         Object::read(value, |keys| Options::read(keys, &built_in))
@@ -82,7 +82,7 @@ fn manifest(
     let routes = keys.required("routes", |value| routes(value, &defaults));
     let recovery = keys.value("recovery", |value| Object::read(value, recovery));
 
-    check_conflicts(keys, own_url.as_ref(), proxy_from_environment);
+    check_conflicts(keys, own_url.as_ref(), uses_proxy);
     if let (Some(routes), Some(plan)) = (&routes, &recovery) {
         proof::check_deadline(keys, routes, concurrency, plan.grace, deadline);
     }
@@ -104,7 +104,7 @@ fn manifest(
         user_agent: user_agent.unwrap_or_else(|| USER_AGENT.to_owned()),
         deadline,
         concurrency,
-        proxy_from_environment,
+        uses_proxy,
         routes: routes?,
         recovery,
     })

@@ -54,7 +54,7 @@ pub struct Manifest {
     /// Probes in flight, at most 64.
     pub concurrency: NonZeroUsize,
     /// Whether `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy` in the environment are used.
-    pub proxy_from_environment: bool,
+    pub uses_proxy: bool,
     /// The routes in the file's order: no two with the same method and path, at least one core.
     pub routes: Vec<Route>,
     /// What may be killed; nothing if absent.

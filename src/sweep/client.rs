@@ -63,9 +63,7 @@ pub struct UnixPeer {
 impl Client {
     /// Reads the trusted roots and chooses the proxy, if needed (see [`Prober::new`](super::Prober::new)).
     pub(super) fn new(manifest: &Manifest) -> anyhow::Result<Self> {
-        let proxy = manifest
-            .proxy_from_environment
-            .then(ureq::Proxy::try_from_env);
+        let proxy = manifest.uses_proxy.then(ureq::Proxy::try_from_env);
         let proxy = proxy.flatten();
         // ureq would connect directly instead of through a SOCKS proxy.
         ensure!(

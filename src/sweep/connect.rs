@@ -65,11 +65,8 @@ pub(super) fn connect(
             },
             None if attempt.end.has_passed() => {
                 let pending = &attempt.state().connecting;
-                let to: Vec<String> = pending
-                    .iter()
-                    .map(|(_, at)| at.remote.to_string())
-                    .collect();
-                let to = to.join(" and ");
+                let to = pending.iter().map(|(_, at)| at.remote.to_string());
+                let to = to.collect::<Vec<_>>().join(" and ");
                 return Err(Failure::timeout(format!("connecting to {to}")));
             }
             None => {}

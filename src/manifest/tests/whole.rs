@@ -209,7 +209,7 @@ fn absent_keys_have_their_defaults() {
     );
     assert_eq!(manifest.deadline, Duration::from_secs(120));
     assert_eq!(manifest.concurrency.get(), 4);
-    assert!(!manifest.proxy_from_environment);
+    assert!(!manifest.uses_proxy);
     assert_eq!(manifest.unix_socket, None);
     assert_eq!(manifest.recovery, None);
     let route = &manifest.routes[0];
