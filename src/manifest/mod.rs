@@ -11,7 +11,6 @@ pub(crate) mod properties;
 mod reader;
 mod routes;
 mod rules;
-mod secret;
 mod syntax;
 #[cfg(test)]
 mod tests;
@@ -24,10 +23,10 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
+pub use headers::Header;
 pub(crate) use load::DEFAULT_PATHS;
 pub use load::Source;
 pub(crate) use proof::in_seconds;
-pub use secret::Secret;
 pub use url::BaseUrl;
 pub(crate) use url::default_port;
 pub use variables::Variables;
@@ -122,15 +121,6 @@ impl Options {
             listed => listed.contains(&status),
         }
     }
-}
-
-/// One request header.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Header {
-    /// The name as written: a token of RFC 9110, section 5.6.2.
-    pub name: String,
-    /// The value, with environment variables expanded.
-    pub value: Secret,
 }
 
 /// What a body must contain; at least one of the two.

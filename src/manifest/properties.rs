@@ -217,8 +217,8 @@ fn silence(options: &Options) -> Duration {
 fn headers_obey(headers: &[Header]) {
     let mut names = HashSet::new();
     let mut bytes = 0;
-    for Header { name, value } in headers {
-        let value = value.reveal();
+    for header in headers {
+        let (name, value) = (&header.name, header.reveal());
         assert!(names.insert(name.to_ascii_lowercase()), "{name:?} twice");
         let control = |c: char| c.is_control() && c != '\t';
         assert!(!value.contains(control), "{name}: {value:?}");

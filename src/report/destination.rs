@@ -108,8 +108,7 @@ pub(super) fn is_same(one: &Path, other: &Path) -> bool {
     match (one.metadata(), other.metadata()) {
         (Ok(one), Ok(other)) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
         _ => {
-            one == other
-                || resolve(one).is_ok_and(|one| resolve(other).is_ok_and(|other| one == other))
+            one == other || resolve(one).is_ok_and(|one| resolve(other).is_ok_and(|two| one == two))
         }
     }
 }

@@ -14,7 +14,7 @@ use ureq::config::Config;
 use super::parked::Parked;
 use super::tls::tls_config;
 use super::transport::{HEAD_MAX, OUTPUT};
-use crate::manifest::{BaseUrl, Manifest};
+use crate::manifest::{BaseUrl, Header, Manifest};
 
 /// What all attempts of a run share.
 #[derive(Debug)]
@@ -94,7 +94,7 @@ impl Client {
 
 pub(super) fn config(manifest: &Manifest, proxy: Option<ureq::Proxy>) -> Config {
     let headers = (manifest.routes.iter()).flat_map(|route| &route.options.headers);
-    let lengths = headers.map(|header| header.name.len() + header.value.reveal().len());
+    let lengths = headers.map(Header::bytes);
     let longest_header = lengths.fold(manifest.user_agent.len(), usize::max);
     Config::builder()
         .http_status_as_error(false)

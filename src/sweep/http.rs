@@ -61,7 +61,7 @@ impl Attempt {
 fn request(url: &str, options: &Options) -> Result<http::Request<()>, Error> {
     let mut request = (http::Request::builder().method(options.method.as_str())).uri(url);
     for header in &options.headers {
-        request = request.header(&header.name, header.value.reveal().as_bytes());
+        request = request.header(&header.name, header.reveal().as_bytes());
     }
     Ok(request.header(http::header::CONNECTION, "close").body(())?)
 }

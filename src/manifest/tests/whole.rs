@@ -192,8 +192,7 @@ fn defaults_apply_wherever_they_are_written() {
         assert_eq!(b.options.backoff, Duration::ZERO);
         let headers = |route: &Route| -> Vec<String> {
             let each = route.options.headers.iter();
-            each.map(|h| format!("{}={}", h.name, h.value.reveal()))
-                .collect()
+            each.map(|h| format!("{}={}", h.name, h.reveal())).collect()
         };
         assert_eq!(headers(a), ["X-One=a", "X-Two=b"]);
         assert_eq!(headers(b), ["X-Two=b", "x-one=own", "X-3=c"]);
