@@ -133,11 +133,9 @@ fn is_token(b: u8) -> bool {
 
 /// Reads the object name → value.
 pub(super) fn headers(object: &Node<'_>) -> Result<Vec<Header>, String> {
+    let kind = object.json.kind();
     let Json::Object(entries) = object.json else {
-        return Err(format!(
-            "is {}; give an object, name → value",
-            object.json.kind()
-        ));
+        return Err(format!("is {kind}; give an object, name → value"));
     };
     let mut names = HashSet::new();
     let mut headers = Vec::new();
@@ -158,10 +156,10 @@ pub(super) fn headers(object: &Node<'_>) -> Result<Vec<Header>, String> {
         headers.extend(node.check(read));
     }
     let bytes: usize = headers.iter().map(Header::bytes).sum();
-    if names.len() > MOST || bytes > MOST_BYTES {
+    let number = names.len();
+    if number > MOST || bytes > MOST_BYTES {
         return Err(format!(
-            "{} headers with {bytes} bytes are too many; give at most {MOST} with {MOST_BYTES}",
-            names.len()
+            "{number} headers with {bytes} bytes are too many; give at most {MOST} with {MOST_BYTES}"
         ));
     }
     Ok(headers)

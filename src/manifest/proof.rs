@@ -55,11 +55,8 @@ pub(super) fn check_deadline(
     let is_default = !keys.has("deadline_seconds");
     let default = if is_default { "the default " } else { "" };
     let is_possible = needed <= LONGEST_DEADLINE;
-    let limit = if is_possible {
-        ""
-    } else {
-        ", which is beyond the limit of 86400"
-    };
+    let beyond = ", which is beyond the limit of 86400";
+    let limit = if is_possible { "" } else { beyond };
     let [needed, deadline, silence, grace] = [needed, deadline, silence, grace].map(in_seconds);
     let message = format!(
         "{default}{deadline} is too short to prove a hang; give at least {needed}{limit}, or have fewer core routes, shorter \

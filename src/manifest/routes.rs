@@ -34,6 +34,7 @@ impl Options {
     /// The options that an object sets, the others as in `base`.
     pub(super) fn read(keys: &mut Object<'_, '_>, base: &Self) -> Self {
         let methods = [Method::Get, Method::Head].map(|method| (method.as_str(), method));
+        let bytes = whole(1, 16 * MIB);
         Self {
             method: keys.value_or("method", base.method, word(&methods)),
             expect: keys.value_or("expect", base.expect.clone(), expect),
@@ -42,11 +43,7 @@ impl Options {
             backoff: keys.value_or("retry_backoff_seconds", base.backoff, seconds(Some(0), 60)),
             max_redirects: keys.value_or("max_redirects", base.max_redirects, whole(0, 20)),
             headers: replace(&base.headers, keys.value("headers", headers)),
-            max_body_bytes: keys.value_or(
-                "max_body_bytes",
-                base.max_body_bytes,
-                whole(1, 16 * MIB),
-            ),
+            max_body_bytes: keys.value_or("max_body_bytes", base.max_body_bytes, bytes),
         }
     }
 }
@@ -83,15 +80,13 @@ pub(super) fn routes(list: &Node<'_>, defaults: &Options) -> Result<Vec<Route>, 
         let remedy = "give a list of routes, such as [{ \"path\": \"/\", \"core\": true }]";
         return Err(list.json.wrong_type(remedy));
     };
-    if items.len() > MOST {
-        return Err(format!(
-            "{} routes are too many; give at most {MOST}",
-            items.len()
-        ));
+    let number = items.len();
+    if number > MOST {
+        return Err(format!("{number} routes are too many; give at most {MOST}"));
     }
-    let mut routes = Vec::with_capacity(items.len());
+    let mut routes = Vec::with_capacity(number);
     // The first route with a method and path.
-    let mut known: HashMap<(Method, &str), usize> = HashMap::with_capacity(items.len());
+    let mut known: HashMap<(Method, &str), usize> = HashMap::with_capacity(number);
     for (index, json) in items.iter().enumerate() {
         let item = Node {
             route: json.get("path").and_then(Json::text),

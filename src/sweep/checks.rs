@@ -7,27 +7,24 @@ use serde_json::value::RawValue;
 
 use super::http::Response;
 use crate::escape::shortened;
-use crate::manifest::{BodyChecks, Options};
+use crate::manifest::{Options, Route};
 
 /// The body checks that `response` fails, in words.
-pub(super) fn failed_checks(
-    checks: &BodyChecks,
-    options: &Options,
-    response: &Response,
-) -> Option<String> {
+pub(super) fn failed_checks(route: &Route, response: &Response) -> Option<String> {
+    let (checks, options) = (route.checks.as_ref()?, &route.options);
     let body = response.body.as_slice();
     let mut failed = Vec::new();
     if let Some(text) = &checks.contains
         && memmem::find(body, text.as_bytes()).is_none()
     {
-        failed.push(if is_cut(body, options) {
-            let searched = body.len();
+        let searched = body.len();
+        failed.push(if searched < options.max_body_bytes {
+            format!("the body does not contain {text:?}")
+        } else {
             format!(
                 "the first {searched} bytes of the body do not contain {text:?}; raise \"max_body_bytes\" to \
                  search more"
             )
-        } else {
-            format!("the body does not contain {text:?}")
         });
     }
     if !checks.json.is_empty() {
@@ -43,11 +40,6 @@ pub(super) fn failed_checks(
     }
 }
 
-/// Whether the rest of this body may have been dropped.
-fn is_cut(body: &[u8], options: &Options) -> bool {
-    body.len() >= options.max_body_bytes
-}
-
 /// What is wrong at each pointer. The body may be nested to any depth and contain any number: only the wanted
 /// values are parsed, everything else is passed over without recursion.
 fn failed_json(
@@ -55,12 +47,12 @@ fn failed_json(
     options: &Options,
     body: &[u8],
 ) -> Vec<String> {
+    let read = body.len();
     let whole: &RawValue = match serde_json::from_slice(body) {
         Ok(whole) => whole,
-        Err(error) if error.is_eof() && is_cut(body, options) => {
+        Err(error) if error.is_eof() && read >= options.max_body_bytes => {
             return vec![format!(
-                "the JSON does not end within the first {} bytes; raise \"max_body_bytes\"",
-                body.len()
+                "the JSON does not end within the first {read} bytes; raise \"max_body_bytes\""
             )];
         }
         Err(error) => return vec![format!("the body is not JSON: {error}")],
@@ -76,10 +68,8 @@ fn failed_json(
         if parsed.as_ref() != Some(wanted) {
             let shown = parsed.map_or_else(|| found.get().to_owned(), |value| value.to_string());
             let shown = options.redact(&shown);
-            failed.push(format!(
-                "{pointer:?} is {}, not {wanted}",
-                shortened(&shown)
-            ));
+            let shown = shortened(&shown);
+            failed.push(format!("{pointer:?} is {shown}, not {wanted}"));
         }
     }
     failed
@@ -107,7 +97,7 @@ pub(super) mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::manifest::Method;
+    use crate::manifest::{BodyChecks, Method};
 
     /// Options of a GET with retries.
     pub(in super::super) fn options() -> Options {
@@ -128,7 +118,13 @@ pub(super) mod tests {
             body: body.as_ref().to_vec(),
             ..Response::default()
         };
-        failed_checks(checks, &options(), &response).unwrap_or_default()
+        let route = Route {
+            path: "/".to_owned(),
+            core: true,
+            options: options(),
+            checks: Some(Box::new(checks.clone())),
+        };
+        failed_checks(&route, &response).unwrap_or_default()
     }
 
     fn pointers(json: &[(&str, serde_json::Value)]) -> BodyChecks {

@@ -129,13 +129,10 @@ fn judge(
             (class, Some(failure.detail))
         }
         Err(failure) => (failure.class, Some(failure.detail)),
-        Ok(response) if options.accepts(response.status) => {
-            let checks = route.checks.as_ref();
-            match checks.and_then(|checks| failed_checks(checks, options, &response)) {
-                Some(detail) => (Class::HttpError(ResponseError::Body), Some(detail)),
-                None => (Class::Ok, None),
-            }
-        }
+        Ok(response) if options.accepts(response.status) => match failed_checks(route, &response) {
+            Some(detail) => (Class::HttpError(ResponseError::Body), Some(detail)),
+            None => (Class::Ok, None),
+        },
         Ok(response) if response.status == 429 => (Class::RateLimited, None),
         Ok(response) => {
             let detail = unexpected(options, response.location.as_deref());
