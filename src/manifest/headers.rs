@@ -192,10 +192,10 @@ fn header(name: &str, value: &Node<'_>) -> Result<Header, String> {
 /// Whether a field value may contain `text` (RFC 9110, section 5.5): anything but control characters.
 fn sendable(text: &str, what: &str) -> Result<(), String> {
     // Shows only the control character of the value, usually a newline.
-    match find_quoted(text, |c| c.is_control() && c != '\t') {
-        None => Ok(()),
-        Some(c) => Err(format!(
+    if let Some(c) = find_quoted(text, |c| c.is_control() && c != '\t') {
+        return Err(format!(
             "{what} contains the control character {c}; remove it"
-        )),
+        ));
     }
+    Ok(())
 }

@@ -34,12 +34,10 @@ pub(super) fn seconds(
     max: u32,
 ) -> impl Fn(&Node<'_>) -> Result<Duration, String> {
     move |value| {
-        let (least, allowed) = match min {
-            Some(min) => (min.into(), format!("give a number from {min} to {max}")),
-            None => (
-                f64::MIN_POSITIVE,
-                format!("give more than 0 and at most {max}"),
-            ),
+        let least = min.map_or(f64::MIN_POSITIVE, f64::from);
+        let allowed = match min {
+            Some(min) => format!("give a number from {min} to {max}"),
+            None => format!("give more than 0 and at most {max}"),
         };
         let seconds = number(value.json, least, max, &allowed)?;
         // A positive number below a nanosecond counts as a nanosecond.
@@ -123,12 +121,12 @@ pub(super) fn user_agent(value: &Node<'_>) -> Result<String, String> {
     if text.trim().is_empty() {
         return Err("is empty or blank; give a name, or leave the key out".to_owned());
     }
-    match find_quoted(text, |c| !matches!(c, ' '..='~')) {
-        None => Ok(text.to_owned()),
-        Some(c) => Err(format!(
+    if let Some(c) = find_quoted(text, |c| !matches!(c, ' '..='~')) {
+        return Err(format!(
             "contains {c}; use visible ASCII characters and spaces"
-        )),
+        ));
     }
+    Ok(text.to_owned())
 }
 
 /// `path`: with an optional query, the origin form of RFC 9112. Characters that a URI cannot contain are

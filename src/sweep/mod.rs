@@ -118,8 +118,9 @@ impl<'m> Prober<'m> {
             progress: &progress,
             ..self.round(Monotonic::now() + self.manifest.deadline)
         };
-        let (mut results, backend) = self.core_rounds(&core, round, on_event);
+        let mut results = self.core_rounds(&core, round, on_event);
         on_event(Event::CoreEnds);
+        let backend = backend_state(&results);
         let skip = |reason| -> Results {
             let others = others.iter();
             others.map(|(index, _)| (*index, skipped(reason))).collect()
@@ -140,13 +141,8 @@ impl<'m> Prober<'m> {
     }
 
     /// Probes the core routes, a second time if a hang may have begun meanwhile, and gives the parked requests
-    /// their grace period if no route has answered. Returns the results, and what the last round proves.
-    fn core_rounds(
-        &self,
-        core: &Routes,
-        round: Round,
-        on_event: &OnEvent,
-    ) -> (Results, BackendState) {
+    /// their grace period if no route has answered. The results are those of the last round.
+    fn core_rounds(&self, core: &Routes, round: Round, on_event: &OnEvent) -> Results {
         let slack = (self.manifest.recovery.as_ref()).map_or(Duration::ZERO, |_| DEADLINE_SLACK);
         let probe = |number| {
             let round = Round {
@@ -157,10 +153,6 @@ impl<'m> Prober<'m> {
             let mut results = round.probe(core);
             apply_late_answers(&mut results, &self.parked());
             results
-        };
-        let backend = |results: &Results| {
-            let results = results.iter().map(|(_, result)| result);
-            verdict::backend_state(results)
         };
         let mut results = probe(1);
         let in_time = Monotonic::now() + self.manifest.proof_time() <= round.deadline;
@@ -174,16 +166,13 @@ impl<'m> Prober<'m> {
                 keep_http_error(second, first);
             }
         }
-        if let Some(plan) = self
-            .plan
-            .filter(|_| backend(&results) == BackendState::Hung)
-        {
+        let is_hung = backend_state(&results) == BackendState::Hung;
+        if let Some(plan) = self.plan.filter(|_| is_hung) {
             on_event(Event::GraceBegins(plan.grace));
             self.await_late_answers(plan.grace);
             apply_late_answers(&mut results, &self.parked());
         }
-        let backend = backend(&results);
-        (results, backend)
+        results
     }
 
     /// Waits for the first byte on a parked request, for at most `grace`. Counts its steps, not the clock: time in
@@ -306,6 +295,10 @@ impl Round<'_> {
         results.sort_unstable_by_key(|(index, _)| *index);
         results
     }
+}
+
+fn backend_state(core: &Results) -> BackendState {
+    verdict::backend_state(core.iter().map(|(_, result)| result))
 }
 
 /// A route of which a parked request was answered after all is not silent.

@@ -157,15 +157,14 @@ impl Parked {
         else {
             return;
         };
-        let is_late = || self.request.reach == Reach::Unconnected && socket.peer_addr().is_ok();
-        self.request.state = match socket.peek(&mut [0]).map_err(|error| error.kind()) {
-            Ok(0) => ParkedState::Ended,
-            Ok(_) => ParkedState::Answered(Monotonic::now().since(self.request.began)),
-            Err(ErrorKind::WouldBlock | ErrorKind::Interrupted) if is_late() => {
-                ParkedState::ConnectedLate
-            }
-            Err(ErrorKind::WouldBlock | ErrorKind::Interrupted) => return,
-            Err(_) => ParkedState::Ended,
+        let request = &mut self.request;
+        request.state = match socket.peek(&mut [0]).map_err(|error| error.kind()) {
+            Ok(1..) => ParkedState::Answered(Monotonic::now().since(request.began)),
+            Err(ErrorKind::WouldBlock | ErrorKind::Interrupted) => match request.reach {
+                Reach::Unconnected if socket.peer_addr().is_ok() => ParkedState::ConnectedLate,
+                _ => return,
+            },
+            Ok(0) | Err(_) => ParkedState::Ended,
         };
     }
 }

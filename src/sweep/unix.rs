@@ -59,26 +59,25 @@ pub(super) fn connect(path: &Path, attempt: &Attempt) -> Result<Arc<TcpStream>, 
 
 /// The cause for an error of connecting to `path`, and a message with a remedy.
 fn failure(path: &Path, error: &io::Error) -> Failure {
-    use TransportError::{Network, Refused};
-    let shown = error.to_string();
     let is_socket = || fs::metadata(path).is_ok_and(|found| found.file_type().is_socket());
-    let (cause, advice) = match Errno::from_raw(error.raw_os_error().unwrap_or_default()) {
-        Errno::ENOENT | Errno::ENOTDIR => (
-            Refused,
-            "does not exist; start the backend, or correct \"unix_socket\"",
-        ),
-        // Also returned for a path that is not a socket (`unix_find_bsd` in net/unix/af_unix.c).
-        Errno::ECONNREFUSED if !is_socket() => {
-            (Refused, "is not a socket; correct \"unix_socket\"")
+    let errno = Errno::from_raw(error.raw_os_error().unwrap_or_default());
+    let cause = match errno {
+        Errno::ENOENT | Errno::ENOTDIR | Errno::EPROTOTYPE => TransportError::Refused,
+        _ => transport_error(error),
+    };
+    let shown = error.to_string();
+    let advice = match errno {
+        Errno::ENOENT | Errno::ENOTDIR => {
+            "does not exist; start the backend, or correct \"unix_socket\""
         }
-        Errno::ECONNREFUSED => (Refused, "no process listens there; start the backend"),
-        Errno::EPROTOTYPE => (Refused, "is not a stream socket; correct \"unix_socket\""),
-        Errno::EACCES | Errno::EPERM => (
-            Network,
-            "permission denied; connecting needs write permission on the socket and search permission \
-             on its directories",
-        ),
-        _ => (transport_error(error), &*shown),
+        // Also returned for a path that is not a socket (`unix_find_bsd` in net/unix/af_unix.c).
+        Errno::ECONNREFUSED if !is_socket() => "is not a socket; correct \"unix_socket\"",
+        Errno::ECONNREFUSED => "no process listens there; start the backend",
+        Errno::EPROTOTYPE => "is not a stream socket; correct \"unix_socket\"",
+        Errno::EACCES | Errno::EPERM => {
+            "permission denied; connecting needs write permission on the socket and search permission on its directories"
+        }
+        _ => &shown,
     };
     Failure::new(cause, format!("{}: {advice}", path.display()))
 }
