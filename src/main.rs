@@ -71,7 +71,7 @@ fn run(cli: &Cli) -> anyhow::Result<Status> {
         recovery,
         warnings: findings.warnings,
     };
-    let written = report::write_all(&report, outputs);
+    let written = report::write_all(&report, cli, outputs);
     Ok(Status::of(report.sweep.verdict.healthy, written))
 }
 
@@ -87,7 +87,7 @@ fn follow(event: &Event, manifest: &Manifest, progress: &Progress, queues: Optio
         )),
         Event::Unhealthy(number, sweep, left) => {
             let line = report::unhealthy_sweep(number, manifest, sweep, left);
-            progress.clear();
+            progress.show("");
             log_nonblocking(Severity::Soft, &line);
         }
     }

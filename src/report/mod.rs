@@ -69,25 +69,21 @@ fn severity((route, result): Row) -> Severity {
     result.class.severity(route.core)
 }
 
-/// Where the report goes.
+/// The files that the report goes to: each of them, or why it cannot work, and its format.
 #[derive(Debug)]
-pub struct Outputs<'a> {
-    cli: &'a Cli,
-    /// Each file, or why it cannot work, and its format.
-    files: Vec<(Result<Destination, String>, Render)>,
-}
+pub struct Outputs(Vec<(Result<Destination, String>, Render)>);
 
 /// Turns a report into a file's text.
 type Render = fn(&Report) -> String;
 
-impl<'a> Outputs<'a> {
-    /// Checks every destination of the report. A path that cannot work is reported now, before the probes;
-    /// the run continues.
+impl Outputs {
+    /// Checks every file that the report goes to. One that cannot work is reported now, before the probes; the run
+    /// continues.
     ///
     /// # Errors
     ///
     /// A report would replace the manifest or the other report.
-    pub fn prepare(cli: &'a Cli) -> anyhow::Result<Self> {
+    pub fn prepare(cli: &Cli) -> anyhow::Result<Self> {
         let mut paths = match cli.manifest.as_deref() {
             Some(path) if path.as_os_str() == "-" => vec![Path::new("/dev/stdin")],
             Some(path) => vec![path],
@@ -112,14 +108,13 @@ impl<'a> Outputs<'a> {
             }
             files.push((file, render));
         }
-        Ok(Self { cli, files })
+        Ok(Self(files))
     }
 }
 
 /// Writes the report to all its destinations, and returns whether all writes succeeded. Failures are
 /// reported on standard error.
-pub fn write_all(report: &Report, outputs: Outputs) -> bool {
-    let Outputs { cli, files } = outputs;
+pub fn write_all(report: &Report, cli: &Cli, Outputs(files): Outputs) -> bool {
     // The files first, because a reader of the streams may be slow.
     let files = files.into_iter();
     let files = files.map(|(file, render)| file?.write(&render(report)));

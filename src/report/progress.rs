@@ -40,7 +40,7 @@ impl Progress {
         }
     }
 
-    /// Shows another text on the line.
+    /// Shows another text on the line; none erases it.
     pub fn show(&self, text: &str) {
         let stderr = io::stderr();
         // A terminal that accepts nothing at the moment (Ctrl-S) must not delay the sweep.
@@ -48,15 +48,10 @@ impl Progress {
             let _ = stderr.lock().write_all(format!("{ERASE}{text}").as_bytes());
         }
     }
-
-    /// Erases the line, so that other text can be printed.
-    pub fn clear(&self) {
-        self.show("");
-    }
 }
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        self.clear();
+        self.show("");
     }
 }
