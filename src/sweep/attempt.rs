@@ -31,6 +31,8 @@ pub(super) struct Attempt {
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) received: Received,
+    /// The status of the last response head, if one arrived.
+    pub(super) status: Option<u16>,
     /// The TCP sockets whose connect is pending.
     pub(super) connecting: Vec<(Arc<TcpStream>, Connection)>,
     /// The socket that is connected, and its two ends; none for a UNIX socket.
@@ -64,6 +66,7 @@ impl Attempt {
             timeout,
             state: Mutex::new(State {
                 received: Received::Nothing,
+                status: None,
                 connecting: Vec::new(),
                 connected: None,
                 written: false,

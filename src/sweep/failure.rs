@@ -17,8 +17,6 @@ pub(super) struct Failure {
     pub(super) class: Class,
     /// Whether the attempt's end cut it short, rather than the other side.
     pub(super) at_end: bool,
-    /// The status of the last response head, if one arrived.
-    pub(super) status: Option<u16>,
     /// The message of the system or the library.
     pub(super) detail: String,
 }
@@ -29,7 +27,6 @@ impl Failure {
         Self {
             class: Class::TimeoutUnreachable(error),
             at_end: false,
-            status: None,
             detail: detail.into(),
         }
     }

@@ -11,7 +11,7 @@ use super::attempt::Attempt;
 use super::failure::Failure;
 use super::transport::Network;
 use crate::cause::ResponseError;
-use crate::manifest::{BaseUrl, Options};
+use crate::manifest::{BaseUrl, Options, Route};
 
 /// A response with any status.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -27,33 +27,23 @@ pub(super) struct Response {
 
 impl Attempt {
     /// Sends the request and follows its redirects, each on a fresh connection, until the attempt's end. Keeps the body
-    /// only if `keep_body` is set.
-    pub(super) fn send(
-        self: &Arc<Self>,
-        path: &str,
-        options: &Options,
-        keep_body: bool,
-    ) -> Result<Response, Failure> {
-        let base_url = &self.client.base_url;
-        let mut url = base_url.url(path);
-        let mut redirected = None;
+    /// only for the route's checks.
+    pub(super) fn send(self: &Arc<Self>, route: &Route) -> Result<Response, Failure> {
+        let (base_url, options) = (&self.client.base_url, &route.options);
+        let mut url = base_url.url(&route.path);
         for _ in 0..=options.max_redirects {
+            self.state().status = None;
             let (config, network) = (self.client.config.clone(), Network(Arc::clone(self)));
             let agent = Agent::with_parts(config, network.clone(), network);
             let response = agent.run(request(&url, options)?)?;
-            let status = response.status().as_u16();
+            self.state().status = Some(response.status().as_u16());
             match redirect(base_url, &url, &response) {
-                Some(next) if options.max_redirects > 0 => {
-                    (url, redirected) = (next, Some(status));
-                }
-                _ => return complete(response, options, keep_body),
+                Some(next) if options.max_redirects > 0 => url = next,
+                _ => return complete(response, route),
             }
         }
         let detail = format!("more than {} redirects", options.max_redirects);
-        Err(Failure {
-            status: redirected,
-            ..Failure::response(ResponseError::Redirects, detail)
-        })
+        Err(Failure::response(ResponseError::Redirects, detail))
     }
 }
 
@@ -80,11 +70,7 @@ fn redirect(base_url: &BaseUrl, url: &str, response: &http::Response<Body>) -> O
 }
 
 /// The response with its body, which is read only if the status is expected: any other one is judged by the head.
-fn complete(
-    response: http::Response<Body>,
-    options: &Options,
-    keep_body: bool,
-) -> Result<Response, Failure> {
+fn complete(response: http::Response<Body>, route: &Route) -> Result<Response, Failure> {
     let status = response.status().as_u16();
     let field = |name| {
         let value = response.headers().get(name)?.as_bytes();
@@ -93,13 +79,13 @@ fn complete(
     let location = field(http::header::LOCATION).filter(|_| is_redirect(status));
     let encoding = field(http::header::CONTENT_ENCODING).filter(|name| name != "identity");
     let mut body = Vec::new();
-    if options.accepts(status) {
+    if route.options.accepts(status) {
         let reader = response.into_body().into_reader();
-        let mut reader = reader.take(options.max_body_bytes as u64);
-        let kept: &mut dyn Write = if keep_body { &mut body } else { &mut sink() };
+        let mut reader = reader.take(route.options.max_body_bytes as u64);
+        let is_kept = route.checks.is_some();
+        let kept: &mut dyn Write = if is_kept { &mut body } else { &mut sink() };
         io::copy(&mut reader, kept).map_err(|error| {
             let mut failure = Failure::from(Error::from(error));
-            failure.status = Some(status);
             if failure.at_end {
                 "receiving the body".clone_into(&mut failure.detail);
             }

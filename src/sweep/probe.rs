@@ -60,12 +60,9 @@ pub(super) fn probe(round: &Round<'_>, index: usize, route: &Route) -> ProbeResu
 
 /// Makes the attempt: its own result.
 fn result_of(attempt: &Arc<Attempt>, route: &Route) -> ProbeResult {
-    let response = attempt.send(&route.path, &route.options, route.checks.is_some());
+    let response = attempt.send(route);
     let elapsed = Monotonic::now().since(attempt.began);
-    let status = match &response {
-        Ok(response) => Some(response.status),
-        Err(failure) => failure.status,
-    };
+    let status = attempt.state().status;
     let received = attempt.state().received;
     let (class, detail) = judge(route, response, attempt.is_full());
     let timed_out = class == Class::TimeoutUnreachable(TransportError::Timeout);

@@ -13,8 +13,8 @@ use crate::sweep::attempt::Received;
 use crate::sweep::client::{self, Client};
 use crate::sweep::connect::tests::{FullQueue, refusing};
 
-/// A response or a failure, and whether at least one byte was received.
-type Attempted = (Result<Response, Failure>, bool);
+/// A response or a failure, whether at least one byte was received, and the last status.
+type Attempted = (Result<Response, Failure>, bool, Option<u16>);
 
 const LIMIT: Duration = Duration::from_millis(300);
 
@@ -104,8 +104,14 @@ fn proxied(script: impl Fn(&mut TcpStream) + Send + 'static) -> Arc<Client> {
 /// Makes one attempt.
 fn attempt(client: &Arc<Client>, options: &Options, keep_body: bool, end: Monotonic) -> Attempted {
     let attempt = Arc::new(Attempt::new(client, end, end.remaining()));
-    let result = attempt.send("/", options, keep_body);
-    (result, attempt.state().received != Received::Nothing)
+    let result = attempt.send(&Route {
+        path: "/".to_owned(),
+        core: true,
+        options: options.clone(),
+        checks: keep_body.then(Box::default),
+    });
+    let state = attempt.state();
+    (result, state.received != Received::Nothing, state.status)
 }
 
 /// An attempt against a server that sends `text` and closes.
@@ -119,7 +125,7 @@ fn reply_to(text: impl AsRef<[u8]>, options: &Options) -> Attempted {
 }
 
 /// The result of an attempt in a few words.
-fn summary((result, _): &Attempted) -> String {
+fn summary((result, ..): &Attempted) -> String {
     match result {
         Ok(Response { body, .. }) => format!("response {:?}", String::from_utf8_lossy(body)),
         Err(failure) => match failure.class {
@@ -130,14 +136,11 @@ fn summary((result, _): &Attempted) -> String {
     }
 }
 
-fn status((result, _): &Attempted) -> Option<u16> {
-    match result {
-        Ok(response) => Some(response.status),
-        Err(failure) => failure.status,
-    }
+fn status(attempted: &Attempted) -> Option<u16> {
+    attempted.2
 }
 
-fn received_any((result, received_any): &Attempted) -> bool {
+fn received_any((result, received_any, _): &Attempted) -> bool {
     result.is_ok() || *received_any
 }
 
@@ -326,7 +329,7 @@ fn one_redirect_too_many_is_reported_with_the_last_status() {
             (summary(&reply).as_str(), status(&reply)),
             (expected, Some(307))
         );
-        if let (Err(failure), _) = reply {
+        if let (Err(failure), ..) = reply {
             assert_eq!(
                 failure.detail,
                 format!("more than {max_redirects} redirects")
