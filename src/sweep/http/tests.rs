@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -312,6 +313,25 @@ fn a_full_accept_queue_is_silence() {
     let reply = attempt(&client, &options(), false, Monotonic::now() + LIMIT);
     assert_eq!(summary(&reply), "Timeout true");
     assert!(!received_any(&reply));
+}
+
+#[test]
+fn a_redirect_that_leads_to_no_response_leaves_no_status() {
+    let is_first = AtomicBool::new(true);
+    let client = client(move |stream| {
+        if is_first.swap(false, Ordering::Relaxed) {
+            let _ = stream.write_all(b"HTTP/1.1 307 Again\r\nLocation: /\r\n\r\n");
+        }
+    });
+    let options = Options {
+        max_redirects: 3,
+        ..options()
+    };
+    let reply = attempt(&client, &options, false, soon());
+    assert_eq!(
+        (summary(&reply).as_str(), status(&reply)),
+        ("Reset false", None)
+    );
 }
 
 #[test]
