@@ -69,22 +69,19 @@ impl SweepHistory {
 
     /// The result of one sweep, in which a rate limit does not mask an error of an earlier one.
     fn add(&mut self, index: usize, mut result: ProbeResult) -> ProbeResult {
+        let earlier = self.failed.remove(&index);
         if result.class == Class::Ok {
-            self.failed.remove(&index);
             return result;
         }
-        let none_yet = || ProbeResult {
-            attempts: 0,
-            ..result.clone()
-        };
-        let failed = self.failed.entry(index).or_insert_with(none_yet);
-        let attempts = failed.attempts.saturating_add(result.attempts);
-        if let Class::HttpError(_) = result.class {
-            *failed = result.clone();
-        } else if keep_http_error(&mut result, failed) {
+        let attempts = earlier.as_ref().map_or(0, |earlier| earlier.attempts);
+        let attempts = result.attempts.saturating_add(attempts);
+        let is_error = matches!(result.class, Class::HttpError(_));
+        let mut kept = earlier.filter(|_| !is_error).unwrap_or(result.clone());
+        if keep_http_error(&mut result, &kept) {
             result.attempts = attempts;
         }
-        failed.attempts = attempts;
+        kept.attempts = attempts;
+        self.failed.insert(index, kept);
         result
     }
 }
