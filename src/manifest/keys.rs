@@ -68,17 +68,16 @@ fn manifest(
     let name = keys.value("name", rules::name);
     let own_url = keys.required("base_url", rules::base_url);
     let unix_socket = keys.value("unix_socket", rules::socket_path);
-    let user_agent = keys.value("user_agent", rules::user_agent);
+    let user_agent = keys.value_or("user_agent", USER_AGENT.to_owned(), rules::user_agent);
     let deadline = keys.value_or("deadline_seconds", 120 * SECOND, seconds(None, DAY));
     let concurrency = keys.value_or("concurrency", 4, whole(1, 64));
     let concurrency = NonZeroUsize::new(concurrency).unwrap_or(NonZeroUsize::MIN);
     let proxies = [("none", false), ("env", true)];
     let uses_proxy = keys.value_or("proxy", false, word(&proxies));
     let built_in = Options::default();
-    let defaults = keys.value("defaults", |value| {
+    let defaults = keys.value_or("defaults", built_in.clone(), |value| {
         Object::read(value, |keys| Options::read(keys, &built_in))
     });
-    let defaults = defaults.unwrap_or(built_in);
     let routes = keys.required("routes", |value| routes(value, &defaults));
     let recovery = keys.value("recovery", |value| Object::read(value, recovery));
 
@@ -101,7 +100,7 @@ fn manifest(
         name,
         base_url,
         unix_socket,
-        user_agent: user_agent.unwrap_or_else(|| USER_AGENT.to_owned()),
+        user_agent,
         deadline,
         concurrency,
         uses_proxy,

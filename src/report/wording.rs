@@ -185,9 +185,8 @@ pub(super) fn valid_manifest(manifest: &Manifest) -> String {
 pub fn dry_run(manifest: &Manifest) -> Option<String> {
     let plan = manifest.recovery.as_ref()?;
     let (unit, silence) = (&plan.unit, silence(manifest));
-    Some(format!(
-        "dry run: {unit} would be recovered after {silence}"
-    ))
+    let line = format!("dry run: {unit} would be recovered after {silence}");
+    Some(line)
 }
 
 /// How long the core has to be silent until a hang is proved.
