@@ -69,7 +69,7 @@ impl Attempt {
 /// Resolves names by the end of the attempt; resolves nothing if the backend listens on a UNIX socket.
 impl Resolver for Network {
     fn resolve(&self, uri: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
-        let Self(attempt) = self;
+        let attempt = &self.attempt;
         let mut resolved = self.empty();
         if attempt.client.unix_socket.is_some() {
             return Ok(resolved);

@@ -33,8 +33,11 @@ impl Attempt {
         let mut url = base_url.url(&route.path);
         for _ in 0..=options.max_redirects {
             self.state().status = None;
-            let (config, network) = (self.client.config.clone(), Network(Arc::clone(self)));
-            let agent = Agent::with_parts(config, network.clone(), network);
+            let network = Network {
+                attempt: Arc::clone(self),
+                url_length: url.len(),
+            };
+            let agent = Agent::with_parts(self.client.config.clone(), network.clone(), network);
             let response = agent.run(request(&url, options)?)?;
             self.state().status = Some(response.status().as_u16());
             match redirect(base_url, &url, &response) {

@@ -34,7 +34,11 @@ pub(super) const OUTPUT: usize = 2 * 1024;
 
 /// The network as one attempt uses it.
 #[derive(Clone, Debug)]
-pub(super) struct Network(pub(super) Arc<Attempt>);
+pub(super) struct Network {
+    pub(super) attempt: Arc<Attempt>,
+    /// The length of the URL of the request. A connection through a proxy shows only the proxy's address.
+    pub(super) url_length: usize,
+}
 
 impl Connector for Network {
     type Out = Box<dyn Transport>;
@@ -44,19 +48,19 @@ impl Connector for Network {
         details: &ConnectionDetails,
         _: Option<()>,
     ) -> Result<Option<Self::Out>, Error> {
-        let Self(attempt) = self;
+        let attempt = &self.attempt;
         let tunnel = ConnectProxyConnector::default().connect(details, None::<()>);
         let transport: Self::Out = if let Some(tunnel) = tunnel.map_err(of_proxy)? {
             Box::new(tunnel)
         } else {
             let stream = Stream::connect(attempt, details)?;
-            Box::new(StreamTransport::new(stream, false, attempt, details))
+            Box::new(StreamTransport::new(stream, false, self, details))
         };
         if !details.needs_tls() {
             return Ok(Some(transport));
         }
         let stream = tls::connect(transport, details, attempt.client.tls_config.as_ref())?;
-        let transport = StreamTransport::new(stream, true, attempt, details);
+        let transport = StreamTransport::new(stream, true, self, details);
         Ok(Some(Box::new(transport)))
     }
 }
@@ -149,13 +153,13 @@ struct StreamTransport<S> {
 }
 
 impl<S> StreamTransport<S> {
-    fn new(stream: S, is_tls: bool, attempt: &Arc<Attempt>, details: &ConnectionDetails) -> Self {
+    fn new(stream: S, is_tls: bool, network: &Network, details: &ConnectionDetails) -> Self {
         // The longest line must fit into the output: a header, for which the configuration has space, or the URL.
-        let output = details.config.output_buffer_size() + details.uri.to_string().len();
+        let output = details.config.output_buffer_size() + network.url_length;
         Self {
             stream,
             is_tls,
-            attempt: Arc::clone(attempt),
+            attempt: Arc::clone(&network.attempt),
             buffers: LazyBuffers::new(INPUT, output),
         }
     }

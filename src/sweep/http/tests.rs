@@ -457,6 +457,23 @@ fn a_redirect_needs_a_tunnel_of_its_own() {
 }
 
 #[test]
+fn an_address_of_any_length_goes_through_a_proxy() {
+    let client = proxied(|stream| {
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
+        read_head(stream);
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\nhi");
+    });
+    let attempt = Arc::new(Attempt::new(&client, soon(), Duration::from_secs(5)));
+    let response = attempt.send(&Route {
+        path: format!("/?{}", "x".repeat(20_000)),
+        core: true,
+        options: options(),
+        checks: None,
+    });
+    assert!(response.is_ok(), "{response:?}");
+}
+
+#[test]
 fn nothing_is_sent_in_clear_text_where_tls_is_required() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let secured = format!("https://{}", listener.local_addr().unwrap());
