@@ -7,6 +7,9 @@ use std::str::FromStr;
 
 use crate::escape::quoted;
 
+/// The largest size in bytes of an absolute URL, which is that of `http::Uri`.
+const LONGEST: usize = 65_534;
+
 /// Splits `http://rest` or `https://rest` into whether it is `https`, without regard to case, and the rest.
 fn split_scheme(url: &str) -> Option<(bool, &str)> {
     let (scheme, rest) = url.split_once("://")?;
@@ -145,7 +148,7 @@ impl BaseUrl {
 
     /// Where a redirect from `current_url` (of [`Self::url`] or of this function) to `location`
     /// leads (RFC 3986, section 5): an absolute URL without fragment. None if it leads to another
-    /// origin, has user info, or cannot be parsed.
+    /// origin, has user info, cannot be parsed, or is too long.
     pub fn resolve(&self, current_url: &str, location: &str) -> Option<String> {
         let location = location.split('#').next().filter(|text| !text.is_empty())?;
         let (location, query) = split_before(location, &['?']);
@@ -171,12 +174,8 @@ impl BaseUrl {
             without_dot_segments(&format!("{folder}/{location}"))
         };
         // Some servers write characters that a URI cannot contain, such as Starlette: [] in queries.
-        Some(format!(
-            "{}{}{}",
-            self.origin,
-            encoded(&path),
-            encoded(query)
-        ))
+        let url = format!("{}{}{}", self.origin, encoded(&path), encoded(query));
+        Some(url).filter(|url| url.len() <= LONGEST)
     }
 }
 
@@ -188,16 +187,19 @@ fn split_before<'t>(text: &'t str, stops: &[char]) -> (&'t str, &'t str) {
 /// An absolute path without the segments `.` and `..` (RFC 3986, section 5.2.4); `/` if it is empty.
 fn without_dot_segments(path: &str) -> String {
     let mut kept = Vec::new();
-    for segment in path.split('/').skip(1) {
-        match segment {
-            "." => {}
-            ".." => drop(kept.pop()),
-            _ => kept.push(segment),
+    let mut segments = path.split('/').skip(1).peekable();
+    while let Some(segment) = segments.next() {
+        // An encoded dot is a dot (section 6.2.2.2).
+        let dots = segment.replace("%2e", ".").replace("%2E", ".");
+        if dots == ".." {
+            kept.pop();
         }
-    }
-    // A dot segment at the end stands for a folder.
-    if path.ends_with("/.") || path.ends_with("/..") {
-        kept.push("");
+        if dots != "." && dots != ".." {
+            kept.push(segment);
+        } else if segments.peek().is_none() {
+            // It stands for a folder.
+            kept.push("");
+        }
     }
     format!("/{}", kept.join("/"))
 }

@@ -153,6 +153,8 @@ fn resolve_stays_within_the_origin() {
             "http://api.example:8000/%5Cevil.example/",
         ),
         ("/a:b", "http://api.example:8000/a:b"),
+        ("/x/%2e%2E/ok", "http://api.example:8000/ok"),
+        ("/x/y/%2E", "http://api.example:8000/x/y/"),
     ] {
         assert_eq!(
             url.resolve(at, location).as_deref(),
@@ -178,6 +180,10 @@ fn resolve_stays_within_the_origin() {
     ] {
         assert_eq!(url.resolve(at, location), None, "{location}");
     }
+    // Three bytes each, once they are encoded.
+    let [short, long] = [21_800, 22_000].map(|length| format!("?{}", "[".repeat(length)));
+    assert!(url.resolve(at, &short).is_some());
+    assert_eq!(url.resolve(at, &long), None);
 }
 
 #[test]
