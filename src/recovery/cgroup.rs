@@ -54,11 +54,7 @@ pub(super) fn path_of(text: &str) -> Option<&str> {
 pub(super) struct Hierarchy(PathBuf);
 
 impl Hierarchy {
-    /// Finds the mount.
-    ///
-    /// # Errors
-    ///
-    /// A message, if there is none.
+    /// Finds the mount. A message, if there is none.
     pub(super) fn find() -> Result<Self, String> {
         MOUNTS
             .iter()
@@ -71,11 +67,7 @@ impl Hierarchy {
     }
 
     /// Everything about `group` and all groups below it. A group that vanishes meanwhile is skipped, except
-    /// `group` itself.
-    ///
-    /// # Errors
-    ///
-    /// A message, if the group does not exist, or it or a process of it cannot be read in time.
+    /// `group` itself. A message, if the group does not exist, or it or a process of it cannot be read in time.
     pub(super) fn group(&self, group: &ControlGroup) -> Result<Group, String> {
         let until = Monotonic::now() + LIMIT;
         let top = self.folder(group);
@@ -107,10 +99,7 @@ impl Hierarchy {
 
     /// The path of the group with this id, searched below `own` and then everywhere. The id, as sock_diag(7)
     /// reports it, is the inode of the group's folder (`cgroup_id` of the kernel's include/linux/cgroup.h).
-    ///
-    /// # Errors
-    ///
-    /// A message about a socket with this id: no group has it, or the search did not finish in time.
+    /// A message about a socket with this id, if no group has it, or the search did not finish in time.
     pub(super) fn path_of_id(&self, id: u64, own: &ControlGroup) -> Result<String, String> {
         let until = Monotonic::now() + LIMIT;
         // Breadth first: those of service managers and `.socket` units are not far below the root.

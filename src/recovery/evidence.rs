@@ -4,21 +4,20 @@
 mod summary;
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::iter;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde::{Serialize, Serializer};
 
-use super::facts::{Context, Facts, Group, Sockets, TcpFacts, UnixFacts};
-use super::processes::read;
+use super::facts::{Context, Facts, Group, Sockets};
+use super::processes::{read, stat, status};
+use super::sockets::Reading;
 use super::sockets::owners::Owner;
-use super::sockets::tcp::{TcpSocket, listeners, server_sides};
-use super::{proc, stacks};
+use super::sockets::tcp::{listeners, server_sides};
+use super::stacks;
 use crate::clock::Monotonic;
 use crate::privileges::{CAP_SYS_PTRACE, has_capability};
 use crate::sweep::{ParkedRequest, Reach};
@@ -29,9 +28,6 @@ const PROCESSES: usize = 64;
 const SAMPLE: Duration = Duration::from_millis(100);
 /// How many threads of the main process are read; the first ones are typical enough.
 const THREADS: usize = 512;
-
-/// A value, or why there is none.
-pub type Reading<T> = Result<T, Unread>;
 
 /// Why there is no value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +50,7 @@ impl From<io::Error> for Unread {
 
 /// In JSON: the value itself, `"not permitted"`, or `null`.
 fn serialize_reading<T: Serialize, S: Serializer>(
-    value: &Reading<T>,
+    value: &Result<T, Unread>,
     json: S,
 ) -> Result<S::Ok, S::Error> {
     match value {
@@ -65,14 +61,18 @@ fn serialize_reading<T: Serialize, S: Serializer>(
 }
 
 /// What was observed before the signal.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Evidence {
-    /// The processes of the unit, the main one first; at most 64.
-    pub processes: Vec<ProcessEvidence>,
+    /// The first of `processes`; in JSON its keys are beside those of the listener, for readers that need only one.
+    #[serde(flatten)]
+    pub main: Option<ProcessEvidence>,
     /// The socket at which the requests waited.
+    #[serde(flatten)]
     pub listener: Listener,
     /// The parked requests.
     pub parked: ParkedCounts,
+    /// The processes of the unit, the main one first; at most 64.
+    pub processes: Vec<ProcessEvidence>,
 }
 
 /// What was observed of one process, in the order in which it is reported.
@@ -82,13 +82,13 @@ pub struct ProcessEvidence {
     pub pid: u32,
     /// Its command name, at most 15 bytes, chosen by the process itself.
     #[serde(serialize_with = "serialize_reading")]
-    pub name: Reading<String>,
+    pub name: Result<String, Unread>,
     /// Its state as one letter, proc(5).
     #[serde(serialize_with = "serialize_reading")]
-    pub state: Reading<char>,
+    pub state: Result<char, Unread>,
     /// CPU time used between two samples.
     #[serde(serialize_with = "serialize_reading")]
-    pub cpu: Reading<Cpu>,
+    pub cpu: Result<Cpu, Unread>,
     /// More about the main process; none for the others.
     #[serde(flatten)]
     pub details: Option<ProcessDetails>,
@@ -99,13 +99,13 @@ pub struct ProcessEvidence {
 pub struct ProcessDetails {
     /// Its threads, the largest group first.
     #[serde(serialize_with = "serialize_reading")]
-    pub threads: Reading<Vec<ThreadGroup>>,
+    pub threads: Result<Vec<ThreadGroup>, Unread>,
     /// Resident memory in bytes.
     #[serde(serialize_with = "serialize_reading")]
-    pub resident_bytes: Reading<u64>,
+    pub resident_bytes: Result<u64, Unread>,
     /// Whether it catches `dump_signal`; unknown if none is configured.
     #[serde(serialize_with = "serialize_reading")]
-    pub catches_dump_signal: Reading<bool>,
+    pub catches_dump_signal: Result<bool, Unread>,
 }
 
 /// What was observed of the socket at which the requests waited, as far as that is known.
@@ -130,29 +130,6 @@ pub struct ParkedCounts {
     pub unconnected: usize,
 }
 
-/// The keys of the main process are repeated beside those of the listener, for readers that need only one
-/// process.
-impl Serialize for Evidence {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        #[derive(Serialize)]
-        struct Flat<'a> {
-            #[serde(flatten)]
-            main: Option<&'a ProcessEvidence>,
-            #[serde(flatten)]
-            listener: &'a Listener,
-            parked: &'a ParkedCounts,
-            processes: &'a [ProcessEvidence],
-        }
-        let flat = Flat {
-            main: self.processes.first(),
-            listener: &self.listener,
-            parked: &self.parked,
-            processes: &self.processes,
-        };
-        flat.serialize(serializer)
-    }
-}
-
 /// Threads in the same state and wait channel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ThreadGroup {
@@ -160,7 +137,7 @@ pub struct ThreadGroup {
     pub state: char,
     /// The kernel function in which they sleep; `0` for threads that do not.
     #[serde(serialize_with = "serialize_reading")]
-    pub wait_channel: Reading<String>,
+    pub wait_channel: Result<String, Unread>,
     /// How many threads.
     pub count: usize,
 }
@@ -182,22 +159,53 @@ impl Evidence {
             unconnected: facts.parked.iter().filter(unconnected).count(),
             ..ParkedCounts::default()
         };
-        let listener = match &facts.sockets {
-            Ok(Sockets::Tcp(tcp)) => {
-                let rows = server_sides(&tcp.rows, &facts.parked);
-                let open: Vec<_> = rows.filter(|row| row.is_open()).collect();
-                let accepted = open.iter().filter(|row| row.accepted()).count();
-                parked.accepted = Some(accepted);
-                parked.unaccepted = Some(open.len() - accepted);
-                tcp_listener(tcp, &context.addresses, context.unit())
+        let sockets = facts.sockets.as_ref().ok();
+        if let Some(Reading::Tcp { rows, .. }) = sockets.map(|sockets| &sockets.reading) {
+            let rows = server_sides(rows, &facts.parked).filter(|row| row.is_open());
+            let rows: Vec<_> = rows.map(|row| row.accepted()).collect();
+            parked.accepted = Some(rows.iter().filter(|accepted| **accepted).count());
+            parked.unaccepted = Some(rows.iter().filter(|accepted| !**accepted).count());
+        }
+        Self {
+            main: processes.first().cloned(),
+            listener: sockets.map_or_else(Listener::default, |it| Listener::of(it, context)),
+            parked,
+            processes,
+        }
+    }
+}
+
+impl Listener {
+    fn of(sockets: &Sockets, context: &Context) -> Self {
+        let (mut queues, mut group) = (Vec::new(), None);
+        match &sockets.reading {
+            Reading::Tcp { rows, .. } => {
+                let at = |address: &_| listeners(rows, *address);
+                let mut found: Vec<_> = context.addresses.iter().flat_map(at).collect();
+                found.sort_unstable_by_key(|socket| socket.cookie);
+                found.dedup_by_key(|socket| socket.cookie);
+                group = found.first().and_then(|first| first.group);
+                queues.extend(found.iter().map(|it| (it.receive_queue, it.send_queue)));
             }
-            Ok(Sockets::Unix(unix)) => unix_listener(unix, context.unit()),
-            Err(_) => Listener::default(),
+            Reading::Unix { listeners, .. } => {
+                queues.extend(listeners.first().and_then(|listener| listener.queue));
+            }
+        }
+        let sum = |part: fn(&(u32, u32)) -> u32| {
+            let all = || queues.iter().map(part).map(u64::from).sum();
+            (!queues.is_empty()).then(all)
+        };
+        let owner = match sockets.owners.get(&group) {
+            Some(Owner::Unit) => Some(context.unit()),
+            Some(Owner::SocketUnit(name)) => Some(name.as_str()),
+            Some(Owner::Manager(_)) => Some("the service manager"),
+            Some(Owner::Foreign(path)) => Some(path.as_str()),
+            Some(Owner::Unknown(_)) | None => None,
         };
         Self {
-            processes,
-            listener,
-            parked,
+            accept_queue: sum(|(length, _)| *length),
+            accept_queue_limit: sum(|(_, limit)| *limit),
+            listener_owner: owner.map(str::to_owned),
         }
     }
 }
@@ -216,7 +224,7 @@ pub(super) fn processes(
         .chain(others.filter(|&pid| pid != main))
         .take(PROCESSES)
         .take_while(|pid| *pid == main || !until.has_passed())
-        .map(|pid| (pid, stat(pid, "")))
+        .map(|pid| (pid, stat(pid).map_err(Unread::from)))
         .collect();
     let sampled = Monotonic::now();
     let mut details = Some(details(main, dump_signal, until));
@@ -226,7 +234,7 @@ pub(super) fn processes(
         if until.has_passed() {
             return Err(Unread::Unknown);
         }
-        let second = stat(pid, "")?.ticks;
+        let second = stat(pid)?.ticks;
         Ok(Cpu {
             ticks: second.saturating_sub(first),
             interval_ms: Monotonic::now().since(sampled).as_millis() as u64,
@@ -244,8 +252,7 @@ pub(super) fn processes(
 }
 
 fn details(pid: u32, dump_signal: Option<Signal>, until: Monotonic) -> ProcessDetails {
-    let status = read(pid, "status").map_err(Unread::from);
-    let status = status.and_then(|text| proc::status(&text).ok_or(Unread::Unknown));
+    let status = status(pid).map_err(Unread::from);
     let catches = |signal| Ok(stacks::catches(status?.handled, signal));
     ProcessDetails {
         threads: threads(pid, until),
@@ -254,48 +261,8 @@ fn details(pid: u32, dump_signal: Option<Signal>, until: Monotonic) -> ProcessDe
     }
 }
 
-/// What `facts` show about the listeners at `addresses`.
-fn tcp_listener(facts: &TcpFacts, addresses: &[SocketAddr], unit: &str) -> Listener {
-    let listeners: BTreeMap<u64, &TcpSocket> = (addresses.iter())
-        .flat_map(|&address| listeners(&facts.rows, address))
-        .map(|listener| (listener.cookie, listener))
-        .collect();
-    let Some(first) = listeners.values().next() else {
-        return Listener::default();
-    };
-    let sum = |queue: fn(&TcpSocket) -> u32| {
-        let queues = listeners.values().map(|socket| u64::from(queue(socket)));
-        Some(queues.sum())
-    };
-    let owner = first.group.and_then(|group| facts.owners.get(&group));
-    Listener {
-        accept_queue: sum(|socket| socket.receive_queue),
-        accept_queue_limit: sum(|socket| socket.send_queue),
-        listener_owner: owner.and_then(|owner| owner_name(owner, unit)),
-    }
-}
-
-fn unix_listener(facts: &UnixFacts, unit: &str) -> Listener {
-    let queue = facts.listeners.first().and_then(|listener| listener.queue);
-    Listener {
-        accept_queue: queue.map(|(waiting, _)| waiting.into()),
-        accept_queue_limit: queue.map(|(_, limit)| limit.into()),
-        listener_owner: owner_name(&facts.owner, unit),
-    }
-}
-
-fn owner_name(owner: &Owner, unit: &str) -> Option<String> {
-    match owner {
-        Owner::Unit => Some(unit.to_owned()),
-        Owner::SocketUnit(name) => Some(name.clone()),
-        Owner::Manager(_) => Some("the service manager".to_owned()),
-        Owner::Foreign(path) => Some(path.clone()),
-        Owner::Unknown(_) => None,
-    }
-}
-
 /// The threads of a process, grouped.
-fn threads(pid: u32, until: Monotonic) -> Reading<Vec<ThreadGroup>> {
+fn threads(pid: u32, until: Monotonic) -> Result<Vec<ThreadGroup>, Unread> {
     // To others than who may list the descriptors, or may trace, the kernel reports every wait channel as `0`.
     let trusted = has_capability(CAP_SYS_PTRACE) == Some(true)
         || fs::read_dir(format!("/proc/{pid}/fd")).is_ok();
@@ -305,11 +272,12 @@ fn threads(pid: u32, until: Monotonic) -> Reading<Vec<ThreadGroup>> {
         if until.has_passed() {
             break;
         }
-        let task = format!("task/{}/", task.file_name().display());
-        let Ok(proc::Stat { state, .. }) = stat(pid, &task) else {
+        let task = format!("{pid}/task/{}", task.file_name().display());
+        let Ok(stat) = stat(&task) else {
             continue;
         };
-        let wait_channel = match read(pid, &format!("{task}wchan")) {
+        let state = stat.state;
+        let wait_channel = match read(&task, "wchan") {
             Ok(place) if !trusted && place == "0" => Err(Unread::NotPermitted),
             place => place.map_err(Unread::from),
         };
@@ -329,11 +297,6 @@ fn threads(pid: u32, until: Monotonic) -> Reading<Vec<ThreadGroup>> {
     Some(groups)
         .filter(|groups| !groups.is_empty())
         .ok_or(Unread::Unknown)
-}
-
-/// The `stat` of a process, or of the thread whose folder in its own is `folder`.
-fn stat(pid: u32, folder: &str) -> Reading<proc::Stat> {
-    proc::stat(&read(pid, &format!("{folder}stat"))?).ok_or(Unread::Unknown)
 }
 
 #[cfg(test)]

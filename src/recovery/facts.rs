@@ -6,10 +6,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::proc::Status;
+use super::sockets::Reading;
 use super::sockets::owners::Owner;
 use super::sockets::queue::QueueHistory;
-use super::sockets::tcp::TcpSocket;
-use super::sockets::unix::UnixListener;
 use super::systemd::{RestartFacts, Unit};
 use crate::clock::Monotonic;
 use crate::manifest::RecoveryPlan;
@@ -31,7 +30,6 @@ pub(super) struct Context {
     pub(super) no_handshake: bool,
     /// How long this program was kept from running during the sweep, if that was too long.
     pub(super) starved: Option<Duration>,
-    /// This process.
     pub(super) own_pid: u32,
     /// Why the base URL may resolve to another machine, if that is possible.
     pub(super) not_local: Option<String>,
@@ -40,7 +38,6 @@ pub(super) struct Context {
 }
 
 impl Context {
-    /// The unit's name.
     pub(super) fn unit(&self) -> &str {
         self.plan.unit.as_str()
     }
@@ -51,7 +48,6 @@ impl Context {
 pub(super) struct Facts {
     /// Just before systemd was asked.
     pub(super) at: Monotonic,
-    /// What systemd says about the unit.
     pub(super) unit: Unit,
     /// When it had said so.
     pub(super) shown: Monotonic,
@@ -59,26 +55,18 @@ pub(super) struct Facts {
     pub(super) neighbours: Result<Rc<[Unit]>, String>,
     /// What is wrong with a path that the restart needs.
     pub(super) missing: Option<String>,
-    /// The main process.
     pub(super) process: MainProcess,
-    /// The unit's control group.
     pub(super) group: Result<Group, String>,
-    /// The sockets at which the requests wait.
     pub(super) sockets: Result<Sockets, String>,
     /// The accept queues since the sweep began.
     pub(super) queues: QueueHistory,
-    /// The parked requests.
     pub(super) parked: Vec<ParkedRequest>,
     /// The first observation, if this is a later one.
     pub(super) earlier: Option<Rc<Facts>>,
 }
 
 impl Facts {
-    /// What decides whether a kill ends in a restart.
-    ///
-    /// # Errors
-    ///
-    /// A message: something of it cannot be read.
+    /// What decides whether a kill ends in a restart. A message, if something of it cannot be read.
     pub(super) fn restart<'a>(&'a self, context: &'a Context) -> Result<RestartFacts<'a>, String> {
         // A unit that does not run is judged by its settings alone.
         let others = if self.process == MainProcess::None {
@@ -89,10 +77,8 @@ impl Facts {
             members.iter().filter(|member| member.pid != main).count()
         };
         Ok(RestartFacts {
+            plan: &context.plan,
             unit: &self.unit,
-            name: context.unit(),
-            scope: context.plan.scope,
-            signal: context.plan.signal,
             others,
             neighbours: self.neighbours.as_deref().map_err(Clone::clone)?,
             now: self.at,
@@ -100,7 +86,6 @@ impl Facts {
         })
     }
 
-    /// The first observation.
     pub(super) fn first(&self) -> &Self {
         self.earlier.as_deref().unwrap_or(self)
     }
@@ -115,7 +100,6 @@ pub(super) enum MainProcess {
     Gone(&'static str),
     /// It lives, but /proc does not show it.
     Hidden,
-    /// It lives.
     Alive(Vitals),
 }
 
@@ -136,7 +120,6 @@ pub(super) struct Vitals {
 /// A unit's control group and the groups below.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Group {
-    /// Their processes.
     pub(super) members: Vec<Member>,
     /// The path of a frozen one, if any.
     pub(super) frozen: Option<String>,
@@ -160,43 +143,14 @@ pub(super) struct CpuTimes {
     pub(super) at: Monotonic,
     /// How long its processes had work while none of them had a CPU.
     pub(super) waited: Duration,
-    /// How much CPU time they used.
     pub(super) used: Duration,
 }
 
 /// The sockets at which the requests wait.
 #[derive(Clone, Debug)]
-pub(super) enum Sockets {
-    Tcp(TcpFacts),
-    Unix(UnixFacts),
-}
-
-impl Sockets {
-    /// The listeners and connections at the TCP port; none over a UNIX socket.
-    pub(super) fn rows(&self) -> &[TcpSocket] {
-        match self {
-            Self::Tcp(tcp) => &tcp.rows,
-            Self::Unix(_) => &[],
-        }
-    }
-}
-
-/// What the kernel shows about the backend's TCP port.
-#[derive(Clone, Debug, Default)]
-pub(super) struct TcpFacts {
-    /// Listeners and connections.
-    pub(super) rows: Vec<TcpSocket>,
-    /// The owner of each of their control groups.
-    pub(super) owners: HashMap<u64, Owner>,
-}
-
-/// What is known about the UNIX socket at which the requests wait.
-#[derive(Clone, Debug)]
-pub(super) struct UnixFacts {
-    /// The socket's path.
-    pub(super) path: String,
-    /// The owner of the control group of the process that listens.
-    pub(super) owner: Owner,
-    /// The sockets that listen there.
-    pub(super) listeners: Vec<UnixListener>,
+pub(super) struct Sockets {
+    pub(super) reading: Reading,
+    /// By control group: the owner of the sockets that it created. The kernel does not show that of a UNIX socket; the
+    /// owner of the process that listens there has the key none.
+    pub(super) owners: HashMap<Option<u64>, Owner>,
 }

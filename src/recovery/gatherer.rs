@@ -1,14 +1,14 @@
 //! Gathers the facts about one unit: the one place where they are read. Warnings about a healthy backend and each
 //! observation of a hung one come here.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use nix::errno::Errno;
 
 use super::MainPid;
-use super::facts::{Context, Facts, MainProcess, Sockets, TcpFacts, UnixFacts};
-use super::host::Host;
+use super::facts::{Context, Facts, MainProcess, Sockets};
+use super::machine::Host;
 use super::sockets::Reading;
 use super::sockets::owners::Owner;
 use super::sockets::queue::QueueHistory;
@@ -43,11 +43,8 @@ impl<'a, H: Host> Gatherer<'a, H> {
         }
     }
 
-    /// Makes the first observation.
-    ///
-    /// # Errors
-    ///
-    /// A message: systemd did not say anything about the unit, or the pidfd cannot be opened.
+    /// Makes the first observation. The error says that systemd did not say anything about the unit, or that the pidfd
+    /// cannot be opened.
     pub(super) fn observe(&mut self) -> Result<First<H::Process>, String> {
         let (context, host) = (self.context, self.host);
         let mut held = None;
@@ -74,17 +71,14 @@ impl<'a, H: Host> Gatherer<'a, H> {
         Ok((facts, held))
     }
 
-    /// Makes a further observation of the process that the `first` one opened.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::observe`].
+    /// Makes a further observation, after the `last` one, of the process that the first one opened.
     pub(super) fn observe_again(
         &mut self,
         held: &H::Process,
-        first: &Rc<Facts>,
+        last: &Rc<Facts>,
     ) -> Result<Facts, String> {
         let host = self.host;
+        let first = last.earlier.as_ref().unwrap_or(last);
         self.gather(Some(Rc::clone(first)), |_| Ok(host.inspect(held)))
     }
 
@@ -138,39 +132,32 @@ impl<'a, H: Host> Gatherer<'a, H> {
             MainProcess::None | MainProcess::Gone(_) | MainProcess::Hidden => None,
         };
         let manager = manager.unwrap_or("/init.scope");
-        let owner_of = |path| {
-            let neighbours = neighbours.as_deref().map_err(Clone::clone);
-            Owner::of(path, &own, manager, unit, neighbours)
+        let owner_of = |path: Result<String, String>| match path {
+            Ok(path) => {
+                let neighbours = neighbours.as_deref().map_err(Clone::clone);
+                Owner::of(path, &own, manager, unit, neighbours)
+            }
+            Err(why) => Owner::Unknown(why),
         };
-        Ok(match reading {
+        let mut owners = HashMap::new();
+        match &reading {
             Reading::Tcp { rows, .. } => {
                 let groups: HashSet<u64> = rows.iter().filter_map(|row| row.group).collect();
-                let owners = groups.into_iter().map(|id| {
+                for id in groups {
                     let path = self.host.path_of_group(id, &own);
-                    (id, path.map_or_else(Owner::Unknown, owner_of))
-                });
-                Sockets::Tcp(TcpFacts {
-                    owners: owners.collect(),
-                    rows,
-                })
+                    owners.insert(Some(id), owner_of(path));
+                }
             }
-            Reading::Unix {
-                path, listeners, ..
-            } => {
-                let groups = self.host.unix_groups(&own, &listeners).into_iter();
-                let owners = groups.map(|group| group.map_or_else(Owner::Unknown, owner_of));
+            Reading::Unix { listeners, .. } => {
+                let groups = self.host.unix_groups(&own, listeners).into_iter();
                 // The socket may have been replaced during the sweep: no request may wait at another unit's.
-                let owner = owners.reduce(|one, next| match one {
+                let owner = groups.map(owner_of).reduce(|one, next| match one {
                     Owner::Foreign(_) => one,
                     _ => next,
                 });
-                let unknown = || Owner::Unknown("no process is known to listen there".to_owned());
-                Sockets::Unix(UnixFacts {
-                    path,
-                    owner: owner.unwrap_or_else(unknown),
-                    listeners,
-                })
+                owners.extend(owner.map(|owner| (None, owner)));
             }
-        })
+        }
+        Ok(Sockets { reading, owners })
     }
 }

@@ -1,7 +1,6 @@
 //! The guards: the reasons not to kill a hung backend, as one table. Pure: they judge facts that other modules
 //! collected. Refusals, warnings about a healthy backend and the names in reports all come from this table.
 
-mod process;
 mod sockets;
 mod unit;
 
@@ -14,16 +13,12 @@ use super::facts::{Context, Facts};
 pub struct Guard(&'static str);
 
 impl Guard {
-    /// The process was gone before the signal.
     pub(super) const GONE: Self = Self("gone");
     /// The main process, or its last reload, is younger than the minimal uptime.
     #[cfg(test)]
     pub(crate) const TOO_YOUNG: Self = Self("too_young");
-    /// A parked request was answered.
     pub(super) const ANSWERED: Self = Self("answered");
-    /// The backend is overloaded, not hung.
     const BUSY: Self = Self("busy");
-    /// This program itself was kept from running.
     pub(super) const STARVED: Self = Self("starved");
     /// A fact that a guard depends on is missing or unreadable; named in the place of that guard.
     pub(super) const UNREADABLE: Self = Self("unreadable");
@@ -80,11 +75,11 @@ const LASTING: bool = true;
 const TABLE: &[Row] = &[
     ("not_loaded", LASTING, unit::not_loaded),
     ("not_active", PASSING, unit::not_active),
-    ("main_pid", LASTING, process::main_pid),
-    ("too_young", PASSING, process::too_young),
-    ("restarted", PASSING, process::restarted),
-    ("changed", PASSING, process::changed),
-    ("gone", PASSING, process::gone),
+    ("main_pid", LASTING, unit::main_pid),
+    ("too_young", PASSING, unit::too_young),
+    ("restarted", PASSING, unit::restarted),
+    ("changed", PASSING, unit::changed),
+    ("gone", PASSING, unit::gone),
     ("answered", PASSING, sockets::answered),
     ("not_local", LASTING, |context, _| {
         refuse_for(context.not_local.clone())
@@ -94,10 +89,10 @@ const TABLE: &[Row] = &[
     ("busy", PASSING, sockets::busy),
     ("no_restart", LASTING, unit::no_restart),
     ("job_queued", PASSING, unit::job_queued),
-    ("traced", PASSING, process::traced),
+    ("traced", PASSING, unit::traced),
     ("frozen", PASSING, unit::frozen),
-    ("uninterruptible", PASSING, process::uninterruptible),
-    ("starved", PASSING, process::starved),
+    ("uninterruptible", PASSING, unit::uninterruptible),
+    ("starved", PASSING, unit::starved),
     ("manifest_writable", LASTING, |context, _| {
         refuse_for(context.manifest_writable.clone())
     }),

@@ -1,4 +1,4 @@
-//! Implements [`Host`] with this machine.
+//! Everything that a recovery reads of this machine and does to it.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, SystemTime};
@@ -9,7 +9,6 @@ use nix::sys::signal::Signal;
 use super::cgroup::{ControlGroup, Hierarchy};
 use super::evidence::{self, ProcessEvidence};
 use super::facts::{Context, Group, MainProcess};
-use super::host::{Host, NotSent};
 use super::pidfd::PidFd;
 use super::sockets::owners::unix_groups;
 use super::sockets::unix::UnixListener;
@@ -21,6 +20,55 @@ use crate::escape::escape;
 use crate::manifest::{Manifest, RecoveryPlan, Source};
 use crate::privileges::Caller;
 use crate::sweep::{ParkedRequest, UnixPeer};
+
+/// The operations on the machine that a recovery needs, with as little logic as possible, because the simulation
+/// replaces them. Errors are messages.
+pub(super) trait Host {
+    /// A handle to one process, independent of its PID.
+    type Process;
+
+    fn now(&self) -> Monotonic;
+    /// The current time for people and the journal.
+    fn wall_clock(&self) -> SystemTime;
+    fn pause(&self, length: Duration);
+    fn show(&self, unit: &str) -> Result<Unit, String>;
+    /// Asks systemd about the units that decide what a kill of `unit` sets off.
+    fn neighbours(&self, unit: &Unit) -> Result<Vec<Unit>, String>;
+    /// What is wrong with a path that the restart of `unit` needs; for people.
+    fn missing_path(&self, unit: &Unit) -> Option<String>;
+    /// Opens the process that has this PID now; `ESRCH` if there is none.
+    fn open(&self, pid: MainPid) -> Result<Self::Process, Errno>;
+    fn inspect(&self, process: &Self::Process) -> MainProcess;
+    /// A control group with its processes.
+    fn group(&self, group: &ControlGroup) -> Result<Group, String>;
+    /// The path of the control group with this id, which is first searched below `own`.
+    fn path_of_group(&self, id: u64, own: &ControlGroup) -> Result<String, String>;
+    /// Reads the sockets at which the requests wait: the listeners and, if `connections` is set, the
+    /// connections.
+    fn read_sockets(&self, connections: bool) -> Result<Reading, String>;
+    /// The control groups of the processes that listen at the UNIX socket: see
+    /// [`unix_groups`].
+    fn unix_groups(
+        &self,
+        own: &ControlGroup,
+        listeners: &[UnixListener],
+    ) -> Vec<Result<String, String>>;
+    fn parked(&self) -> Vec<ParkedRequest>;
+    /// Records what process `main` and then the others of `group` are doing, by `until` at the latest.
+    fn processes(&self, main: MainPid, group: &Group, until: Monotonic) -> Vec<ProcessEvidence>;
+    /// Logs the line before a signal.
+    fn log(&self, line: &str);
+    /// Sends the signal; with none, only checks whether one would be permitted. `ESRCH` if the process has died.
+    fn signal(&self, process: &Self::Process, signal: Option<Signal>) -> Result<(), Errno>;
+    /// Sends `signal` to each process of `group` that catches it and does not block it, and returns their
+    /// PIDs.
+    fn ask_for_stacks(&self, group: &Group, path: &ControlGroup, signal: Signal) -> Vec<u32>;
+    /// Waits for the process to die, and returns whether it did within `at_most`.
+    fn died_within(&self, process: &Self::Process, at_most: Duration) -> bool;
+    /// Probes every core route once and returns whether all are `ok` or `rate_limited`, by `until` at the
+    /// latest.
+    fn core_answers(&self, until: Monotonic) -> bool;
+}
 
 /// This machine.
 pub(super) struct Machine<'a> {
@@ -133,15 +181,12 @@ impl Host for Machine<'_> {
         }
     }
 
-    fn signal(&self, process: &PidFd, signal: Option<Signal>) -> Result<(), NotSent> {
-        process.signal(signal).map_err(|error| match error {
-            Errno::ESRCH => NotSent::Gone,
-            error => NotSent::Refused(error.to_string()),
-        })
+    fn signal(&self, process: &PidFd, signal: Option<Signal>) -> Result<(), Errno> {
+        process.signal(signal)
     }
 
     fn ask_for_stacks(&self, group: &Group, path: &ControlGroup, signal: Signal) -> Vec<u32> {
-        stacks::ask(group, path, signal, std::process::id())
+        stacks::ask(group, path, signal)
     }
 
     fn died_within(&self, process: &PidFd, at_most: Duration) -> bool {

@@ -6,7 +6,6 @@ mod evidence;
 mod facts;
 mod gatherer;
 mod guards;
-mod host;
 mod machine;
 mod pidfd;
 mod proc;
@@ -26,16 +25,15 @@ pub mod warnings;
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 pub use self::evidence::{
-    Cpu, Evidence, Listener, ParkedCounts, ProcessDetails, ProcessEvidence, Reading, ThreadGroup,
-    Unread,
+    Cpu, Evidence, Listener, ParkedCounts, ProcessDetails, ProcessEvidence, ThreadGroup, Unread,
 };
 use self::facts::Context;
 pub use self::guards::Guard;
-use self::host::Host;
-use self::machine::Machine;
+use self::machine::{Host, Machine};
 pub use self::queue_watch::QueueWatch;
 pub use self::stacks::Stacks;
 pub(crate) use self::systemd::systemctl;
@@ -103,7 +101,7 @@ pub fn attempt(request: &RecoveryRequest<'_>, permission: Permission) -> Recover
         starved: request.sweep.verdict.starved,
         ..machine::context(plan.clone(), &request.manifest.source, resolved)
     };
-    let systemctl = Systemctl::new(plan.scope, None);
+    let systemctl = Systemctl::new(plan.scope, Arc::default());
     let peers = prober.unix_peers();
     let machine = Machine::new(request.manifest, systemctl, peers, Some(request));
     let queues = request.queues.as_ref().map(QueueWatch::history);
@@ -222,60 +220,49 @@ impl Outcome {
         "not_recovered",
     ];
 
-    /// The outcome's name in reports.
-    pub const fn name(&self) -> &'static str {
-        let [
-            not_configured,
-            not_needed,
-            disabled,
-            would_kill,
-            refused,
-            failed,
-            recovered,
-            not_recovered,
-        ] = Self::NAMES;
+    /// The guard that refused.
+    pub const fn guard(&self) -> Option<Guard> {
         match self {
-            Self::NotConfigured => not_configured,
-            Self::NotNeeded => not_needed,
-            Self::Disabled(_) => disabled,
-            Self::WouldKill => would_kill,
-            Self::Refused(..) => refused,
-            Self::Failed(_) => failed,
-            Self::Recovered { .. } => recovered,
-            Self::NotRecovered { .. } => not_recovered,
+            Self::Refused(guard, _) => Some(*guard),
+            _ => None,
         }
     }
 
-    /// The guard that refused.
-    pub const fn guard(&self) -> Option<Guard> {
-        let Self::Refused(guard, _) = self else {
-            return None;
-        };
-        Some(*guard)
+    /// The outcome's name in reports.
+    pub fn name(&self) -> &'static str {
+        self.parts().0
     }
 
     /// The new main process, where there is one.
-    pub const fn new_pid(&self) -> Option<MainPid> {
-        match self {
-            Self::Recovered { new_pid } => Some(*new_pid),
-            Self::NotRecovered { new_pid, .. } => *new_pid,
-            Self::NotConfigured
-            | Self::NotNeeded
-            | Self::Disabled(_)
-            | Self::WouldKill
-            | Self::Refused(..)
-            | Self::Failed(_) => None,
-        }
+    pub fn new_pid(&self) -> Option<MainPid> {
+        self.parts().1
     }
 
     /// The message that explains the outcome.
     pub fn detail(&self) -> Option<&str> {
+        self.parts().2
+    }
+
+    fn parts(&self) -> (&'static str, Option<MainPid>, Option<&str>) {
+        let [
+            unset,
+            unneeded,
+            disabled,
+            dry,
+            refused,
+            failed,
+            recovered,
+            lost,
+        ] = Self::NAMES;
         match self {
-            Self::Disabled(text) | Self::Refused(_, text) | Self::Failed(text) => Some(text),
-            Self::NotRecovered { detail, .. } => Some(detail),
-            Self::NotConfigured | Self::NotNeeded | Self::WouldKill | Self::Recovered { .. } => {
-                None
-            }
+            Self::NotConfigured => (unset, None, None),
+            Self::NotNeeded => (unneeded, None, None),
+            Self::Disabled(why) => (disabled, None, Some(why)),
+            Self::WouldKill => (dry, None, None),
+            Self::Refused(_, why) => (refused, None, Some(why)),
+            Self::Failed(why) => (failed, None, Some(why)),
+            Self::Recovered { new_pid } => (recovered, Some(*new_pid), None),
+            Self::NotRecovered { new_pid, detail } => (lost, *new_pid, Some(detail)),
         }
     }
 }

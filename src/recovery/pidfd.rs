@@ -2,7 +2,7 @@
 //! changing a signal's disposition is unsafe in nix.
 #![allow(unsafe_code)]
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -22,11 +22,7 @@ pub(super) struct PidFd {
 }
 
 impl PidFd {
-    /// Opens the process that has the number `pid` at this moment.
-    ///
-    /// # Errors
-    ///
-    /// `ESRCH` if there is none; others as pidfd_open(2) names them.
+    /// Opens the process that has the number `pid` at this moment; `ESRCH` if there is none.
     pub(super) fn open(pid: u32) -> Result<Self, Errno> {
         let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
         let pid = pid.ok_or(Errno::ESRCH)?;
@@ -34,16 +30,12 @@ impl PidFd {
         Ok(Self { pid, fd })
     }
 
-    /// Its PID.
     pub(super) fn pid(&self) -> u32 {
         self.pid.as_raw_nonzero().get().cast_unsigned()
     }
 
-    /// Sends a signal to the process; with none, only asks whether one would be permitted.
-    ///
-    /// # Errors
-    ///
-    /// `ESRCH` if it has died, `EPERM` if we may not; see pidfd_send_signal(2).
+    /// Sends a signal to the process; with none, only asks whether one would be permitted. `ESRCH` if it has died,
+    /// `EPERM` if we may not; see pidfd_send_signal(2).
     pub(super) fn signal(&self, signal: Option<Signal>) -> Result<(), Errno> {
         let Some(signal) = signal else {
             let answer = test_kill_process(self.pid).map_err(errno);
@@ -60,12 +52,6 @@ impl PidFd {
     /// As [`died_within`].
     pub(super) fn died_within(&self, at_most: Duration) -> bool {
         died_within(&self.fd, at_most)
-    }
-}
-
-impl AsFd for PidFd {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
     }
 }
 

@@ -12,12 +12,12 @@ use nix::unistd::Pid;
 
 use super::cgroup;
 use super::facts::{Member, Vitals};
-use super::proc::{self, Status};
+use super::proc::{self, Stat, Status};
 use crate::clock::Monotonic;
 
 /// What /proc shows of process `pid`; none if it shows nothing.
 pub(super) fn vitals(pid: u32) -> Option<Vitals> {
-    let stat = proc::stat(&read(pid, "stat").ok()?)?;
+    let stat = stat(pid).ok()?;
     let status = status(pid).ok()?;
     let now = clock_gettime(ClockId::CLOCK_BOOTTIME).ok()?;
     Some(Vitals {
@@ -35,11 +35,8 @@ fn group_of(pid: u32) -> Option<String> {
     cgroup::path_of(&text).map(str::to_owned)
 }
 
-/// Reads these processes of a control group, until `until`.
-///
-/// # Errors
-///
-/// A message, if one of them cannot be read, or not all of them in time.
+/// Reads these processes of a control group, until `until`. A message, if one of them cannot be read, or not all of
+/// them in time.
 pub(super) fn members(
     processes: impl IntoIterator<Item = u32>,
     until: Monotonic,
@@ -113,7 +110,13 @@ fn is_gone(error: &io::Error) -> bool {
 }
 
 /// Of a process, or of the thread `PID/task/TID`.
-fn status(process: impl Display) -> io::Result<Status> {
+pub(super) fn stat(process: impl Display) -> io::Result<Stat> {
+    let stat = proc::stat(&read(process, "stat")?);
+    Ok(stat.ok_or(ErrorKind::InvalidData)?)
+}
+
+/// As [`stat`].
+pub(super) fn status(process: impl Display) -> io::Result<Status> {
     let status = proc::status(&read(process, "status")?);
     Ok(status.ok_or(ErrorKind::InvalidData)?)
 }

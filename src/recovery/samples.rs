@@ -13,7 +13,7 @@ use super::MainPid;
 use super::cgroup::ControlGroup;
 use super::evidence::ProcessEvidence;
 use super::facts::{Context, Group, MainProcess, Member, Vitals};
-use super::host::{Host, NotSent};
+use super::machine::Host;
 use super::proc::Status;
 use super::sockets::Reading;
 use super::sockets::tcp::{TcpSocket, TcpState};
@@ -246,7 +246,7 @@ pub(super) struct Still {
     pub(super) unix: Option<Vec<UnixListener>>,
     pub(super) unix_groups: Vec<Result<String, String>>,
     pub(super) parked: Vec<ParkedRequest>,
-    pub(super) may_signal: Result<(), NotSent>,
+    pub(super) may_signal: Result<(), Errno>,
     pub(super) lines: RefCell<Vec<String>>,
 }
 
@@ -366,8 +366,8 @@ impl Host for Still {
         self.lines.borrow_mut().push(line.to_owned());
     }
 
-    fn signal(&self, _: &MainPid, _: Option<Signal>) -> Result<(), NotSent> {
-        self.may_signal.clone()
+    fn signal(&self, _: &MainPid, _: Option<Signal>) -> Result<(), Errno> {
+        self.may_signal
     }
 
     fn ask_for_stacks(&self, _: &Group, _: &ControlGroup, _: Signal) -> Vec<u32> {

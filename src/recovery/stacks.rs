@@ -68,7 +68,7 @@ pub(super) fn catches(handled: u64, signal: Signal) -> bool {
 
 /// Sends `signal` to every process of `group`, whose path is `path`, that catches it, and returns their PIDs. A
 /// process that cannot be signalled is left out; the kill will report the reason.
-pub(super) fn ask(group: &Group, path: &ControlGroup, signal: Signal, own_pid: u32) -> Vec<u32> {
+pub(super) fn ask(group: &Group, path: &ControlGroup, signal: Signal) -> Vec<u32> {
     // Read again, because the PID could have been reused before the descriptor was opened.
     let still_catches = |pid| {
         processes::vitals(pid).is_some_and(|vitals| {
@@ -77,7 +77,7 @@ pub(super) fn ask(group: &Group, path: &ControlGroup, signal: Signal, own_pid: u
         })
     };
     let mut asked: Vec<u32> = (group.members.iter())
-        .filter(|member| member.pid > 1 && member.pid != own_pid)
+        .filter(|member| member.pid > 1 && member.pid != std::process::id())
         .filter(|member| catches(member.handled, signal))
         .map(|member| member.pid)
         .collect();

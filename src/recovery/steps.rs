@@ -6,15 +6,15 @@ mod after_signal;
 use std::rc::Rc;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
 use super::facts::{Context, Facts};
 use super::gatherer::{Gatherer, Held};
 use super::guards::{self, Guard, Refusal};
-use super::host::{Host, NotSent};
+use super::machine::Host;
 use super::sockets::queue::QueueHistory;
 use super::{Evidence, Outcome, Recovery, Stacks, UnitReport, stacks};
-use crate::escape::escape;
 
 /// How long the evidence may delay the signal.
 const EVIDENCE_TIME: Duration = Duration::from_millis(250);
@@ -55,7 +55,6 @@ struct Run<'a, H> {
 /// A process to signal, unless a further observation finds a reason not to.
 struct Target<P> {
     main: Held<P>,
-    first: Rc<Facts>,
     /// The last observation.
     latest: Rc<Facts>,
 }
@@ -98,11 +97,9 @@ impl<H: Host> Run<'_, H> {
         let until = self.host.now() + EVIDENCE_TIME;
         let processes = self.host.processes(main.pid, group, until);
         self.recovery.evidence = Some(Evidence::new(processes, self.context, &first));
-        let first = Rc::new(first);
         let mut target = Target {
             main,
-            latest: Rc::clone(&first),
-            first,
+            latest: Rc::new(first),
         };
         self.observe_again(&mut target)?;
         Ok(target)
@@ -110,12 +107,11 @@ impl<H: Host> Run<'_, H> {
 
     fn observe_again(&mut self, target: &mut Target<H::Process>) -> Step<()> {
         let process = &target.main.process;
-        let facts = self.gatherer.observe_again(process, &target.first);
+        let facts = self.gatherer.observe_again(process, &target.latest);
         target.latest = Rc::new(facts.map_err(Outcome::Failed)?);
         guards::judge(self.context, &target.latest).map_err(refused)
     }
 
-    /// Logs the signal before it is sent.
     fn log_signal(&self, target: &Target<H::Process>) {
         self.host.log(&format!(
             "about to send {} to process {}, the main process of {}: no core route answered within its timeouts and the grace period",
@@ -186,20 +182,19 @@ impl<H: Host> Run<'_, H> {
         let pid = target.main.pid.get();
         match self.host.signal(&target.main.process, signal) {
             Ok(()) => Ok(()),
-            Err(NotSent::Gone) => {
+            Err(Errno::ESRCH) => {
                 let why = format!("the main process {pid} was gone before the signal");
                 Err(Outcome::Refused(Guard::GONE, why))
             }
-            Err(NotSent::Refused(why)) => Err(Outcome::Failed(not_permitted(pid, &why))),
+            Err(why) => Err(Outcome::Failed(not_permitted(pid, why))),
         }
     }
 }
 
 /// The message for a signal that the kernel refuses.
-pub(super) fn not_permitted(pid: u32, why: &str) -> String {
+pub(super) fn not_permitted(pid: u32, why: Errno) -> String {
     format!(
-        "process {pid} cannot be signalled: {}; run as root, as the backend's own user, or with CAP_KILL (and without PrivateUsers=)",
-        escape(why)
+        "process {pid} cannot be signalled: {why}; run as root, as the backend's own user, or with CAP_KILL (and without PrivateUsers=)"
     )
 }
 

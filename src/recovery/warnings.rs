@@ -2,18 +2,18 @@
 //! the sweep and does not affect the exit status. Changes nothing and sends no signal.
 
 use std::fs;
-use std::io::{self, PipeWriter};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
 use super::facts::{Context, Facts, MainProcess};
 use super::gatherer::Gatherer;
-use super::host::{Host, NotSent};
-use super::machine::Machine;
+use super::machine::{Host, Machine};
 use super::sockets::queue::QueueHistory;
 use super::systemd::{Systemctl, Unit, systemctl};
 use super::{UnitReport, guards, machine, stacks, steps};
@@ -30,8 +30,8 @@ const GIVE_UP: Duration = Duration::from_millis(500);
 pub struct PendingWarnings {
     findings: Receiver<Findings>,
     units: String,
-    /// Closed to cancel a running `systemctl`.
-    cancel: Option<PipeWriter>,
+    /// Set to cancel a running `systemctl`.
+    cancelled: Arc<AtomicBool>,
 }
 
 /// What the check has found.
@@ -58,57 +58,45 @@ pub fn start(manifest: &Manifest, prober: &Prober<'_>) -> PendingWarnings {
         .chain(own.iter().map(|(name, _)| &**name))
         .map(|name| escape(name).into_owned())
         .collect();
-    let units = names.join(" and ");
     let (sender, findings) = mpsc::channel();
-    let complaint = sender.clone();
-    let begin = || {
-        let (cancelled, cancel) = io::pipe()?;
-        let cancelled = Arc::new(cancelled);
-        let ask = move |scope| Systemctl::new(scope, Some(Arc::clone(&cancelled)));
-        let backend = plan.map(|plan| {
-            let machine = Machine::new(manifest, ask(plan.scope), prober.unix_peers(), None);
-            (plan, machine)
-        });
-        let source = manifest.source.clone();
-        let over_tcp = manifest.unix_socket.is_none();
-        let resolve = prober.lookup();
-        // The receiver is gone once the report is written.
-        let send = move |findings| drop(sender.send(findings));
-        // Not joined: a call that cannot be cancelled must not delay the report.
-        thread::Builder::new().spawn(move || {
-            if let Some((name, scope)) = own {
-                send(about_own(&name, scope, |unit| ask(scope).show(unit)).into());
-            }
-            if let Some((plan, machine)) = backend {
-                let context = machine::context(plan, &source, over_tcp.then(resolve));
-                send(about_backend(&context, &machine));
-            }
-        })?;
-        Ok::<_, io::Error>(cancel)
-    };
-    let mut cancel = None;
-    if !units.is_empty() {
-        match begin() {
-            Ok(writer) => cancel = Some(writer),
-            Err(error) => {
-                let warning = format!("{units} could not be checked: {error}");
-                drop(complaint.send(vec![warning].into()));
-            }
-        }
-    }
-    PendingWarnings {
+    let pending = PendingWarnings {
         findings,
-        units,
-        cancel,
+        units: names.join(" and "),
+        cancelled: Arc::default(),
+    };
+    let cancelled = Arc::clone(&pending.cancelled);
+    let ask = move |scope| Systemctl::new(scope, Arc::clone(&cancelled));
+    let backend = plan.map(|plan| {
+        let machine = Machine::new(manifest, ask(plan.scope), prober.unix_peers(), None);
+        (plan, machine)
+    });
+    let (source, over_tcp) = (manifest.source.clone(), manifest.unix_socket.is_none());
+    let (resolve, complaint) = (prober.lookup(), sender.clone());
+    // Not joined: a call that cannot be cancelled must not delay the report.
+    let thread = thread::Builder::new().spawn(move || {
+        // The receiver is gone once the report is written.
+        let send = |findings| drop(sender.send(findings));
+        if let Some((name, scope)) = own {
+            send(about_own(&name, scope, |unit| ask(scope).show(unit)).into());
+        }
+        if let Some((plan, machine)) = backend {
+            let context = machine::context(plan, &source, over_tcp.then(resolve));
+            send(about_backend(&context, &machine));
+        }
+    });
+    if let Err(error) = thread {
+        let warning = format!("{} could not be checked: {error}", pending.units);
+        drop(complaint.send(vec![warning].into()));
     }
+    pending
 }
 
 impl PendingWarnings {
     /// Waits for the findings, for at most `at_most`.
-    pub fn finish(mut self, at_most: Duration) -> Findings {
+    pub fn finish(self, at_most: Duration) -> Findings {
         let mut findings = Findings::default();
         if !self.collect(at_most, &mut findings) {
-            drop(self.cancel.take());
+            self.cancelled.store(true, Ordering::Relaxed);
             // A cancelled call causes warnings about the cancellation.
             self.collect(GIVE_UP, &mut Findings::default());
             findings.warnings.push(format!(
@@ -147,9 +135,10 @@ fn about_backend<H: Host>(context: &Context, host: &H) -> Findings {
         warnings.push(format!("recovery of {unit} would be refused: {why}"));
     }
     if let Some(held) = held
-        && let Err(NotSent::Refused(why)) = host.signal(&held.process, None)
+        && let Err(why) = host.signal(&held.process, None)
+        && why != Errno::ESRCH
     {
-        let why = steps::not_permitted(held.pid.get(), &why);
+        let why = steps::not_permitted(held.pid.get(), why);
         warnings.push(format!("recovery of {unit} would fail: {why}"));
     }
     warnings.extend(no_stacks(context, &facts));

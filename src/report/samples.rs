@@ -245,6 +245,7 @@ pub(super) fn recovered() -> Recovery {
         unit: unit(),
         pid: Some(4242),
         evidence: Some(Evidence {
+            main: Some(process(4_242)),
             processes: vec![process(4_242), process(4_250)],
             listener: Listener {
                 accept_queue: Some(129),

@@ -6,7 +6,7 @@ use crate::escape::escape;
 impl Evidence {
     /// One line for people.
     pub fn summary(&self) -> String {
-        let main = self.processes.first().and_then(|main| {
+        let main = self.main.as_ref().and_then(|main| {
             let interval = main.cpu.map(|cpu| format!(" in {} ms", cpu.interval_ms));
             Some(main.summary()? + &interval.unwrap_or_default())
         });

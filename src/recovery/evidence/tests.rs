@@ -30,7 +30,11 @@ fn own() -> ProcessEvidence {
 #[test]
 fn listener_adds_up_the_queues_and_names_the_owner() {
     let waiting = |cookie, waiting| in_group(with_queue(row("127.0.0.1:80", cookie), waiting), 7);
-    let server: SocketAddr = "[::ffff:127.0.0.1]:80".parse().unwrap();
+    let server = "[::ffff:127.0.0.1]:80".parse().unwrap();
+    let context = Context {
+        addresses: vec![server, server],
+        ..context()
+    };
     for (owner, name) in [
         (Owner::Unit, Some("demo.service")),
         (
@@ -40,18 +44,29 @@ fn listener_adds_up_the_queues_and_names_the_owner() {
         (Owner::Manager(Vec::new()), Some("the service manager")),
         (Owner::Foreign("/other".to_owned()), Some("/other")),
     ] {
-        let facts = TcpFacts {
-            rows: vec![waiting(1, 100), waiting(2, 29), row("127.0.0.2:80", 3)],
-            owners: [(7, owner)].into(),
+        let sockets = Sockets {
+            reading: Reading::Tcp {
+                at: soon(),
+                rows: vec![waiting(1, 100), waiting(2, 29), row("127.0.0.2:80", 3)],
+                listeners_after: Vec::new(),
+            },
+            owners: [(Some(7), owner)].into(),
         };
-        let seen = tcp_listener(&facts, &[server, server], "demo.service");
+        let seen = Listener::of(&sockets, &context);
         assert_eq!(seen.accept_queue, Some(129));
         assert_eq!(seen.accept_queue_limit, Some(256));
         let name = name.map(str::to_owned);
         assert_eq!(seen.listener_owner, name);
     }
-    let none = tcp_listener(&TcpFacts::default(), &[server], "demo.service");
-    assert_eq!(none, Listener::default());
+    let none = Sockets {
+        reading: Reading::Tcp {
+            at: soon(),
+            rows: Vec::new(),
+            listeners_after: Vec::new(),
+        },
+        owners: [].into(),
+    };
+    assert_eq!(Listener::of(&none, &context), Listener::default());
 }
 
 #[test]
@@ -186,6 +201,7 @@ fn the_main_process_is_flat_in_json_and_first_in_processes() {
          \"listener_owner\":\"demo.service\"";
     let parked = "\"parked\":{\"accepted\":6,\"unaccepted\":3,\"unconnected\":0}";
     let evidence = Evidence {
+        main: Some(main_process()),
         processes: vec![main_process()],
         listener: full_queue(),
         parked: PARKED,
@@ -216,6 +232,7 @@ fn summary_is_one_line_with_like_processes_together() {
         ..worker(9, 0)
     };
     let evidence = |others: Vec<ProcessEvidence>| Evidence {
+        main: Some(main_process()),
         processes: [vec![main_process()], others].concat(),
         listener: full_queue(),
         parked: PARKED,

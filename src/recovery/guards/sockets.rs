@@ -4,7 +4,8 @@
 use std::fmt::Display;
 use std::net::SocketAddr;
 
-use super::super::facts::{Context, CpuTimes, Facts, Sockets, TcpFacts};
+use super::super::facts::{Context, CpuTimes, Facts, Sockets};
+use super::super::sockets::Reading;
 use super::super::sockets::owners::Owner;
 use super::super::sockets::tcp::{TcpSocket, canonical, listeners, server_side, server_sides};
 use super::{Answer, Guard, Objection, Refusal, refuse, refuse_for};
@@ -15,7 +16,8 @@ use crate::sweep::{ParkedRequest, ParkedState, Reach};
 const MOVES: &str = "the backend has accepted a connection that had waited since the sweep began: it is overloaded, not hung";
 
 pub(super) fn answered(_: &Context, facts: &Facts) -> Answer {
-    let rows = facts.sockets.as_ref().map_or(&[][..], Sockets::rows);
+    let sockets = facts.sockets.as_ref();
+    let rows = sockets.map_or(&[][..], |sockets| sockets.reading.rows());
     let mut rows = server_sides(rows, &facts.parked);
     let written = || {
         let row = rows.find(|row| row.unacknowledged() > 0)?;
@@ -49,14 +51,22 @@ fn connected_late(parked: &[ParkedRequest]) -> bool {
 }
 
 pub(super) fn foreign_listener(context: &Context, facts: &Facts) -> Answer {
-    match facts.sockets.as_ref().map_err(Clone::clone)? {
-        Sockets::Tcp(tcp) => (context.addresses.iter())
-            .try_for_each(|address| own_address(context, facts, tcp, *address)),
-        Sockets::Unix(unix) if unix.listeners.is_empty() && context.hung_since.is_none() => Ok(()),
-        Sockets::Unix(unix) => own(context.unit(), &unix.owner, &escape(&unix.path), |listen| {
-            without_var(listen) == without_var(&unix.path)
-        }),
+    let sockets = facts.sockets.as_ref().map_err(Clone::clone)?;
+    let Reading::Unix {
+        path, listeners, ..
+    } = &sockets.reading
+    else {
+        let mut addresses = context.addresses.iter();
+        return addresses.try_for_each(|address| own_address(context, facts, sockets, *address));
+    };
+    if listeners.is_empty() && context.hung_since.is_none() {
+        return Ok(());
     }
+    let unknown = Owner::Unknown("no process is known to listen there".to_owned());
+    let owner = sockets.owners.get(&None).unwrap_or(&unknown);
+    own(context.unit(), owner, &escape(path), |listen| {
+        without_var(listen) == without_var(path)
+    })
 }
 
 /// systemd shows a `Listen=` below `/var/run` as below `/run`, to which the former leads.
@@ -66,17 +76,18 @@ fn without_var(path: &str) -> &str {
 }
 
 /// Whether the unit itself serves `address`.
-fn own_address(context: &Context, facts: &Facts, tcp: &TcpFacts, address: SocketAddr) -> Answer {
+fn own_address(context: &Context, facts: &Facts, sockets: &Sockets, address: SocketAddr) -> Answer {
+    let rows = sockets.reading.rows();
     let sent_there = facts.parked.iter().filter(|request| {
         let remote = request.remote().map(canonical);
         remote == Some(canonical(address))
     });
     // With SO_REUSEPORT, several may serve it. In FIN_WAIT2 a row has no group.
-    let mut served_by: Vec<_> = server_sides(&tcp.rows, sent_there)
+    let mut served_by: Vec<_> = server_sides(rows, sent_there)
         .filter(|row| row.group.is_some())
         .collect();
     if served_by.is_empty() {
-        served_by = listeners(&tcp.rows, address);
+        served_by = listeners(rows, address);
     }
     if served_by.is_empty() {
         // A healthy backend may listen at one of several addresses.
@@ -89,11 +100,11 @@ fn own_address(context: &Context, facts: &Facts, tcp: &TcpFacts, address: Socket
         ));
     }
     served_by.into_iter().try_for_each(|socket| {
-        let owner = socket.group.and_then(|group| tcp.owners.get(&group)).ok_or_else(|| format!(
+        let owner = sockets.owners.get(&socket.group).ok_or_else(|| format!(
             "the kernel does not show the control group of the listener at {address} (it needs Linux 5.10 with CONFIG_SOCK_CGROUP_DATA)"
         ))?;
         own(context.unit(), owner, &address, |listen| {
-            names_address(listen, tcp, socket)
+            names_address(listen, rows, socket)
         })
     })
 }
@@ -119,8 +130,8 @@ fn own(unit: &str, owner: &Owner, place: &dyn Display, names: impl Fn(&String) -
 }
 
 /// Whether `listen`, an entry of `Listen=`, is the address to which the listener behind `socket` is bound.
-fn names_address(listen: &str, tcp: &TcpFacts, socket: &TcpSocket) -> bool {
-    let mut listeners = listeners(&tcp.rows, socket.local).into_iter();
+fn names_address(listen: &str, rows: &[TcpSocket], socket: &TcpSocket) -> bool {
+    let mut listeners = listeners(rows, socket.local).into_iter();
     listen.parse().is_ok_and(|listen| {
         listeners.any(|bound| bound.group == socket.group && bound.local == canonical(listen))
     })
@@ -143,9 +154,9 @@ pub(super) fn not_reached(context: &Context, facts: &Facts) -> Answer {
     let round = facts.parked.iter().map(|request| request.round).max();
     let mut first_attempts = (facts.parked.iter())
         .filter(|request| request.first_attempt && Some(request.round) == round);
-    let sockets = facts.sockets.as_ref().map_err(Clone::clone)?;
+    let now = &facts.sockets.as_ref().map_err(Clone::clone)?.reading;
     let before = facts.first().sockets.as_ref().map_err(Clone::clone)?;
-    if context.no_handshake && reads_everything(&facts.parked, sockets.rows()) {
+    if context.no_handshake && reads_everything(&facts.parked, now.rows()) {
         return refuse(format!(
             "{} reads all that arrives at the port, but sends no byte of a TLS handshake, so no request has reached it: the port seems to speak another protocol; if that is plain HTTP, give base_url with http://",
             context.unit()
@@ -154,7 +165,7 @@ pub(super) fn not_reached(context: &Context, facts: &Facts) -> Answer {
     // It had reached the backend's socket when it timed out, or waited for a full accept queue, and still does.
     let has_reached = |request: &ParkedRequest| match request.reach {
         Reach::Connected => false,
-        Reach::Acknowledged => [sockets, before].iter().all(|at| is_open(request, at)),
+        Reach::Acknowledged => is_open(request, now) && is_open(request, &before.reading),
         Reach::Unconnected => {
             let (place, queues) = (request.remote(), &facts.queues);
             queues.was_full(place, request.timed_out)
@@ -177,13 +188,13 @@ fn reads_everything(parked: &[ParkedRequest], rows: &[TcpSocket]) -> bool {
 }
 
 /// Whether the server's end of this request is open. Over a UNIX socket, our own end shows that.
-fn is_open(request: &ParkedRequest, sockets: &Sockets) -> bool {
-    match (request.connection, sockets) {
-        (Some(connection), Sockets::Tcp(tcp)) => {
-            server_side(&tcp.rows, &connection).is_some_and(TcpSocket::is_open)
+fn is_open(request: &ParkedRequest, reading: &Reading) -> bool {
+    match (request.connection, reading) {
+        (Some(connection), _) => {
+            server_side(reading.rows(), &connection).is_some_and(TcpSocket::is_open)
         }
-        (None, Sockets::Unix(_)) => request.state != ParkedState::Ended,
-        (Some(_), Sockets::Unix(_)) | (None, Sockets::Tcp(_)) => false,
+        (None, Reading::Unix { .. }) => request.state != ParkedState::Ended,
+        (None, Reading::Tcp { .. }) => false,
     }
 }
 

@@ -1,8 +1,12 @@
-//! The guards that judge what systemd says about the unit, and the manifest's own file.
+//! The guards that judge the unit, its processes, and this program itself.
 
+use std::time::Duration;
+
+use super::super::MainPid;
 use super::super::facts::{Context, Facts, MainProcess};
 use super::super::systemd::systemctl;
-use super::{Answer, refuse, refuse_for, the_process};
+use super::{Answer, Objection, refuse, refuse_for, the_process};
+use crate::clock::Monotonic;
 use crate::escape::escape;
 use crate::manifest::Scope;
 
@@ -105,4 +109,158 @@ fn child_of_manager(context: &Context, facts: &Facts) -> Answer {
         "{} is a child of process {parent}, not of the service manager, so systemd would not notice its death and a kill would turn a hang into an outage (usual causes: MAINPID= sent with sd_notify, or PIDFile= of a supervised process)",
         the_process(facts)
     )))
+}
+
+pub(super) fn main_pid(context: &Context, facts: &Facts) -> Answer {
+    let name = context.unit();
+    let pid = facts.unit.main_pid()?;
+    let stopped = facts.unit.text("ActiveState") != Ok("active");
+    if pid == 0 && stopped && context.hung_since.is_none() {
+        // It gets a main process when it is started.
+        return Ok(());
+    }
+    if MainPid::new(pid, context.own_pid).is_none() {
+        return refuse(match pid {
+            0 => format!("{name} has no main process (MainPID=0)"),
+            1 => format!("the main process of {name} is process 1, which is never signalled"),
+            _ => format!(
+                "the main process of {name} is this program itself ({pid}): recovery.unit must name the backend's unit"
+            ),
+        });
+    }
+    let group = facts.unit.control_group()?;
+    let vitals = match &facts.process {
+        MainProcess::Alive(vitals) => vitals,
+        MainProcess::Hidden => {
+            return Err(Objection::Unreadable(format!(
+                "/proc does not show {}: allow it (ProtectProc=default, and no hidepid= on /proc)",
+                the_process(facts)
+            )));
+        }
+        MainProcess::None | MainProcess::Gone(_) => return Ok(()),
+    };
+    match &vitals.group {
+        Some(path) if group.contains(path) => Ok(()),
+        Some(path) => refuse(format!(
+            "process {pid} is in control group {}, not in that of {name} ({}): the service manager counts processes in another PID namespace (a container), or the process has left its unit",
+            escape(path),
+            escape(group.as_str())
+        )),
+        None => Err(Objection::Unreadable(format!(
+            "the control group of process {pid} is unknown (this needs cgroup2)"
+        ))),
+    }
+}
+
+pub(super) fn too_young(context: &Context, facts: &Facts) -> Answer {
+    let min_uptime = context.plan.min_uptime;
+    // The age of a successor must not be judged instead: `changed` names it.
+    let age = facts.at.since(started(facts)?);
+    if age < min_uptime {
+        return refuse(format!(
+            "{} is {} s old, younger than min_uptime_seconds ({}): it may still be starting",
+            the_process(facts),
+            age.as_secs(),
+            min_uptime.as_secs_f64()
+        ));
+    }
+    let same = facts.unit.invocation() == facts.first().unit.invocation();
+    let judged = if same { facts } else { facts.first() };
+    let changed = judged.unit.moment("StateChangeTimestampMonotonic")?;
+    let age = judged.at.since(changed);
+    refuse_for((age < min_uptime).then(|| {
+        format!(
+            "{} was reloaded {} s ago, less than min_uptime_seconds ({}): its processes may still be starting",
+            context.unit(),
+            age.as_secs(),
+            min_uptime.as_secs_f64()
+        )
+    }))
+}
+
+pub(super) fn restarted(context: &Context, facts: &Facts) -> Answer {
+    let started = started(facts)?;
+    let is_new = context
+        .hung_since
+        .is_some_and(|sweep_began| started > sweep_began);
+    refuse_for(is_new.then(|| {
+        let process = the_process(facts);
+        format!("{process} started after this sweep began: it is not the process that hung")
+    }))
+}
+
+pub(super) fn changed(context: &Context, facts: &Facts) -> Answer {
+    let (name, before, now) = (context.unit(), &facts.first().unit, &facts.unit);
+    let invocation = now.invocation()?;
+    let (was, is) = (before.main_pid()?, now.main_pid()?);
+    if was != is {
+        return refuse(format!(
+            "the main process of {name} changed from {was} to {is} between two observations: it is being restarted"
+        ));
+    }
+    // The PID alone proves nothing: the next process may have the same one.
+    refuse_for((before.invocation()? != invocation).then(|| {
+        format!("{name} was restarted between two observations (its InvocationID changed)")
+    }))
+}
+
+pub(super) fn gone(_: &Context, facts: &Facts) -> Answer {
+    // systemd records the start right after the fork, so the main process is never younger than
+    // that; the second is for rounding. A younger process has reused the PID.
+    const ROUNDING: Duration = Duration::from_secs(1);
+    let process = the_process(facts);
+    match &facts.process {
+        MainProcess::Gone(how) => refuse(format!("{process} was gone before the signal: {how}")),
+        MainProcess::Alive(vitals) if vitals.status.kill_pending => refuse(format!(
+            "{process} already has a pending SIGKILL (state {}){}",
+            vitals.state,
+            if vitals.state == 'D' {
+                ": it waits for a device or a network file system"
+            } else {
+                ""
+            }
+        )),
+        MainProcess::Alive(vitals) if facts.at.since(started(facts)?) > vitals.age + ROUNDING => {
+            refuse(format!(
+                "{process} started after the unit's main process; its PID was reused"
+            ))
+        }
+        MainProcess::None | MainProcess::Hidden | MainProcess::Alive(_) => Ok(()),
+    }
+}
+
+pub(super) fn traced(_: &Context, facts: &Facts) -> Answer {
+    let mut members = facts.group.as_ref().map_err(Clone::clone)?.members.iter();
+    refuse_for(members.find_map(|member| {
+        let disturbance = member.disturbance.as_ref()?;
+        Some(format!(
+            "process {} of the unit {disturbance}: wait until this has finished",
+            member.pid
+        ))
+    }))
+}
+
+pub(super) fn uninterruptible(_: &Context, facts: &Facts) -> Answer {
+    let waits =
+        |facts: &Facts| matches!(&facts.process, MainProcess::Alive(vitals) if vitals.state == 'D');
+    if waits(facts) && facts.earlier.as_deref().is_some_and(waits) {
+        return refuse(format!(
+            "{} waits inside the kernel for a device or a network file system (state D): a signal would only take effect once that wait is over, when the process may go on by itself",
+            the_process(facts)
+        ));
+    }
+    Ok(())
+}
+
+pub(super) fn starved(context: &Context, _: &Facts) -> Answer {
+    refuse_for(context.starved.map(|gap| format!(
+        "this program itself was starved: it was kept from running for {:.1} s while the core was probed, so its timeouts prove nothing",
+        gap.as_secs_f64()
+    )))
+}
+
+/// The start of the main process of the first observation.
+fn started(facts: &Facts) -> Result<Monotonic, String> {
+    let unit = &facts.first().unit;
+    unit.moment("ExecMainStartTimestampMonotonic")
 }

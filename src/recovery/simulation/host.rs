@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use super::super::cgroup::ControlGroup;
 use super::super::evidence::ProcessEvidence;
 use super::super::facts::{Group, MainProcess, Member};
-use super::super::host::{Host, NotSent};
+use super::super::machine::Host;
 use super::super::sockets::Reading;
 use super::super::sockets::unix::UnixListener;
 use super::super::systemd::Unit;
@@ -29,12 +29,12 @@ pub(super) struct Held {
 }
 
 impl Machine {
-    fn signal(&mut self, me: usize, held: &Held, signal: Option<Signal>) -> Result<(), NotSent> {
+    fn signal(&mut self, me: usize, held: &Held, signal: Option<Signal>) -> Result<(), Errno> {
         if self.world.has(Fault::NotPermitted) {
-            return Err(NotSent::Refused("EPERM".to_owned()));
+            return Err(Errno::EPERM);
         }
         if !self.world.alive(held.identity) {
-            return Err(NotSent::Gone);
+            return Err(Errno::ESRCH);
         }
         let Some(signal) = signal else {
             return Ok(());
@@ -218,7 +218,7 @@ impl Host for Watchdog {
         });
     }
 
-    fn signal(&self, held: &Held, signal: Option<Signal>) -> Result<(), NotSent> {
+    fn signal(&self, held: &Held, signal: Option<Signal>) -> Result<(), Errno> {
         self.act(|machine| machine.signal(self.me, held, signal))
     }
 

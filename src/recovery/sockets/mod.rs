@@ -43,6 +43,16 @@ pub(crate) enum Reading {
     },
 }
 
+impl Reading {
+    /// The listeners and connections at the TCP port; none over a UNIX socket.
+    pub(crate) fn rows(&self) -> &[TcpSocket] {
+        match self {
+            Self::Tcp { rows, .. } => rows,
+            Self::Unix { .. } => &[],
+        }
+    }
+}
+
 /// Where the backend listens.
 #[derive(Clone, Debug)]
 pub(crate) enum Place {
@@ -59,11 +69,8 @@ impl Place {
         }
     }
 
-    /// Reads the listeners and, if `connections` is set, the connections; at a path, the listeners.
-    ///
-    /// # Errors
-    ///
-    /// A message, if the kernel refuses or is too slow.
+    /// Reads the listeners and, if `connections` is set, the connections; at a path, the listeners. A
+    /// message, if the kernel refuses or is too slow.
     pub(crate) fn read(&self, connections: bool) -> Result<Reading, String> {
         let reading = match self {
             Self::Port(port) => read_tcp(*port, connections),

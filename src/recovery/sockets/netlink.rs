@@ -23,12 +23,8 @@ const HEADER: usize = size_of::<libc::nlmsghdr>();
 const SOCK_DIAG_BY_FAMILY: libc::c_int = 20;
 
 /// Asks `question` (in the family's own format) and reads each row of the answer with `row`, which returns
-/// none if it cannot.
-///
-/// # Errors
-///
-/// The kernel refuses; `EBADMSG` if the answer cannot be parsed, `ETIME` if it is not complete by `until`, or
-/// too long. See [`explain`].
+/// none if it cannot. Beside the kernel's errors, `EBADMSG` if the answer cannot be parsed, `ETIME` if it is not
+/// complete by `until`, or too long.
 pub(crate) fn read_table<T>(
     question: &[u8],
     until: Monotonic,

@@ -159,11 +159,7 @@ pub(crate) fn reached(address: SocketAddr) -> SocketAddr {
 }
 
 /// The TCP sockets of both address families in these `states` whose local port is `port`, the listeners of each
-/// family first.
-///
-/// # Errors
-///
-/// As [`read_table`].
+/// family first. Errors are those of [`read_table`].
 pub(crate) fn sockets_at(
     port: u16,
     states: u32,

@@ -43,11 +43,7 @@ impl UnixListener {
 }
 
 /// The sockets that listen at `path`: bound to the file that it names or, if there is none, to exactly that
-/// name.
-///
-/// # Errors
-///
-/// As [`read_table`].
+/// name. Errors are those of [`read_table`].
 pub(crate) fn listeners(path: &Path, until: Monotonic) -> Result<Vec<UnixListener>, Errno> {
     // The kernel's internal format of a device number (MKDEV of include/linux/kdev_t.h).
     let device = |number| (major(number) << 20) | minor(number);

@@ -3,10 +3,11 @@
 
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
 use super::super::facts::MainProcess;
-use super::super::host::{Host, NotSent};
+use super::super::machine::Host;
 use super::super::stacks::journalctl;
 use super::super::systemd::{Unit, longest_restart, runs_start_command, systemctl, units_to_reset};
 use super::super::{MainPid, Outcome, UnitReport};
@@ -39,11 +40,12 @@ impl<H: Host> Run<'_, H> {
                     return Ok(());
                 }
                 let killed = self.host.signal(process, Some(Signal::SIGKILL));
-                if let Err(NotSent::Refused(why)) = killed {
+                if let Err(why) = killed
+                    && why != Errno::ESRCH
+                {
                     return Err(Outcome::Failed(format!(
-                        "process {} did not end after SIGABRT, and sending SIGKILL failed: {}",
-                        target.main.pid.get(),
-                        escape(&why)
+                        "process {} did not end after SIGABRT, and sending SIGKILL failed: {why}",
+                        target.main.pid.get()
                     )));
                 }
             }
@@ -93,7 +95,7 @@ impl<H: Host> Run<'_, H> {
             if let Ok(unit) = &answer {
                 self.recovery.unit_report = UnitReport::of(self.context.unit(), unit, self.host);
                 // The latest observation may show the new process already, where the stacks ended the old one.
-                if let Some(new_pid) = self.successor(&target.first.unit, unit) {
+                if let Some(new_pid) = self.successor(&target.latest.first().unit, unit) {
                     return Ok(new_pid);
                 }
                 if has_failed(unit) {

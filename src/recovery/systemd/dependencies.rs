@@ -64,8 +64,11 @@ pub(super) fn no_restart(facts: &RestartFacts<'_>) -> Answer {
     let others = restarting_with(facts).into_iter();
     let others = others.map(|unit| (unit, false, "which is restarted with it"));
     for (unit, jobs, role) in iter::once(itself).chain(others) {
-        if let Some(why) = obstacle(facts, unit, jobs, facts.name, role)? {
-            return refuse(format!("systemd would not restart {}: {why}", facts.name));
+        if let Some(why) = obstacle(facts, unit, jobs, &facts.plan.unit, role)? {
+            return refuse(format!(
+                "systemd would not restart {}: {why}",
+                facts.plan.unit
+            ));
         }
     }
     stops_prevent_restart(facts)
@@ -93,11 +96,11 @@ fn obstacle(
             if !visited.insert((needed, waits)) {
                 continue;
             }
-            let Some(why) = why_missing(other, setting, waits, facts.scope)? else {
+            let Some(why) = why_missing(other, setting, waits, facts.plan.scope)? else {
                 next.push((other, waits));
                 continue;
             };
-            let (by, needed) = (unit.id().unwrap_or(facts.name), escape(needed));
+            let (by, needed) = (unit.id().unwrap_or(&facts.plan.unit), escape(needed));
             return Ok(Some(if by == name {
                 format!("its {setting}={needed} {why}")
             } else {
@@ -131,7 +134,7 @@ fn why_missing(other: &Unit, setting: &str, waits: bool, scope: Scope) -> Proper
 
 /// Refuses if the units that stop when this one ends keep it from running again.
 fn stops_prevent_restart(facts: &RestartFacts<'_>) -> Answer {
-    let (name, stopping) = (facts.name, stopping_with(facts));
+    let (name, stopping) = (&facts.plan.unit, stopping_with(facts));
     let mut must_run = facts.unit.list("Requisite");
     // Since systemd 254, they stop before the restart.
     if !facts.restarts_directly()
@@ -170,7 +173,7 @@ pub(super) fn dependents_left(facts: &RestartFacts<'_>) -> Vec<String> {
         let why = obstacle(facts, unit, true, name, "which it needs").ok()??;
         Some(format!(
             "a kill of {} also restarts {}, which then fails: {why}",
-            facts.name,
+            facts.plan.unit,
             escape(name)
         ))
     });
@@ -186,7 +189,7 @@ pub(super) fn dependents_left(facts: &RestartFacts<'_>) -> Vec<String> {
         .map(|name| {
             format!(
                 "a kill of {0} also stops {1}, which is not started again with it: add \"Wants={1}\" to {0}, or use PartOf= in place of BindsTo= in {1}",
-                facts.name,
+                facts.plan.unit,
                 escape(name)
             )
         });

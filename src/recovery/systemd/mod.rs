@@ -1,7 +1,6 @@
 //! What systemd says about units, and what it will do after a kill. Only `systemctl` runs a program and only
 //! `missing_path` touches the disk; everything else is pure.
 
-mod command;
 mod dependencies;
 mod missing_path;
 mod properties;

@@ -11,7 +11,7 @@ use super::systemctl::systemctl;
 use super::unit::{Property, Unit, ignores_failure, span};
 use crate::clock::Monotonic;
 use crate::escape::escape;
-use crate::manifest::{KillSignal, Scope};
+use crate::manifest::{KillSignal, RecoveryPlan};
 
 /// How a recovery with `signal` may end the main process: the last signal, as systemd prints it, and whether there is a
 /// core dump, which cannot be known. A process that survives SIGABRT gets SIGKILL.
@@ -25,11 +25,8 @@ const fn possible_ends(signal: KillSignal) -> &'static [(&'static str, bool)] {
 /// What decides whether a kill of the main process ends in a restart.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RestartFacts<'a> {
+    pub(crate) plan: &'a RecoveryPlan,
     pub(crate) unit: &'a Unit,
-    /// Its name, for people.
-    pub(crate) name: &'a str,
-    pub(crate) scope: Scope,
-    pub(crate) signal: KillSignal,
     /// How many processes the unit has beside the main one.
     pub(crate) others: usize,
     /// The units that its dependencies name: [`super::Systemctl::neighbours`].
@@ -42,7 +39,7 @@ pub(crate) struct RestartFacts<'a> {
 impl RestartFacts<'_> {
     /// Refuses where a kill would not end in a restart, or would take down something else.
     pub(crate) fn no_restart(&self) -> Answer {
-        for &(signal, dumps_core) in possible_ends(self.signal) {
+        for &(signal, dumps_core) in possible_ends(self.plan.signal) {
             let success = self.counts_as_success(signal, dumps_core)?;
             self.not_restarted(signal, success.as_deref())?;
             self.emergency(success.is_some())?;
@@ -54,13 +51,13 @@ impl RestartFacts<'_> {
         };
         refuse(format!(
             "systemd could not restart {}: {what}; restore it, or correct the unit",
-            self.name
+            self.plan.unit
         ))
     }
 
     /// What a kill takes along, or what nobody can foresee, although systemd restarts the unit.
     pub(crate) fn restart_warnings(&self) -> Vec<String> {
-        let name = self.name;
+        let name = &self.plan.unit;
         let mut warnings = dependencies::dependents_left(self);
         let action = self.unit.value("StartLimitAction").unwrap_or("none");
         if action != "none" {
@@ -94,8 +91,8 @@ impl RestartFacts<'_> {
     fn refuse_setting(&self, why: &str) -> Answer {
         refuse(format!(
             "{why}: correct it with \"{} edit {}\"",
-            systemctl(self.scope),
-            self.name
+            systemctl(self.plan.scope),
+            self.plan.unit
         ))
     }
 
@@ -110,7 +107,7 @@ impl RestartFacts<'_> {
         let refuse = |why: &str| {
             self.refuse_setting(&format!(
                 "systemd would not restart {} after SIG{signal} ({why}), so a kill would turn a hang into an outage",
-                self.name
+                self.plan.unit
             ))
         };
         // It is unknown which of its processes will be left.
@@ -214,7 +211,7 @@ impl RestartFacts<'_> {
         if self.restarts_directly() {
             return Ok(());
         }
-        let (unit, name) = (self.unit, self.name);
+        let (unit, name) = (self.unit, &self.plan.unit);
         // The other processes and ExecStopPost= may still turn a success into a failure.
         let failure = !success || self.others > 0 || unit.is_set("ExecStopPost");
         // systemd before 254, which has no RestartMode=, does this at every automatic restart.
@@ -259,7 +256,7 @@ impl RestartFacts<'_> {
         }
         self.refuse_setting(&format!(
             "systemd would not restart {}: {}, and the last start was {} s ago",
-            self.name,
+            self.plan.unit,
             self.limit(),
             age.as_secs()
         ))

@@ -1,22 +1,34 @@
-//! Queries systemd with `systemctl show`.
+//! Runs `systemctl show` with limits on time and memory. Leaves no process behind.
 
 use std::ffi::OsString;
-use std::io::PipeReader;
+use std::io::{ErrorKind, Read};
+use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use nix::unistd::geteuid;
+use anyhow::{Context as _, ensure};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::{Pid, geteuid};
 
-use super::command;
+use super::super::pidfd::{self, PidFd};
 use super::dependencies::names_to_ask;
 use super::properties::{NEIGHBOUR, of_service};
 use super::unit::Unit;
+use crate::clock::Monotonic;
+use crate::escape::escape;
 use crate::manifest::Scope;
 
 /// The bound on one call.
 const BOUND: Duration = Duration::from_secs(5);
+/// How often the output of a running call is read. Its end is noticed at once.
+const PAUSE: Duration = Duration::from_millis(20);
+/// The largest number of bytes read from each output.
+const OUTPUT: usize = 1 << 20;
 /// How far the dependencies of a unit are followed.
 const NEIGHBOUR_CALLS: usize = 4;
 
@@ -26,14 +38,14 @@ pub(crate) struct Systemctl {
     program: OsString,
     scope: Scope,
     bound: Duration,
-    cancelled: Option<Arc<PipeReader>>,
+    cancelled: Arc<AtomicBool>,
     /// What to add to the environment as `XDG_RUNTIME_DIR`, or why the manager cannot be found.
     runtime_folder: Result<Option<PathBuf>, String>,
 }
 
 impl Systemctl {
-    /// The `systemctl` found in `PATH`. A running call is cancelled once the other end of `cancelled` is closed.
-    pub(crate) fn new(scope: Scope, cancelled: Option<Arc<PipeReader>>) -> Self {
+    /// The `systemctl` found in `PATH`. Once `cancelled` is set, a running call ends.
+    pub(crate) fn new(scope: Scope, cancelled: Arc<AtomicBool>) -> Self {
         Self {
             program: "systemctl".into(),
             scope,
@@ -80,7 +92,98 @@ impl Systemctl {
         let first = units.first().unwrap_or(&"");
         let more = if units.len() > 1 { " …" } else { "" };
         let typed = format!("{} show {first}{more}", systemctl(self.scope));
-        command::run(&mut command, &typed, self.bound, self.cancelled.as_deref())
+        let mut child = start(&mut command).map_err(|error| match error.kind() {
+            ErrorKind::NotFound => {
+                "systemctl was not found in PATH: recovery requires systemd".to_owned()
+            }
+            _ => format!("systemctl could not be started: {error}"),
+        })?;
+        let output = self.collect(&mut child).map_err(|why| {
+            end(&mut child);
+            format!("\"{typed}\" {why:#}")
+        })?;
+        if output.status.success() {
+            return Ok(output.stdout);
+        }
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        let mut lines = complaint.lines().map(str::trim);
+        let first = lines.find(|line| !line.is_empty());
+        Err(format!(
+            "\"{typed}\" failed ({}): {}",
+            output.status,
+            escape(first.unwrap_or("it gave no reason"))
+        ))
+    }
+
+    /// The output of `child`, once that has ended.
+    fn collect(&self, child: &mut Child) -> anyhow::Result<Output> {
+        let until = Monotonic::now() + self.bound;
+        let process = PidFd::open(child.id()).context("could not be watched")?;
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        loop {
+            let ended = process.died_within(PAUSE.min(until.remaining()));
+            drain(child.stdout.as_mut(), &mut stdout)?;
+            drain(child.stderr.as_mut(), &mut stderr)?;
+            // If this program was stopped meanwhile (Ctrl-Z), the answer may be as old as that pause.
+            ensure!(
+                !until.has_passed(),
+                "did not end within {} s: the service manager or D-Bus is stuck",
+                self.bound.as_secs_f64()
+            );
+            if ended {
+                let status = child.wait().context("could not be watched")?;
+                return Ok(Output {
+                    status,
+                    stdout,
+                    stderr,
+                });
+            }
+            ensure!(
+                !self.cancelled.load(Ordering::Relaxed),
+                "did not end in time"
+            );
+        }
+    }
+}
+
+/// Starts `command`, whose output will be in English and without color.
+fn start(command: &mut Command) -> std::io::Result<Child> {
+    pidfd::keep_exit_statuses();
+    command
+        .env("LC_ALL", "C")
+        .env("SYSTEMD_COLORS", "0")
+        // Its debug messages would precede the reason of a failure.
+        .env_remove("SYSTEMD_LOG_LEVEL")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        // A separate process group, so that its children can be killed with it.
+        .process_group(0)
+        .spawn()
+}
+
+/// Reads everything that has arrived so far. A child of systemctl may keep the pipe open, so nothing waits for its end.
+fn drain(pipe: Option<&mut (impl Read + AsFd)>, bytes: &mut Vec<u8>) -> anyhow::Result<()> {
+    if let Some(pipe) = pipe {
+        fcntl(&*pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        // It ends with `WouldBlock`, or beyond the limit.
+        let _ = pipe.take(OUTPUT as u64 + 1).read_to_end(bytes);
+    }
+    ensure!(bytes.len() <= OUTPUT, "printed endless garbage");
+    Ok(())
+}
+
+/// Kills a child that still runs, and its children.
+fn end(child: &mut Child) {
+    // Until it is reaped, its PID cannot be reused, so the number still means its group.
+    if let (Ok(None), Ok(number)) = (child.try_wait(), i32::try_from(child.id())) {
+        let _ = killpg(Pid::from_raw(number), Signal::SIGKILL);
+        // If even SIGKILL does not end it soon, it is left to init.
+        if PidFd::open(child.id())
+            .is_ok_and(|process| process.died_within(Duration::from_millis(200)))
+        {
+            let _ = child.try_wait();
+        }
     }
 }
 
@@ -118,12 +221,9 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
-    use nix::sys::signal::Signal;
     use tempfile::TempDir;
 
     use super::*;
-    use crate::clock::Monotonic;
-    use crate::recovery::pidfd::PidFd;
     use crate::recovery::systemd::samples::demo;
 
     /// A script in place of `systemctl`, in its own folder.
@@ -143,7 +243,7 @@ mod tests {
                 program: self.0.path().join("systemctl").into(),
                 scope,
                 bound,
-                cancelled: None,
+                cancelled: Arc::default(),
                 runtime_folder: Ok(Some("/run/user/4711".into())),
             }
         }
@@ -211,7 +311,7 @@ mod tests {
             program: "/nonexistent/systemctl".into(),
             scope: Scope::System,
             bound: LONG,
-            cancelled: None,
+            cancelled: Arc::default(),
             runtime_folder: Ok(None),
         };
         assert!(
@@ -248,23 +348,37 @@ mod tests {
     }
 
     #[test]
-    fn show_is_cancelled_once_the_pipe_is_closed() {
+    fn show_can_be_cancelled() {
         let fake = Fake::new("echo $$ >\"${0%/*}/pid\"; exec sleep 600");
-        let (reader, writer) = std::io::pipe().unwrap();
+        let cancelled = Arc::new(AtomicBool::new(false));
         let systemctl = Systemctl {
             program: fake.0.path().join("systemctl").into(),
-            ..Systemctl::new(Scope::System, Some(Arc::new(reader)))
+            ..Systemctl::new(Scope::System, Arc::clone(&cancelled))
         };
         std::thread::scope(|scope| {
             let call = scope.spawn(|| systemctl.show("demo.service"));
             while fake.file("pid").is_empty() {
                 std::thread::yield_now();
             }
-            drop(writer);
+            cancelled.store(true, Ordering::Relaxed);
             let error = call.join().unwrap().unwrap_err();
             assert!(error.contains("did not end in time"), "{error}");
         });
         assert!(!runs(&fake.file("pid")));
+    }
+
+    #[test]
+    fn an_answer_that_is_read_too_late_is_discarded() {
+        let mut child = start(Command::new("echo").arg("MainPID=4711")).unwrap();
+        let process = PidFd::open(child.id()).unwrap();
+        assert!(process.died_within(LONG));
+        let systemctl = Systemctl {
+            bound: Duration::ZERO,
+            ..Systemctl::new(Scope::System, Arc::default())
+        };
+        let why = systemctl.collect(&mut child).unwrap_err().to_string();
+        assert!(why.starts_with("did not end within 0 s"), "{why}");
+        end(&mut child);
     }
 
     #[test]
@@ -344,7 +458,7 @@ mod tests {
         );
         let systemctl = Systemctl {
             runtime_folder: Err(error.clone()),
-            ..Systemctl::new(Scope::User, None)
+            ..Systemctl::new(Scope::User, Arc::default())
         };
         assert_eq!(systemctl.show("demo.service"), Err(error));
     }

@@ -56,7 +56,7 @@ fn what_would_keep_a_recovery_from_working_is_warned_of() {
     let failing = one(|machine, _| machine.unit = Err("no systemctl".to_owned()));
     assert_eq!(failing, "recovery of demo.service would fail: no systemctl");
     let denied = one(|machine, _| {
-        machine.may_signal = Err(NotSent::Refused("EPERM".to_owned()));
+        machine.may_signal = Err(Errno::EPERM);
     });
     let start = "recovery of demo.service would fail: process 4711 cannot be signalled: EPERM";
     assert!(
@@ -64,7 +64,7 @@ fn what_would_keep_a_recovery_from_working_is_warned_of() {
         "{denied}"
     );
     assert_eq!(
-        warnings(|machine, _| machine.may_signal = Err(NotSent::Gone)),
+        warnings(|machine, _| machine.may_signal = Err(Errno::ESRCH)),
         [""; 0]
     );
     let hidden = one(|machine, _| machine.process = MainProcess::Hidden);
@@ -180,7 +180,7 @@ fn pending() -> (Sender<Findings>, PendingWarnings) {
     let pending = PendingWarnings {
         findings,
         units: "api.service".to_owned(),
-        cancel: None,
+        cancelled: Arc::default(),
     };
     (sender, pending)
 }
@@ -212,16 +212,16 @@ fn finish_waits_for_the_end_but_not_indefinitely() {
     assert!(warnings[1].starts_with("api.service could not be checked in time"));
 }
 
-/// The thread that waits for `systemctl` sees the pipe close, cancels the call, and ends before `finish` does.
+/// The thread that waits for `systemctl` sees the cancellation, ends the call, and ends before `finish` does.
 #[test]
 fn finish_cancels_a_running_call() {
-    let (sender, mut waiting) = pending();
-    let (mut cancelled, cancel) = io::pipe().unwrap();
-    waiting.cancel = Some(cancel);
+    let (sender, waiting) = pending();
+    let cancelled = Arc::clone(&waiting.cancelled);
     let thread = thread::spawn(move || {
-        let closed = io::copy(&mut cancelled, &mut io::sink());
+        while !cancelled.load(Ordering::Relaxed) {
+            thread::yield_now();
+        }
         sender.send(warning("the call was cancelled")).unwrap();
-        closed.unwrap()
     });
     let warnings = waiting.finish(Duration::from_millis(30)).warnings;
     assert!(thread.is_finished() || thread.join().is_ok());

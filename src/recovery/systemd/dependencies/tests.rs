@@ -1,14 +1,12 @@
 use super::*;
 use crate::clock::Monotonic;
-use crate::manifest::{KillSignal, Scope};
+use crate::recovery::samples::context;
 use crate::recovery::systemd::samples::{demo, message_of, neighbours};
 
 fn facts<'a>(unit: &'a Unit, neighbours: &'a [Unit], others: usize) -> RestartFacts<'a> {
     RestartFacts {
+        plan: Box::leak(Box::new(context().plan)),
         unit,
-        name: "demo.service",
-        scope: Scope::System,
-        signal: KillSignal::Kill,
         others,
         neighbours,
         now: Monotonic::now(),

@@ -1,16 +1,19 @@
 use std::time::Duration;
 
 use super::*;
+use crate::recovery::samples::context;
 use crate::recovery::systemd::samples::{demo, message_of, neighbours};
 
 /// What `no_restart` says about `unit`; empty if it says nothing, the error if a property is missing.
 fn judge(unit: &Unit, signal: KillSignal, others: usize) -> String {
     let neighbours = neighbours("worker.service", &["ActiveState=inactive"]);
-    let facts = RestartFacts {
-        unit,
-        name: "demo.service",
-        scope: Scope::System,
+    let plan = RecoveryPlan {
         signal,
+        ..context().plan
+    };
+    let facts = RestartFacts {
+        plan: &plan,
+        unit,
         others,
         neighbours: &neighbours,
         now: unit
@@ -326,10 +329,8 @@ fn no_restart_knows_a_start_limit_that_is_certain() {
 fn no_restart_names_a_path_that_is_gone() {
     let (unit, neighbours) = (demo(&[]), neighbours("db.service", &[]));
     let facts = RestartFacts {
+        plan: &context().plan,
         unit: &unit,
-        name: "demo.service",
-        scope: Scope::User,
-        signal: KillSignal::Kill,
         others: 0,
         neighbours: &neighbours,
         now: Monotonic::from_micros(3_000_000_000),
@@ -355,10 +356,8 @@ fn restart_warnings_name_what_nobody_can_foresee() {
     ] {
         let unit = demo(&[change]);
         let facts = RestartFacts {
+            plan: &context().plan,
             unit: &unit,
-            name: "demo.service",
-            scope: Scope::System,
-            signal: KillSignal::Kill,
             others: 0,
             neighbours: &neighbours,
             now: Monotonic::now(),
