@@ -1,7 +1,7 @@
 //! Gathers the facts about one unit: the one place where they are read. Warnings about a healthy backend and each
 //! observation of a hung one come here.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::rc::Rc;
 
 use nix::errno::Errno;
@@ -9,7 +9,6 @@ use nix::errno::Errno;
 use super::MainPid;
 use super::facts::{Context, Facts, MainProcess, Sockets};
 use super::machine::Host;
-use super::sockets::Reading;
 use super::sockets::owners::Owner;
 use super::sockets::queue::QueueHistory;
 use super::systemd::Unit;
@@ -132,30 +131,15 @@ impl<'a, H: Host> Gatherer<'a, H> {
             MainProcess::None | MainProcess::Gone(_) | MainProcess::Hidden => None,
         };
         let manager = manager.unwrap_or("/init.scope");
-        let owner_of = |path: Result<String, String>| match path {
-            Ok(path) => {
-                let neighbours = neighbours.as_deref().map_err(Clone::clone);
-                Owner::of(path, &own, manager, unit, neighbours)
-            }
-            Err(why) => Owner::Unknown(why),
-        };
         let mut owners = HashMap::new();
-        match &reading {
-            Reading::Tcp { rows, .. } => {
-                let groups: HashSet<u64> = rows.iter().filter_map(|row| row.group).collect();
-                for id in groups {
-                    let path = self.host.path_of_group(id, &own);
-                    owners.insert(Some(id), owner_of(path));
-                }
-            }
-            Reading::Unix { listeners, .. } => {
-                let groups = self.host.unix_groups(&own, listeners).into_iter();
-                // The socket may have been replaced during the sweep: no request may wait at another unit's.
-                let owner = groups.map(owner_of).reduce(|one, next| match one {
-                    Owner::Foreign(_) => one,
-                    _ => next,
-                });
-                owners.extend(owner.map(|owner| (None, owner)));
+        for (id, path) in self.host.groups_of(&reading, &own) {
+            let neighbours = neighbours.as_deref().map_err(Clone::clone);
+            let owner = path.map_or_else(Owner::Unknown, |path| {
+                Owner::of(path, &own, manager, unit, neighbours)
+            });
+            // A UNIX socket may have been replaced during the sweep: no request may wait at another unit's.
+            if !matches!(owners.get(&id), Some(Owner::Foreign(_))) {
+                owners.insert(id, owner);
             }
         }
         Ok(Sockets { reading, owners })

@@ -1,5 +1,6 @@
 //! Everything that a recovery reads of this machine and does to it.
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, SystemTime};
 
@@ -11,7 +12,6 @@ use super::evidence::{self, ProcessEvidence};
 use super::facts::{Context, Group, MainProcess};
 use super::pidfd::PidFd;
 use super::sockets::owners::unix_groups;
-use super::sockets::unix::UnixListener;
 use super::sockets::{Place, Reading};
 use super::systemd::{Systemctl, Unit, missing_path};
 use super::{MainPid, RecoveryRequest, processes, stacks};
@@ -20,6 +20,9 @@ use crate::escape::escape;
 use crate::manifest::{Manifest, RecoveryPlan, Source};
 use crate::privileges::Caller;
 use crate::sweep::{ParkedRequest, UnixPeer};
+
+/// A control group's id, where the kernel shows it, and its path, or why that is unknown.
+pub(super) type GroupPath = (Option<u64>, Result<String, String>);
 
 /// The operations on the machine that a recovery needs, with as little logic as possible, because the simulation
 /// replaces them. Errors are messages.
@@ -41,18 +44,12 @@ pub(super) trait Host {
     fn inspect(&self, process: &Self::Process) -> MainProcess;
     /// A control group with its processes.
     fn group(&self, group: &ControlGroup) -> Result<Group, String>;
-    /// The path of the control group with this id, which is first searched below `own`.
-    fn path_of_group(&self, id: u64, own: &ControlGroup) -> Result<String, String>;
     /// Reads the sockets at which the requests wait: the listeners and, if `connections` is set, the
     /// connections.
     fn read_sockets(&self, connections: bool) -> Result<Reading, String>;
-    /// The control groups of the processes that listen at the UNIX socket: see
-    /// [`unix_groups`].
-    fn unix_groups(
-        &self,
-        own: &ControlGroup,
-        listeners: &[UnixListener],
-    ) -> Vec<Result<String, String>>;
+    /// The paths of the control groups that created these sockets, by their ids; without one over a UNIX socket, those
+    /// of the processes that have listened there, in this order. `own` is the unit's group.
+    fn groups_of(&self, reading: &Reading, own: &ControlGroup) -> Vec<GroupPath>;
     fn parked(&self) -> Vec<ParkedRequest>;
     /// Records what process `main` and then the others of `group` are doing, by `until` at the latest.
     fn processes(&self, main: MainPid, group: &Group, until: Monotonic) -> Vec<ProcessEvidence>;
@@ -141,28 +138,29 @@ impl Host for Machine<'_> {
         Hierarchy::find()?.group(group)
     }
 
-    fn path_of_group(&self, id: u64, own: &ControlGroup) -> Result<String, String> {
-        Hierarchy::find()?.path_of_id(id, own)
-    }
-
     fn read_sockets(&self, connections: bool) -> Result<Reading, String> {
         self.place.read(connections)
     }
 
-    fn unix_groups(
-        &self,
-        own: &ControlGroup,
-        listeners: &[UnixListener],
-    ) -> Vec<Result<String, String>> {
-        let Place::Path(path) = &self.place else {
-            return Vec::new();
-        };
-        let peers = (self.unix_peers)();
-        if peers.is_empty() && self.hung.is_none() {
-            // The probes have not connected yet.
-            return vec![Ok(own.as_str().to_owned())];
+    fn groups_of(&self, reading: &Reading, own: &ControlGroup) -> Vec<GroupPath> {
+        match reading {
+            Reading::Tcp { rows, .. } => {
+                let ids: BTreeSet<u64> = rows.iter().filter_map(|row| row.group).collect();
+                let path = |id| Hierarchy::find()?.path_of_id(id, own);
+                ids.into_iter().map(|id| (Some(id), path(id))).collect()
+            }
+            Reading::Unix {
+                path, listeners, ..
+            } => {
+                let peers = (self.unix_peers)();
+                if peers.is_empty() && self.hung.is_none() {
+                    // The probes have not connected yet.
+                    return vec![(None, Ok(own.as_str().to_owned()))];
+                }
+                let groups = unix_groups(path, own, &peers, listeners);
+                groups.into_iter().map(|path| (None, path)).collect()
+            }
         }
-        unix_groups(path, own, &peers, listeners)
     }
 
     fn parked(&self) -> Vec<ParkedRequest> {

@@ -13,7 +13,7 @@ use super::MainPid;
 use super::cgroup::ControlGroup;
 use super::evidence::ProcessEvidence;
 use super::facts::{Context, Group, MainProcess, Member, Vitals};
-use super::machine::Host;
+use super::machine::{GroupPath, Host};
 use super::proc::Status;
 use super::sockets::Reading;
 use super::sockets::tcp::{TcpSocket, TcpState};
@@ -317,19 +317,11 @@ impl Host for Still {
         self.group.clone()
     }
 
-    fn path_of_group(&self, id: u64, _: &ControlGroup) -> Result<String, String> {
-        let mut groups = self.groups.iter();
-        let found = groups.find(|(_, known)| **known == id);
-        found
-            .map(|(path, _)| path.clone())
-            .ok_or_else(|| "its group no longer exists".to_owned())
-    }
-
     fn read_sockets(&self, connections: bool) -> Result<Reading, String> {
         if let Some(listeners) = &self.unix {
             return Ok(Reading::Unix {
                 at: at(NOW),
-                path: "/run/demo.sock".to_owned(),
+                path: "/run/demo.sock".into(),
                 listeners: listeners.clone(),
             });
         }
@@ -350,8 +342,17 @@ impl Host for Still {
         })
     }
 
-    fn unix_groups(&self, _: &ControlGroup, _: &[UnixListener]) -> Vec<Result<String, String>> {
-        self.unix_groups.clone()
+    fn groups_of(&self, reading: &Reading, _: &ControlGroup) -> Vec<GroupPath> {
+        let path = |id| {
+            let mut groups = self.groups.iter();
+            let found = groups.find(|(_, known)| **known == id);
+            let path = found.map(|(path, _)| path.clone());
+            path.ok_or_else(|| "its group no longer exists".to_owned())
+        };
+        let ids = reading.rows().iter().filter_map(|row| row.group);
+        let tcp = ids.map(|id| (Some(id), path(id)));
+        let unix = self.unix_groups.iter().map(|path| (None, path.clone()));
+        tcp.chain(unix).collect()
     }
 
     fn parked(&self) -> Vec<ParkedRequest> {

@@ -64,8 +64,9 @@ pub(super) fn foreign_listener(context: &Context, facts: &Facts) -> Answer {
     }
     let unknown = Owner::Unknown("no process is known to listen there".to_owned());
     let owner = sockets.owners.get(&None).unwrap_or(&unknown);
-    own(context.unit(), owner, &escape(path), |listen| {
-        without_var(listen) == without_var(path)
+    let path = path.to_string_lossy();
+    own(context.unit(), owner, &escape(&path), |listen| {
+        without_var(listen) == without_var(&path)
     })
 }
 

@@ -524,7 +524,7 @@ fn a_unix_socket_is_judged_by_its_listener_and_its_connections() {
             &[],
             &Reading::Unix {
                 at: at(NOW - 90),
-                path: String::new(),
+                path: "".into(),
                 listeners: fixture.now.unix.clone().unwrap(),
             },
         );
@@ -587,7 +587,7 @@ fn a_unix_socket_is_judged_by_its_listener_and_its_connections() {
     for seconds in [NOW - 55, NOW - 45] {
         let reading = Reading::Unix {
             at: at(seconds),
-            path: String::new(),
+            path: "".into(),
             listeners: full.now.unix.as_ref().unwrap().clone(),
         };
         full.queues.record(&[], &reading);

@@ -8,9 +8,8 @@ use nix::sys::signal::Signal;
 use super::super::cgroup::ControlGroup;
 use super::super::evidence::ProcessEvidence;
 use super::super::facts::{Group, MainProcess, Member};
-use super::super::machine::Host;
+use super::super::machine::{GroupPath, Host};
 use super::super::sockets::Reading;
-use super::super::sockets::unix::UnixListener;
 use super::super::systemd::Unit;
 use super::super::{MainPid, stacks};
 use super::faults::Fault;
@@ -180,21 +179,21 @@ impl Host for Watchdog {
         self.act(|machine| machine.group(self.me))
     }
 
-    fn path_of_group(&self, id: u64, _: &ControlGroup) -> Result<String, String> {
-        path_of(id)
-    }
-
     fn read_sockets(&self, connections: bool) -> Result<Reading, String> {
         self.act(|machine| machine.read_sockets(self.me, connections))
     }
 
-    fn unix_groups(&self, _: &ControlGroup, _: &[UnixListener]) -> Vec<Result<String, String>> {
+    fn groups_of(&self, reading: &Reading, _: &ControlGroup) -> Vec<GroupPath> {
+        if matches!(reading, Reading::Tcp { .. }) {
+            let ids = reading.rows().iter().filter_map(|row| row.group);
+            return ids.map(|id| (Some(id), path_of(id))).collect();
+        }
         self.act(|machine| {
             let foreign = !machine.listener_is_own();
             if foreign {
                 machine.object(self.me, Source::Sockets, &[(true, "foreign listener")]);
             }
-            vec![path_of(machine.listener_group())]
+            vec![(None, path_of(machine.listener_group()))]
         })
     }
 

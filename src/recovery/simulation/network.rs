@@ -249,7 +249,7 @@ impl Network {
             let listeners = (self.listener != 0).then_some(listener);
             return Reading::Unix {
                 at,
-                path: "/run/demo.sock".to_owned(),
+                path: "/run/demo.sock".into(),
                 listeners: listeners.into_iter().collect(),
             };
         }

@@ -38,7 +38,7 @@ pub(crate) enum Reading {
     /// The sockets that listen at the path.
     Unix {
         at: Monotonic,
-        path: String,
+        path: PathBuf,
         listeners: Vec<UnixListener>,
     },
 }
@@ -77,7 +77,7 @@ impl Place {
             Self::Path(path) => {
                 unix::listeners(path, Monotonic::now() + LIMIT).map(|listeners| Reading::Unix {
                     at: Monotonic::now(),
-                    path: path.display().to_string(),
+                    path: path.clone(),
                     listeners,
                 })
             }

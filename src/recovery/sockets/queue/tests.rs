@@ -196,7 +196,7 @@ fn unix_moves(steps: &[(u64, &[u32])]) -> bool {
         };
         let reading = Reading::Unix {
             at: moment(*millis),
-            path: String::new(),
+            path: "".into(),
             listeners: vec![listener],
         };
         history.record(&[], &reading);
@@ -244,7 +244,7 @@ fn a_unix_socket_that_is_replaced_does_not_move() {
         });
         let reading = Reading::Unix {
             at: moment(millis),
-            path: String::new(),
+            path: "".into(),
             listeners: listeners.collect(),
         };
         history.record(&[], &reading);
