@@ -4,6 +4,7 @@
 mod summary;
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::iter;
@@ -30,7 +31,7 @@ const SAMPLE: Duration = Duration::from_millis(100);
 const THREADS: usize = 512;
 
 /// Why there is no value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Unread {
     /// This user may not read it.
     NotPermitted,
@@ -267,32 +268,27 @@ fn threads(pid: u32, until: Monotonic) -> Result<Vec<ThreadGroup>, Unread> {
     let trusted = has_capability(CAP_SYS_PTRACE) == Some(true)
         || fs::read_dir(format!("/proc/{pid}/fd")).is_ok();
     let tasks = fs::read_dir(format!("/proc/{pid}/task"))?;
-    let mut groups: Vec<ThreadGroup> = Vec::new();
-    for task in tasks.flatten().take(THREADS) {
-        if until.has_passed() {
-            break;
-        }
+    let mut counts: BTreeMap<_, usize> = BTreeMap::new();
+    let tasks = tasks.flatten().take(THREADS);
+    for task in tasks.take_while(|_| !until.has_passed()) {
         let task = format!("{pid}/task/{}", task.file_name().display());
         let Ok(stat) = stat(&task) else {
             continue;
         };
-        let state = stat.state;
         let wait_channel = match read(&task, "wchan") {
             Ok(place) if !trusted && place == "0" => Err(Unread::NotPermitted),
             place => place.map_err(Unread::from),
         };
-        let like =
-            |group: &&mut ThreadGroup| (group.state, &group.wait_channel) == (state, &wait_channel);
-        if let Some(group) = groups.iter_mut().find(like) {
-            group.count += 1;
-        } else {
-            groups.push(ThreadGroup {
-                state,
-                wait_channel,
-                count: 1,
-            });
-        }
+        *counts.entry((stat.state, wait_channel)).or_default() += 1;
     }
+    let groups = counts
+        .into_iter()
+        .map(|((state, wait_channel), count)| ThreadGroup {
+            state,
+            wait_channel,
+            count,
+        });
+    let mut groups: Vec<_> = groups.collect();
     groups.sort_by_key(|group| Reverse(group.count));
     Some(groups)
         .filter(|groups| !groups.is_empty())

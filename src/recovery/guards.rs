@@ -14,9 +14,6 @@ pub struct Guard(&'static str);
 
 impl Guard {
     pub(super) const GONE: Self = Self("gone");
-    /// The main process, or its last reload, is younger than the minimal uptime.
-    #[cfg(test)]
-    pub(crate) const TOO_YOUNG: Self = Self("too_young");
     pub(super) const ANSWERED: Self = Self("answered");
     const BUSY: Self = Self("busy");
     pub(super) const STARVED: Self = Self("starved");
@@ -59,7 +56,7 @@ pub(crate) fn refuse(why: String) -> Answer {
 }
 
 /// Refuses if there is a reason.
-fn refuse_for(reason: Option<String>) -> Answer {
+pub(crate) fn refuse_for(reason: Option<String>) -> Answer {
     reason.map_or(Ok(()), refuse)
 }
 
@@ -104,14 +101,13 @@ pub(super) type Refusal = (Guard, String);
 /// Whether the process may be signalled, or the refusal of the first guard that does not pass.
 pub(super) fn judge(context: &Context, facts: &Facts) -> Result<(), Refusal> {
     for (name, _, check) in TABLE {
-        match check(context, facts) {
-            Ok(()) => {}
-            Err(Objection::Refuses(why)) => return Err((Guard(name), why)),
-            Err(Objection::Unreadable(why)) => {
+        check(context, facts).map_err(|objection| match objection {
+            Objection::Refuses(why) => (Guard(name), why),
+            Objection::Unreadable(why) => {
                 let why = format!("{why}; without this a kill is not safe");
-                return Err((Guard::UNREADABLE, why));
+                (Guard::UNREADABLE, why)
             }
-        }
+        })?;
     }
     Ok(())
 }

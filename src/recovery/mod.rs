@@ -4,7 +4,6 @@
 mod cgroup;
 mod evidence;
 mod facts;
-mod gatherer;
 mod guards;
 mod machine;
 mod pidfd;
@@ -194,12 +193,11 @@ impl UnitReport {
     /// The state of the unit called `name`; none if systemd does not say it.
     fn of(name: &str, unit: &Unit, host: &impl Host) -> Option<Self> {
         let since = unit.moment("StateChangeTimestampMonotonic").ok();
-        let ago = since.map(|since| host.now().since(since));
         Some(Self {
             name: name.to_owned(),
             active_state: unit.text("ActiveState").ok()?.to_owned(),
             sub_state: unit.text("SubState").ok()?.to_owned(),
-            since: ago.and_then(|ago| host.wall_clock().checked_sub(ago)),
+            since: since.and_then(|at| host.wall_clock().checked_sub(host.now().since(at))),
             restarts: unit
                 .value("NRestarts")
                 .and_then(|number| number.parse().ok()),

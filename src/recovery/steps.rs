@@ -9,8 +9,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
-use super::facts::{Context, Facts};
-use super::gatherer::{Gatherer, Held};
+use super::facts::{Context, Facts, Gatherer, Held};
 use super::guards::{self, Guard, Refusal};
 use super::machine::Host;
 use super::sockets::queue::QueueHistory;
@@ -85,8 +84,7 @@ impl<H: Host> Run<'_, H> {
     /// Makes two observations, with the evidence between them.
     fn observe_twice(&mut self) -> Step<Target<H::Process>> {
         let (first, held) = self.gatherer.observe().map_err(Outcome::Failed)?;
-        let pid = first.unit.main_pid().unwrap_or(0);
-        self.recovery.pid = (pid != 0).then_some(pid);
+        self.recovery.pid = first.unit.main_pid().ok().filter(|pid| *pid != 0);
         self.recovery.unit_report = UnitReport::of(self.context.unit(), &first.unit, self.host);
         guards::judge(self.context, &first).map_err(refused)?;
         let (Some(main), Ok(group)) = (held, &first.group) else {

@@ -11,8 +11,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
-use super::facts::{Context, Facts, MainProcess};
-use super::gatherer::Gatherer;
+use super::facts::{Context, Facts, Gatherer, MainProcess};
 use super::machine::{Host, Machine};
 use super::sockets::queue::QueueHistory;
 use super::systemd::{Systemctl, Unit, systemctl};

@@ -287,7 +287,9 @@ pub(super) fn active() -> UnitReport {
 pub(super) fn refused() -> Recovery {
     Recovery {
         outcome: recovery::Outcome::Refused(
-            Guard::TOO_YOUNG,
+            Guard::all()
+                .find(|guard| guard.name() == "too_young")
+                .unwrap(),
             "the main process is 30 s old, less than min_uptime_seconds (120)".to_owned(),
         ),
         evidence: None,

@@ -1,5 +1,7 @@
 //! The evidence on one line, for people.
 
+use std::collections::BTreeMap;
+
 use super::{Evidence, Listener, ParkedCounts, ProcessEvidence, ThreadGroup};
 use crate::escape::escape;
 
@@ -21,23 +23,20 @@ impl Evidence {
     /// The processes beside the main one; those with the same summary are grouped.
     fn others(&self) -> Vec<String> {
         const SHOWN: usize = 3;
-        let mut alike: Vec<(String, u32, usize)> = Vec::new();
+        let mut alike: BTreeMap<String, Vec<u32>> = BTreeMap::new();
         for process in self.processes.iter().skip(1) {
-            let Some(summary) = process.summary() else {
-                continue;
-            };
-            match alike.iter_mut().find(|(known, ..)| *known == summary) {
-                Some((.., more)) => *more += 1,
-                None => alike.push((summary, process.pid, 0)),
+            if let Some(summary) = process.summary() {
+                alike.entry(summary).or_default().push(process.pid);
             }
         }
-        let shown = alike.iter().take(SHOWN);
-        let mut lines: Vec<_> = shown
-            .map(|(summary, pid, more)| match more {
+        let line = |(summary, pids): (&String, &Vec<u32>)| {
+            let (pid, others) = pids.split_first()?;
+            Some(match others.len() {
                 0 => format!("process {pid}: {summary}"),
-                _ => format!("process {pid}: {summary} (and {more} more alike)"),
+                more => format!("process {pid}: {summary} (and {more} more alike)"),
             })
-            .collect();
+        };
+        let mut lines: Vec<_> = alike.iter().take(SHOWN).filter_map(line).collect();
         if alike.len() > SHOWN {
             lines.push("…".to_owned());
         }

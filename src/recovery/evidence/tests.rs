@@ -1,4 +1,4 @@
-use super::super::gatherer::Gatherer;
+use super::super::facts::Gatherer;
 use super::super::samples::{
     GROUP, Still, accepted, connection, context, in_group, in_state, listener as row, member,
     parked, with_queue,

@@ -1,8 +1,8 @@
 use std::time::Duration;
 
 use super::super::facts::CpuTimes;
+use super::super::facts::Gatherer;
 use super::super::facts::MainProcess;
-use super::super::gatherer::Gatherer;
 use super::super::samples::{
     GROUP, NOW, OWN_PATH, Still, at, connection, context, in_group, in_state, listener, member,
     parked, unit, vitals, with_queue,

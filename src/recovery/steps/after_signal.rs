@@ -128,10 +128,8 @@ impl<H: Host> Run<'_, H> {
     /// The main process that replaced the killed one. Only the invocation distinguishes the two: the new
     /// process may have the old PID.
     fn successor(&self, old: &Unit, new: &Unit) -> Option<MainPid> {
-        let (Ok(was), Ok(is), Ok(pid)) = (old.invocation(), new.invocation(), new.main_pid())
-        else {
-            return None;
-        };
+        let (was, is) = (old.invocation().ok()?, new.invocation().ok()?);
+        let pid = new.main_pid().ok()?;
         MainPid::new(pid, self.context.own_pid).filter(|_| was != is)
     }
 

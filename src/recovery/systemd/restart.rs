@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::super::guards::{Answer, refuse};
+use super::super::guards::{Answer, refuse, refuse_for};
 use super::dependencies;
 use super::systemctl::systemctl;
 use super::unit::{Property, Unit, ignores_failure, span};
@@ -46,13 +46,10 @@ impl RestartFacts<'_> {
         }
         dependencies::no_restart(self)?;
         self.start_limit()?;
-        let Some(what) = self.missing else {
-            return Ok(());
-        };
-        refuse(format!(
-            "systemd could not restart {}: {what}; restore it, or correct the unit",
-            self.plan.unit
-        ))
+        let unit = &self.plan.unit;
+        refuse_for(self.missing.map(|what| {
+            format!("systemd could not restart {unit}: {what}; restore it, or correct the unit")
+        }))
     }
 
     /// What a kill takes along, or what nobody can foresee, although systemd restarts the unit.
