@@ -166,16 +166,16 @@ pub(super) struct Held<P> {
     pub(super) process: P,
 }
 
-/// The first observation, and the main process, if there is one that may be signalled.
-type First<P> = (Facts, Option<Held<P>>);
-
 /// Gathers facts about one unit, several times during a recovery.
-pub(super) struct Gatherer<'a, H> {
+pub(super) struct Gatherer<'a, H: Host> {
     context: &'a Context,
     host: &'a H,
     queues: QueueHistory,
     /// The units that decide what a kill sets off, asked for once.
     neighbours: Option<Result<Rc<[Unit]>, String>>,
+    /// The main process of the first observation, if there was one that may be signalled.
+    pub(super) main: Option<Rc<Held<H::Process>>>,
+    first: Option<Rc<Facts>>,
 }
 
 impl<'a, H: Host> Gatherer<'a, H> {
@@ -186,66 +186,29 @@ impl<'a, H: Host> Gatherer<'a, H> {
             host,
             queues,
             neighbours: None,
+            main: None,
+            first: None,
         }
     }
 
-    /// Makes the first observation. The error says that systemd did not say anything about the unit, or that the pidfd
-    /// cannot be opened.
-    pub(super) fn observe(&mut self) -> Result<First<H::Process>, String> {
-        let (context, host) = (self.context, self.host);
-        let mut held = None;
-        let facts = self.gather(None, |unit| {
-            let pid = *unit.main_pid().as_ref().unwrap_or(&0);
-            let Some(pid) = MainPid::new(pid, context.own_pid) else {
-                return Ok(MainProcess::None);
-            };
-            // Opened before the second observation. The PID can be reused, the descriptor keeps its process:
-            // if the PID is still the unit's main PID then, the descriptor's process is the main process.
-            match host.open(pid) {
-                Ok(process) => {
-                    let seen = host.inspect(&process);
-                    held = Some(Held { pid, process });
-                    Ok(seen)
-                }
-                Err(Errno::ESRCH) => Ok(MainProcess::Gone("no process has this PID any more")),
-                Err(error) => Err(format!(
-                    "process {}: cannot open a pidfd (pidfd_open(2) is missing or forbidden): {error}",
-                    pid.get()
-                )),
-            }
-        })?;
-        Ok((facts, held))
-    }
-
-    /// Makes a further observation, after the `last` one, of the process that the first one opened.
-    pub(super) fn observe_again(
-        &mut self,
-        held: &H::Process,
-        last: &Rc<Facts>,
-    ) -> Result<Facts, String> {
-        let host = self.host;
-        let first = last.earlier.as_ref().unwrap_or(last);
-        self.gather(Some(Rc::clone(first)), |_| Ok(host.inspect(held)))
-    }
-
-    /// Asks systemd first, and reads what changes fastest last.
-    fn gather(
-        &mut self,
-        earlier: Option<Rc<Facts>>,
-        inspect: impl FnOnce(&Unit) -> Result<MainProcess, String>,
-    ) -> Result<Facts, String> {
+    /// Makes an observation: asks systemd first, and reads what changes fastest last. The first one opens the main
+    /// process. The error says that systemd did not say anything about the unit, or that the pidfd cannot be opened.
+    pub(super) fn observe(&mut self) -> Result<Rc<Facts>, String> {
         let host = self.host;
         let at = host.now();
         let unit = host.show(self.context.unit())?;
         let shown = host.now();
-        let process = inspect(&unit)?;
+        let process = match &self.main {
+            Some(main) => host.inspect(&main.process),
+            None => self.open(&unit)?,
+        };
         let neighbours = self
             .neighbours
             .get_or_insert_with(|| host.neighbours(&unit).map(Rc::from))
             .clone();
         let group = unit.control_group().and_then(|group| host.group(&group));
         let sockets = self.sockets(&unit, &process, &neighbours);
-        Ok(Facts {
+        let facts = Rc::new(Facts {
             at,
             shown,
             missing: host.missing_path(&unit),
@@ -256,8 +219,31 @@ impl<'a, H: Host> Gatherer<'a, H> {
             sockets,
             queues: self.queues.clone(),
             parked: host.parked(),
-            earlier,
-        })
+            earlier: self.first.clone(),
+        });
+        self.first.get_or_insert_with(|| Rc::clone(&facts));
+        Ok(facts)
+    }
+
+    fn open(&mut self, unit: &Unit) -> Result<MainProcess, String> {
+        let pid = MainPid::new(unit.main_pid().unwrap_or(0), self.context.own_pid);
+        let Some(pid) = pid.filter(|_| self.first.is_none()) else {
+            return Ok(MainProcess::None);
+        };
+        // Opened before the second observation. The PID can be reused, the descriptor keeps its process:
+        // if the PID is still the unit's main PID then, the descriptor's process is the main process.
+        match self.host.open(pid) {
+            Ok(process) => {
+                let seen = self.host.inspect(&process);
+                self.main = Some(Rc::new(Held { pid, process }));
+                Ok(seen)
+            }
+            Err(Errno::ESRCH) => Ok(MainProcess::Gone("no process has this PID any more")),
+            Err(error) => Err(format!(
+                "process {}: cannot open a pidfd (pidfd_open(2) is missing or forbidden): {error}",
+                pid.get()
+            )),
+        }
     }
 
     fn sockets(

@@ -43,7 +43,7 @@ pub(super) fn run<H: Host>(context: &Context, host: &H, queues: QueueHistory) ->
     }
 }
 
-struct Run<'a, H> {
+struct Run<'a, H: Host> {
     context: &'a Context,
     host: &'a H,
     gatherer: Gatherer<'a, H>,
@@ -53,7 +53,7 @@ struct Run<'a, H> {
 
 /// A process to signal, unless a further observation finds a reason not to.
 struct Target<P> {
-    main: Held<P>,
+    main: Rc<Held<P>>,
     /// The last observation.
     latest: Rc<Facts>,
 }
@@ -83,11 +83,11 @@ impl<H: Host> Run<'_, H> {
 
     /// Makes two observations, with the evidence between them.
     fn observe_twice(&mut self) -> Step<Target<H::Process>> {
-        let (first, held) = self.gatherer.observe().map_err(Outcome::Failed)?;
+        let first = self.gatherer.observe().map_err(Outcome::Failed)?;
         self.recovery.pid = first.unit.main_pid().ok().filter(|pid| *pid != 0);
         self.recovery.unit_report = UnitReport::of(self.context.unit(), &first.unit, self.host);
         guards::judge(self.context, &first).map_err(refused)?;
-        let (Some(main), Ok(group)) = (held, &first.group) else {
+        let (Some(main), Ok(group)) = (self.gatherer.main.clone(), &first.group) else {
             // The guards refuse any observation that lacks one of the two.
             let why = "the main process cannot be opened".to_owned();
             return Err(Outcome::Refused(Guard::UNREADABLE, why));
@@ -95,18 +95,14 @@ impl<H: Host> Run<'_, H> {
         let until = self.host.now() + EVIDENCE_TIME;
         let processes = self.host.processes(main.pid, group, until);
         self.recovery.evidence = Some(Evidence::new(processes, self.context, &first));
-        let mut target = Target {
-            main,
-            latest: Rc::new(first),
-        };
+        let latest = first;
+        let mut target = Target { main, latest };
         self.observe_again(&mut target)?;
         Ok(target)
     }
 
     fn observe_again(&mut self, target: &mut Target<H::Process>) -> Step<()> {
-        let process = &target.main.process;
-        let facts = self.gatherer.observe_again(process, &target.latest);
-        target.latest = Rc::new(facts.map_err(Outcome::Failed)?);
+        target.latest = self.gatherer.observe().map_err(Outcome::Failed)?;
         guards::judge(self.context, &target.latest).map_err(refused)
     }
 

@@ -125,19 +125,19 @@ impl PendingWarnings {
 fn about_backend<H: Host>(context: &Context, host: &H) -> Findings {
     let unit = context.unit();
     let mut gatherer = Gatherer::new(context, host, QueueHistory::default());
-    let (facts, held) = match gatherer.observe() {
-        Ok(observation) => observation,
+    let facts = match gatherer.observe() {
+        Ok(facts) => facts,
         Err(why) => return vec![format!("recovery of {unit} would fail: {why}")].into(),
     };
     let mut warnings = Vec::from_iter(stale(unit, context.plan.scope, &facts.unit));
     for why in guards::lasting_refusals(context, &facts) {
         warnings.push(format!("recovery of {unit} would be refused: {why}"));
     }
-    if let Some(held) = held
-        && let Err(why) = host.signal(&held.process, None)
+    if let Some(main) = gatherer.main
+        && let Err(why) = host.signal(&main.process, None)
         && why != Errno::ESRCH
     {
-        let why = steps::not_permitted(held.pid.get(), why);
+        let why = steps::not_permitted(main.pid.get(), why);
         warnings.push(format!("recovery of {unit} would fail: {why}"));
     }
     warnings.extend(no_stacks(context, &facts));

@@ -82,7 +82,7 @@ fn parked_requests_are_counted_by_how_far_they_got() {
         .extend([parked(50_001), parked(50_002), pending]);
     let context = context();
     let mut gatherer = Gatherer::new(&context, &machine, QueueHistory::default());
-    let (facts, _) = gatherer.observe().unwrap();
+    let facts = gatherer.observe().unwrap();
     let evidence = Evidence::new(Vec::new(), &context, &facts);
     let counts = ParkedCounts {
         accepted: Some(1),

@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use nix::errno::Errno;
+
 use super::super::facts::CpuTimes;
 use super::super::facts::Gatherer;
 use super::super::facts::MainProcess;
@@ -71,10 +73,10 @@ impl Fixture {
     fn facts(&self) -> Facts {
         let queues = self.queues.clone();
         let mut gatherer = Gatherer::new(&self.context, &self.first, queues.clone());
-        let (first, _) = gatherer.observe().unwrap();
+        let first = gatherer.observe().unwrap();
         let mut gatherer = Gatherer::new(&self.context, &self.now, queues);
-        let (mut now, _) = gatherer.observe().unwrap();
-        now.earlier = Some(first.into());
+        let mut now = Facts::clone(&gatherer.observe().unwrap());
+        now.earlier = Some(first);
         now
     }
 
@@ -103,6 +105,29 @@ fn with(changes: &'static [(&str, &str)]) -> Fixture {
 #[test]
 fn a_plain_hang_passes_every_guard() {
     Fixture::hung().passes();
+}
+
+#[test]
+fn a_process_that_is_gone_at_the_signal_refuses_and_one_that_may_not_be_signalled_fails() {
+    let outcome = |error| {
+        let machine = Still {
+            may_signal: Err(error),
+            ..Still::hung()
+        };
+        let context = Context {
+            dry_run: true,
+            ..context()
+        };
+        super::super::steps::run(&context, &machine, one_reading()).outcome
+    };
+    assert_eq!(outcome(Errno::ESRCH).guard(), Some(Guard::GONE));
+    let denied = outcome(Errno::EPERM);
+    assert_eq!(denied.name(), "failed");
+    let why = denied.detail().unwrap();
+    assert!(
+        why.starts_with("process 4711 cannot be signalled: EPERM"),
+        "{why}"
+    );
 }
 
 #[test]
@@ -533,6 +558,11 @@ fn a_unix_socket_is_judged_by_its_listener_and_its_connections() {
     unix(Ok(OWN_PATH)).passes();
     unix(Ok("/nginx.service")).refuses("foreign_listener", "nginx");
     unix(Err("why".to_owned())).refuses("unreadable", "/run/demo.sock is unknown: why");
+    let mut nobody = unix(Ok(OWN_PATH));
+    for machine in [&mut nobody.first, &mut nobody.now] {
+        machine.unix_groups.clear();
+    }
+    nobody.refuses("unreadable", "no process is known to listen there");
     let mut ended = unix(Ok(OWN_PATH));
     ended.now.parked[0].state = ParkedState::Ended;
     ended.refuses("not_reached", "");
@@ -662,7 +692,7 @@ fn lasting_refusals_are_those_that_a_healthy_backend_shows() {
             ..context()
         };
         let mut gatherer = Gatherer::new(&context, &machine, QueueHistory::default());
-        let (facts, _) = gatherer.observe().unwrap();
+        let facts = gatherer.observe().unwrap();
         lasting_refusals(&context, &facts)
     };
     assert_eq!(refusals(&|_| {}), [""; 0]);
