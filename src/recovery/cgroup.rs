@@ -11,7 +11,7 @@ use std::time::Duration;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 
 use super::facts::{CpuTimes, Group};
-use super::processes;
+use super::proc;
 use crate::clock::Monotonic;
 
 /// Where systemd mounts cgroup2: on a unified, and on a hybrid hierarchy.
@@ -91,7 +91,7 @@ impl Hierarchy {
             }
         }
         Ok(Group {
-            members: processes::members(pids, until)?,
+            members: proc::members(pids, until)?,
             frozen,
             cpu: cpu_times(&top),
         })

@@ -14,7 +14,7 @@ use nix::sys::signal::Signal;
 use serde::{Serialize, Serializer};
 
 use super::facts::{Context, Facts, Group, Sockets};
-use super::processes::{read, stat, status};
+use super::proc::{read, stat, status};
 use super::sockets::Reading;
 use super::sockets::owners::Owner;
 use super::sockets::tcp::{listeners, server_sides};

@@ -6,6 +6,7 @@ mod unit;
 
 pub(super) use self::sockets::late_sign;
 
+use super::Outcome;
 use super::facts::{Context, Facts};
 
 /// Why a hung backend is left alone; its fixed name in reports.
@@ -95,17 +96,14 @@ const TABLE: &[Row] = &[
     }),
 ];
 
-/// A guard's refusal: its name and its message.
-pub(super) type Refusal = (Guard, String);
-
 /// Whether the process may be signalled, or the refusal of the first guard that does not pass.
-pub(super) fn judge(context: &Context, facts: &Facts) -> Result<(), Refusal> {
+pub(super) fn judge(context: &Context, facts: &Facts) -> Result<(), Outcome> {
     for (name, _, check) in TABLE {
         check(context, facts).map_err(|objection| match objection {
-            Objection::Refuses(why) => (Guard(name), why),
+            Objection::Refuses(why) => Outcome::Refused(Guard(name), why),
             Objection::Unreadable(why) => {
                 let why = format!("{why}; without this a kill is not safe");
-                (Guard::UNREADABLE, why)
+                Outcome::Refused(Guard::UNREADABLE, why)
             }
         })?;
     }

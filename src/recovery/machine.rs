@@ -14,10 +14,10 @@ use super::pidfd::PidFd;
 use super::sockets::owners::unix_groups;
 use super::sockets::{Place, Reading};
 use super::systemd::{Systemctl, Unit, missing_path};
-use super::{MainPid, RecoveryRequest, processes, stacks};
+use super::{MainPid, RecoveryRequest, proc, stacks};
 use crate::clock::Monotonic;
 use crate::escape::escape;
-use crate::manifest::{Manifest, RecoveryPlan, Source};
+use crate::manifest::{RecoveryPlan, Source};
 use crate::privileges::Caller;
 use crate::sweep::{ParkedRequest, UnixPeer};
 
@@ -69,29 +69,13 @@ pub(super) trait Host {
 
 /// This machine.
 pub(super) struct Machine<'a> {
-    systemctl: Systemctl,
-    place: Place,
-    unix_peers: Box<dyn Fn() -> Vec<UnixPeer> + Send + 'a>,
+    pub(super) systemctl: Systemctl,
+    /// Where the backend listens.
+    pub(super) place: Place,
+    /// Lists the peers of the probes' connections to its UNIX socket.
+    pub(super) unix_peers: Box<dyn Fn() -> Vec<UnixPeer> + Send + 'a>,
     /// The recovery, if the backend hangs.
-    hung: Option<&'a RecoveryRequest<'a>>,
-}
-
-impl<'a> Machine<'a> {
-    /// The machine for the backend of `manifest`. `unix_peers` lists the peers of the probes' connections to its
-    /// UNIX socket.
-    pub(super) fn new(
-        manifest: &Manifest,
-        systemctl: Systemctl,
-        unix_peers: impl Fn() -> Vec<UnixPeer> + Send + 'a,
-        hung: Option<&'a RecoveryRequest<'a>>,
-    ) -> Self {
-        Self {
-            systemctl,
-            place: Place::of(manifest),
-            unix_peers: Box::new(unix_peers),
-            hung,
-        }
-    }
+    pub(super) hung: Option<&'a RecoveryRequest<'a>>,
 }
 
 impl Host for Machine<'_> {
@@ -126,7 +110,7 @@ impl Host for Machine<'_> {
     }
 
     fn inspect(&self, process: &PidFd) -> MainProcess {
-        let vitals = processes::vitals(process.pid());
+        let vitals = proc::vitals(process.pid());
         // Checked last: while the process lives, its PID is not reused, so the facts are its own.
         if process.died_within(Duration::ZERO) {
             return MainProcess::Gone("it has died");

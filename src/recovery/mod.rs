@@ -8,7 +8,6 @@ mod guards;
 mod machine;
 mod pidfd;
 mod proc;
-mod processes;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod properties;
 mod queue_watch;
@@ -34,6 +33,7 @@ use self::facts::Context;
 pub use self::guards::Guard;
 use self::machine::{Host, Machine};
 pub use self::queue_watch::QueueWatch;
+use self::sockets::Place;
 pub use self::stacks::Stacks;
 pub(crate) use self::systemd::systemctl;
 use self::systemd::{Systemctl, Unit};
@@ -100,9 +100,12 @@ pub fn attempt(request: &RecoveryRequest<'_>, permission: Permission) -> Recover
         starved: request.sweep.verdict.starved,
         ..machine::context(plan.clone(), &request.manifest.source, resolved)
     };
-    let systemctl = Systemctl::new(plan.scope, Arc::default());
-    let peers = prober.unix_peers();
-    let machine = Machine::new(request.manifest, systemctl, peers, Some(request));
+    let machine = Machine {
+        systemctl: Systemctl::new(plan.scope, Arc::default()),
+        place: Place::of(request.manifest),
+        unix_peers: Box::new(prober.unix_peers()),
+        hung: Some(request),
+    };
     let queues = request.queues.as_ref().map(QueueWatch::history);
     steps::run(&context, &machine, queues.unwrap_or_default())
 }

@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use super::cgroup::ControlGroup;
 use super::facts::Group;
 use super::pidfd::PidFd;
-use super::processes;
+use super::proc;
 use crate::manifest::{RecoveryPlan, Scope};
 
 /// The pause after each process, for its output, before the next one gets the signal.
@@ -71,7 +71,7 @@ pub(super) fn catches(handled: u64, signal: Signal) -> bool {
 pub(super) fn ask(group: &Group, path: &ControlGroup, signal: Signal) -> Vec<u32> {
     // Read again, because the PID could have been reused before the descriptor was opened.
     let still_catches = |pid| {
-        processes::vitals(pid).is_some_and(|vitals| {
+        proc::vitals(pid).is_some_and(|vitals| {
             catches(vitals.status.handled, signal)
                 && vitals.group.is_some_and(|group| path.contains(&group))
         })

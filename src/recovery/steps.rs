@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
 use super::facts::{Context, Facts, Gatherer, Held};
-use super::guards::{self, Guard, Refusal};
+use super::guards::{self, Guard};
 use super::machine::Host;
 use super::sockets::queue::QueueHistory;
 use super::{Evidence, Outcome, Recovery, Stacks, UnitReport, stacks};
@@ -86,7 +86,7 @@ impl<H: Host> Run<'_, H> {
         let first = self.gatherer.observe().map_err(Outcome::Failed)?;
         self.recovery.pid = first.unit.main_pid().ok().filter(|pid| *pid != 0);
         self.recovery.unit_report = UnitReport::of(self.context.unit(), &first.unit, self.host);
-        guards::judge(self.context, &first).map_err(refused)?;
+        guards::judge(self.context, &first)?;
         let (Some(main), Ok(group)) = (self.gatherer.main.clone(), &first.group) else {
             // The guards refuse any observation that lacks one of the two.
             let why = "the main process cannot be opened".to_owned();
@@ -103,7 +103,7 @@ impl<H: Host> Run<'_, H> {
 
     fn observe_again(&mut self, target: &mut Target<H::Process>) -> Step<()> {
         target.latest = self.gatherer.observe().map_err(Outcome::Failed)?;
-        guards::judge(self.context, &target.latest).map_err(refused)
+        guards::judge(self.context, &target.latest)
     }
 
     fn log_signal(&self, target: &Target<H::Process>) {
@@ -127,7 +127,7 @@ impl<H: Host> Run<'_, H> {
             self.observe_again(target)?;
             observations += 1;
         }
-        guards::late_sign(&self.host.parked()).map_or(Ok(()), |refusal| Err(refused(refusal)))
+        guards::late_sign(&self.host.parked())
     }
 
     /// Asks the unit's processes for their stacks, then makes a third observation. Returns whether that ended
@@ -147,7 +147,7 @@ impl<H: Host> Run<'_, H> {
         let mut died = false;
         while !died && self.host.now() < until {
             died = (self.host).died_within(&target.main.process, Duration::from_millis(50));
-            if guards::late_sign(&self.host.parked()).is_some() {
+            if guards::late_sign(&self.host.parked()).is_err() {
                 break;
             }
         }
@@ -190,8 +190,4 @@ pub(super) fn not_permitted(pid: u32, why: Errno) -> String {
     format!(
         "process {pid} cannot be signalled: {why}; run as root, as the backend's own user, or with CAP_KILL (and without PrivateUsers=)"
     )
-}
-
-fn refused((guard, why): Refusal) -> Outcome {
-    Outcome::Refused(guard, why)
 }

@@ -13,6 +13,7 @@ use nix::sys::signal::Signal;
 
 use super::facts::{Context, Facts, Gatherer, MainProcess};
 use super::machine::{Host, Machine};
+use super::sockets::Place;
 use super::sockets::queue::QueueHistory;
 use super::systemd::{Systemctl, Unit, systemctl};
 use super::{UnitReport, guards, machine, stacks, steps};
@@ -66,7 +67,12 @@ pub fn start(manifest: &Manifest, prober: &Prober<'_>) -> PendingWarnings {
     let cancelled = Arc::clone(&pending.cancelled);
     let ask = move |scope| Systemctl::new(scope, Arc::clone(&cancelled));
     let backend = plan.map(|plan| {
-        let machine = Machine::new(manifest, ask(plan.scope), prober.unix_peers(), None);
+        let machine = Machine {
+            systemctl: ask(plan.scope),
+            place: Place::of(manifest),
+            unix_peers: Box::new(prober.unix_peers()),
+            hung: None,
+        };
         (plan, machine)
     });
     let (source, over_tcp) = (manifest.source.clone(), manifest.unix_socket.is_none());

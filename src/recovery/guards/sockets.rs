@@ -4,11 +4,12 @@
 use std::fmt::Display;
 use std::net::SocketAddr;
 
+use super::super::Outcome;
 use super::super::facts::{Context, CpuTimes, Facts, Sockets};
 use super::super::sockets::Reading;
 use super::super::sockets::owners::Owner;
 use super::super::sockets::tcp::{TcpSocket, canonical, listeners, server_side, server_sides};
-use super::{Answer, Guard, Objection, Refusal, refuse, refuse_for};
+use super::{Answer, Guard, Objection, refuse, refuse_for};
 use crate::escape::escape;
 use crate::sweep::{ParkedRequest, ParkedState, Reach};
 
@@ -38,10 +39,13 @@ fn late_answer(parked: &[ParkedRequest]) -> Option<String> {
     ))
 }
 
-/// Whether the parked requests alone show that the backend goes on: the refusal.
-pub(crate) fn late_sign(parked: &[ParkedRequest]) -> Option<Refusal> {
-    let answer = late_answer(parked).map(|why| (Guard::ANSWERED, why));
-    answer.or_else(|| connected_late(parked).then(|| (Guard::BUSY, MOVES.to_owned())))
+/// Refuses if the parked requests alone show that the backend goes on.
+pub(crate) fn late_sign(parked: &[ParkedRequest]) -> Result<(), Outcome> {
+    match late_answer(parked) {
+        Some(why) => Err(Outcome::Refused(Guard::ANSWERED, why)),
+        None if connected_late(parked) => Err(Outcome::Refused(Guard::BUSY, MOVES.to_owned())),
+        None => Ok(()),
+    }
 }
 
 /// Whether a connect that was pending has succeeded: there was no place in the accept queue, and now there is.

@@ -81,8 +81,9 @@ impl Fixture {
     }
 
     fn refusal(&self) -> Option<(&'static str, String)> {
-        let refusal = judge(&self.context, &self.facts()).err();
-        refusal.map(|(guard, why)| (guard.name(), why))
+        let refusal = judge(&self.context, &self.facts()).err()?;
+        let guard = refusal.guard().unwrap();
+        Some((guard.name(), refusal.detail().unwrap().to_owned()))
     }
 
     #[track_caller]

@@ -17,18 +17,21 @@ pub fn proc_property(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     // Whatever is read survives a round trip in the kernel's format, except a number beyond the
     // kernel's range, which saturates.
-    if let Some(read) = proc::stat(&text)
+    if let Some(read) = proc::parse_stat(&text)
         && read.started < Duration::from_secs(1 << 50)
     {
         assert_eq!(
-            proc::stat(&stat_as_linux(&read, read.ticks, &[])),
+            proc::parse_stat(&stat_as_linux(&read, read.ticks, &[])),
             Some(read)
         );
     }
-    if let Some(read) = proc::status(&text)
+    if let Some(read) = proc::parse_status(&text)
         && read.resident != Some(u64::MAX)
     {
-        assert_eq!(proc::status(&status_as_linux("", &read, 0)), Some(read));
+        assert_eq!(
+            proc::parse_status(&status_as_linux("", &read, 0)),
+            Some(read)
+        );
     }
     stat_survives_a_round_trip(&text, &mut Choices(data.iter()));
     status_survives_a_round_trip(&text, &mut Choices(data.iter()));
@@ -65,14 +68,14 @@ fn stat_survives_a_round_trip(name: &str, choices: &mut Choices<'_>) {
     } else {
         stat_as_linux(&stat, u64::MAX, &more)
     };
-    assert_eq!(proc::stat(&text), Some(stat), "{text}");
+    assert_eq!(proc::parse_stat(&text), Some(stat), "{text}");
     // Truncated before the start time, it gives nothing rather than something else.
     let fields = text.len() - text.rfind(')').unwrap_or(0);
     let tail = &text[text.len() - fields..];
     let ends: Vec<usize> = tail.match_indices(' ').map(|(at, _)| at).collect();
     if let Some(end) = ends.get(choices.below(20)) {
         let cut = &text[..text.len() - fields + end];
-        assert_eq!(proc::stat(cut), None, "{cut}");
+        assert_eq!(proc::parse_stat(cut), None, "{cut}");
     }
 }
 
@@ -104,7 +107,7 @@ fn status_survives_a_round_trip(name: &str, choices: &mut Choices<'_>) {
     };
     let name = name.replace('\n', "\\n");
     let text = status_as_linux(&name, &status, choices.number());
-    assert_eq!(proc::status(&text), Some(status), "{text}");
+    assert_eq!(proc::parse_status(&text), Some(status), "{text}");
     for needed in [
         "State:",
         "PPid:",
@@ -115,7 +118,7 @@ fn status_survives_a_round_trip(name: &str, choices: &mut Choices<'_>) {
         "SigCgt:",
     ] {
         let left = text.replace(&format!("\n{needed}"), "\nElse:");
-        assert_eq!(proc::status(&left), None, "without {needed}");
+        assert_eq!(proc::parse_status(&left), None, "without {needed}");
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::super::cgroup::{ControlGroup, Hierarchy};
 use super::super::systemd::Unit;
-use super::super::{pidfd, processes};
+use super::super::{pidfd, proc};
 use super::unix::UnixListener;
 use crate::sweep::UnixPeer;
 
@@ -82,7 +82,7 @@ fn group_of(path: &Path, peer: &UnixPeer) -> Result<String, String> {
     if pid == 0 {
         return Err(hidden());
     }
-    let vitals = processes::vitals(pid);
+    let vitals = proc::vitals(pid);
     let same = match &peer.pidfd {
         Some(process) => !pidfd::died_within(process, Duration::ZERO),
         None => vitals
