@@ -252,9 +252,7 @@ impl<'a, H: Host> Gatherer<'a, H> {
         process: &MainProcess,
         neighbours: &Result<Rc<[Unit]>, String>,
     ) -> Result<Sockets, String> {
-        // The connections of a backend that is not known to hang do not matter.
-        let connections = self.context.hung_since.is_some();
-        let reading = self.host.read_sockets(connections)?;
+        let reading = self.host.read_sockets()?;
         self.queues.record(&self.context.addresses, &reading);
         let own = unit.control_group()?;
         // The parent is the service manager; if it is not, a guard refuses. Without a process to ask, that of the

@@ -44,9 +44,9 @@ pub(super) trait Host {
     fn inspect(&self, process: &Self::Process) -> MainProcess;
     /// A control group with its processes.
     fn group(&self, group: &ControlGroup) -> Result<Group, String>;
-    /// Reads the sockets at which the requests wait: the listeners and, if `connections` is set, the
-    /// connections.
-    fn read_sockets(&self, connections: bool) -> Result<Reading, String>;
+    /// Reads the sockets at which the requests wait: the listeners and, if the backend hangs, the connections, which
+    /// otherwise do not matter.
+    fn read_sockets(&self) -> Result<Reading, String>;
     /// The paths of the control groups that created these sockets, by their ids; without one over a UNIX socket, those
     /// of the processes that have listened there, in this order. `own` is the unit's group.
     fn groups_of(&self, reading: &Reading, own: &ControlGroup) -> Vec<GroupPath>;
@@ -122,8 +122,8 @@ impl Host for Machine<'_> {
         Hierarchy::find()?.group(group)
     }
 
-    fn read_sockets(&self, connections: bool) -> Result<Reading, String> {
-        self.place.read(connections)
+    fn read_sockets(&self) -> Result<Reading, String> {
+        self.place.read(self.hung.is_some())
     }
 
     fn groups_of(&self, reading: &Reading, own: &ControlGroup) -> Vec<GroupPath> {

@@ -317,7 +317,7 @@ impl Host for Still {
         self.group.clone()
     }
 
-    fn read_sockets(&self, connections: bool) -> Result<Reading, String> {
+    fn read_sockets(&self) -> Result<Reading, String> {
         if let Some(listeners) = &self.unix {
             return Ok(Reading::Unix {
                 at: at(NOW),
@@ -333,11 +333,7 @@ impl Host for Still {
         let listeners_after: Vec<_> = listeners.collect();
         Ok(Reading::Tcp {
             at: at(NOW),
-            rows: if connections {
-                rows
-            } else {
-                listeners_after.clone()
-            },
+            rows,
             listeners_after,
         })
     }

@@ -8,10 +8,7 @@ use crate::escape::escape;
 impl Evidence {
     /// One line for people.
     pub fn summary(&self) -> String {
-        let main = self.main.as_ref().and_then(|main| {
-            let interval = main.cpu.map(|cpu| format!(" in {} ms", cpu.interval_ms));
-            Some(main.summary()? + &interval.unwrap_or_default())
-        });
+        let main = self.main.as_ref().and_then(ProcessEvidence::summary);
         let parts = [self.listener.summary(), self.parked.summary(), main];
         let parts: Vec<_> = parts.into_iter().flatten().chain(self.others()).collect();
         if parts.is_empty() {
@@ -20,23 +17,26 @@ impl Evidence {
         parts.join("; ")
     }
 
-    /// The processes beside the main one; those with the same summary are grouped.
+    /// The processes beside the main one; those with the same CPU time are grouped.
     fn others(&self) -> Vec<String> {
         const SHOWN: usize = 3;
-        let mut alike: BTreeMap<String, Vec<u32>> = BTreeMap::new();
+        let mut alike: BTreeMap<u64, (u32, usize)> = BTreeMap::new();
         for process in self.processes.iter().skip(1) {
-            if let Some(summary) = process.summary() {
-                alike.entry(summary).or_default().push(process.pid);
+            if let Ok(cpu) = process.cpu {
+                let first = alike.entry(cpu.ticks);
+                first
+                    .and_modify(|(_, more)| *more += 1)
+                    .or_insert((process.pid, 0));
             }
         }
-        let line = |(summary, pids): (&String, &Vec<u32>)| {
-            let (pid, others) = pids.split_first()?;
-            Some(match others.len() {
-                0 => format!("process {pid}: {summary}"),
-                more => format!("process {pid}: {summary} (and {more} more alike)"),
-            })
+        let line = |(ticks, (pid, more)): (&u64, &(u32, usize))| {
+            let line = format!("process {pid}: {}", count(*ticks, "CPU tick"));
+            match more {
+                0 => line,
+                _ => format!("{line} (and {more} more alike)"),
+            }
         };
-        let mut lines: Vec<_> = alike.iter().take(SHOWN).filter_map(line).collect();
+        let mut lines: Vec<_> = alike.iter().take(SHOWN).map(line).collect();
         if alike.len() > SHOWN {
             lines.push("…".to_owned());
         }
@@ -46,11 +46,9 @@ impl Evidence {
 
 impl Listener {
     fn summary(&self) -> Option<String> {
-        let waiting = count(self.accept_queue?, "connection") + " in the accept queue";
-        Some(match self.accept_queue_limit {
-            Some(limit) => format!("{waiting} (limit {limit})"),
-            None => waiting,
-        })
+        let (waiting, limit) = self.accept_queue.zip(self.accept_queue_limit)?;
+        let waiting = count(waiting, "connection");
+        Some(format!("{waiting} in the accept queue (limit {limit})"))
     }
 }
 
@@ -80,7 +78,10 @@ impl ProcessEvidence {
             let more = if groups.len() > 3 { ", …" } else { "" };
             (!shown.is_empty()).then(|| shown.join(", ") + more)
         });
-        let cpu = self.cpu.ok().map(|cpu| count(cpu.ticks, "CPU tick"));
+        let cpu = self.cpu.ok().map(|cpu| {
+            let ticks = count(cpu.ticks, "CPU tick");
+            format!("{ticks} in {} ms", cpu.interval_ms)
+        });
         let parts: Vec<_> = [threads, cpu].into_iter().flatten().collect();
         (!parts.is_empty()).then(|| parts.join(", "))
     }

@@ -179,8 +179,8 @@ impl Host for Watchdog {
         self.act(|machine| machine.group(self.me))
     }
 
-    fn read_sockets(&self, connections: bool) -> Result<Reading, String> {
-        self.act(|machine| machine.read_sockets(self.me, connections))
+    fn read_sockets(&self) -> Result<Reading, String> {
+        self.act(|machine| machine.read_sockets(self.me))
     }
 
     fn groups_of(&self, reading: &Reading, _: &ControlGroup) -> Vec<GroupPath> {

@@ -231,7 +231,7 @@ impl Network {
     }
 
     /// What the kernel shows; `group` created the listener.
-    pub(super) fn reading(&self, connections: bool, group: u64, now: Duration) -> Reading {
+    pub(super) fn reading(&self, group: u64, now: Duration) -> Reading {
         let at = monotonic(now);
         let length = u32::try_from(self.queue.len()).unwrap();
         if self.unix {
@@ -263,26 +263,24 @@ impl Network {
             .into_iter()
             .collect();
         let mut rows = listeners_after.clone();
-        if connections {
-            let shown = |(cookie, connection): (&u64, &Connection)| {
-                let row = in_group(samples::connection(*cookie, port(*cookie)), group);
-                let row = match connection.stage {
-                    Stage::Waiting => row,
-                    Stage::Accepted => samples::accepted(row),
-                    Stage::Connecting | Stage::Ended => return None,
-                };
-                let row = TcpSocket {
-                    send_queue: u32::from(connection.withheld) * 200,
-                    ..row
-                };
-                Some(if connection.closed {
-                    in_state(row, TcpState::Open)
-                } else {
-                    row
-                })
+        let shown = |(cookie, connection): (&u64, &Connection)| {
+            let row = in_group(samples::connection(*cookie, port(*cookie)), group);
+            let row = match connection.stage {
+                Stage::Waiting => row,
+                Stage::Accepted => samples::accepted(row),
+                Stage::Connecting | Stage::Ended => return None,
             };
-            rows.extend(self.connections.iter().filter_map(shown));
-        }
+            let row = TcpSocket {
+                send_queue: u32::from(connection.withheld) * 200,
+                ..row
+            };
+            Some(if connection.closed {
+                in_state(row, TcpState::Open)
+            } else {
+                row
+            })
+        };
+        rows.extend(self.connections.iter().filter_map(shown));
         Reading::Tcp {
             at,
             rows,

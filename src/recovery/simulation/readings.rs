@@ -217,7 +217,7 @@ impl Machine {
         self.listener_group() == if activated { MANAGER } else { OWN }
     }
 
-    pub(super) fn read_sockets(&mut self, me: usize, connections: bool) -> Result<Reading, String> {
+    pub(super) fn read_sockets(&mut self, me: usize) -> Result<Reading, String> {
         let world = &self.world;
         let fails = world.has(Fault::TableFails);
         let serves = world.mode() == Some(Mode::Serves);
@@ -246,7 +246,7 @@ impl Machine {
         }
         let group = self.listener_group();
         let network = &self.world.network;
-        Ok(network.reading(connections, group, self.world.now))
+        Ok(network.reading(group, self.world.now))
     }
 
     pub(super) fn parked(&mut self, me: usize) -> Vec<ParkedRequest> {

@@ -159,7 +159,7 @@ impl Watchdog {
                 self.act(|machine| {
                     let late = machine.world.now.saturating_sub(until);
                     starved = starved.or((late > Duration::from_secs(1)).then_some(late));
-                    if let Ok(reading) = machine.read_sockets(self.me, true) {
+                    if let Ok(reading) = machine.read_sockets(self.me) {
                         history.record(&context.addresses, &reading);
                     }
                 });

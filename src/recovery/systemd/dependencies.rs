@@ -59,16 +59,14 @@ pub(super) fn no_restart(facts: &RestartFacts<'_>) -> Answer {
             return Err(format!("systemctl did not report {}", escape(name)).into());
         }
     }
+    let name = &facts.plan.unit;
     let itself = (facts.unit, true, "which it needs");
     // systemd restarts all of them in one transaction, which fails as a whole where a unit is not loaded.
     let others = restarting_with(facts).into_iter();
     let others = others.map(|unit| (unit, false, "which is restarted with it"));
     for (unit, jobs, role) in iter::once(itself).chain(others) {
-        if let Some(why) = obstacle(facts, unit, jobs, &facts.plan.unit, role)? {
-            return refuse(format!(
-                "systemd would not restart {}: {why}",
-                facts.plan.unit
-            ));
+        if let Some(why) = obstacle(facts, unit, jobs, name, role)? {
+            return refuse(format!("systemd would not restart {name}: {why}"));
         }
     }
     stops_prevent_restart(facts)
@@ -214,12 +212,9 @@ fn following<'a>(
     first: &'static str,
     then: &'static str,
 ) -> BTreeMap<&'a str, &'a str> {
-    let runs = |name: &&str| find(facts.neighbours, name).is_some_and(is_up);
-    let mut found = closure(
-        facts.neighbours,
-        names(facts.unit, first).filter(runs),
-        then,
-    );
+    let known = facts.neighbours;
+    let runs = |name: &&str| find(known, name).is_some_and(is_up);
+    let mut found = closure(known, names(facts.unit, first).filter(runs), then);
     found.retain(|name, _| Some(*name) != facts.unit.id());
     found
 }
