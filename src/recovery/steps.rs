@@ -68,7 +68,12 @@ impl<H: Host> Run<'_, H> {
             self.send(&target, None)?;
             return Ok(Outcome::WouldKill);
         }
-        self.log_signal(&target);
+        self.host.log(&format!(
+            "about to send {} to process {}, the main process of {}: no core route answered within its timeouts and the grace period",
+            self.context.plan.signal.name(),
+            target.main.pid.get(),
+            self.context.unit(),
+        ));
         self.refresh(&mut target)?;
         let died = match self.context.plan.dump_signal {
             Some(signal) => self.collect_stacks(&mut target, signal)?,
@@ -104,15 +109,6 @@ impl<H: Host> Run<'_, H> {
     fn observe_again(&mut self, target: &mut Target<H::Process>) -> Step<()> {
         target.latest = self.gatherer.observe().map_err(Outcome::Failed)?;
         guards::judge(self.context, &target.latest)
-    }
-
-    fn log_signal(&self, target: &Target<H::Process>) {
-        self.host.log(&format!(
-            "about to send {} to process {}, the main process of {}: no core route answered within its timeouts and the grace period",
-            self.context.plan.signal.name(),
-            target.main.pid.get(),
-            self.context.unit(),
-        ));
     }
 
     /// Observes again until an observation is fresh: blocked stderr (Ctrl-S at a terminal) or a pause of this

@@ -88,12 +88,8 @@ struct QueueState {
 
 impl QueueState {
     fn of_tcp(address: SocketAddr, rows: &[TcpSocket], listeners_after: &[TcpSocket]) -> Self {
-        let lengths = |table: &[TcpSocket]| {
-            let listeners = listeners(table, address).into_iter();
-            listeners
-                .map(|listener| (listener.cookie, listener.receive_queue.into()))
-                .collect()
-        };
+        let length = |row: &TcpSocket| (row.cookie, row.receive_queue.into());
+        let lengths = |table| listeners(table, address).into_iter().map(length).collect();
         let server = reached(address);
         let connections = |accepted: bool| {
             let rows = rows.iter().filter(move |row| row.local == server);

@@ -31,7 +31,7 @@ const RESTART_CAP: Duration = Duration::from_secs(300);
 impl<H: Host> Run<'_, H> {
     /// Sends the signal and waits for the process to die.
     pub(super) fn end(&self, target: &Target<H::Process>) -> Step<()> {
-        let process = &target.main.process;
+        let (pid, process) = (target.main.pid.get(), &target.main.process);
         match self.context.plan.signal {
             KillSignal::Kill => self.send(target, Some(Signal::SIGKILL))?,
             KillSignal::Abort => {
@@ -44,8 +44,7 @@ impl<H: Host> Run<'_, H> {
                     && why != Errno::ESRCH
                 {
                     return Err(Outcome::Failed(format!(
-                        "process {} did not end after SIGABRT, and sending SIGKILL failed: {why}",
-                        target.main.pid.get()
+                        "process {pid} did not end after SIGABRT, and sending SIGKILL failed: {why}"
                     )));
                 }
             }
@@ -53,7 +52,17 @@ impl<H: Host> Run<'_, H> {
         if self.host.died_within(process, DEATH) {
             return Ok(());
         }
-        Err(Outcome::Failed(self.survived(target)))
+        let state = match self.host.inspect(process) {
+            MainProcess::Alive(vitals) if vitals.state == 'D' => {
+                " (state D: it waits inside the kernel for a device or a network file system, which no signal ends)".to_owned()
+            }
+            MainProcess::Alive(vitals) => format!(" (state {})", vitals.state),
+            MainProcess::None | MainProcess::Gone(_) | MainProcess::Hidden => String::new(),
+        };
+        Err(Outcome::Failed(format!(
+            "process {pid} survived SIGKILL for {} s{state}: \"cat /proc/{pid}/stack\" as root shows what it waits for",
+            DEATH.as_secs()
+        )))
     }
 
     fn dies_of_abort(&self, process: &H::Process) -> bool {
@@ -64,21 +73,6 @@ impl<H: Host> Run<'_, H> {
             died = self.host.died_within(process, Duration::from_millis(250));
         }
         died || self.host.died_within(process, Duration::ZERO)
-    }
-
-    fn survived(&self, target: &Target<H::Process>) -> String {
-        let pid = target.main.pid.get();
-        let state = match self.host.inspect(&target.main.process) {
-            MainProcess::Alive(vitals) if vitals.state == 'D' => {
-                " (state D: it waits inside the kernel for a device or a network file system, which no signal ends)".to_owned()
-            }
-            MainProcess::Alive(vitals) => format!(" (state {})", vitals.state),
-            MainProcess::None | MainProcess::Gone(_) | MainProcess::Hidden => String::new(),
-        };
-        format!(
-            "process {pid} survived SIGKILL for {} s{state}: \"cat /proc/{pid}/stack\" as root shows what it waits for",
-            DEATH.as_secs()
-        )
     }
 
     /// Waits for systemd to run a new main process.
