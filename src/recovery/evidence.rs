@@ -229,8 +229,7 @@ pub(super) fn processes(
         .collect();
     let sampled = Monotonic::now();
     let mut details = Some(details(main, dump_signal, until));
-    let wait = SAMPLE.saturating_sub(Monotonic::now().since(began));
-    std::thread::sleep(wait.min(until.remaining()));
+    std::thread::sleep((began + SAMPLE).min(until).remaining());
     let cpu = |pid: u32, first: u64| {
         if until.has_passed() {
             return Err(Unread::Unknown);

@@ -87,7 +87,6 @@ impl Facts {
             others,
             neighbours: self.neighbours.as_deref().map_err(Clone::clone)?,
             now: self.at,
-            missing: self.missing.as_deref(),
         })
     }
 

@@ -57,7 +57,7 @@ pub(crate) fn refuse(why: String) -> Answer {
 }
 
 /// Refuses if there is a reason.
-pub(crate) fn refuse_for(reason: Option<String>) -> Answer {
+fn refuse_for(reason: Option<String>) -> Answer {
     reason.map_or(Ok(()), refuse)
 }
 

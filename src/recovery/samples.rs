@@ -237,6 +237,7 @@ pub(super) struct Still {
     /// What systemctl prints about the unit.
     pub(super) unit: Result<Unit, String>,
     pub(super) neighbours: Result<Vec<Unit>, String>,
+    pub(super) missing: Option<String>,
     pub(super) process: MainProcess,
     pub(super) group: Result<Group, String>,
     /// The ids of groups, by their paths.
@@ -260,6 +261,7 @@ impl Still {
         Self {
             unit: Ok(unit(&[])),
             neighbours: Ok(Vec::new()),
+            missing: None,
             process: MainProcess::Alive(vitals()),
             group: Ok(Group {
                 members: vec![member(4_711)],
@@ -302,7 +304,7 @@ impl Host for Still {
     }
 
     fn missing_path(&self, _: &Unit) -> Option<String> {
-        None
+        self.missing.clone()
     }
 
     fn open(&self, pid: MainPid) -> Result<MainPid, Errno> {

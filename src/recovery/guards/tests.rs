@@ -173,6 +173,8 @@ fn what_systemd_says_of_the_unit_is_read() {
     with(&[("MainPID", "1")]).refuses("main_pid", "process 1");
     with(&[("MainPID", "4000")]).refuses("main_pid", "this program itself");
     with(&[("Job", "68")]).refuses("job_queued", "job 68");
+    Fixture::changed(|machine| machine.missing = Some("/srv/app is gone".to_owned()))
+        .refuses("no_restart", "/srv/app is gone; restore it");
     with(&[("FreezerState", "frozen")]).refuses("frozen", "systemctl thaw");
     with(&[("FreezerState", "-")]).passes();
     with(&[("Restart", "no")]).refuses("no_restart", "Restart=no");

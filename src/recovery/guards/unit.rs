@@ -84,6 +84,10 @@ pub(super) fn frozen(context: &Context, facts: &Facts) -> Answer {
 
 pub(super) fn no_restart(context: &Context, facts: &Facts) -> Answer {
     facts.restart(context)?.no_restart()?;
+    refuse_for(facts.missing.as_ref().map(|what| {
+        let name = context.unit();
+        format!("systemd could not restart {name}: {what}; restore it, or correct the unit")
+    }))?;
     child_of_manager(context, facts)
 }
 

@@ -48,11 +48,8 @@ pub(crate) fn read_table<T>(
             Err(error) => return Err(error),
         };
         let answer = buffer.get(..length).ok_or(Errno::EBADMSG)?;
-        let is_last = parse(answer, &mut |message| {
-            rows.push(row(message)?);
-            Some(())
-        })?;
-        if is_last {
+        let mut take = |message: &[u8]| row(message).map(|row| rows.push(row));
+        if parse(answer, &mut take)? {
             return Ok(rows);
         }
         if until.has_passed() || rows.len() > ROWS_MAX {

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::super::guards::{Answer, refuse, refuse_for};
+use super::super::guards::{Answer, refuse};
 use super::dependencies;
 use super::systemctl::systemctl;
 use super::unit::{Property, Unit, ignores_failure, span};
@@ -32,8 +32,6 @@ pub(crate) struct RestartFacts<'a> {
     /// The units that its dependencies name: [`super::Systemctl::neighbours`].
     pub(crate) neighbours: &'a [Unit],
     pub(crate) now: Monotonic,
-    /// What is wrong with a path that the restart needs: [`super::missing_path`].
-    pub(crate) missing: Option<&'a str>,
 }
 
 impl RestartFacts<'_> {
@@ -45,11 +43,7 @@ impl RestartFacts<'_> {
             self.emergency(success.is_some())?;
         }
         dependencies::no_restart(self)?;
-        self.start_limit()?;
-        let unit = &self.plan.unit;
-        refuse_for(self.missing.map(|what| {
-            format!("systemd could not restart {unit}: {what}; restore it, or correct the unit")
-        }))
+        self.start_limit()
     }
 
     /// What a kill takes along, or what nobody can foresee, although systemd restarts the unit.

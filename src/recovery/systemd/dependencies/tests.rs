@@ -10,7 +10,6 @@ fn facts<'a>(unit: &'a Unit, neighbours: &'a [Unit], others: usize) -> RestartFa
         others,
         neighbours,
         now: Monotonic::now(),
-        missing: None,
     }
 }
 

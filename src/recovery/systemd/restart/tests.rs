@@ -20,7 +20,6 @@ fn judge(unit: &Unit, signal: KillSignal, others: usize) -> String {
             .moment("ExecMainStartTimestampMonotonic")
             .unwrap_or(Monotonic::from_micros(0))
             + Duration::from_secs(600),
-        missing: None,
     };
     message_of(facts.no_restart())
 }
@@ -326,21 +325,6 @@ fn no_restart_knows_a_start_limit_that_is_certain() {
 }
 
 #[test]
-fn no_restart_names_a_path_that_is_gone() {
-    let (unit, neighbours) = (demo(&[]), neighbours("db.service", &[]));
-    let facts = RestartFacts {
-        plan: &context().plan,
-        unit: &unit,
-        others: 0,
-        neighbours: &neighbours,
-        now: Monotonic::from_micros(3_000_000_000),
-        missing: Some("/srv/app is gone"),
-    };
-    let why = message_of(facts.no_restart());
-    assert!(why.contains("/srv/app is gone; restore it"), "{why}");
-}
-
-#[test]
 fn restart_warnings_name_what_nobody_can_foresee() {
     let neighbours = neighbours("worker.service", &["ActiveState=inactive"]);
     for (change, expected) in [
@@ -361,7 +345,6 @@ fn restart_warnings_name_what_nobody_can_foresee() {
             others: 0,
             neighbours: &neighbours,
             now: Monotonic::now(),
-            missing: None,
         };
         let warnings = facts.restart_warnings();
         assert_eq!(
