@@ -32,7 +32,7 @@ const THREADS: usize = 512;
 
 /// Why there is no value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Unread {
+pub(crate) enum Unread {
     /// This user may not read it.
     NotPermitted,
     /// There was no time, or nothing to read.
@@ -66,90 +66,84 @@ fn serialize_reading<T: Serialize, S: Serializer>(
 pub struct Evidence {
     /// The first of `processes`; in JSON its keys are beside those of the listener, for readers that need only one.
     #[serde(flatten)]
-    pub main: Option<ProcessEvidence>,
+    pub(crate) main: Option<ProcessEvidence>,
     /// The socket at which the requests waited.
     #[serde(flatten)]
-    pub listener: Listener,
-    /// The parked requests.
-    pub parked: ParkedCounts,
+    pub(crate) listener: SocketEvidence,
+    pub(crate) parked: ParkedCounts,
     /// The processes of the unit, the main one first; at most 64.
-    pub processes: Vec<ProcessEvidence>,
+    pub(crate) processes: Vec<ProcessEvidence>,
 }
 
 /// What was observed of one process, in the order in which it is reported.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct ProcessEvidence {
-    /// Its PID.
-    pub pid: u32,
+pub(crate) struct ProcessEvidence {
+    pub(crate) pid: u32,
     /// Its command name, at most 15 bytes, chosen by the process itself.
     #[serde(serialize_with = "serialize_reading")]
-    pub name: Result<String, Unread>,
+    pub(crate) name: Result<String, Unread>,
     /// Its state as one letter, proc(5).
     #[serde(serialize_with = "serialize_reading")]
-    pub state: Result<char, Unread>,
-    /// CPU time used between two samples.
+    pub(crate) state: Result<char, Unread>,
     #[serde(serialize_with = "serialize_reading")]
-    pub cpu: Result<Cpu, Unread>,
+    pub(crate) cpu: Result<Cpu, Unread>,
     /// More about the main process; none for the others.
     #[serde(flatten)]
-    pub details: Option<ProcessDetails>,
+    pub(crate) details: Option<ProcessDetails>,
 }
 
 /// What was observed of the main process alone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct ProcessDetails {
+pub(crate) struct ProcessDetails {
     /// Its threads, the largest group first.
     #[serde(serialize_with = "serialize_reading")]
-    pub threads: Result<Vec<ThreadGroup>, Unread>,
-    /// Resident memory in bytes.
+    pub(crate) threads: Result<Vec<ThreadGroup>, Unread>,
     #[serde(serialize_with = "serialize_reading")]
-    pub resident_bytes: Result<u64, Unread>,
+    pub(crate) resident_bytes: Result<u64, Unread>,
     /// Whether it catches `dump_signal`; unknown if none is configured.
     #[serde(serialize_with = "serialize_reading")]
-    pub catches_dump_signal: Result<bool, Unread>,
+    pub(crate) catches_dump_signal: Result<bool, Unread>,
 }
 
 /// What was observed of the socket at which the requests waited, as far as that is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Listener {
+pub(crate) struct SocketEvidence {
     /// Connections waiting in the accept queue.
-    pub accept_queue: Option<u64>,
+    pub(crate) accept_queue: Option<u64>,
     /// The accept queue's limit; one more than this fills it.
-    pub accept_queue_limit: Option<u64>,
+    pub(crate) accept_queue_limit: Option<u64>,
     /// The unit, or the control group, that owns the socket.
-    pub listener_owner: Option<String>,
+    pub(crate) listener_owner: Option<String>,
 }
 
 /// How far the parked requests have got. Over a UNIX socket the kernel does not show which are accepted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct ParkedCounts {
+pub(crate) struct ParkedCounts {
     /// Those that a process has accepted.
-    pub accepted: Option<usize>,
+    pub(crate) accepted: Option<usize>,
     /// Those that wait in the accept queue.
-    pub unaccepted: Option<usize>,
+    pub(crate) unaccepted: Option<usize>,
     /// Those that are not even connected.
-    pub unconnected: usize,
+    pub(crate) unconnected: usize,
 }
 
 /// Threads in the same state and wait channel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct ThreadGroup {
+pub(crate) struct ThreadGroup {
     /// Their state as one letter, proc(5).
-    pub state: char,
+    pub(crate) state: char,
     /// The kernel function in which they sleep; `0` for threads that do not.
     #[serde(serialize_with = "serialize_reading")]
-    pub wait_channel: Result<String, Unread>,
-    /// How many threads.
-    pub count: usize,
+    pub(crate) wait_channel: Result<String, Unread>,
+    pub(crate) count: usize,
 }
 
 /// CPU time used between two samples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Cpu {
+pub(crate) struct Cpu {
     /// In ticks of 10 ms, user and system together.
-    pub ticks: u64,
-    /// The time between the two samples, in milliseconds.
-    pub interval_ms: u64,
+    pub(crate) ticks: u64,
+    pub(crate) interval_ms: u64,
 }
 
 impl Evidence {
@@ -169,14 +163,16 @@ impl Evidence {
         }
         Self {
             main: processes.first().cloned(),
-            listener: sockets.map_or_else(Listener::default, |it| Listener::of(it, context)),
+            listener: sockets.map_or_else(SocketEvidence::default, |it| {
+                SocketEvidence::of(it, context)
+            }),
             parked,
             processes,
         }
     }
 }
 
-impl Listener {
+impl SocketEvidence {
     fn of(sockets: &Sockets, context: &Context) -> Self {
         let (mut queues, mut group) = (Vec::new(), None);
         match &sockets.reading {

@@ -2,7 +2,7 @@
 //! and gives the reason.
 
 mod cgroup;
-mod evidence;
+pub(crate) mod evidence;
 mod facts;
 mod guards;
 mod machine;
@@ -26,9 +26,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-pub use self::evidence::{
-    Cpu, Evidence, Listener, ParkedCounts, ProcessDetails, ProcessEvidence, ThreadGroup, Unread,
-};
+pub use self::evidence::Evidence;
 use self::facts::Context;
 pub use self::guards::Guard;
 use self::machine::{Host, Machine};

@@ -9,10 +9,10 @@ use super::Report;
 use crate::cause::{Class, ResponseError, SkipReason, TransportError};
 use crate::clock::Monotonic;
 use crate::manifest::{Manifest, Method, Options, Route, Source, Variables};
-use crate::recovery::{
-    self, Cpu, Evidence, Guard, Listener, MainPid, ParkedCounts, ProcessDetails, ProcessEvidence,
-    Recovery, Stacks, ThreadGroup, UnitReport,
+use crate::recovery::evidence::{
+    Cpu, Evidence, ParkedCounts, ProcessDetails, ProcessEvidence, SocketEvidence, ThreadGroup,
 };
+use crate::recovery::{self, Guard, MainPid, Recovery, Stacks, UnitReport};
 use crate::sweep::Sweep;
 use crate::verdict::{self, ProbeResult};
 
@@ -247,7 +247,7 @@ pub(super) fn recovered() -> Recovery {
         evidence: Some(Evidence {
             main: Some(process(4_242)),
             processes: vec![process(4_242), process(4_250)],
-            listener: Listener {
+            listener: SocketEvidence {
                 accept_queue: Some(129),
                 accept_queue_limit: Some(128),
                 listener_owner: Some("scidex-api.service".to_owned()),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Evidence, Listener, ParkedCounts, ProcessEvidence, ThreadGroup};
+use super::{Evidence, ParkedCounts, ProcessEvidence, SocketEvidence, ThreadGroup};
 use crate::escape::escape;
 
 impl Evidence {
@@ -44,7 +44,7 @@ impl Evidence {
     }
 }
 
-impl Listener {
+impl SocketEvidence {
     fn summary(&self) -> Option<String> {
         let (waiting, limit) = self.accept_queue.zip(self.accept_queue_limit)?;
         let waiting = count(waiting, "connection");

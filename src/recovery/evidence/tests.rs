@@ -52,7 +52,7 @@ fn listener_adds_up_the_queues_and_names_the_owner() {
             },
             owners: [(Some(7), owner)].into(),
         };
-        let seen = Listener::of(&sockets, &context);
+        let seen = SocketEvidence::of(&sockets, &context);
         assert_eq!(seen.accept_queue, Some(129));
         assert_eq!(seen.accept_queue_limit, Some(256));
         let name = name.map(str::to_owned);
@@ -66,7 +66,10 @@ fn listener_adds_up_the_queues_and_names_the_owner() {
         },
         owners: [].into(),
     };
-    assert_eq!(Listener::of(&none, &context), Listener::default());
+    assert_eq!(
+        SocketEvidence::of(&none, &context),
+        SocketEvidence::default()
+    );
 }
 
 #[test]
@@ -176,8 +179,8 @@ fn main_process() -> ProcessEvidence {
     }
 }
 
-fn full_queue() -> Listener {
-    Listener {
+fn full_queue() -> SocketEvidence {
+    SocketEvidence {
         accept_queue: Some(129),
         accept_queue_limit: Some(128),
         listener_owner: Some("demo.service".to_owned()),
