@@ -161,11 +161,10 @@ impl Evidence {
             parked.accepted = Some(rows.iter().filter(|accepted| **accepted).count());
             parked.unaccepted = Some(rows.iter().filter(|accepted| !**accepted).count());
         }
+        let listener = sockets.map(|sockets| SocketEvidence::of(sockets, context));
         Self {
             main: processes.first().cloned(),
-            listener: sockets.map_or_else(SocketEvidence::default, |it| {
-                SocketEvidence::of(it, context)
-            }),
+            listener: listener.unwrap_or_default(),
             parked,
             processes,
         }
@@ -276,18 +275,15 @@ fn threads(pid: u32, until: Monotonic) -> Result<Vec<ThreadGroup>, Unread> {
         };
         *counts.entry((stat.state, wait_channel)).or_default() += 1;
     }
-    let groups = counts
-        .into_iter()
-        .map(|((state, wait_channel), count)| ThreadGroup {
-            state,
-            wait_channel,
-            count,
-        });
-    let mut groups: Vec<_> = groups.collect();
+    let group = |((state, wait_channel), count)| ThreadGroup {
+        state,
+        wait_channel,
+        count,
+    };
+    let mut groups: Vec<_> = counts.into_iter().map(group).collect();
     groups.sort_by_key(|group| Reverse(group.count));
-    Some(groups)
-        .filter(|groups| !groups.is_empty())
-        .ok_or(Unread::Unknown)
+    let any = !groups.is_empty();
+    any.then_some(groups).ok_or(Unread::Unknown)
 }
 
 #[cfg(test)]

@@ -201,10 +201,8 @@ impl<'a, H: Host> Gatherer<'a, H> {
             Some(main) => host.inspect(&main.process),
             None => self.open(&unit)?,
         };
-        let neighbours = self
-            .neighbours
-            .get_or_insert_with(|| host.neighbours(&unit).map(Rc::from))
-            .clone();
+        let ask = || host.neighbours(&unit).map(Rc::from);
+        let neighbours = self.neighbours.get_or_insert_with(ask).clone();
         let group = unit.control_group().and_then(|group| host.group(&group));
         let sockets = self.sockets(&unit, &process, &neighbours);
         let facts = Rc::new(Facts {

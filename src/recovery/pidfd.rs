@@ -40,10 +40,8 @@ impl PidFd {
         let Some(signal) = signal else {
             let answer = test_kill_process(self.pid).map_err(errno);
             // While the process lives, its PID is not reused, so the answer was about this process.
-            return match self.died_within(Duration::ZERO) {
-                true => Err(Errno::ESRCH),
-                false => answer,
-            };
+            let died = self.died_within(Duration::ZERO);
+            return if died { Err(Errno::ESRCH) } else { answer };
         };
         let number = rustix::process::Signal::from_named_raw(signal as i32);
         pidfd_send_signal(&self.fd, number.ok_or(Errno::EINVAL)?).map_err(errno)

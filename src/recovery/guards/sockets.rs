@@ -33,9 +33,9 @@ pub(super) fn answered(_: &Context, facts: &Facts) -> Answer {
 /// Whether a byte has arrived on one of these requests.
 fn late_answer(parked: &[ParkedRequest]) -> Option<String> {
     let after = parked.iter().filter_map(ParkedRequest::answered).min()?;
+    let after = after.as_secs_f64();
     Some(format!(
-        "the backend answered a parked request after {:.1} s: it is alive",
-        after.as_secs_f64()
+        "the backend answered a parked request after {after:.1} s: it is alive"
     ))
 }
 
@@ -69,9 +69,8 @@ pub(super) fn foreign_listener(context: &Context, facts: &Facts) -> Answer {
     let unknown = Owner::Unknown("no process is known to listen there".to_owned());
     let owner = sockets.owners.get(&None).unwrap_or(&unknown);
     let path = path.to_string_lossy();
-    own(context.unit(), owner, &escape(&path), |listen| {
-        without_var(listen) == without_var(&path)
-    })
+    let is_path = |listen: &String| without_var(listen) == without_var(&path);
+    own(context.unit(), owner, &escape(&path), is_path)
 }
 
 /// systemd shows a `Listen=` below `/var/run` as below `/run`, to which the former leads.
@@ -88,9 +87,8 @@ fn own_address(context: &Context, facts: &Facts, sockets: &Sockets, address: Soc
         remote == Some(canonical(address))
     });
     // With SO_REUSEPORT, several may serve it. In FIN_WAIT2 a row has no group.
-    let mut served_by: Vec<_> = server_sides(rows, sent_there)
-        .filter(|row| row.group.is_some())
-        .collect();
+    let serving = server_sides(rows, sent_there).filter(|row| row.group.is_some());
+    let mut served_by: Vec<_> = serving.collect();
     if served_by.is_empty() {
         served_by = listeners(rows, address);
     }
@@ -108,9 +106,8 @@ fn own_address(context: &Context, facts: &Facts, sockets: &Sockets, address: Soc
         let owner = sockets.owners.get(&socket.group).ok_or_else(|| format!(
             "the kernel does not show the control group of the listener at {address} (it needs Linux 5.10 with CONFIG_SOCK_CGROUP_DATA)"
         ))?;
-        own(context.unit(), owner, &address, |listen| {
-            names_address(listen, rows, socket)
-        })
+        let names = |listen: &String| names_address(listen, rows, socket);
+        own(context.unit(), owner, &address, names)
     })
 }
 
@@ -145,10 +142,8 @@ fn names_address(listen: &str, rows: &[TcpSocket], socket: &TcpSocket) -> bool {
 /// The unit in the path of a control group, or the path.
 fn unit_of(path: &str) -> String {
     const KINDS: [&str; 3] = [".service", ".socket", ".scope"];
-    let named = path
-        .rsplit('/')
-        .find(|part| KINDS.iter().any(|kind| part.ends_with(kind)));
-    match named {
+    let is_unit = |part: &&str| KINDS.iter().any(|kind| part.ends_with(kind));
+    match path.rsplit('/').find(is_unit) {
         Some(unit) => escape(unit).into_owned(),
         None => format!("control group {}", escape(path)),
     }
@@ -186,9 +181,8 @@ pub(super) fn not_reached(context: &Context, facts: &Facts) -> Answer {
 
 /// Whether a process has accepted and read each parked request, so that its event loop lives.
 fn reads_everything(parked: &[ParkedRequest], rows: &[TcpSocket]) -> bool {
-    let mut open = server_sides(rows, parked)
-        .filter(|row| row.is_open())
-        .peekable();
+    let open = server_sides(rows, parked).filter(|row| row.is_open());
+    let mut open = open.peekable();
     open.peek().is_some() && open.all(|row| row.accepted() && row.receive_queue == 0)
 }
 

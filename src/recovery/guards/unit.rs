@@ -62,11 +62,8 @@ pub(super) fn job_queued(context: &Context, facts: &Facts) -> Answer {
 
 pub(super) fn frozen(context: &Context, facts: &Facts) -> Answer {
     let name = context.unit();
-    if let Some(state) = facts
-        .unit
-        .value("FreezerState")
-        .filter(|state| *state != "running")
-    {
+    let state = facts.unit.value("FreezerState");
+    if let Some(state) = state.filter(|state| *state != "running") {
         return refuse(format!(
             "{name} is frozen (FreezerState={}): \"{} thaw {name}\" thaws it",
             escape(state),
@@ -184,9 +181,7 @@ pub(super) fn too_young(context: &Context, facts: &Facts) -> Answer {
 
 pub(super) fn restarted(context: &Context, facts: &Facts) -> Answer {
     let started = started(facts)?;
-    let is_new = context
-        .hung_since
-        .is_some_and(|sweep_began| started > sweep_began);
+    let is_new = context.hung_since.is_some_and(|began| started > began);
     refuse_for(is_new.then(|| {
         let process = the_process(facts);
         format!("{process} started after this sweep began: it is not the process that hung")
@@ -236,10 +231,9 @@ pub(super) fn gone(_: &Context, facts: &Facts) -> Answer {
 pub(super) fn traced(_: &Context, facts: &Facts) -> Answer {
     let mut members = facts.group.as_ref().map_err(Clone::clone)?.members.iter();
     refuse_for(members.find_map(|member| {
-        let disturbance = member.disturbance.as_ref()?;
+        let (pid, disturbance) = (member.pid, member.disturbance.as_ref()?);
         Some(format!(
-            "process {} of the unit {disturbance}: wait until this has finished",
-            member.pid
+            "process {pid} of the unit {disturbance}: wait until this has finished"
         ))
     }))
 }

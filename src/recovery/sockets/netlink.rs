@@ -96,9 +96,8 @@ pub(crate) fn parse(
     take: &mut impl FnMut(&[u8]) -> Option<()>,
 ) -> Result<bool, Errno> {
     while !answer.is_empty() {
-        let (length, kind) = u32_at(answer, 0)
-            .zip(u16_at(answer, 4))
-            .ok_or(Errno::EBADMSG)?;
+        let header = u32_at(answer, 0).zip(u16_at(answer, 4));
+        let (length, kind) = header.ok_or(Errno::EBADMSG)?;
         let payload = answer.get(HEADER..length as usize).ok_or(Errno::EBADMSG)?;
         match kind.into() {
             libc::NLMSG_DONE => return Ok(true),

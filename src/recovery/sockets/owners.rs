@@ -46,10 +46,8 @@ impl Owner {
             Ok(units) => units.iter().filter(triggers).collect(),
             Err(why) => return Self::Unknown(why),
         };
-        let contains = |unit: &&&Unit| {
-            unit.control_group()
-                .is_ok_and(|group| group.contains(&path))
-        };
+        let is_above = |group: ControlGroup| group.contains(&path);
+        let contains = |unit: &&&Unit| unit.control_group().is_ok_and(is_above);
         if let Some(unit) = socket_units.iter().find(contains) {
             Self::SocketUnit(unit.id().unwrap_or_default().to_owned())
         } else if path == manager {

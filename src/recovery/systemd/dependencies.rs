@@ -169,10 +169,9 @@ pub(super) fn dependents_left(facts: &RestartFacts<'_>) -> Vec<String> {
     let fail = restarting_with(facts).into_iter().filter_map(|unit| {
         let name = unit.id()?;
         let why = obstacle(facts, unit, true, name, "which it needs").ok()??;
+        let (own, name) = (&facts.plan.unit, escape(name));
         Some(format!(
-            "a kill of {} also restarts {}, which then fails: {why}",
-            facts.plan.unit,
-            escape(name)
+            "a kill of {own} also restarts {name}, which then fails: {why}"
         ))
     });
     let started: BTreeSet<_> = names(facts.unit, STARTED).collect();

@@ -19,7 +19,7 @@ const LIMIT: Duration = Duration::from_secs(1);
 /// `WorkingDirectory=`.
 pub(crate) fn missing_path(unit: &Unit) -> Option<String> {
     let paths = needed_paths(unit);
-    let shown = paths.join(" or ");
+    let shown = escape(&paths.join(" or ")).into_owned();
     let (sender, receiver) = mpsc::channel();
     // Not joined: it may wait for ever.
     let thread = thread::Builder::new().spawn(move || {
@@ -29,10 +29,7 @@ pub(crate) fn missing_path(unit: &Unit) -> Option<String> {
     thread.ok()?;
     match receiver.recv_timeout(LIMIT) {
         Ok(gone) => gone.map(|path| format!("{} does not exist any more", escape(&path))),
-        Err(_) => Some(format!(
-            "{} is on a file system that does not answer",
-            escape(&shown)
-        )),
+        Err(_) => Some(format!("{shown} is on a file system that does not answer")),
     }
 }
 

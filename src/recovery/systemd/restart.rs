@@ -80,11 +80,8 @@ impl RestartFacts<'_> {
     }
 
     fn refuse_setting(&self, why: &str) -> Answer {
-        refuse(format!(
-            "{why}: correct it with \"{} edit {}\"",
-            systemctl(self.plan.scope),
-            self.plan.unit
-        ))
+        let (typed, unit) = (systemctl(self.plan.scope), &self.plan.unit);
+        refuse(format!("{why}: correct it with \"{typed} edit {unit}\""))
     }
 
     fn kill_mode(&self) -> Property<&str> {
@@ -167,9 +164,8 @@ impl RestartFacts<'_> {
     /// is_clean_exit() in systemd's src/shared/exit-status.c.
     fn counts_as_success(&self, signal: &str, dumps_core: bool) -> Property<Option<String>> {
         if self.ignores_failure()? {
-            return Ok(Some(
-                "the \"-\" in ExecStart= turns every failure into a success".to_owned(),
-            ));
+            let why = "the \"-\" in ExecStart= turns every failure into a success";
+            return Ok(Some(why.to_owned()));
         }
         let listed = self.list_names("SuccessExitStatus", signal)?;
         Ok((listed && !dumps_core).then(|| format!("SuccessExitStatus= names SIG{signal}")))
@@ -287,19 +283,18 @@ pub(crate) fn longest_restart(unit: &Unit) -> Duration {
     let optional = |name| known(unit.parsed_or(name, Duration::ZERO, span));
     // With RestartSteps=, since systemd 254, the next pause may be longer than RestartSec=.
     let pause = known(unit.span("RestartUSec")).max(optional("RestartUSecNext"));
-    known(unit.span("TimeoutStopUSec"))
-        .saturating_add(pause)
-        .saturating_add(optional("RestartRandomizedDelayUSec"))
+    let delay = pause.saturating_add(optional("RestartRandomizedDelayUSec"));
+    known(unit.span("TimeoutStopUSec")).saturating_add(delay)
 }
 
 /// Whether a command runs that comes before the main process: `ExecCondition=`, `ExecStartPre=`, or the `ExecStart=`
 /// of a unit whose main process is not known yet.
 pub(crate) fn runs_start_command(unit: &Unit) -> bool {
+    let starts = ["condition", "start-pre", "start", "start-post"];
     unit.text("ActiveState") == Ok("activating")
-        && matches!(
-            unit.text("SubState"),
-            Ok("condition" | "start-pre" | "start" | "start-post")
-        )
+        && unit
+            .text("SubState")
+            .is_ok_and(|state| starts.contains(&state))
 }
 
 /// Takes only one of these words: an unknown value may mean anything.

@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Read};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -98,25 +98,22 @@ impl Systemctl {
             }
             _ => format!("systemctl could not be started: {error}"),
         })?;
-        let output = self.collect(&mut child).map_err(|why| {
+        let (status, stdout, stderr) = self.collect(&mut child).map_err(|why| {
             end(&mut child);
             format!("\"{typed}\" {why:#}")
         })?;
-        if output.status.success() {
-            return Ok(output.stdout);
+        if status.success() {
+            return Ok(stdout);
         }
-        let complaint = String::from_utf8_lossy(&output.stderr);
+        let complaint = String::from_utf8_lossy(&stderr);
         let mut lines = complaint.lines().map(str::trim);
         let first = lines.find(|line| !line.is_empty());
-        Err(format!(
-            "\"{typed}\" failed ({}): {}",
-            output.status,
-            escape(first.unwrap_or("it gave no reason"))
-        ))
+        let reason = escape(first.unwrap_or("it gave no reason"));
+        Err(format!("\"{typed}\" failed ({status}): {reason}"))
     }
 
-    /// The output of `child`, once that has ended.
-    fn collect(&self, child: &mut Child) -> anyhow::Result<Output> {
+    /// The exit status, the output and the error output of `child`, once it has ended.
+    fn collect(&self, child: &mut Child) -> anyhow::Result<(ExitStatus, Vec<u8>, Vec<u8>)> {
         let until = Monotonic::now() + self.bound;
         let process = PidFd::open(child.id()).context("could not be watched")?;
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
@@ -132,16 +129,10 @@ impl Systemctl {
             );
             if ended {
                 let status = child.wait().context("could not be watched")?;
-                return Ok(Output {
-                    status,
-                    stdout,
-                    stderr,
-                });
+                return Ok((status, stdout, stderr));
             }
-            ensure!(
-                !self.cancelled.load(Ordering::Relaxed),
-                "did not end in time"
-            );
+            let cancelled = self.cancelled.load(Ordering::Relaxed);
+            ensure!(!cancelled, "did not end in time");
         }
     }
 }
@@ -179,9 +170,8 @@ fn end(child: &mut Child) {
     if let (Ok(None), Ok(number)) = (child.try_wait(), i32::try_from(child.id())) {
         let _ = killpg(Pid::from_raw(number), Signal::SIGKILL);
         // If even SIGKILL does not end it soon, it is left to init.
-        if PidFd::open(child.id())
-            .is_ok_and(|process| process.died_within(Duration::from_millis(200)))
-        {
+        let dies = |process: PidFd| process.died_within(Duration::from_millis(200));
+        if PidFd::open(child.id()).is_ok_and(dies) {
             let _ = child.try_wait();
         }
     }

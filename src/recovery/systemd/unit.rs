@@ -123,9 +123,8 @@ impl Unit {
         name: &str,
         parse: impl FnOnce(&'a str) -> Option<T>,
     ) -> Property<T> {
-        let value = self
-            .value(name)
-            .ok_or_else(|| format!("systemctl did not report {name}="))?;
+        let value = self.value(name);
+        let value = value.ok_or_else(|| format!("systemctl did not report {name}="))?;
         parse(value)
             .ok_or_else(|| format!("systemctl reported an invalid {name}=\"{}\"", shown(value)))
     }
