@@ -68,11 +68,10 @@ impl<H: Host> Run<'_, H> {
             self.send(&target, None)?;
             return Ok(Outcome::WouldKill);
         }
+        let (pid, unit) = (target.main.pid.get(), self.context.unit());
+        let signal = self.context.plan.signal.name();
         self.host.log(&format!(
-            "about to send {} to process {}, the main process of {}: no core route answered within its timeouts and the grace period",
-            self.context.plan.signal.name(),
-            target.main.pid.get(),
-            self.context.unit(),
+            "about to send {signal} to process {pid}, the main process of {unit}: no core route answered within its timeouts and the grace period"
         ));
         self.refresh(&mut target)?;
         let died = match self.context.plan.dump_signal {

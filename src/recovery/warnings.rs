@@ -216,12 +216,9 @@ fn about_timer(name: &str, scope: Scope, timer: &Unit) -> Vec<String> {
 
 /// Also for a timer: a reload is enough to apply its new times.
 fn stale(name: &str, scope: Scope, unit: &Unit) -> Option<String> {
+    let (name, typed) = (escape(name), systemctl(scope));
     (unit.flag("NeedDaemonReload") == Ok(true)).then(|| {
-        format!(
-            "{} is newer on disk than what systemd has loaded: \"{} daemon-reload\" loads it",
-            escape(name),
-            systemctl(scope)
-        )
+        format!("{name} is newer on disk than what systemd has loaded: \"{typed} daemon-reload\" loads it")
     })
 }
 

@@ -9,7 +9,7 @@ use super::super::facts::{Context, CpuTimes, Facts, Sockets};
 use super::super::sockets::Reading;
 use super::super::sockets::owners::Owner;
 use super::super::sockets::tcp::{TcpSocket, canonical, listeners, server_side, server_sides};
-use super::{Answer, Guard, Objection, refuse, refuse_for};
+use super::{Answer, Guard, refuse, refuse_for};
 use crate::escape::escape;
 use crate::sweep::{ParkedRequest, ParkedState, Reach};
 
@@ -19,15 +19,13 @@ const MOVES: &str = "the backend has accepted a connection that had waited since
 pub(super) fn answered(_: &Context, facts: &Facts) -> Answer {
     let sockets = facts.sockets.as_ref();
     let rows = sockets.map_or(&[][..], |sockets| sockets.reading.rows());
-    let mut rows = server_sides(rows, &facts.parked);
-    let written = || {
-        let row = rows.find(|row| row.unacknowledged() > 0)?;
-        Some(format!(
-            "the backend has written an answer to a parked request ({} bytes), but it has not arrived: look for a packet filter",
-            row.unacknowledged()
-        ))
+    let mut written = server_sides(rows, &facts.parked).map(TcpSocket::unacknowledged);
+    let withheld = || {
+        written.find(|bytes| *bytes > 0).map(|bytes| format!(
+        "the backend has written an answer to a parked request ({bytes} bytes), but it has not arrived: look for a packet filter"
+    ))
     };
-    refuse_for(late_answer(&facts.parked).or_else(written))
+    refuse_for(late_answer(&facts.parked).or_else(withheld))
 }
 
 /// Whether a byte has arrived on one of these requests.
@@ -120,10 +118,8 @@ fn own(unit: &str, owner: &Owner, place: &dyn Display, names: impl Fn(&String) -
         Owner::Manager(_) => "the service manager itself".to_owned(),
         Owner::Foreign(path) => unit_of(path),
         Owner::Unknown(why) => {
-            return Err(Objection::Unreadable(format!(
-                "the owner of the listener at {place} is unknown: {}",
-                escape(why)
-            )));
+            let why = escape(why);
+            return Err(format!("the owner of the listener at {place} is unknown: {why}").into());
         }
     };
     refuse(format!(
@@ -204,9 +200,8 @@ pub(super) fn busy(context: &Context, facts: &Facts) -> Answer {
     }
     // The first observation reads the queue once itself.
     if !facts.first().queues.is_series() {
-        return Err(Objection::Unreadable(
-            "the accept queue was not read in time, while the core was probed".to_owned(),
-        ));
+        let why = "the accept queue was not read in time, while the core was probed";
+        return Err(why.to_owned().into());
     }
     let cpu = |facts: &Facts| facts.group.as_ref().ok()?.cpu;
     let times = cpu(facts.first()).zip(cpu(facts));
@@ -223,10 +218,8 @@ fn lack_of_cpu_time(first: CpuTimes, now: CpuTimes) -> Option<String> {
     if elapsed.is_zero() || waited * 2 < elapsed || used * 10 > elapsed {
         return None;
     }
+    let [elapsed, waited, used] = [elapsed, waited, used].map(|time| time.as_secs_f64());
     Some(format!(
-        "the unit's processes have work, but had a CPU for {:.2} of the last {:.2} s, and waited for one for {:.2} s: the backend is overloaded, not hung (raise its CPUQuota=, or reduce the load on this machine)",
-        used.as_secs_f64(),
-        elapsed.as_secs_f64(),
-        waited.as_secs_f64()
+        "the unit's processes have work, but had a CPU for {used:.2} of the last {elapsed:.2} s, and waited for one for {waited:.2} s: the backend is overloaded, not hung (raise its CPUQuota=, or reduce the load on this machine)"
     ))
 }

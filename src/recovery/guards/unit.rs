@@ -40,42 +40,31 @@ pub(super) fn not_active(context: &Context, facts: &Facts) -> Answer {
         "failed" => "it has failed",
         _ => "it does not run normally",
     };
-    let sub = facts.unit.text("SubState").unwrap_or("unknown");
+    let sub = escape(facts.unit.text("SubState").unwrap_or("unknown"));
+    let (name, state) = (context.unit(), escape(state));
     refuse(format!(
-        "{} is not active: {meaning} (ActiveState={}, SubState={})",
-        context.unit(),
-        escape(state),
-        escape(sub)
+        "{name} is not active: {meaning} (ActiveState={state}, SubState={sub})"
     ))
 }
 
 pub(super) fn job_queued(context: &Context, facts: &Facts) -> Answer {
-    refuse_for(facts.unit.job()?.map(|job| {
-        format!(
-            "job {} is queued for {}: it is already being started or stopped (\"{} list-jobs\" shows it)",
-            escape(job),
-            context.unit(),
-            systemctl(context.plan.scope)
-        )
-    }))
+    let (name, typed) = (context.unit(), systemctl(context.plan.scope));
+    refuse_for(facts.unit.job()?.map(escape).map(|job| format!(
+        "job {job} is queued for {name}: it is already being started or stopped (\"{typed} list-jobs\" shows it)"
+    )))
 }
 
 pub(super) fn frozen(context: &Context, facts: &Facts) -> Answer {
-    let name = context.unit();
-    let state = facts.unit.value("FreezerState");
-    if let Some(state) = state.filter(|state| *state != "running") {
+    let (name, typed) = (context.unit(), systemctl(context.plan.scope));
+    let state = facts.unit.value("FreezerState").map(escape);
+    if let Some(state) = state.filter(|state| state != "running") {
         return refuse(format!(
-            "{name} is frozen (FreezerState={}): \"{} thaw {name}\" thaws it",
-            escape(state),
-            systemctl(context.plan.scope)
+            "{name} is frozen (FreezerState={state}): \"{typed} thaw {name}\" thaws it"
         ));
     }
     let frozen = &facts.group.as_ref().map_err(Clone::clone)?.frozen;
-    refuse_for(frozen.as_ref().map(|group| {
-        format!(
-            "control group {} of {name} is frozen, as in a paused container: thaw it",
-            escape(group)
-        )
+    refuse_for(frozen.as_deref().map(escape).map(|group| {
+        format!("control group {group} of {name} is frozen, as in a paused container: thaw it")
     }))
 }
 
@@ -157,26 +146,21 @@ pub(super) fn too_young(context: &Context, facts: &Facts) -> Answer {
     let min_uptime = context.plan.min_uptime;
     // The age of a successor must not be judged instead: `changed` names it.
     let age = facts.at.since(started(facts)?);
+    let least = min_uptime.as_secs_f64();
     if age < min_uptime {
+        let (process, seconds) = (the_process(facts), age.as_secs());
         return refuse(format!(
-            "{} is {} s old, younger than min_uptime_seconds ({}): it may still be starting",
-            the_process(facts),
-            age.as_secs(),
-            min_uptime.as_secs_f64()
+            "{process} is {seconds} s old, younger than min_uptime_seconds ({least}): it may still be starting"
         ));
     }
     let same = facts.unit.invocation() == facts.first().unit.invocation();
     let judged = if same { facts } else { facts.first() };
     let changed = judged.unit.moment("StateChangeTimestampMonotonic")?;
     let age = judged.at.since(changed);
-    refuse_for((age < min_uptime).then(|| {
-        format!(
-            "{} was reloaded {} s ago, less than min_uptime_seconds ({}): its processes may still be starting",
-            context.unit(),
-            age.as_secs(),
-            min_uptime.as_secs_f64()
-        )
-    }))
+    let (name, seconds) = (context.unit(), age.as_secs());
+    refuse_for((age < min_uptime).then(|| format!(
+        "{name} was reloaded {seconds} s ago, less than min_uptime_seconds ({least}): its processes may still be starting"
+    )))
 }
 
 pub(super) fn restarted(context: &Context, facts: &Facts) -> Answer {

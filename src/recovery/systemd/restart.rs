@@ -52,11 +52,9 @@ impl RestartFacts<'_> {
         let mut warnings = dependencies::dependents_left(self);
         let action = self.unit.value("StartLimitAction").unwrap_or("none");
         if action != "none" {
+            let (does, limit, action) = (what_action_does(action), self.limit(), escape(action));
             warnings.push(format!(
-                "StartLimitAction={} of {name} {}, once a kill is the start too many ({})",
-                escape(action),
-                what_action_does(action),
-                self.limit()
+                "StartLimitAction={action} of {name} {does}, once a kill is the start too many ({limit})"
             ));
         }
         if self.unit.is_set("ExecCondition") {
@@ -91,12 +89,11 @@ impl RestartFacts<'_> {
 
     /// Whether systemd restarts the service after `signal`. `success`: why that counts as a success, if it does.
     fn not_restarted(&self, signal: &str, success: Option<&str>) -> Answer {
-        let unit = self.unit;
+        let (unit, name) = (self.unit, &self.plan.unit);
         let refuse = |why: &str| {
             self.refuse_setting(&format!(
-                "systemd would not restart {} after SIG{signal} ({why}), so a kill would turn a hang into an outage",
-                self.plan.unit
-            ))
+            "systemd would not restart {name} after SIG{signal} ({why}), so a kill would turn a hang into an outage"
+        ))
         };
         // It is unknown which of its processes will be left.
         if unit.parsed_or("ExitType", "main", one_of("main cgroup"))? == "cgroup" {
@@ -206,10 +203,9 @@ impl RestartFacts<'_> {
         for (possible, setting) in [(failure, "FailureAction"), (counts, "SuccessAction")] {
             let action = unit.text(setting)?;
             if possible && action != "none" {
+                let (does, action) = (what_action_does(action), escape(action));
                 return self.refuse_setting(&format!(
-                    "{setting}={} of {name} {}, although systemd would restart the unit",
-                    escape(action),
-                    what_action_does(action)
+                    "{setting}={action} of {name} {does}, although systemd would restart the unit"
                 ));
             }
         }
@@ -241,21 +237,16 @@ impl RestartFacts<'_> {
         if age >= interval {
             return Ok(());
         }
+        let (name, limit, seconds) = (&self.plan.unit, self.limit(), age.as_secs());
         self.refuse_setting(&format!(
-            "systemd would not restart {}: {}, and the last start was {} s ago",
-            self.plan.unit,
-            self.limit(),
-            age.as_secs()
+            "systemd would not restart {name}: {limit}, and the last start was {seconds} s ago"
         ))
     }
 
     fn limit(&self) -> String {
         let value = |name| escape(self.unit.value(name).unwrap_or("unknown"));
-        format!(
-            "StartLimitBurst={} in StartLimitIntervalSec={}",
-            value("StartLimitBurst"),
-            value("StartLimitIntervalUSec")
-        )
+        let (burst, interval) = (value("StartLimitBurst"), value("StartLimitIntervalUSec"));
+        format!("StartLimitBurst={burst} in StartLimitIntervalSec={interval}")
     }
 }
 
