@@ -41,10 +41,9 @@ pub(crate) enum Unread {
 
 impl From<io::Error> for Unread {
     fn from(error: io::Error) -> Self {
-        if error.kind() == ErrorKind::PermissionDenied {
-            Self::NotPermitted
-        } else {
-            Self::Unknown
+        match error.kind() {
+            ErrorKind::PermissionDenied => Self::NotPermitted,
+            _ => Self::Unknown,
         }
     }
 }

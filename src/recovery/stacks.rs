@@ -43,13 +43,12 @@ pub(super) fn command(
     // Seconds since 1970 mean the same in every time zone (systemd.time(7)).
     let since_1970 = |time: SystemTime| time.duration_since(UNIX_EPOCH).unwrap_or_default();
     let processes: String = processes.iter().map(|pid| format!(" _PID={pid}")).collect();
-    format!(
-        "{} -u {}{processes} --since=@{} --until=@{}",
-        journalctl(plan.scope),
-        plan.unit.as_str(),
+    let (journal, unit) = (journalctl(plan.scope), &plan.unit);
+    let (since, until) = (
         since_1970(since).as_secs(),
-        since_1970(until).as_secs() + LAG
-    )
+        since_1970(until).as_secs() + LAG,
+    );
+    format!("{journal} -u {unit}{processes} --since=@{since} --until=@{until}")
 }
 
 /// How a person types `journalctl` for this manager.

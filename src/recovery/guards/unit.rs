@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::MainPid;
-use super::super::facts::{Context, Facts, MainProcess};
+use super::super::facts::{Context, Facts, MainProcess, Vitals};
 use super::super::systemd::systemctl;
 use super::{Answer, Objection, refuse, refuse_for, the_process};
 use crate::clock::Monotonic;
@@ -12,7 +12,7 @@ use crate::manifest::Scope;
 
 pub(super) fn not_loaded(context: &Context, facts: &Facts) -> Answer {
     let (name, typed) = (context.unit(), systemctl(context.plan.scope));
-    match facts.unit.text("LoadState")? {
+    match &*escape(facts.unit.text("LoadState")?) {
         "loaded" => Ok(()),
         "not-found" => refuse(format!(
             "{name} does not exist: correct recovery.unit in the manifest (\"{typed} list-units --type=service\" lists the names)"
@@ -21,8 +21,7 @@ pub(super) fn not_loaded(context: &Context, facts: &Facts) -> Answer {
             "{name} is masked: \"{typed} unmask {name}\" allows it to run again"
         )),
         other => refuse(format!(
-            "{name} is not loaded (LoadState={}): \"{typed} status {name}\" shows why",
-            escape(other)
+            "{name} is not loaded (LoadState={other}): \"{typed} status {name}\" shows why"
         )),
     }
 }
@@ -194,15 +193,13 @@ pub(super) fn gone(_: &Context, facts: &Facts) -> Answer {
     let process = the_process(facts);
     match &facts.process {
         MainProcess::Gone(how) => refuse(format!("{process} was gone before the signal: {how}")),
-        MainProcess::Alive(vitals) if vitals.status.kill_pending => refuse(format!(
-            "{process} already has a pending SIGKILL (state {}){}",
-            vitals.state,
-            if vitals.state == 'D' {
-                ": it waits for a device or a network file system"
-            } else {
-                ""
-            }
-        )),
+        MainProcess::Alive(Vitals { state, status, .. }) if status.kill_pending => {
+            let device = ": it waits for a device or a network file system";
+            let why = if *state == 'D' { device } else { "" };
+            refuse(format!(
+                "{process} already has a pending SIGKILL (state {state}){why}"
+            ))
+        }
         MainProcess::Alive(vitals) if facts.at.since(started(facts)?) > vitals.age + ROUNDING => {
             refuse(format!(
                 "{process} started after the unit's main process; its PID was reused"
@@ -225,19 +222,16 @@ pub(super) fn traced(_: &Context, facts: &Facts) -> Answer {
 pub(super) fn uninterruptible(_: &Context, facts: &Facts) -> Answer {
     let waits =
         |facts: &Facts| matches!(&facts.process, MainProcess::Alive(vitals) if vitals.state == 'D');
-    if waits(facts) && facts.earlier.as_deref().is_some_and(waits) {
-        return refuse(format!(
-            "{} waits inside the kernel for a device or a network file system (state D): a signal would only take effect once that wait is over, when the process may go on by itself",
-            the_process(facts)
-        ));
-    }
-    Ok(())
+    let stuck = waits(facts) && facts.earlier.as_deref().is_some_and(waits);
+    refuse_for(stuck.then(|| format!(
+        "{} waits inside the kernel for a device or a network file system (state D): a signal would only take effect once that wait is over, when the process may go on by itself",
+        the_process(facts)
+    )))
 }
 
 pub(super) fn starved(context: &Context, _: &Facts) -> Answer {
-    refuse_for(context.starved.map(|gap| format!(
-        "this program itself was starved: it was kept from running for {:.1} s while the core was probed, so its timeouts prove nothing",
-        gap.as_secs_f64()
+    refuse_for(context.starved.map(|gap| gap.as_secs_f64()).map(|gap| format!(
+        "this program itself was starved: it was kept from running for {gap:.1} s while the core was probed, so its timeouts prove nothing"
     )))
 }
 

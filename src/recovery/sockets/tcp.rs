@@ -148,14 +148,12 @@ pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
 
 /// The address that a connection to `address` reaches: the unspecified one means this machine, ip(7).
 pub(crate) fn reached(address: SocketAddr) -> SocketAddr {
-    let mut address = canonical(address);
-    if address.ip().is_unspecified() {
-        address.set_ip(match address {
-            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-        });
+    let (address, port) = (canonical(address), address.port());
+    match address.ip() {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => (Ipv4Addr::LOCALHOST, port).into(),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => (Ipv6Addr::LOCALHOST, port).into(),
+        _ => address,
     }
-    address
 }
 
 /// The TCP sockets of both address families in these `states` whose local port is `port`, the listeners of each

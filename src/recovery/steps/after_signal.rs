@@ -107,11 +107,9 @@ impl<H: Host> Run<'_, H> {
             }
             let now = self.host.now();
             if now >= until {
-                let why = format!(
-                    "systemd ran no new main process within {} s ({})",
-                    until.since(began).as_secs(),
-                    answer.map_or_else(|why| why, |unit| state(&unit))
-                );
+                let state = answer.map_or_else(|why| why, |unit| state(&unit));
+                let seconds = until.since(began).as_secs();
+                let why = format!("systemd ran no new main process within {seconds} s ({state})");
                 return Err(self.not_recovered(None, &why));
             }
             self.host.pause(pause.min(until.since(now)));

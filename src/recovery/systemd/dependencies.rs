@@ -152,11 +152,8 @@ fn stops_prevent_restart(facts: &RestartFacts<'_>) -> Answer {
     if !facts.stops_slowly()? {
         return Ok(());
     }
-    let over = if last == first {
-        String::new()
-    } else {
-        format!(" over {}", escape(last))
-    };
+    let over = (last != first).then(|| format!(" over {}", escape(last)));
+    let over = over.unwrap_or_default();
     refuse(format!(
         "{name} would stay stopped: its end stops {} (BindsTo= or PropagatesStopTo=), and that stop comes back to {name}{over} (one of {}=) before it has ended; remove one of these dependencies",
         escape(first),
