@@ -57,13 +57,11 @@ pub(super) trait Host {
     fn log(&self, line: &str);
     /// Sends the signal; with none, only checks whether one would be permitted. `ESRCH` if the process has died.
     fn signal(&self, process: &Self::Process, signal: Option<Signal>) -> Result<(), Errno>;
-    /// Sends `signal` to each process of `group` that catches it and does not block it, and returns their
-    /// PIDs.
+    /// Sends `signal` to each process of `group` that catches it and does not block it, and returns their PIDs.
     fn ask_for_stacks(&self, group: &Group, path: &ControlGroup, signal: Signal) -> Vec<u32>;
     /// Waits for the process to die, and returns whether it did within `at_most`.
     fn died_within(&self, process: &Self::Process, at_most: Duration) -> bool;
-    /// Probes every core route once and returns whether all are `ok` or `rate_limited`, by `until` at the
-    /// latest.
+    /// Probes every core route once and returns whether all are `ok` or `rate_limited`, by `until` at the latest.
     fn core_answers(&self, until: Monotonic) -> bool;
 }
 
@@ -181,8 +179,7 @@ impl Host for Machine<'_> {
     }
 }
 
-/// The context of a backend that is not known to hang. `addresses` are those of its base URL; none over a UNIX
-/// socket.
+/// The context of a backend that is not known to hang. `addresses` are those of its base URL; none over a UNIX socket.
 pub(super) fn context(
     plan: RecoveryPlan,
     source: &Source,
@@ -218,9 +215,8 @@ fn not_local(addresses: &Result<Vec<SocketAddr>, String>) -> Option<String> {
     ))
 }
 
-/// Whether `address` belongs to this machine. Only for an address of this machine does the kernel choose
-/// the peer's address as the local one; listing the interfaces would need AF_NETLINK, which hardened units
-/// forbid.
+/// Whether `address` belongs to this machine. Only for an address of this machine does the kernel choose the peer's
+/// address as the local one; listing the interfaces would need AF_NETLINK, which hardened units forbid.
 fn is_local(address: SocketAddr) -> bool {
     let ip = address.ip().to_canonical();
     // Connecting to the unspecified address reaches this machine, ip(7).

@@ -76,8 +76,7 @@ fn errno(error: rustix::io::Errno) -> Errno {
 /// Makes the exit statuses of children available even if this process was started with SIGCHLD ignored
 /// (`trap "" CHLD`): the kernel would then discard them (sigaction(2), "SIGCHLD").
 pub(super) fn keep_exit_statuses() {
-    // SAFETY: the default disposition runs none of our code. The call fails only for signals that cannot be
-    // caught.
+    // SAFETY: the default disposition runs none of our code. The call fails only for signals that cannot be caught.
     let _ = unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) };
 }
 

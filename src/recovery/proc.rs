@@ -127,16 +127,12 @@ pub(super) fn members(
         if pid == 0 {
             return Err("a process of the unit is outside this program's PID namespace".to_owned());
         }
-        let member = disturbance(pid).and_then(|disturbance| {
-            let handled = status(pid)?.handled;
-            Ok(Member {
+        match disturbance(pid).and_then(|found| Ok((found, status(pid)?.handled))) {
+            Ok((disturbance, handled)) => members.push(Member {
                 pid,
                 handled,
                 disturbance,
-            })
-        });
-        match member {
-            Ok(member) => members.push(member),
+            }),
             Err(error) if has_ended(pid, &error) => {}
             Err(_) => {
                 return Err(format!(

@@ -41,8 +41,7 @@ impl QueueWatch {
     ) -> std::io::Result<Self> {
         let core = manifest.routes.iter().filter(|route| route.core);
         let shortest = core.map(|route| route.options.timeout).min();
-        // A healthy core has answered by then, and costs no reading. It must not miss the end of a short first
-        // attempt.
+        // A healthy core has answered by then, and costs no reading. It must not miss the end of a short first attempt.
         let first = shortest.unwrap_or_default() / 4;
         let place = Place::of(manifest);
         let (events, inbox) = mpsc::channel();

@@ -24,8 +24,7 @@ const FRESH_OBSERVATIONS: usize = 3;
 /// How long processes have to write their stacks.
 const STACKS_TIME: Duration = Duration::from_secs(1);
 
-/// Recovers a hung backend, or returns the reason why not. `queues` are the accept queues as read during the
-/// sweep.
+/// Recovers a hung backend, or returns the reason why not. `queues` are the accept queues as read during the sweep.
 pub(super) fn run<H: Host>(context: &Context, host: &H, queues: QueueHistory) -> Recovery {
     let began = host.now();
     let mut run = Run {

@@ -229,8 +229,7 @@ fn own_service() -> Option<(String, Scope)> {
     service_of(&fs::read_to_string("/proc/self/cgroup").ok()?)
 }
 
-/// The service in which a process with this `/proc/self/cgroup` runs; none in a session, a scope, or a
-/// container.
+/// The service in which a process with this `/proc/self/cgroup` runs; none in a session, a scope, or a container.
 pub(super) fn service_of(cgroup: &str) -> Option<(String, Scope)> {
     let path = cgroup.lines().find_map(|line| line.strip_prefix("0::"))?;
     let (above, name) = path.rsplit_once('/')?;

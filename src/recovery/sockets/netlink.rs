@@ -12,8 +12,7 @@ use nix::sys::time::{TimeVal, TimeValLike};
 
 use crate::clock::Monotonic;
 
-/// The kernel fits its answers into the reader's buffer, up to 32 KiB (`netlink_dump` in its
-/// net/netlink/af_netlink.c).
+/// The kernel fits its answers into the reader's buffer, up to 32 KiB (`netlink_dump` in its net/netlink/af_netlink.c).
 const BUFFER: usize = 16 * 1_024;
 /// The largest number of rows in one table; no accept queue is that long.
 const ROWS_MAX: usize = 200_000;

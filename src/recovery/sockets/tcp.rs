@@ -84,8 +84,7 @@ impl TcpSocket {
         self.state == TcpState::Open
     }
 
-    /// Whether a process has accepted this connection. After a side has closed, the inode does not show
-    /// it.
+    /// Whether a process has accepted this connection. After a side has closed, the inode does not show it.
     pub(crate) const fn accepted(&self) -> bool {
         self.inode != 0
     }
@@ -119,9 +118,8 @@ pub(crate) fn server_sides<'a>(
     connections.filter_map(|connection| server_side(table, &connection))
 }
 
-/// The listeners in `table` among which the kernel could have chosen for a connection to `address`: those
-/// bound to it or, if there are none, to the wildcard address (`compute_score` of the kernel's
-/// net/ipv4/inet_hashtables.c).
+/// The listeners in `table` among which the kernel could have chosen for a connection to `address`: those bound to it
+/// or, if there are none, to the wildcard address (`compute_score` of the kernel's net/ipv4/inet_hashtables.c).
 pub(crate) fn listeners(table: &[TcpSocket], address: SocketAddr) -> Vec<&TcpSocket> {
     let address = reached(address);
     let mut found: Vec<_> = (table.iter())
