@@ -56,14 +56,16 @@ pub(super) struct Hierarchy(PathBuf);
 impl Hierarchy {
     /// Finds the mount. A message, if there is none.
     pub(super) fn find() -> Result<Self, String> {
-        MOUNTS
+        let is_cgroup2 = |mount: &&&str| {
+            statfs(**mount).is_ok_and(|fs| fs.filesystem_type() == CGROUP2_SUPER_MAGIC)
+        };
+        let mount = MOUNTS
             .iter()
-            .map(Path::new)
-            .find(|mount| statfs(*mount).is_ok_and(|fs| fs.filesystem_type() == CGROUP2_SUPER_MAGIC))
-            .map(|mount| Self(mount.to_owned()))
-            .ok_or_else(|| {
-                "cgroup2 is not mounted at /sys/fs/cgroup, so the owner of a socket is unknown: boot with systemd.unified_cgroup_hierarchy=1".to_owned()
-            })
+            .find(is_cgroup2)
+            .map(|mount| Self(mount.into()));
+        mount.ok_or_else(|| {
+            "cgroup2 is not mounted at /sys/fs/cgroup, so the owner of a socket is unknown: boot with systemd.unified_cgroup_hierarchy=1".to_owned()
+        })
     }
 
     /// Everything about `group` and all groups below it. A group that vanishes meanwhile is skipped, except

@@ -194,14 +194,13 @@ impl UnitReport {
     /// The state of the unit called `name`; none if systemd does not say it.
     fn of(name: &str, unit: &Unit, host: &impl Host) -> Option<Self> {
         let since = unit.moment("StateChangeTimestampMonotonic").ok();
+        let restarts = unit.value("NRestarts");
         Some(Self {
             name: name.to_owned(),
             active_state: unit.text("ActiveState").ok()?.to_owned(),
             sub_state: unit.text("SubState").ok()?.to_owned(),
             since: since.and_then(|at| host.wall_clock().checked_sub(host.now().since(at))),
-            restarts: unit
-                .value("NRestarts")
-                .and_then(|number| number.parse().ok()),
+            restarts: restarts.and_then(|number| number.parse().ok()),
         })
     }
 }

@@ -101,7 +101,11 @@ impl<H: Host> Run<'_, H> {
                 }
                 let waits = unit.text("SubState") == Ok("stop-sigterm");
                 if waits && !logged && self.host.now().since(began) >= SIGTERM_TIME {
-                    self.host.log(&self.children_left());
+                    self.host.log(&format!(
+                        "{} still has processes that do not end on SIGTERM, and systemd waits for them up to TimeoutStopSec= before the restart; \
+                         KillMode=mixed in the unit would end them at once",
+                        self.context.unit()
+                    ));
                     logged = true;
                 }
             }
@@ -164,14 +168,6 @@ impl<H: Host> Run<'_, H> {
             "{name} ended in \"{}\" (Result={}), and systemd does not restart it: \"{typed} reset-failed {units} && {typed} start {units}\" starts it",
             escape(unit.text("ActiveState").unwrap_or("failed")),
             escape(unit.text("Result").unwrap_or("unknown")),
-        )
-    }
-
-    fn children_left(&self) -> String {
-        format!(
-            "{} still has processes that do not end on SIGTERM, and systemd waits for them up to TimeoutStopSec= before the restart; \
-             KillMode=mixed in the unit would end them at once",
-            self.context.unit()
         )
     }
 }
