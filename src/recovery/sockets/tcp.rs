@@ -388,6 +388,9 @@ mod tests {
         ];
         assert_eq!(cookies(&table, "127.0.0.1:80"), [1, 2]);
         assert_eq!(cookies(&table, "[::ffff:127.0.0.1]:80"), [1, 2]);
+        // The unspecified address means this machine.
+        assert_eq!(cookies(&table, "0.0.0.0:80"), [1, 2]);
+        assert_eq!(reached("[::]:80".parse().unwrap()).to_string(), "[::1]:80");
         assert_eq!(cookies(&table, "127.0.0.2:80"), [3]);
         assert_eq!(cookies(&table, "[::1]:80"), [4]);
         assert_eq!(cookies(&table, "127.0.0.1:81"), [5]);
