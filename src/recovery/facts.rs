@@ -110,8 +110,6 @@ pub(super) enum MainProcess {
 /// A living process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Vitals {
-    /// `R`, `S`, `D`, `T`, `t`, `Z`, …
-    pub(super) state: char,
     /// Its age, including time during which the machine was suspended.
     pub(super) age: Duration,
     pub(super) status: Status,

@@ -56,8 +56,8 @@ pub(super) struct Status {
     pub(super) parent: u32,
     /// The tracer's PID, 0 if there is none.
     pub(super) tracer: u32,
-    /// Whether this thread is stopped by its tracer (state `t`).
-    pub(super) tracing_stop: bool,
+    /// `R`, `S`, `D`, `T`, `t`, `Z`, …
+    pub(super) state: char,
     /// Whether it is dumping core. A process that has released its memory has no such line and
     /// does not dump: proc_pid_status() of the kernel's fs/proc/array.c.
     pub(super) dumping: bool,
@@ -82,7 +82,7 @@ pub(super) fn parse_status(text: &str) -> Option<Status> {
     Some(Status {
         parent: field("PPid")?.parse().ok()?,
         tracer: field("TracerPid")?.parse().ok()?,
-        tracing_stop: field("State")?.starts_with('t'),
+        state: field("State")?.chars().next()?,
         dumping: field("CoreDumping").is_some_and(|value| value != "0"),
         kill_pending: (mask("SigPnd")? | mask("ShdPnd")?) & kill != 0,
         resident: field("VmRSS")
@@ -99,7 +99,6 @@ pub(super) fn vitals(pid: u32) -> Option<Vitals> {
     let status = status(pid).ok()?;
     let now = clock_gettime(ClockId::CLOCK_BOOTTIME).ok()?;
     Some(Vitals {
-        state: stat.state,
         age: Duration::from(now).saturating_sub(stat.started),
         status,
         group: group_of(pid),
@@ -163,7 +162,7 @@ fn disturbance(pid: u32) -> io::Result<Option<String>> {
 fn shown_by(status: &Status) -> Option<String> {
     if status.tracer != 0 {
         Some(format!("is traced by process {}", status.tracer))
-    } else if status.tracing_stop {
+    } else if status.state == 't' {
         Some("is held by a tracer (state t)".to_owned())
     } else if status.dumping {
         Some("is dumping core".to_owned())
@@ -311,7 +310,7 @@ mod tests {
         let calm = Status {
             parent: 1,
             tracer: 0,
-            tracing_stop: false,
+            state: 'S',
             dumping: false,
             kill_pending: false,
             resident: Some(1_844 * 1_024),

@@ -201,7 +201,6 @@ pub(super) fn context() -> Context {
 /// A living main process.
 pub(super) fn vitals() -> Vitals {
     Vitals {
-        state: 'S',
         age: Duration::from_secs(NOW - 1_000),
         status: status(),
         group: Some("/system.slice/demo.service".to_owned()),
@@ -214,7 +213,7 @@ pub(super) fn status() -> Status {
     Status {
         parent: 1,
         tracer: 0,
-        tracing_stop: false,
+        state: 'S',
         dumping: false,
         kill_pending: false,
         resident: None,

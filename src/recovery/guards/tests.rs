@@ -231,7 +231,7 @@ fn what_proc_shows_of_the_main_process_is_read() {
     let pending = |state| {
         alive(move |vitals| {
             vitals.status.kill_pending = true;
-            vitals.state = state;
+            vitals.status.state = state;
         })
     };
     process(pending('S')).refuses("gone", "pending SIGKILL (state S)");
@@ -245,7 +245,7 @@ fn what_proc_shows_of_the_main_process_is_read() {
     let outside = alive(|vitals| vitals.group = Some("/other".to_owned()));
     process(outside).refuses("main_pid", "control group /other");
     process(alive(|vitals| vitals.group = None)).refuses("unreadable", "needs cgroup2");
-    let stuck = || alive(|vitals| vitals.state = 'D');
+    let stuck = || alive(|vitals| vitals.status.state = 'D');
     process(stuck()).refuses("uninterruptible", "state D");
     Fixture::changed_later(|machine| machine.process = stuck()).passes();
     let mut over = Fixture::hung();

@@ -193,9 +193,10 @@ pub(super) fn gone(_: &Context, facts: &Facts) -> Answer {
     let process = the_process(facts);
     match &facts.process {
         MainProcess::Gone(how) => refuse(format!("{process} was gone before the signal: {how}")),
-        MainProcess::Alive(Vitals { state, status, .. }) if status.kill_pending => {
+        MainProcess::Alive(Vitals { status, .. }) if status.kill_pending => {
+            let state = status.state;
             let device = ": it waits for a device or a network file system";
-            let why = if *state == 'D' { device } else { "" };
+            let why = if state == 'D' { device } else { "" };
             refuse(format!(
                 "{process} already has a pending SIGKILL (state {state}){why}"
             ))
@@ -220,8 +221,7 @@ pub(super) fn traced(_: &Context, facts: &Facts) -> Answer {
 }
 
 pub(super) fn uninterruptible(_: &Context, facts: &Facts) -> Answer {
-    let waits =
-        |facts: &Facts| matches!(&facts.process, MainProcess::Alive(vitals) if vitals.state == 'D');
+    let waits = |facts: &Facts| matches!(&facts.process, MainProcess::Alive(vitals) if vitals.status.state == 'D');
     let stuck = waits(facts) && facts.earlier.as_deref().is_some_and(waits);
     refuse_for(stuck.then(|| format!(
         "{} waits inside the kernel for a device or a network file system (state D): a signal would only take effect once that wait is over, when the process may go on by itself",

@@ -99,7 +99,7 @@ fn status_survives_a_round_trip(name: &str, choices: &mut Choices<'_>) {
     let status = Status {
         parent: choices.number() as u32,
         tracer: choices.number() as u32,
-        tracing_stop: choices.byte() % 2 == 1,
+        state: choices.of(&['R', 'S', 'D', 'T', 't', 'Z', 'X', 'I']),
         dumping: choices.byte() % 2 == 1,
         kill_pending: choices.byte() % 2 == 1,
         resident: (choices.byte() % 4 != 3).then(|| choices.number() >> 10 << 10),
@@ -137,14 +137,10 @@ fn status_as_linux(name: &str, status: &Status, pending: u64) -> String {
         (0, pending)
     };
     format!(
-        "Name:\t{name}\nUmask:\t0022\nState:\t{}\nPid:\t4711\nPPid:\t{}\nTracerPid:\t{}\nUid:\t0\t0\t0\t0\n\
+        "Name:\t{name}\nUmask:\t0022\nState:\t{} (in words)\nPid:\t4711\nPPid:\t{}\nTracerPid:\t{}\nUid:\t0\t0\t0\t0\n\
          VmHWM:\t    9999 kB\n{resident}CoreDumping:\t{}\nThreads:\t1\nSigPnd:\t{thread:016x}\nShdPnd:\t{whole:016x}\nSigBlk:\t{:016x}\nSigCgt:\t{:016x}\n\
          CapInh:\t0000000000000000\nCapPrm:\t000001ffffffffff\nCapEff:\t0000000000000020\nSeccomp:\t0\n",
-        if status.tracing_stop {
-            "t (tracing stop)"
-        } else {
-            "S (sleeping)"
-        },
+        status.state,
         status.parent,
         status.tracer,
         u8::from(status.dumping),

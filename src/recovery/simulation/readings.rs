@@ -113,9 +113,9 @@ impl Machine {
             || found.is_some_and(|process| process.on_signal == OnSignal::Survives);
         let adopted = world.has(Fault::Adopted);
         let vitals = found.map(|process| Vitals {
-            state: if stuck { 'D' } else { 'S' },
             age: age(process.started),
             status: Status {
+                state: if stuck { 'D' } else { 'S' },
                 parent: if adopted { 7 } else { process.parent },
                 dumping: process.dumping,
                 kill_pending: process.kill_pending,

@@ -53,10 +53,10 @@ impl<H: Host> Run<'_, H> {
             return Ok(());
         }
         let state = match self.host.inspect(process) {
-            MainProcess::Alive(vitals) if vitals.state == 'D' => {
+            MainProcess::Alive(vitals) if vitals.status.state == 'D' => {
                 " (state D: it waits inside the kernel for a device or a network file system, which no signal ends)".to_owned()
             }
-            MainProcess::Alive(vitals) => format!(" (state {})", vitals.state),
+            MainProcess::Alive(vitals) => format!(" (state {})", vitals.status.state),
             MainProcess::None | MainProcess::Gone(_) | MainProcess::Hidden => String::new(),
         };
         Err(Outcome::Failed(format!(
