@@ -103,7 +103,9 @@ impl PendingWarnings {
         if !self.collect(at_most, &mut findings) {
             self.cancelled.store(true, Ordering::Relaxed);
             // A cancelled call causes warnings about the cancellation.
-            self.collect(GIVE_UP, &mut Findings::default());
+            let mut late = Findings::default();
+            self.collect(GIVE_UP, &mut late);
+            findings.unit = findings.unit.or(late.unit);
             findings.warnings.push(format!(
                 "{} could not be checked in time: systemctl, or the lookup of base_url's name, is slow",
                 self.units

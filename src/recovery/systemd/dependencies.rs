@@ -30,9 +30,9 @@ pub(super) fn names_to_ask<'a>(unit: &'a Unit, known: &'a [Unit]) -> BTreeSet<&'
     let all = || known.iter().chain([unit]);
     let needed = all().flat_map(|unit| names(unit, NEEDED));
     let dependents = closure(known, names(unit, STOP_ON_STOP), STOP_ON_STOP);
-    let mut asked: BTreeSet<_> = (needed.chain(unit.triggered_by(".socket")))
+    let mut asked: BTreeSet<_> = (needed.filter(|name| !is_slice(name)))
+        .chain(unit.triggered_by(".socket"))
         .chain(dependents.into_keys())
-        .filter(|name| !always_there(name))
         .collect();
     for id in all().filter_map(Unit::id) {
         asked.remove(id);
@@ -40,12 +40,9 @@ pub(super) fn names_to_ask<'a>(unit: &'a Unit, known: &'a [Unit]) -> BTreeSet<&'
     asked
 }
 
-/// Whether nothing can be wrong with the unit. Slices, targets and `-.mount` never fail, and a manager whose
-/// `sysinit.target` or `basic.target` is masked does not start. Nearly every service needs these (systemd.service(5),
-/// "Default Dependencies"), and most need no others: so nothing is asked about them.
-fn always_there(name: &str) -> bool {
-    let common = ["sysinit.target", "basic.target", "-.mount"];
-    name.strip_suffix(".slice").is_some() || common.contains(&name)
+/// A slice that is needed is always there; only one that stops with a unit matters.
+fn is_slice(name: &str) -> bool {
+    name.strip_suffix(".slice").is_some()
 }
 
 /// Refuses if a dependency keeps the unit from starting again, or a dependent stops it for good.
@@ -54,8 +51,9 @@ pub(super) fn no_restart(facts: &RestartFacts<'_>) -> Answer {
         // Missing, it must not look like an empty list.
         facts.unit.parsed(list, Some)?;
     }
-    for name in names(facts.unit, NEEDED).chain(names(facts.unit, STOP_ON_END)) {
-        if !always_there(name) && find(facts.neighbours, name).is_none() {
+    let needed = names(facts.unit, NEEDED).filter(|name| !is_slice(name));
+    for name in needed.chain(names(facts.unit, STOP_ON_END)) {
+        if find(facts.neighbours, name).is_none() {
             return Err(format!("systemctl did not report {}", escape(name)).into());
         }
     }

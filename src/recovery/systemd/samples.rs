@@ -64,7 +64,7 @@ SuccessAction=none
 InvocationID=461583f6b7404f0aad540c48a8c09c4d
 ";
 
-/// The units that it names, but for those that are always there.
+/// The units that it names, but for slices.
 pub(crate) const NEIGHBOURS: &str = "\
 ControlGroup=/system.slice/db.service
 Id=db.service
@@ -93,6 +93,16 @@ Listen=/run/b c.sock (Stream)
 ControlGroup=/system.slice/demo.socket
 Id=demo.socket
 RequiredBy=
+RequisiteOf=
+BoundBy=
+UpheldBy=
+ConsistsOf=
+PropagatesStopTo=
+LoadState=loaded
+ActiveState=active
+
+Id=sysinit.target
+RequiredBy=worker.service demo.service db.service
 RequisiteOf=
 BoundBy=
 UpheldBy=

@@ -221,10 +221,17 @@ fn finish_cancels_a_running_call() {
         while !cancelled.load(Ordering::Relaxed) {
             thread::yield_now();
         }
-        sender.send(warning("the call was cancelled")).unwrap();
+        // The unit's state is known, although a later call was cancelled.
+        let late = Findings {
+            unit: about_backend(&context(), &Still::hung()).unit,
+            ..warning("the call was cancelled")
+        };
+        sender.send(late).unwrap();
     });
-    let warnings = waiting.finish(Duration::from_millis(30)).warnings;
+    let findings = waiting.finish(Duration::from_millis(30));
     assert!(thread.is_finished() || thread.join().is_ok());
+    let warnings = findings.warnings;
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     assert!(warnings[0].starts_with("api.service could not be checked in time"));
+    assert!(findings.unit.is_some());
 }

@@ -27,6 +27,7 @@ fn names_to_ask_follow_what_is_needed_and_what_depends() {
         "db.service",
         "demo.socket",
         "other.service",
+        "sysinit.target",
         "worker.service",
     ];
     assert_eq!(first, expected);
@@ -50,10 +51,7 @@ fn names_to_ask_follow_what_is_needed_and_what_depends() {
     assert_eq!(
         ask(
             "worker.service",
-            &[
-                "Requires=disk.mount x.slice -.mount sysinit.target basic.target",
-                "Wants=x.service"
-            ]
+            &["Requires=disk.mount x.slice", "Wants=x.service"]
         ),
         "disk.mount"
     );
@@ -311,6 +309,19 @@ fn dependents_left_are_those_that_nothing_starts_again() {
         assert_eq!(warnings.len(), expected.len(), "{warnings:?}");
         for (warning, name) in warnings.iter().zip(expected) {
             assert!(warning.contains(&format!("also stops {name}")), "{warning}");
+        }
+    }
+}
+
+#[test]
+fn a_slice_that_stops_with_the_unit_is_not_taken_for_harmless() {
+    for stopped in ["x.slice", "basic.target", "sysinit.target"] {
+        for list in ["BoundBy", "PropagatesStopTo"] {
+            let stops = format!("{list}={stopped}");
+            let unit = demo(&[&*format!("Requires=db.service {stopped}"), &*stops]);
+            assert!(names_to_ask(&unit, &[]).contains(stopped), "{stops}");
+            let known = neighbours("db.service", &[]);
+            assert!(facts(&unit, &known, 1).no_restart().is_err(), "{stops}");
         }
     }
 }

@@ -223,7 +223,13 @@ fn parse_refuses_garbage() {
 fn parse_all_reads_several_units() {
     let units = Unit::parse_all(NEIGHBOURS.as_bytes()).unwrap();
     let ids: Vec<_> = units.iter().filter_map(Unit::id).collect();
-    assert_eq!(ids, ["db.service", "worker.service", "demo.socket"]);
+    let expected = [
+        "db.service",
+        "worker.service",
+        "demo.socket",
+        "sysinit.target",
+    ];
+    assert_eq!(ids, expected);
     assert_eq!(units[2].listens(), ["127.0.0.1:8123", "/run/b c.sock"]);
     assert!(units[0].listens().is_empty());
     let error = Unit::parse_all(b"Id=a.service\n\nActiveState=active\n").unwrap_err();
