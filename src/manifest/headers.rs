@@ -126,22 +126,19 @@ impl Options {
     }
 }
 
-/// Whether `b` may occur in a token (RFC 9110, section 5.6.2).
-fn is_token(b: u8) -> bool {
-    b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b)
-}
-
 /// Reads the object name → value.
 pub(super) fn headers(object: &Node<'_>) -> Result<Vec<Header>, String> {
     let kind = object.json.kind();
     let Json::Object(entries) = object.json else {
         return Err(format!("is {kind}; give an object, name → value"));
     };
+    // RFC 9110, section 5.6.2.
+    let in_token = |b: &u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b);
     let mut names = HashSet::new();
     let mut headers = Vec::new();
     for (name, value) in entries {
         // If the author wrote "Name: value" as the name, the value must not appear in a log.
-        let token = name.bytes().take_while(|b| is_token(*b)).count();
+        let token = name.bytes().take_while(in_token).count();
         let node = object.entry(name.get(..token).unwrap_or_default(), value);
         let read = if token == 0 || token < name.len() {
             Err(
@@ -192,10 +189,10 @@ fn header(name: &str, value: &Node<'_>) -> Result<Header, String> {
 /// Whether a field value may contain `text` (RFC 9110, section 5.5): anything but control characters.
 fn sendable(text: &str, what: &str) -> Result<(), String> {
     // Shows only the control character of the value, usually a newline.
-    if let Some(c) = find_quoted(text, |c| c.is_control() && c != '\t') {
-        return Err(format!(
+    let control = find_quoted(text, |c| c.is_control() && c != '\t');
+    control.map_or(Ok(()), |c| {
+        Err(format!(
             "{what} contains the control character {c}; remove it"
-        ));
-    }
-    Ok(())
+        ))
+    })
 }

@@ -1,7 +1,7 @@
 //! Finds and reads the manifest's file, and says who else could have written it.
 
 use std::fmt;
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -43,15 +43,6 @@ impl fmt::Display for Source {
 }
 
 impl Source {
-    /// A file at `path` that has been opened.
-    pub(super) fn of_file(path: &Path, facts: &Metadata) -> Self {
-        Self::File {
-            path: path.to_owned(),
-            owner: facts.uid(),
-            mode: facts.mode(),
-        }
-    }
-
     /// The problem that a user other than root and `caller` may write the file, if `caller` may kill any process;
     /// with its `consequence` and a remedy.
     pub(crate) fn writable_by_others(&self, caller: Caller, consequence: &str) -> Option<String> {
@@ -76,9 +67,8 @@ impl Source {
 }
 
 impl Manifest {
-    /// Reads the manifest in `file`, or from standard input if that is `-`. Without a file, it is
-    /// `routes.json` in the current directory if that exists, or else
-    /// `/etc/scidex-route-health/routes.json`. For the other arguments, see [`Self::parse`].
+    /// Reads the manifest in `file`, or from standard input if that is `-`. Without a file, it is the first of
+    /// `DEFAULT_PATHS` that exists. For the other arguments, see [`Self::parse`].
     ///
     /// # Errors
     ///
@@ -143,7 +133,12 @@ pub(super) fn open_regular(path: &Path) -> io::Result<File> {
 
 /// Reads an open file, and the facts about it.
 fn read_file(file: File, path: &Path) -> io::Result<(Vec<u8>, Source)> {
-    let source = Source::of_file(path, &file.metadata()?);
+    let facts = file.metadata()?;
+    let source = Source::File {
+        path: path.to_owned(),
+        owner: facts.uid(),
+        mode: facts.mode(),
+    };
     Ok((read(file)?, source))
 }
 
@@ -179,7 +174,8 @@ mod tests {
         let manifest = Manifest::load(Some(&path), None, Variables::MayBeMissing).expect("valid");
         assert_eq!(manifest.source.to_string(), path.display().to_string());
         let facts = std::fs::metadata(&path).expect("facts");
-        assert_eq!(manifest.source, Source::of_file(&path, &facts));
+        let (owner, mode) = (facts.uid(), facts.mode());
+        assert_eq!(manifest.source, Source::File { path, owner, mode });
         assert_eq!(manifest.routes.len(), 17);
     }
 

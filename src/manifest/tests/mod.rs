@@ -9,7 +9,6 @@ mod whole;
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
-use std::path::Path;
 
 use serde_json::{Value, json};
 
