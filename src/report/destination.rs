@@ -43,10 +43,14 @@ impl Destination {
 
     /// Writes the file, or returns a line that says what to do.
     pub(super) fn write(self, text: &str) -> Result<(), String> {
-        let written = match self.in_place {
+        // What was a regular file may have become something else since.
+        let opened = self
+            .in_place
+            .map_or_else(|| open(&self.path), |file| Ok(Some(file)));
+        let written = opened.and_then(|file| match file {
             Some(file) => write_in_place(file, MAX_STANDSTILL.into(), text),
-            None => resolve(&self.path).and_then(|path| replace(&path, text)),
-        };
+            None => replace(&resolve(&self.path)?, text),
+        });
         written.map_err(|error| complaint(self.what, &self.path, &error))
     }
 }

@@ -131,6 +131,24 @@ fn a_pipe_without_a_reader_never_blocks() {
 }
 
 #[test]
+fn what_became_a_pipe_since_the_check_is_not_replaced() {
+    let folder = folder();
+    let [path, link, pipe] = ["out", "link", "pipe"].map(|name| folder.path().join(name));
+    symlink(folder.path().join("missing"), &link).unwrap();
+    let file = Destination::prepare("metrics", &path).unwrap();
+    let linked = Destination::prepare("metrics", &link).unwrap();
+    mkfifo(&path, Mode::S_IRWXU).unwrap();
+    mkfifo(&pipe, Mode::S_IRWXU).unwrap();
+    fs::remove_file(&link).unwrap();
+    symlink(&pipe, &link).unwrap();
+    for destination in [file, linked] {
+        let complaint = destination.write("x").unwrap_err();
+        assert!(complaint.ends_with("start its reader first"), "{complaint}");
+    }
+    assert!(!path.metadata().unwrap().is_file() && !pipe.metadata().unwrap().is_file());
+}
+
+#[test]
 fn a_pipe_is_kept_open_from_the_check_to_the_report() {
     let folder = folder();
     let path = folder.path().join("pipe");
