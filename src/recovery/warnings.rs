@@ -64,6 +64,9 @@ pub fn start(manifest: &Manifest, prober: &Prober<'_>) -> PendingWarnings {
         units: names.join(" and "),
         cancelled: Arc::default(),
     };
+    if names.is_empty() {
+        return pending;
+    }
     let cancelled = Arc::clone(&pending.cancelled);
     let ask = move |scope| Systemctl::new(scope, Arc::clone(&cancelled));
     let backend = plan.map(|plan| {

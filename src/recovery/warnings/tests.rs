@@ -2,6 +2,8 @@ use std::sync::mpsc::Sender;
 
 use super::super::samples::{Still, context, member, unit};
 use super::*;
+use crate::manifest::{Source, Variables};
+use crate::skip::skip;
 
 /// The warnings about a healthy backend, changed by `change`.
 fn warnings(change: impl Fn(&mut Still, &mut Context)) -> Vec<String> {
@@ -173,6 +175,17 @@ fn service_of_reads_the_control_group() {
     ] {
         assert_eq!(service_of(cgroup), expected, "{cgroup}");
     }
+}
+
+#[test]
+fn without_a_unit_nothing_is_checked() {
+    if own_service().is_some() {
+        return skip("systemd has started the tests, whose service would be checked");
+    }
+    let text = br#"{"base_url":"http://127.0.0.1:1","routes":[{"path":"/","core":true}]}"#;
+    let manifest = Manifest::parse(text, Source::Stdin, None, Variables::MayBeMissing).unwrap();
+    let findings = start(&manifest, &Prober::new(&manifest, true).unwrap()).finish(Duration::ZERO);
+    assert_eq!(findings.warnings, [""; 0]);
 }
 
 fn pending() -> (Sender<Findings>, PendingWarnings) {
