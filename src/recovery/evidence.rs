@@ -4,7 +4,6 @@
 mod summary;
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::iter;
@@ -31,7 +30,7 @@ const SAMPLE: Duration = Duration::from_millis(100);
 const THREADS: usize = 512;
 
 /// Why there is no value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unread {
     /// This user may not read it.
     NotPermitted,
@@ -260,29 +259,37 @@ fn threads(pid: u32, until: Monotonic) -> Result<Vec<ThreadGroup>, Unread> {
     // To others than who may list the descriptors, or may trace, the kernel reports every wait channel as `0`.
     let trusted = has_capability(CAP_SYS_PTRACE) == Some(true)
         || fs::read_dir(format!("/proc/{pid}/fd")).is_ok();
-    let tasks = fs::read_dir(format!("/proc/{pid}/task"))?;
-    let mut counts: BTreeMap<_, usize> = BTreeMap::new();
-    let tasks = tasks.flatten().take(THREADS);
-    for task in tasks.take_while(|_| !until.has_passed()) {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task"))?.flatten();
+    let tasks = tasks.take(THREADS).take_while(|_| !until.has_passed());
+    let groups = grouped(tasks.filter_map(|task| {
         let task = format!("{pid}/task/{}", task.file_name().display());
-        let Ok(stat) = stat(&task) else {
-            continue;
-        };
+        let state = stat(&task).ok()?.state;
         let wait_channel = match read(&task, "wchan") {
             Ok(place) if !trusted && place == "0" => Err(Unread::NotPermitted),
             place => place.map_err(Unread::from),
         };
-        *counts.entry((stat.state, wait_channel)).or_default() += 1;
-    }
-    let group = |((state, wait_channel), count)| ThreadGroup {
-        state,
-        wait_channel,
-        count,
-    };
-    let mut groups: Vec<_> = counts.into_iter().map(group).collect();
-    groups.sort_by_key(|group| Reverse(group.count));
+        Some((state, wait_channel))
+    }));
     let any = !groups.is_empty();
     any.then_some(groups).ok_or(Unread::Unknown)
+}
+
+/// Groups threads by state and wait channel; groups of the same size stay in the order of their first threads.
+fn grouped(threads: impl Iterator<Item = (char, Result<String, Unread>)>) -> Vec<ThreadGroup> {
+    let mut groups: Vec<ThreadGroup> = Vec::new();
+    for (state, wait_channel) in threads {
+        let mut known = groups.iter_mut();
+        match known.find(|group| group.state == state && group.wait_channel == wait_channel) {
+            Some(group) => group.count += 1,
+            None => groups.push(ThreadGroup {
+                state,
+                wait_channel,
+                count: 1,
+            }),
+        }
+    }
+    groups.sort_by_key(|group| Reverse(group.count));
+    groups
 }
 
 #[cfg(test)]

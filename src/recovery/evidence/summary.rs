@@ -17,7 +17,7 @@ impl Evidence {
         parts.join("; ")
     }
 
-    /// The processes beside the main one; those with the same CPU time are grouped.
+    /// The processes beside the main one, the busiest first; those with the same CPU time are grouped.
     fn others(&self) -> Vec<String> {
         const SHOWN: usize = 3;
         let mut alike: BTreeMap<u64, (u32, usize)> = BTreeMap::new();
@@ -36,7 +36,7 @@ impl Evidence {
                 _ => format!("{line} (and {more} more alike)"),
             }
         };
-        let mut lines: Vec<_> = alike.iter().take(SHOWN).map(line).collect();
+        let mut lines: Vec<_> = alike.iter().rev().take(SHOWN).map(line).collect();
         if alike.len() > SHOWN {
             lines.push("…".to_owned());
         }

@@ -114,6 +114,19 @@ fn processes_sees_this_very_process() {
 }
 
 #[test]
+fn like_threads_are_grouped_the_largest_group_and_the_first_thread_first() {
+    let sleeps = |place: &str| ('S', Ok(place.to_owned()));
+    let threads = ["pipe_read", "futex_wait", "do_wait", "futex_wait"].map(sleeps);
+    let groups = grouped(threads.into_iter().chain([('R', Ok("0".to_owned()))]));
+    let shown = groups.iter().map(|group| {
+        let place = group.wait_channel.as_ref().unwrap();
+        format!("{} {place} {}", group.state, group.count)
+    });
+    let expected = ["S futex_wait 2", "S pipe_read 1", "S do_wait 1", "R 0 1"];
+    assert_eq!(shown.collect::<Vec<_>>(), expected);
+}
+
+#[test]
 fn processes_takes_the_others_of_the_group_after_the_main_one() {
     let main = std::process::id();
     let seen = processes(main, &group(&[1, main, u32::MAX]), None, soon());
@@ -245,10 +258,10 @@ fn summary_is_one_line_with_like_processes_together() {
     assert_eq!(
         evidence(vec![worker(5, 0), worker(6, 1), worker(7, 0), unseen]).summary(),
         format!(
-            "{queue}; {MAIN}; process 5: 0 CPU ticks (and 1 more alike); process 6: 1 CPU tick"
+            "{queue}; {MAIN}; process 6: 1 CPU tick; process 5: 0 CPU ticks (and 1 more alike)"
         )
     );
     let many = evidence((0..5).map(|n| worker(10 + n, u64::from(n))).collect());
     assert!(many.summary().contains("process 12: 2 CPU ticks; …"));
-    assert!(!many.summary().contains("process 13"));
+    assert!(many.summary().contains("; process 14: 4 CPU ticks; "));
 }
