@@ -1,5 +1,5 @@
-//! Holds one process by a pidfd, so that a reused PID cannot be signalled. The only file with unsafe code:
-//! changing a signal's disposition is unsafe in nix.
+//! Holds one process by a pidfd, so that a reused PID cannot be signalled. Changing a signal's disposition is
+//! unsafe in nix.
 #![allow(unsafe_code)]
 
 use std::os::fd::{AsFd, OwnedFd};

@@ -11,6 +11,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
+use super::cgroup::path_of;
 use super::facts::{Context, Facts, Gatherer, MainProcess};
 use super::machine::{Host, Machine};
 use super::sockets::Place;
@@ -236,8 +237,7 @@ fn own_service() -> Option<(String, Scope)> {
 
 /// The service in which a process with this `/proc/self/cgroup` runs; none in a session, a scope, or a container.
 pub(super) fn service_of(cgroup: &str) -> Option<(String, Scope)> {
-    let path = cgroup.lines().find_map(|line| line.strip_prefix("0::"))?;
-    let (above, name) = path.rsplit_once('/')?;
+    let (above, name) = path_of(cgroup)?.rsplit_once('/')?;
     let manager = |part: &str| part.starts_with("user@") && part.ends_with(".service");
     let scope = if above.split('/').any(manager) {
         Scope::User

@@ -64,7 +64,7 @@ impl Place {
     /// Where the backend of `manifest` listens.
     pub(crate) fn of(manifest: &Manifest) -> Self {
         match &manifest.unix_socket {
-            Some(path) => Self::Path(path.as_path().to_owned()),
+            Some(path) => Self::Path(path.clone()),
             None => Self::Port(manifest.base_url.port()),
         }
     }
