@@ -27,7 +27,8 @@ impl Guard {
     }
 
     /// Every guard in the order in which they are checked, which is that of the documentation.
-    pub fn all() -> impl Iterator<Item = Self> {
+    #[cfg(test)]
+    pub(crate) fn all() -> impl Iterator<Item = Self> {
         let guards = TABLE.iter().map(|(name, ..)| Self(name));
         guards.chain([Self::UNREADABLE])
     }
